@@ -1,0 +1,1 @@
+"""Backends own the buffers of a device and launch its kernels."""

@@ -1,0 +1,164 @@
+"""The CPU: owns the buffers, compiles or loads the kernels, and launches them."""
+
+import threading
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from minicnn.errors import SettingError
+from minicnn.kernels.cpu import passes, step
+from minicnn.kernels.cpu.rules import compile_loss, compile_update
+from minicnn.kernels.cpu.tile import multiply_address
+from minicnn.network.network import Network
+from minicnn.network.translation import Plan, make_plan
+from minicnn.rules import LossRule, OptimizerRule
+
+# A chunk's activations should stay in a core's own cache; fewer than 4 samples waste the register tile.
+_CHUNK_BYTES = 512 * 1024
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 4, 16
+# Below this many multiply-adds a call, waking a second thread costs more than it saves.
+_WORTH_A_THREAD = 300_000
+
+# Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads enter it at once.
+_one_at_a_time = threading.Lock()
+
+
+def thread_count(threads: int | None = None) -> int:
+    """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the number of cores."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if threads is None:
+        return most
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise SettingError(f"threads must be a whole number from 1 to {most}, the number of cores, not {threads!r}")
+    return threads
+
+
+def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Plan:
+    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, products compiled for ``dtype``."""
+    plan = make_plan(network, chunk, training)
+    plan.table["multiply"] = multiply_address(dtype)
+    return plan
+
+
+def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype) -> Plan:
+    """Choose the chunk so that what one thread works on stays in its cache."""
+    sample = make_plan(network, 1, training).work_size * np.dtype(dtype).itemsize
+    chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // sample))
+    return lay_out(network, max(1, min(chunk, batch)), training, dtype)
+
+
+def compile_optimizer(rule: OptimizerRule, dtype: np.dtype) -> int:
+    """Address of the compiled update; raises `PluginError` if it does not compile."""
+    return compile_update(rule, dtype).address
+
+
+def apply_update(rule: OptimizerRule, params: np.ndarray, grads: np.ndarray, slots: np.ndarray,
+                 scalars: np.ndarray) -> None:  # fmt: skip
+    """Update ``params`` [P] and ``slots`` [slots, P] in place from ``grads`` [P]."""
+    step.update(compile_optimizer(rule, params.dtype), params, grads, slots, scalars)
+
+
+def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
+              hyperparameters: np.ndarray) -> tuple[float, np.ndarray]:  # fmt: skip
+    """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs]."""
+    dlogits = np.empty_like(logits)
+    address = compile_loss(rule, logits.dtype).address
+    total = step.loss_of(address, logits, labels, targets, class_weights, hyperparameters, dlogits)
+    return total, dlogits
+
+
+class Passes:
+    """The forward and the backward pass of one batch as calls of their own, for a loop written out by hand.
+
+    ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step for dropout.
+    """
+
+    def __init__(self, network: Network, params: np.ndarray, batch_size: int):
+        self.params = params
+        self.plan = lay_out(network, batch_size, True, params.dtype)
+        self._work = np.zeros(self.plan.work_size, params.dtype)
+        self._turned = np.zeros_like(params)
+        self._logits = np.empty((batch_size, network.outputs), params.dtype)
+
+    def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
+        """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
+        x = np.ascontiguousarray(x, self.params.dtype)
+        logits = self._logits[: len(x)]
+        passes.forward_keep(self.plan.table, self.params, self._work, x, logits, np.uint64(key))
+        return logits
+
+    def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
+        """The slope [flat_size] of the loss by every parameter, after `forward` on the same batch."""
+        grads = np.zeros_like(self.params)
+        dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
+        passes.backward(self.plan.table, self.params, self._turned, self._work, dlogits, grads, np.uint64(key))
+        return grads
+
+
+class Inference:
+    """Forward passes alone, in a workspace that keeps nothing."""
+
+    def __init__(self, network: Network, params: np.ndarray, threads: int | None = None, batch_size: int = 1024):
+        self.network, self.params = network, params
+        self.threads = thread_count(threads)
+        self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
+        self._work = np.zeros((self.threads, self.plan.work_size), params.dtype)
+
+    def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
+        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by ``scale``."""
+        if order is None:
+            order = np.arange(len(images))
+        out = np.empty((len(order), self.network.outputs), self.params.dtype)
+        rows = images.reshape(len(images), -1)
+        busy = self.threads if len(order) * self.network.multiply_adds > _WORTH_A_THREAD else 1
+        with _one_at_a_time:
+            numba.set_num_threads(busy)
+            step.infer(self.plan.table, self.params, self._work[:busy], rows, order, self.params.dtype.type(scale), out)
+        return out
+
+
+class StepResult(NamedTuple):
+    """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm`` are finite."""
+
+    loss: float  # mean over the batch
+    correct: int
+    gradient_norm: float  # global L2 norm before clipping
+
+
+class Training:
+    """Everything one fused training step needs: gradients a lane, workspaces a thread, the compiled rules."""
+
+    def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: OptimizerRule, loss: LossRule,
+                 threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
+        dtype = params.dtype
+        threads = thread_count(threads)
+        self.params = params
+        self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
+        lanes = min(threads, batch_size)
+        self.plan = _plan_for_batch(network, -(-batch_size // lanes), True, dtype)
+        self._work = np.zeros((min(self.threads, lanes), self.plan.work_size), dtype)
+        self._grads = np.zeros((lanes, len(params)), dtype)
+        self._turned = np.zeros_like(params)
+        self._totals = np.zeros((lanes, 2))
+        self._squares = np.zeros(step.reduction_blocks(len(params)))
+        self._update, self._loss = compile_update(optimizer, dtype), compile_loss(loss, dtype)
+        self._clip = float(clip_norm), float(clip_value)
+
+    def step(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, scale: float, targets: np.ndarray,
+             class_weights: np.ndarray, loss_hyperparameters: np.ndarray, divisor: float, key: int,
+             slots: np.ndarray, scalars: np.ndarray) -> StepResult:  # fmt: skip
+        """Forward, loss, backward, update on ``images[order]``, an array [N, H·W·C] of uint8 or the parameters' dtype.
+
+        ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean; ``key`` is the
+        seed of this step's dropout.
+        """
+        number = self.params.dtype.type
+        with _one_at_a_time:
+            numba.set_num_threads(self.threads)
+            total, correct, norm = step.train_step(
+                self.plan.table, self.params, self._turned, self._work, self._grads, images, labels, order,
+                number(scale), targets, class_weights, self._loss.address, loss_hyperparameters, number(divisor),
+                np.uint64(key), self._totals, self._squares, self._update.address, slots, scalars, *self._clip,
+            )  # fmt: skip
+        return StepResult(total / divisor, int(correct), norm)

@@ -1,0 +1,176 @@
+"""Convolution (as in the field: cross-correlation) of NHWC images with HWIO filters, forward and backward.
+
+    y[n,p,q,k]  = b[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]        h = p·stride_h + r·dilation_h − pad_top
+    dw[r,s,c,k] = Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,k]                v = q·stride_w + s·dilation_w − pad_left
+    dx[n,h,v,c] = Σ over the (p,q,r,s) that read (h,v):  dy[n,p,q,k] · w[r,s,c,k]
+    db[k]       = Σ_{n,p,q} dy[n,p,q,k]
+
+N batch, H W C input, K R S filters, P Q output height and width. Source: Dumoulin and Visin, A guide to convolution
+arithmetic for deep learning (2016).
+
+Padding is never stored. A run of output columns that read the same filter columns is one matrix product over exactly
+the input that exists; the columns near the edges are short runs of their own.
+"""
+
+from numba import njit
+
+from minicnn.kernels.cpu.tile import JIT, multiply
+from minicnn.plan import ONE
+
+
+@njit(**JIT)
+def _first_tap(position, stride, dilation, padding, taps):
+    """The first filter row (or column) that reads inside the image for output ``position``."""
+    outside = padding - position * stride
+    return min(taps, max(0, (outside + dilation - 1) // dilation))
+
+
+@njit(**JIT)
+def _end_tap(position, stride, dilation, padding, taps, length):
+    """One past the last filter row (or column) that reads inside an image of ``length`` for output ``position``."""
+    inside = length + padding - position * stride
+    return max(0, min(taps, (inside + dilation - 1) // dilation))
+
+
+@njit(**JIT)
+def _end_of_run(q, positions, stride, dilation, padding, taps, length):
+    """One past the last output column, from ``q`` on, that reads the same filter columns as ``q``."""
+    first = _first_tap(q, stride, dilation, padding, taps)
+    end = _end_tap(q, stride, dilation, padding, taps, length)
+    q += 1
+    while (
+        q < positions
+        and _first_tap(q, stride, dilation, padding, taps) == first
+        and _end_tap(q, stride, dilation, padding, taps, length) == end
+    ):
+        q += 1
+    return q
+
+
+@njit(**JIT)
+def _correlate(layer, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
+               x, x0, w, w0, b, b0, y, y0):  # fmt: skip
+    """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k], the buffers given as arrays and offsets; b0 < 0: no bias."""
+    q = 0
+    while q < Q:
+        run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
+        s_first = _first_tap(q, stride_w, dilation_w, pad_left, S)
+        taps = _end_tap(q, stride_w, dilation_w, pad_left, S, W) - s_first
+        v = q * stride_w + s_first * dilation_w - pad_left
+        # The rows of the product go along the longer of the two: output columns, or samples.
+        along_samples = N > run
+        rows, others = (N, run) if along_samples else (run, N)
+        x_row, x_other = (H * W * C, stride_w * C) if along_samples else (stride_w * C, H * W * C)
+        y_row, y_other = (P * Q * K, K) if along_samples else (K, P * Q * K)
+        for p in range(P):
+            r_first = _first_tap(p, stride_h, dilation_h, pad_top, R)
+            r_end = _end_tap(p, stride_h, dilation_h, pad_top, R, H)
+            h = p * stride_h + r_first * dilation_h - pad_top
+            for other in range(others):
+                out = y0 + (p * Q + q) * K + other * y_other
+                if r_end <= r_first or taps <= 0:
+                    for row in range(rows):
+                        for k in range(K):
+                            y[out + row * y_row + k] = b[b0 + k] if b0 >= 0 else 0
+                    continue
+                at = x0 + (h * W + v) * C + other * x_other
+                if dilation_w == 1:  # (s, c) is contiguous in x and in w
+                    multiply(layer.multiply, rows, K, r_end - r_first, taps * C, x, at, x_row, dilation_h * W * C, 1,
+                             w, w0 + (r_first * S + s_first) * C * K, S * C * K, K, b, b0, 0, y, out, y_row)  # fmt: skip
+                else:
+                    multiply(layer.multiply, rows, K, taps, C, x, at, x_row, dilation_w * C, 1,
+                             w, w0 + (r_first * S + s_first) * C * K, C * K, K, b, b0, 0, y, out, y_row)  # fmt: skip
+                    for r in range(r_first + 1, r_end):
+                        multiply(layer.multiply, rows, K, taps, C, x, at + (r - r_first) * dilation_h * W * C, x_row, dilation_w * C, 1,
+                                 w, w0 + (r * S + s_first) * C * K, C * K, K, y, out, y_row, y, out, y_row)  # fmt: skip
+        q += run
+
+
+@njit(**JIT)
+def forward(layer, params, work, n):
+    """y = b + x * w for the first ``n`` samples of the chunk."""
+    _correlate(layer, n, layer.input_height, layer.input_width, layer.input_channels,
+               layer.output_height, layer.output_width, layer.output_channels,
+               layer.kernel_height, layer.kernel_width, layer.stride_height, layer.stride_width,
+               layer.padding_top, layer.padding_left, layer.dilation_height, layer.dilation_width,
+               work, layer.input, params, layer.weight, params, layer.bias, work, layer.output)  # fmt: skip
+
+
+@njit(**JIT)
+def turn(layer, params, turned):
+    """turned[R−1−r, S−1−s, k, c] = w[r,s,c,k]: the filters as ``backward_data`` reads them."""
+    R, S, C, K = layer.kernel_height, layer.kernel_width, layer.input_channels, layer.output_channels
+    for tap in range(R * S):
+        source, target = layer.weight + tap * C * K, layer.weight + (R * S - 1 - tap) * C * K
+        for k in range(K):
+            for c in range(C):
+                turned[target + k * C + c] = params[source + c * K + k]
+
+
+@njit(**JIT)
+def backward_data(layer, turned, work, n):
+    """dx from dy. With stride 1 it is itself a convolution: of dy with the turned filters."""
+    H, W, C = layer.input_height, layer.input_width, layer.input_channels
+    P, Q, K = layer.output_height, layer.output_width, layer.output_channels
+    R, S = layer.kernel_height, layer.kernel_width
+    stride_h, stride_w = layer.stride_height, layer.stride_width
+    dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
+    pad_top, pad_left = layer.padding_top, layer.padding_left
+    dx, dy = layer.d_input, layer.d_output
+    if stride_h == 1 and stride_w == 1:
+        _correlate(layer, n, P, Q, K, H, W, C, R, S, 1, 1, dilation_h * (R - 1) - pad_top, dilation_w * (S - 1) - pad_left,
+                   dilation_h, dilation_w, work, dy, turned, layer.weight, turned, -1, work, dx)  # fmt: skip
+        return
+    work[dx : dx + n * H * W * C] = 0
+    for s in range(S):
+        q = max(0, (pad_left - s * dilation_w + stride_w - 1) // stride_w)
+        columns = min(Q, (W - 1 + pad_left - s * dilation_w) // stride_w + 1) - q
+        v = q * stride_w + s * dilation_w - pad_left
+        if columns <= 0:
+            continue
+        for i in range(n):
+            for p in range(P):
+                for r in range(_first_tap(p, stride_h, dilation_h, pad_top, R),
+                               _end_tap(p, stride_h, dilation_h, pad_top, R, H)):  # fmt: skip
+                    h = p * stride_h + r * dilation_h - pad_top
+                    target = dx + ((i * H + h) * W + v) * C
+                    filters = layer.weight + (R * S - 1 - (r * S + s)) * K * C
+                    multiply(layer.multiply, columns, C, 1, K, work, dy + ((i * P + p) * Q + q) * K, K, 0, 1, turned, filters, 0, C,
+                             work, target, stride_w * C, work, target, stride_w * C)  # fmt: skip
+
+
+@njit(**JIT)
+def backward_filter(layer, work, grads, n):
+    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk."""
+    H, W, C = layer.input_height, layer.input_width, layer.input_channels
+    P, Q, K = layer.output_height, layer.output_width, layer.output_channels
+    R, S = layer.kernel_height, layer.kernel_width
+    stride_h, stride_w = layer.stride_height, layer.stride_width
+    dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
+    pad_top, pad_left = layer.padding_top, layer.padding_left
+    for i in range(n):
+        x, dy = layer.input + i * H * W * C, layer.d_output + i * P * Q * K
+        for r in range(R):
+            p = max(0, (pad_top - r * dilation_h + stride_h - 1) // stride_h)
+            lines = min(P, (H - 1 + pad_top - r * dilation_h) // stride_h + 1) - p
+            h = p * stride_h + r * dilation_h - pad_top
+            q = 0
+            while q < Q and lines > 0:
+                run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
+                s_first = _first_tap(q, stride_w, dilation_w, pad_left, S)
+                taps = _end_tap(q, stride_w, dilation_w, pad_left, S, W) - s_first
+                v = q * stride_w + s_first * dilation_w - pad_left
+                # A run of one column is summed along the lines in one loop instead of two.
+                outer, x_outer, dy_outer = lines, stride_h * W * C, Q * K
+                inner, x_inner, dy_inner = run, stride_w * C, K
+                if run == 1:
+                    outer, inner, x_inner, dy_inner = 1, lines, x_outer, dy_outer
+                groups, rows = (1, taps * C) if dilation_w == 1 else (taps, C)  # (s, c) is contiguous only undilated
+                for s in range(groups if taps > 0 else 0):
+                    at = layer.weight + (r * S + s_first + s) * C * K
+                    multiply(layer.multiply, rows, K, outer, inner, work, x + (h * W + v + s * dilation_w) * C, 1, x_outer, x_inner,
+                             work, dy + (p * Q + q) * K, dy_outer, dy_inner, grads, at, K, grads, at, K)  # fmt: skip
+                q += run
+    if layer.bias >= 0:
+        multiply(layer.multiply, 1, K, 1, n * P * Q, work, ONE, 0, 0, 0, work, layer.d_output, 0, K,
+                 grads, layer.bias, 0, grads, layer.bias, 0)  # fmt: skip

@@ -1,0 +1,116 @@
+"""The passes: walk the plan forward and backward for one chunk of samples.
+
+``forward`` is public: a plain njit function of arrays for the user's own compiled code. The functions that Python calls
+(here and in ``step.py``) are cached on disk; the ones beneath them are compiled into them.
+"""
+
+import numpy as np
+from numba import njit
+
+from minicnn.kernels.cpu import activation, conv2d, dense, dropout, pool2d
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D, ONE
+
+
+@njit(**JIT)
+def forward_chunk(plan, params, work, n, key, first_sample):
+    """From the input, already in ``work``, to the logits, in ``work`` at the last layer's output."""
+    work[ONE] = 1
+    for index in range(len(plan)):
+        layer = plan[index]
+        kind = layer.kind
+        if kind == CONV2D:
+            conv2d.forward(layer, params, work, n)
+        elif kind == DENSE:
+            dense.forward(layer, params, work, n)
+        elif kind == MAX_POOL2D:
+            pool2d.max_forward(layer, work, n)
+        elif kind == AVG_POOL2D:
+            pool2d.average_forward(layer, work, n)
+        elif kind == DROPOUT:
+            dropout.forward(layer, work, n, key, first_sample)
+        else:
+            activation.forward(layer, work, n)
+
+
+@njit(**JIT)
+def backward_chunk(plan, turned, work, grads, n, key, first_sample):
+    """The chain rule, layer by layer from the last: dy becomes dx, and the slopes of all weights are added to ``grads``.
+
+    ``work`` is as ``forward_chunk`` left it, with dlogits at the last layer's ``d_output``.
+    """
+    for index in range(len(plan) - 1, -1, -1):
+        layer = plan[index]
+        kind = layer.kind
+        if kind == CONV2D:
+            conv2d.backward_filter(layer, work, grads, n)
+            if layer.d_input >= 0:
+                conv2d.backward_data(layer, turned, work, n)
+        elif kind == DENSE:
+            dense.backward_filter(layer, work, grads, n)
+            if layer.d_input >= 0:
+                dense.backward_data(layer, turned, work, n)
+        elif layer.d_input < 0:
+            continue
+        elif kind == MAX_POOL2D:
+            pool2d.max_backward(layer, work, n)
+        elif kind == AVG_POOL2D:
+            pool2d.average_backward(layer, work, n)
+        elif kind == DROPOUT:
+            dropout.backward(layer, work, n, key, first_sample)
+        else:
+            activation.backward(layer, work, n)
+
+
+@njit(**JIT)
+def turn_weights(plan, params, turned):
+    """Copy the weights into the order in which the backward pass reads them: once a step, before its chunks."""
+    for index in range(len(plan)):
+        layer = plan[index]
+        if layer.d_input >= 0:
+            if layer.kind == CONV2D:
+                conv2d.turn(layer, params, turned)
+            elif layer.kind == DENSE:
+                dense.turn(layer, params, turned)
+
+
+@njit(cache=True, **JIT)
+def forward(plan, params, work, x, logits):
+    """Inference: logits[n,o] of the images x[n,h,w,c].
+
+    ``plan``, ``params`` and ``work`` come from ``Model.njit_arguments()``; ``x`` [N,H,W,C] and ``logits`` [N,outputs] are
+    C-contiguous and of the dtype of ``params``, and x is scaled as the network was trained (``Model.scale``). Any N:
+    the images are taken in chunks that fit ``work``. Allocates nothing, starts no thread, and can be called from any
+    njit function, which caches with it.
+    """
+    first, last = plan[0], plan[len(plan) - 1]
+    size, outputs = first.input_size, last.output_size
+    images, out = x.reshape(-1), logits.reshape(-1)
+    total = len(x)
+    for start in range(0, total, first.chunk):
+        n = min(first.chunk, total - start)
+        for i in range(n * size):
+            work[first.input + i] = images[start * size + i]
+        forward_chunk(plan, params, work, n, np.uint64(0), start)
+        for i in range(n * outputs):
+            out[start * outputs + i] = work[last.output + i]
+
+
+@njit(cache=True, **JIT)
+def forward_keep(plan, params, work, x, logits, key):
+    """The forward pass of one chunk in the training plan, which keeps every activation for ``backward``."""
+    first, last = plan[0], plan[len(plan) - 1]
+    n = len(x)
+    work[first.input : first.input + n * first.input_size] = x.reshape(-1)
+    forward_chunk(plan, params, work, n, key, 0)
+    logits.reshape(-1)[:] = work[last.output : last.output + n * last.output_size]
+
+
+@njit(cache=True, **JIT)
+def backward(plan, params, turned, work, dlogits, grads, key):
+    """The slope of the loss by every weight, added to ``grads``, from dlogits[n,o] after ``forward_keep``."""
+    last = plan[len(plan) - 1]
+    n = len(dlogits)
+    turn_weights(plan, params, turned)
+    work[last.d_output : last.d_output + n * last.output_size] = dlogits.reshape(-1)
+    backward_chunk(plan, turned, work, grads, n, key, 0)

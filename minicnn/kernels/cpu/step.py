@@ -1,0 +1,161 @@
+"""What Python calls: one training step, and inference, over the threads.
+
+A batch is cut into as many lanes as there are gradient buffers; a lane goes chunk by chunk through all layers forward,
+through the loss, and back. Threads share out the lanes, and lanes are added in their order, so that the result depends
+on the number of lanes but not on which thread ran when.
+"""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from minicnn.kernels.cpu.call import call_loss, call_update
+from minicnn.kernels.cpu.passes import backward_chunk, forward_chunk, turn_weights
+from minicnn.kernels.cpu.tile import JIT
+
+_BLOCK = 4096  # parameters that are reduced together: the order of the norm's sum does not depend on the threads
+
+
+@njit(**JIT)
+def _gather(layer, work, images, order, start, n, scale):
+    """Scale ``n`` images, taken in the order of the epoch, into the first layer's input."""
+    size = layer.input_size
+    for i in range(n):
+        x = work[layer.input + i * size : layer.input + (i + 1) * size]
+        image = images[order[start + i]]
+        for j in range(size):
+            x[j] = work.dtype.type(image[j]) * scale
+
+
+@njit(**JIT)
+def _largest(row):
+    """Index of the first largest number: the predicted class."""
+    best = 0
+    for k in range(1, len(row)):
+        if row[k] > row[best]:
+            best = k
+    return best
+
+
+@njit(**JIT)
+def _lane(plan, params, turned, work, grads, images, labels, order, begin, end, scale,
+          targets, class_weights, loss, loss_hyper, divisor, key, totals):  # fmt: skip
+    """Loss and slopes of the samples ``begin`` to ``end`` of the batch, chunk by chunk."""
+    first, last = plan[0], plan[len(plan) - 1]
+    outputs = last.output_size
+    grads[:] = 0
+    totals[:] = 0
+    chunks = (end - begin + first.chunk - 1) // first.chunk
+    for index in range(chunks):
+        start = begin + (end - begin) * index // chunks
+        n = begin + (end - begin) * (index + 1) // chunks - start
+        _gather(first, work, images, order, start, n, scale)
+        forward_chunk(plan, params, work, n, key, start)
+        for i in range(n):
+            label = labels[order[start + i]]
+            logits = work[last.output + i * outputs : last.output + (i + 1) * outputs]
+            dlogits = work[last.d_output + i * outputs : last.d_output + (i + 1) * outputs]
+            totals[0] += call_loss(loss, logits, label, targets[label], dlogits, class_weights, loss_hyper)
+            totals[1] += _largest(logits) == label
+            for k in range(outputs):
+                dlogits[k] /= divisor
+        backward_chunk(plan, turned, work, grads, n, key, start)
+
+
+@njit(cache=True, parallel=True, **JIT)
+def train_step(plan, params, turned, work, grads, images, labels, order, scale, targets, class_weights, loss, loss_hyper,
+               divisor, key, totals, squares, update_rule, slots, scalars, clip_norm, clip_value):  # fmt: skip
+    """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
+
+    ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2], ``squares`` [blocks]; ``loss`` and
+    ``update_rule`` are addresses of compiled rules; a clip of 0 is none. The parameters stay as they are when the loss or
+    the norm is not finite.
+    """
+    threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
+    turn_weights(plan, params, turned)
+    for thread in prange(threads):
+        for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
+            _lane(plan, params, turned, work[thread], grads[lane], images, labels, order, lane * batch // lanes,
+                  (lane + 1) * batch // lanes, scale, targets, class_weights, loss, loss_hyper, divisor, key,
+                  totals[lane])  # fmt: skip
+    blocks = len(squares)
+    for thread in prange(threads):
+        for block in range(thread * blocks // threads, (thread + 1) * blocks // threads):
+            squares[block] = _add_lanes(grads, block * _BLOCK, min(count, (block + 1) * _BLOCK))
+    loss_sum, correct, square = 0.0, 0.0, 0.0
+    for lane in range(lanes):
+        loss_sum += totals[lane, 0]
+        correct += totals[lane, 1]
+    for block in range(blocks):
+        square += squares[block]
+    norm = math.sqrt(square)
+    if math.isfinite(loss_sum) and math.isfinite(norm):
+        shrink = params.dtype.type(clip_norm / norm if 0 < clip_norm < norm else 1)
+        for thread in prange(threads):
+            begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
+            _clip(grads[0], begin, end, shrink, params.dtype.type(clip_value))
+            call_update(update_rule, params, grads[0], slots, count, scalars, begin, end)
+    return loss_sum, correct, norm
+
+
+@njit(**JIT)
+def _add_lanes(grads, begin, end):
+    """Add the other lanes to the first, in order; return the sum of the squares."""
+    total = grads[0, begin:end]
+    for lane in range(1, len(grads)):
+        part = grads[lane, begin:end]
+        for i in range(end - begin):
+            total[i] += part[i]
+    square = 0.0
+    for i in range(end - begin):
+        square += np.float64(total[i]) * np.float64(total[i])
+    return square
+
+
+@njit(**JIT)
+def _clip(grads, begin, end, shrink, clip_value):
+    """Scale by ``shrink`` (global norm), then limit every element to ±``clip_value``; 1 and 0 change nothing."""
+    if shrink != 1:
+        for i in range(begin, end):
+            grads[i] *= shrink
+    if clip_value > 0:
+        for i in range(begin, end):
+            grads[i] = min(max(grads[i], -clip_value), clip_value)
+
+
+@njit(cache=True, parallel=True, **JIT)
+def infer(plan, params, work, images, order, scale, logits):
+    """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads, work_size]."""
+    first, last = plan[0], plan[len(plan) - 1]
+    outputs = last.output_size
+    threads, total = len(work), len(order)
+    for thread in prange(threads):
+        end = (thread + 1) * total // threads
+        for start in range(thread * total // threads, end, first.chunk):
+            n = min(first.chunk, end - start)
+            _gather(first, work[thread], images, order, start, n, scale)
+            forward_chunk(plan, params, work[thread], n, np.uint64(0), start)
+            for i in range(n):
+                for k in range(outputs):
+                    logits[start + i, k] = work[thread, last.output + i * outputs + k]
+
+
+@njit(cache=True, **JIT)
+def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
+    """The summed loss of all rows; ``dlogits`` receives the gradient of each row's own loss."""
+    total = 0.0
+    for i in range(len(logits)):
+        total += call_loss(loss, logits[i], labels[i], targets[labels[i]], dlogits[i], class_weights, loss_hyper)
+    return total
+
+
+@njit(cache=True, **JIT)
+def update(address, params, grads, slots, scalars):
+    """Every weight takes its step: the compiled update at ``address`` over all parameters, on one thread."""
+    call_update(address, params, grads, slots, len(params), scalars, 0, len(params))
+
+
+def reduction_blocks(count: int) -> int:
+    """How many partial sums of squares ``train_step`` keeps for ``count`` parameters."""
+    return -(-count // _BLOCK)

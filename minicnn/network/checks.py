@@ -1,0 +1,64 @@
+"""What the fields of a layer admit. Every check returns the value in its one stored form, or raises `SettingError`."""
+
+import math
+import operator
+from typing import Literal
+
+from minicnn.errors import SettingError
+
+Pair = tuple[int, int]
+Padding = Pair | Literal["same"]
+
+
+def times(pair: Pair) -> str:
+    """``(3, 5)`` as it is written in texts: ``3×5``."""
+    return f"{pair[0]}×{pair[1]}"
+
+
+def _is_integer(value: object, minimum: int) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) >= minimum
+
+
+def integer(layer: str, field: str, value: object, minimum: int = 1) -> int:
+    """A whole number from ``minimum`` on."""
+    if not _is_integer(value, minimum):
+        raise SettingError(f"{layer}: {field} must be a whole number from {minimum} on, not {value!r}")
+    return operator.index(value)  # type: ignore[arg-type]
+
+
+def pair(layer: str, field: str, value: object, minimum: int = 1) -> Pair:
+    """A whole number, meant for height and width, or a pair (height, width)."""
+    both = value if isinstance(value, tuple | list) else (value, value)
+    if len(both) != 2 or not all(_is_integer(one, minimum) for one in both):
+        wanted = f"a whole number from {minimum} on or a pair of them (height, width)"
+        raise SettingError(f"{layer}: {field} must be {wanted}, not {value!r}")
+    return operator.index(both[0]), operator.index(both[1])
+
+
+def padding(layer: str, value: object, stride: Pair) -> Padding:
+    """A whole number, a pair (height, width), ``"valid"`` (none), or with stride 1 ``"same"``."""
+    if not isinstance(value, str):
+        return pair(layer, "padding", value, minimum=0)
+    if value == "valid":
+        return 0, 0
+    if value != "same":
+        raise SettingError(f'{layer}: padding must be a number, a pair of them, "same" or "valid", not {value!r}')
+    if stride != (1, 1):
+        raise SettingError(f'{layer}: padding "same" goes with stride 1 only, not {times(stride)}; give it in numbers')
+    return "same"
+
+
+def number(layer: str, field: str, value: object, minimum: float = -math.inf, below: float = math.inf) -> float:
+    """A finite number in [minimum, below)."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and minimum <= value < below and math.isfinite(value):  # type: ignore[operator, arg-type]
+        return float(value)  # type: ignore[arg-type]
+    wanted = "a finite number" if math.isinf(below) else f"a number in [{minimum:g}, {below:g})"
+    raise SettingError(f"{layer}: {field} must be {wanted}, not {value!r}")
+
+
+def flag(layer: str, field: str, value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise SettingError(f"{layer}: {field} must be true or false, not {value!r}")
+    return value

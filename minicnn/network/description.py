@@ -1,0 +1,90 @@
+"""A network as a TOML file, which looks like this:
+
+.. code-block:: toml
+
+    name = "wide"               # optional; else the file's name
+
+    [[layers]]
+    type = "Conv2d"
+    filters = 32
+    kernel_size = [3, 5]        # or a number for both
+    padding = "same"
+
+    [[layers]]
+    type = "ReLU"
+
+    [[layers]]
+    type = "Flatten"
+
+    [[layers]]
+    type = "Dense"
+    units = "classes"           # as many as the data have
+"""
+
+import json
+import tomllib
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
+from minicnn.network.layers import Layer, layer_from_dict
+from minicnn.network.network import Network
+
+
+def network_from_toml(path: str | PathLike[str], input_shape: Sequence[int], outputs: int) -> Network:
+    """The network that the file describes, for images of ``input_shape`` and ``outputs`` classes.
+
+    Every error names the file, and where it is a layer's, the layer's number: `SettingError` for a file that cannot be
+    read or a wrong value, `UnknownNameError` for an unknown layer or key, `NetworkError` for layers that do not fit
+    together or whose number of outputs is not ``outputs``.
+    """
+    try:
+        description = _read(Path(path))
+        layers = [_layer(number, table, outputs) for number, table in enumerate(description["layers"], 1)]
+        network = Network(input_shape, layers, description.get("name", Path(path).stem))
+        if network.outputs != outputs:
+            raise NetworkError(
+                f"{network.layer_names[-1]} gives {network.outputs} outputs, but the data have {outputs} classes; "
+                'write units = "classes" in the last Dense'
+            )
+    except MinicnnError as error:
+        error.args = (f"{path}: {error}",)
+        raise
+    return network
+
+
+def network_to_toml(network: Network) -> str:
+    """The text of a file that `network_from_toml` reads back."""
+    lines = [f"name = {json.dumps(network.name, ensure_ascii=False)}"]
+    for table in network.to_dict()["layers"]:  # JSON's numbers, booleans, lists and plain strings are TOML's too
+        lines += ["", "[[layers]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        description = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"cannot be read: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise SettingError(f"not a TOML file: {error}") from None
+    for key in description:
+        if key not in ("name", "layers"):
+            raise UnknownNameError("key", key, ("name", "layers"))
+    if not isinstance(description.get("name", ""), str):
+        raise SettingError(f"name must be a text, not {description['name']!r}")
+    if not isinstance(description.get("layers"), list):
+        raise SettingError("describes no layers; a layer is a [[layers]] table")
+    return description
+
+
+def _layer(number: int, table: Any, outputs: int) -> Layer:
+    try:
+        if isinstance(table, dict) and str(table.get("type")).lower() == "dense" and table.get("units") == "classes":
+            table = table | {"units": outputs}
+        return layer_from_dict(table)
+    except MinicnnError as error:
+        error.args = (f"layer {number}: {error}",)
+        raise

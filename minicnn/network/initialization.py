@@ -1,0 +1,45 @@
+"""First values of the weights, by the activation that follows the layer.
+
+The aim of both formulas is a signal whose variance neither dies out nor explodes from layer to layer.
+``fan_in`` is the number of inputs that one output reads (R·S·C, or the inputs of a dense layer), ``fan_out`` the
+number of outputs that read one input (R·S·K, or the units).
+
+- He normal, before ReLU, LeakyReLU, SiLU and GELU: ``w ~ N(0, gain² / fan_in)``, ``gain² = 2``, and
+  ``2 / (1 + negative_slope²)`` for LeakyReLU. He, Zhang, Ren, Sun: Delving Deep into Rectifiers, 2015, eq. 10 and 15.
+- Glorot uniform, before Sigmoid and Tanh, and where no activation follows, as in the output layer:
+  ``w ~ U(−limit, limit)``, ``limit² = 6 / (fan_in + fan_out)``. Glorot, Bengio: Understanding the difficulty of
+  training deep feedforward neural networks, 2010, eq. 16.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minicnn.network.layers import GELU, Activation, Conv2d, Dense, Layer, LeakyReLU, ReLU, Shape, SiLU
+
+
+def activation_after(layers: Sequence[Layer], index: int) -> Activation | None:
+    """The activation that layer ``index`` feeds, past pooling, dropout and flattening; None if there is none."""
+    for layer in layers[index + 1 :]:
+        if isinstance(layer, Activation):
+            return layer
+        if isinstance(layer, Conv2d | Dense):
+            return None
+    return None
+
+
+def initial_weight(shape: Shape, activation: Activation | None, rng: np.random.Generator) -> NDArray[Any]:
+    """First values, float64, of a weight of ``shape`` (R, S, C, K) or (in, out) that feeds ``activation``.
+
+    They are drawn in float64 for every dtype, so that float32 and float64 networks of one seed start alike.
+    """
+    *receptive_field, inputs, outputs = shape
+    fan_in, fan_out = inputs * math.prod(receptive_field), outputs * math.prod(receptive_field)
+    if isinstance(activation, ReLU | LeakyReLU | SiLU | GELU):
+        slope = activation.negative_slope if isinstance(activation, LeakyReLU) else 0.0
+        return rng.normal(0.0, math.sqrt(2 / ((1 + slope**2) * fan_in)), shape)
+    limit = math.sqrt(6 / (fan_in + fan_out))
+    return rng.uniform(-limit, limit, shape)

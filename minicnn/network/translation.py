@@ -1,0 +1,152 @@
+"""From a network to its plan: the table that the kernels walk (`minicnn.plan`)."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from minicnn import plan as p
+from minicnn.network import layers
+from minicnn.network.network import Network
+
+_KINDS = {
+    layers.Conv2d: p.CONV2D,
+    layers.Dense: p.DENSE,
+    layers.MaxPool2d: p.MAX_POOL2D,
+    layers.AvgPool2d: p.AVG_POOL2D,
+    layers.GlobalAvgPool2d: p.AVG_POOL2D,
+    layers.ReLU: p.RELU,
+    layers.LeakyReLU: p.LEAKY_RELU,
+    layers.Sigmoid: p.SIGMOID,
+    layers.Tanh: p.TANH,
+    layers.SiLU: p.SILU,
+    layers.GELU: p.GELU,
+    layers.Dropout: p.DROPOUT,
+}
+_ELEMENTWISE = {p.RELU, p.LEAKY_RELU, p.SIGMOID, p.TANH, p.SILU, p.GELU, p.DROPOUT}
+_BACKWARD_READS_INPUT = {p.CONV2D, p.DENSE, p.MAX_POOL2D, p.SILU, p.GELU}
+_BACKWARD_READS_OUTPUT = {p.MAX_POOL2D, p.RELU, p.LEAKY_RELU, p.SIGMOID, p.TANH}
+
+
+class Plan(NamedTuple):
+    """A network laid out: the table, and how many numbers the workspace of one thread holds."""
+
+    table: np.ndarray  # [layers] of plan.LAYER
+    work_size: int
+
+
+def make_plan(network: Network, chunk: int, training: bool) -> Plan:
+    """Lay ``network`` out for chunks of at most ``chunk`` samples.
+
+    For training every activation that the backward pass reads has a buffer of its own, and the gradients take turns in
+    two. For inference the activations take turns in two as well, and dropout is left out.
+    """
+    records = [
+        _record(network, index, chunk)
+        for index, layer in enumerate(network.layers)
+        if type(layer) in _KINDS and (training or not isinstance(layer, layers.Dropout))
+    ]
+    if not records:  # nothing but Flatten: the logits are the input; an activation with slope 1 changes nothing
+        records = [_identity(network, chunk)]
+    table = np.array(records, dtype=p.LAYER)
+    free = p.ALIGNMENT  # the first numbers hold the constant 1
+    free = _place_activations(table, chunk, training, free)
+    if training:
+        free = _place_gradients(table, chunk, free)
+    return Plan(table, free)
+
+
+def _record(network: Network, index: int, chunk: int) -> np.void:
+    layer = network.layers[index]
+    record = np.zeros((), p.LAYER)
+    input_shape, output_shape = _image(network.shapes[index]), _image(network.shapes[index + 1])
+    record["kind"] = _KINDS[type(layer)]
+    record["chunk"] = chunk
+    record["layer"] = index
+    for side, shape in (("input", input_shape), ("output", output_shape)):
+        record[f"{side}_height"], record[f"{side}_width"], record[f"{side}_channels"] = shape
+        record[f"{side}_size"] = int(np.prod(shape))
+    record["weight"] = record["bias"] = record["d_input"] = record["d_output"] = -1
+    for spec in network.parameters:
+        if spec.layer == index:
+            record[spec.name.rpartition(".")[2]] = spec.offset
+    for field in ("stride_height", "stride_width", "dilation_height", "dilation_width"):
+        record[field] = 1
+    if isinstance(layer, layers.GlobalAvgPool2d):
+        record["kernel_height"], record["kernel_width"] = input_shape[:2]
+    elif isinstance(layer, layers.Conv2d | layers.MaxPool2d | layers.AvgPool2d):
+        record["kernel_height"], record["kernel_width"] = layer.kernel_size
+        record["stride_height"], record["stride_width"] = layer.stride
+        top, _, left, _ = layer.resolved_padding(input_shape)
+        record["padding_top"], record["padding_left"] = top, left
+        if isinstance(layer, layers.Conv2d):
+            record["dilation_height"], record["dilation_width"] = layer.dilation
+    elif isinstance(layer, layers.LeakyReLU):
+        record["slope_or_rate"] = layer.negative_slope
+    elif isinstance(layer, layers.Dropout):
+        record["slope_or_rate"] = layer.rate
+    return record[()]
+
+
+def _identity(network: Network, chunk: int) -> np.void:
+    record = np.zeros((), p.LAYER)
+    size = int(np.prod(network.input_shape))
+    for field, value in (
+        ("kind", p.LEAKY_RELU),
+        ("slope_or_rate", 1.0),
+        ("chunk", chunk),
+        ("weight", -1),
+        ("bias", -1),
+    ):
+        record[field] = value
+    for field in ("input_size", "output_size"):
+        record[field] = size
+    record["d_input"] = record["d_output"] = -1
+    return record[()]
+
+
+def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """A vector of F numbers is an image of one pixel with F channels."""
+    return shape if len(shape) == 3 else (1, 1, shape[0])
+
+
+def _place_activations(table: np.ndarray, chunk: int, training: bool, free: int) -> int:
+    """Give every activation its buffer; return where the free space begins."""
+    if training:
+        table[0]["input"] = free
+        free += p.round_up(chunk * int(table[0]["input_size"]))
+    else:
+        sizes = [int(table[0]["input_size"]), *(int(size) for size in table["output_size"])]
+        half = p.round_up(chunk * max(sizes))
+        sides = (free, free + half)
+        table[0]["input"] = free
+    for index, record in enumerate(table):
+        if index:
+            record["input"] = table[index - 1]["output"]
+        before = table[index - 1]["kind"] if index else None
+        in_place = record["kind"] in _ELEMENTWISE and not (
+            training and (record["kind"] in _BACKWARD_READS_INPUT or before in _BACKWARD_READS_OUTPUT)
+        )
+        if in_place:
+            record["output"] = record["input"]
+        elif training:
+            record["output"] = free
+            free += p.round_up(chunk * int(record["output_size"]))
+        else:
+            record["output"] = sides[int(record["input"] == sides[0])]
+    return free if training else free + 2 * half
+
+
+def _place_gradients(table: np.ndarray, chunk: int, free: int) -> int:
+    """Give every gradient one of two buffers; nothing is computed for what lies before the first weights."""
+    half = p.round_up(chunk * int(max(table["output_size"].max(), table["input_size"].max())))
+    with_weights = np.flatnonzero(table["weight"] >= 0)
+    first = int(with_weights[0]) if len(with_weights) else len(table)
+    side = free
+    for index in range(len(table) - 1, -1, -1):
+        record = table[index]
+        record["d_output"] = side
+        if index > first:
+            if record["kind"] not in _ELEMENTWISE:
+                side = free + half if side == free else free
+            record["d_input"] = side
+    return free + 2 * half

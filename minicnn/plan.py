@@ -1,0 +1,86 @@
+"""The plan: a network as a table, one record a layer, that compiled kernels walk. The wall between what and how.
+
+Numbers are kept in flat buffers; the plan says where in them everything lies, as offsets in elements:
+
+    params   all weights and biases                        weight, bias
+    work     what one thread needs for one chunk of images, with room for ``chunk`` samples in each of
+               activations                                 input, output
+               gradients of the loss by activations        d_input, d_output
+             and the constant 1 as its first number
+
+An activation of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at
+``output + n * output_size``. ``bias`` is -1 where there is none, ``d_input`` is -1 where no gradient is needed.
+"""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+CONV2D = 1
+DENSE = 2
+MAX_POOL2D = 3
+AVG_POOL2D = 4
+RELU = 5
+LEAKY_RELU = 6
+SIGMOID = 7
+TANH = 8
+SILU = 9
+GELU = 10
+DROPOUT = 11
+
+ONE = 0  # where the workspace holds the number 1
+ALIGNMENT = 16  # elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
+
+
+def _digest_of_kernels() -> str:
+    """A digest of the source of this file and of all kernels.
+
+    It names a field of the plan's dtype. Numba's cache does not see edits in imported files, a user's own cached
+    function does not see an upgrade of this package; but both depend on the type of the plan, and so on this name.
+    """
+    here = Path(__file__).parent
+    digest = hashlib.sha256()
+    for path in [Path(__file__), *sorted((here / "kernels").rglob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+_INTEGERS = (
+    "kind",
+    "chunk",  # most samples that the workspace has room for, the same in every record
+    "input_height",
+    "input_width",
+    "input_channels",
+    "input_size",  # numbers in one sample
+    "output_height",
+    "output_width",
+    "output_channels",
+    "output_size",
+    "kernel_height",
+    "kernel_width",
+    "stride_height",
+    "stride_width",
+    "padding_top",
+    "padding_left",
+    "dilation_height",
+    "dilation_width",
+    "weight",
+    "bias",
+    "input",
+    "output",
+    "d_input",
+    "d_output",
+    "multiply",  # address of the compiled matrix product, filled in by the backend
+    "layer",  # number of the layer in its network: a key of dropout's random numbers
+)
+
+LAYER = np.dtype(
+    [(name, np.int64) for name in _INTEGERS]
+    + [("slope_or_rate", np.float64), (f"kernels_{_digest_of_kernels()}", np.uint8, 8)]
+)
+
+
+def round_up(count: int) -> int:
+    """The next multiple of `ALIGNMENT`, where the next buffer may begin."""
+    return -(-count // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,172 @@
+"""Every layer's forward and backward kernel against the float64 oracle, over many odd shapes."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from minicnn.backends.cpu import lay_out
+from minicnn.errors import NetworkError
+from minicnn.kernels.cpu import passes
+from minicnn.network.layers import (
+    GELU,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    GlobalAvgPool2d,
+    LeakyReLU,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Tanh,
+)
+from minicnn.network.network import Network
+from tests.networks import oracle_passes, random_params
+
+
+def run_passes(network, params, x, dlogits, fill=0):
+    """(logits, gradient) by the kernels, from a workspace whose bytes are all ``fill``."""
+    plan = lay_out(network, len(x), True, params.dtype)
+    work = np.frombuffer(bytes([fill]) * (plan.work_size * params.itemsize), params.dtype).copy()
+    turned = np.full_like(params, np.nan)
+    grads, logits = np.zeros_like(params), np.empty((len(x), network.outputs), params.dtype)
+    key = np.uint64(0)
+    passes.forward_keep(plan.table, params, work, x.astype(params.dtype), logits, key)
+    passes.backward(plan.table, params, turned, work, dlogits.astype(params.dtype), grads, key)
+    return logits, grads
+
+
+def assert_equals_oracle(network, samples=3, dtype=np.float64, tolerance=1e-10, seed=0):
+    rng = np.random.default_rng(seed)
+    params = random_params(network, rng, dtype)
+    x = rng.normal(size=(samples, *network.input_shape)).astype(dtype)
+    dlogits = rng.normal(size=(samples, network.outputs)).astype(dtype)
+    expected_logits, expected_grads = oracle_passes(network, params, x, dlogits)
+    logits, grads = run_passes(network, params, x, dlogits)
+    scale = max(1.0, np.abs(expected_grads).max(initial=0))
+    np.testing.assert_allclose(logits, expected_logits, rtol=tolerance, atol=tolerance * 10)
+    np.testing.assert_allclose(grads, expected_grads, rtol=tolerance, atol=tolerance * scale * 10)
+    plan = lay_out(network, max(1, samples - 1), False, dtype)
+    work = np.full(plan.work_size, np.nan, dtype)
+    inferred = np.empty_like(logits)
+    passes.forward(plan.table, params, work, x, inferred)
+    np.testing.assert_array_equal(inferred, logits, err_msg="inference in other chunks differs from training's forward")
+
+
+@st.composite
+def windows(draw, most_kernel=4):
+    kernel = (draw(st.integers(1, most_kernel)), draw(st.integers(1, most_kernel)))
+    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3)))
+    return kernel, stride
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    window=windows(),
+    padding=st.tuples(st.integers(0, 5), st.integers(0, 5)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5)),
+    filters=st.integers(1, 20),
+    samples=st.integers(1, 5),
+    bias=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_convolutions_of_any_geometry_equal_the_oracle(window, padding, dilation, shape, filters, samples, bias, seed):
+    kernel, stride = window
+    conv = Conv2d(filters, kernel, stride, padding, dilation, bias)
+    try:
+        network = Network(shape, [Conv2d(3, 1), conv, Flatten()])  # the first layer makes the second compute dx
+    except NetworkError:
+        assume(False)
+    assert_equals_oracle(network, samples, seed=seed)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    window=windows(),
+    halves=st.tuples(st.booleans(), st.booleans()),
+    shape=st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20)),
+    samples=st.integers(1, 4),
+    kind=st.sampled_from([MaxPool2d, AvgPool2d]),
+    seed=st.integers(0, 1000),
+)
+def test_pooling_of_any_geometry_equals_the_oracle(window, halves, shape, samples, kind, seed):
+    kernel, stride = window
+    padding = tuple(k // 2 if half else 0 for k, half in zip(kernel, halves, strict=True))
+    try:
+        network = Network(shape, [Conv2d(shape[2], 1), kind(kernel, stride, padding), Flatten()])
+    except NetworkError:
+        assume(False)
+    assert_equals_oracle(network, samples, seed=seed)
+
+
+@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.2), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr)
+def test_activations_equal_the_oracle_wherever_they_stand(activation):
+    convolution = [Conv2d(5, 3), activation, MaxPool2d(2), activation, activation]
+    network = Network((9, 7, 2), [*convolution, Flatten(), Dense(6), activation, Dense(3), activation])
+    assert_equals_oracle(network)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "samples"),
+    [(1, 1, 1), (3, 1, 2), (1, 33, 5), (17, 31, 13), (40, 65, 7), (64, 64, 12), (100, 10, 1)],
+)
+def test_dense_layers_of_any_size_equal_the_oracle(inputs, outputs, samples):
+    assert_equals_oracle(Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)]), samples)
+
+
+def test_same_padding_with_even_kernels_equals_the_oracle():
+    assert_equals_oracle(Network((7, 6, 2), [Conv2d(4, (4, 2), padding="same"), Conv2d(3, 2, padding="same"), Flatten()]))
+
+
+def test_global_average_pooling_equals_the_oracle():
+    assert_equals_oracle(Network((7, 5, 3), [Conv2d(4, 2), GlobalAvgPool2d(), Dense(2)]))
+
+
+def test_a_network_of_flatten_alone_hands_its_input_on():
+    assert_equals_oracle(Network((2, 3, 1), [Flatten()]))
+
+
+LENET = [Conv2d(6, 5), ReLU(), MaxPool2d(2), Conv2d(16, 5), ReLU(), MaxPool2d(2), Flatten()]
+LENET += [Dense(120), ReLU(), Dense(84), ReLU(), Dense(10)]
+
+
+def test_lenet_in_float32_equals_the_oracle():
+    assert_equals_oracle(Network((28, 28, 1), LENET), samples=5, dtype=np.float32, tolerance=2e-5)
+
+
+def test_a_workspace_full_of_rubbish_gives_the_same_gradients_bit_by_bit():
+    network = Network((12, 11, 2), [Conv2d(7, 3, 2, 1), SiLU(), MaxPool2d(3, 1, 1), Conv2d(5, 2), AvgPool2d(2),
+                                    Tanh(), Flatten(), Dense(4)])  # fmt: skip
+    rng = np.random.default_rng(1)
+    params = random_params(network, rng, np.float32)
+    x, dlogits = rng.normal(size=(5, 12, 11, 2)), rng.normal(size=(5, 4))
+    zeros, ones = (run_passes(network, params, x, dlogits, fill) for fill in (0x00, 0xFF))
+    np.testing.assert_array_equal(zeros[0], ones[0])
+    np.testing.assert_array_equal(zeros[1], ones[1])
+
+
+def test_max_pool_ties_go_to_the_first_element_of_the_window():
+    network = Network((2, 2, 1), [Conv2d(1, 1, bias=False), MaxPool2d(2), Flatten()])
+    x = np.array([[[[1.0], [5.0]], [[5.0], [5.0]]]])
+    params = np.zeros(network.flat_size)
+    params[0] = 1.0
+    logits, grads = run_passes(network, params, x, np.array([[1.0]]))
+    assert logits[0, 0] == 5.0
+    plan = lay_out(network, 1, True, params.dtype)
+    work, turned, out = np.zeros(plan.work_size), params.copy(), np.empty((1, 1))
+    passes.forward_keep(plan.table, params, work, x, out, np.uint64(0))
+    passes.backward(plan.table, params, turned, work, np.ones((1, 1)), grads, np.uint64(0))
+    dx = work[plan.table[1]["d_input"] :][:4]
+    np.testing.assert_array_equal(dx, [0, 1, 0, 0])
+
+
+def test_not_a_number_passes_through_pooling_and_relu():
+    network = Network((4, 4, 1), [Conv2d(1, 1), ReLU(), MaxPool2d(2), Flatten()])
+    x = np.zeros((1, 4, 4, 1))
+    x[0, 1, 1, 0] = np.nan
+    logits, _ = run_passes(network, np.ones(network.flat_size), x, np.ones((1, 4)))
+    assert np.isnan(logits[0, 0])
+    assert not np.isnan(logits[0, 1:]).any()
