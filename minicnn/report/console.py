@@ -1,0 +1,312 @@
+"""What a person sees: progress, epoch table, closing lines, and the tables of the other verbs.
+
+The only module that imports rich. Results go to stdout and progress to stderr; where these are no terminals, there are
+plain lines without escape codes. Text that comes from the user (class names, paths) is printed literally.
+"""
+
+import math
+import os
+import re
+import shlex
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from minicnn.training.events import BatchDone, Compiled, EpochDone, Evaluation, Event, RunEnded, RunStarted
+
+NOTHING = "–"  # stands for None and not-a-number
+LARGEST_MATRIX = 20  # classes
+REFRESH_SECONDS = 0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
+UNFOLDED = 10_000  # columns: a line in a file or a pipe is not folded
+
+EPOCH_COLUMNS = [  # two header lines, width; with one space in between they fill 77 columns
+    ("", "epoch", 5),
+    ("train", "loss", 9),
+    ("train", "acc %", 7),
+    ("val", "loss", 9),
+    ("val", "acc %", 7),
+    ("learning", "rate", 9),
+    ("gradient", "norm", 9),
+    ("", "seconds", 9),
+    ("", "best", 5),
+]
+
+
+def make_console(stderr: bool = False) -> Console:
+    """Return a console on stdout, or on stderr; where that is no terminal, its lines are not folded."""
+    console = Console(stderr=stderr)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = UNFOLDED
+    return console
+
+
+def literal(text: str) -> str:
+    """Return ``text`` on one line, with control characters and undecodable bytes written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(console: Console, text: str = "", style: str | None = None) -> None:
+    """Print one line literally; the console never breaks it."""
+    console.print(literal(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+
+
+def _number(value: float | None, form: str) -> str:
+    return NOTHING if value is None or math.isnan(value) else format(value, form)
+
+
+def _fixed(value: float | None, decimals: int = 4) -> str:
+    """The value with ``decimals``, or with an exponent where that would be long."""
+    text = _number(value, f".{decimals}f")
+    return text if len(text) <= 8 else _number(value, ".2e")
+
+
+def _percent(fraction: float | None, decimals: int = 2) -> str:
+    return _number(None if fraction is None else 100 * fraction, f".{decimals}f")
+
+
+def _accuracy(evaluation: Evaluation) -> str:
+    """Accuracy and its standard error sqrt(a (1 - a) / images), in percent."""
+    error = math.sqrt(evaluation.accuracy * (1 - evaluation.accuracy) / evaluation.images)
+    return f"{_percent(evaluation.accuracy)} % ± {_percent(error)}"
+
+
+def _clock(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return NOTHING
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _batch_figures(event: BatchDone) -> str:
+    return (
+        f"loss {_fixed(event.loss, 3)}  acc {_percent(event.accuracy, 1)} %"
+        f"  {event.images_per_second:,.0f} images/s  {_clock(event.seconds_left)} left"
+    )
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}={value}"
+
+
+class ConsoleReporter:
+    """Shows a run's events: a header, a bar while an epoch runs, a line an epoch, and how it ended.
+
+    The bar is drawn where stderr is a terminal; elsewhere ``log_interval=N`` gives a line every N batches. ``quiet``
+    leaves only the end. Call `close` when a run is left by an exception: it takes the bar away and restores the cursor.
+    """
+
+    def __init__(
+        self,
+        console_out: Console | None = None,
+        console_err: Console | None = None,
+        quiet: bool = False,
+        log_interval: int | None = None,
+    ):
+        self._out = console_out or make_console()
+        self._err = console_err or make_console(stderr=True)
+        self._quiet = quiet
+        self._log_interval = log_interval
+        self._bar: Progress | None = None
+        self._next_refresh = 0.0
+        self._epochs = self._batches = 0
+        self._header_is_due = True
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchDone):
+            if not self._quiet:
+                self._show_batch(event)
+            return
+        self.close()  # before anything is printed: stdout and the bar may share a terminal
+        match event:
+            case RunEnded():
+                self._show_end(event)
+            case RunStarted() if not self._quiet:
+                self._show_start(event)
+            case Compiled() if not self._quiet:
+                say(self._out, f"compiling or loading kernels: {event.seconds:.1f} s")
+            case EpochDone() if not self._quiet:
+                self._show_epoch(event)
+
+    def close(self) -> None:
+        """Take the progress bar away, if there is one."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _draw(self, description: str, done: int, total: int, figures: str) -> None:
+        now = self._err.get_time()
+        if self._bar is None:
+            # No refresh thread: it would compete with the training threads. Nothing of stdout may go through stderr.
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.fields[figures]}"),
+                console=self._err,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                expand=True,
+            )
+            self._bar.add_task(description, figures=figures)
+            self._bar.start()
+            self._next_refresh = now
+        if now >= self._next_refresh:
+            self._next_refresh = now + REFRESH_SECONDS
+            task = self._bar.task_ids[0]
+            self._bar.update(task, description=description, completed=done, total=total, figures=figures, refresh=True)
+
+    def _show_start(self, run: RunStarted) -> None:
+        self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
+        settings = textwrap.wrap(
+            "  ".join(_flat(run.settings)),
+            width=max(self._out.width - 10, 20),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
+        say(
+            self._out,
+            f"images    {run.training_images:,} for training, {run.validation_images:,} for validation; "
+            f"{run.batches:,} batches an epoch",
+        )
+        for i, line in enumerate(settings):
+            say(self._out, ("settings  " if i == 0 else " " * 10) + line)
+        if run.first_epoch > 1:
+            say(self._out, f"resumed   at epoch {run.first_epoch} of {run.epochs}")
+        if self._err.is_interactive:
+            self._draw("compiling or loading kernels", 0, 1, "")
+
+    def _show_batch(self, event: BatchDone) -> None:
+        epoch = f"epoch {event.epoch}/{self._epochs}"
+        figures = f"{event.batch}/{self._batches}  {_batch_figures(event)}"
+        if self._err.is_interactive:
+            self._draw(epoch, event.batch, self._batches, figures)
+        elif self._log_interval and event.batch % self._log_interval == 0:
+            say(self._err, f"{epoch}  batch {figures}")
+
+    def _show_epoch(self, event: EpochDone) -> None:
+        if self._header_is_due:
+            self._header_is_due = False
+            for i in (0, 1):
+                header = " ".join(f"{column[i]:>{column[2]}}" for column in EPOCH_COLUMNS)
+                say(self._out, header.rstrip(), style="bold")
+        cells = [
+            str(event.epoch),
+            _fixed(event.train_loss),
+            _percent(event.train_accuracy),
+            _fixed(event.validation_loss),
+            _percent(event.validation_accuracy),
+            _number(event.learning_rate, ".3g"),
+            _number(event.gradient_norm, ".3g"),
+            f"{event.seconds:.1f}",
+            "*" if event.best else "",
+        ]
+        line = " ".join(f"{cell:>{column[2]}}" for cell, column in zip(cells, EPOCH_COLUMNS, strict=True))
+        say(self._out, line.rstrip())
+
+    def _show_end(self, run: RunEnded) -> None:
+        say(self._out, f"stopped after epoch {run.epoch}, {run.reason}: {run.explanation}")
+        if run.test is not None:
+            say(
+                self._out,
+                f"test      loss {_fixed(run.test.loss)}, accuracy {_accuracy(run.test)} ({run.test.images:,} images), "
+                f"weights of epoch {run.best_epoch}",
+            )
+        if not self._quiet:
+            say(self._out, f"time      {run.seconds:.1f} s training, {run.compile_seconds:.1f} s compiling")
+        if run.output is None:
+            return
+        say(self._out, f"files     {run.output}")
+        if self._quiet:
+            return
+        width = max(map(len, run.files), default=0)
+        for name, content in run.files.items():
+            say(self._out, f"          {name:<{width}}  {content}")
+        if run.reason == "interrupted":
+            say(self._out, f"next      minicnn train --resume {shlex.quote(str(run.output))}")
+        elif "model.safetensors" in run.files:
+            say(self._out, f"next      minicnn evaluate {shlex.quote(str(run.output / 'model.safetensors'))}")
+
+
+def _cell(value: object) -> str:
+    if value is None or (isinstance(value, Real) and math.isnan(value)):
+        return NOTHING
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return f"{int(value):,}"
+    return f"{float(value):.4g}" if isinstance(value, Real) and not isinstance(value, bool) else literal(str(value))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], console: Console | None = None) -> None:
+    """Print a title line (unless empty) and a table; numbers, also those that are text, stand to the right.
+
+    None and not-a-number are shown as "–". Where the console is too narrow, text is folded and numbers are not.
+    """
+    console = console or make_console()
+    cells = [[_cell(value) for value in row] for row in rows]
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        numeric = all(re.fullmatch(rf"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|inf|-inf|{NOTHING}", row[i]) for row in cells)
+        grid.add_column(Text(literal(column)), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in cells:
+        grid.add_row(*(Text(cell) for cell in row))
+    if title:
+        say(console, title, style="bold")
+    console.print(grid)
+
+
+def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:
+    """Print loss, accuracy, images a second, precision and recall of each class, and the confusion matrix.
+
+    The matrix is left out, and a line says so, for more than 20 classes and where the console is too narrow for it.
+    """
+    console = console or make_console()
+    classes, confusion = evaluation.classes, evaluation.confusion
+    say(console, f"loss      {_fixed(evaluation.loss)}")
+    say(console, f"accuracy  {_accuracy(evaluation)}")
+    say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
+    say(console, f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling")
+    say(console)
+    figures = zip(classes, confusion, evaluation.precision, evaluation.recall, strict=True)
+    rows = [(name, sum(counts), _percent(precision), _percent(recall)) for name, counts, precision, recall in figures]
+    table("", ["class", "images", "precision %", "recall %"], rows, console)
+    say(console)
+    widest = max(len(f"{count:,}") for counts in confusion for count in counts)
+    width = 10 + len(classes) * (widest + 2)  # at least 10 for the names
+    if len(classes) > LARGEST_MATRIX:
+        say(console, f"confusion matrix left out: {len(classes)} classes, shown for at most {LARGEST_MATRIX}")
+    elif width > console.width:
+        say(console, f"confusion matrix left out: it needs {width} columns, the console has {console.width}")
+    else:
+        numbers = [str(i) for i in range(len(classes))]
+        counts_of = [(f"{i} {name}", *confusion[i]) for i, name in enumerate(classes)]
+        table("confusion matrix (row: true class, column: predicted class)", ["", *numbers], counts_of, console)
+
+
+def predictions_table(
+    names: Sequence[str],
+    probabilities: Iterable[Sequence[float]],
+    classes: Sequence[str],
+    runners_up: int = 2,
+    console: Console | None = None,
+) -> None:
+    """Print, an image a row, its name, its most probable class with the probability, and the next ``runners_up``.
+
+    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins.
+    """
+    rows = []
+    for name, row in zip(names, probabilities, strict=True):
+        first, *others = sorted(range(len(classes)), key=lambda k: -row[k])[: 1 + runners_up]
+        next_best = ", ".join(f"{classes[k]} {_percent(row[k])}" for k in others)
+        rows.append((name, classes[first], _percent(row[first]), next_best))
+    table("", ["image", "label", "probability %", "runners-up (probability %)"], rows, console)

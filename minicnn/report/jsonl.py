@@ -1,0 +1,75 @@
+"""`metrics.jsonl`: one JSON object an epoch."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from minicnn.errors import MinicnnError
+from minicnn.training.events import EpochDone, Event, RunStarted
+
+
+def json_ready(value: Any) -> Any:
+    """Return ``value`` as plain JSON data: dataclasses as objects, paths as text, floats finite or null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return json_ready(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {str(key): json_ready(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_ready(item) for item in value]
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+class JsonlReporter:
+    """Writes one line a finished epoch to ``path``, with the fields of `EpochDone`.
+
+    A run that is resumed at epoch e keeps the lines before e that are whole; any other run starts an empty file. The
+    file is replaced in one piece, so that no reader and no kill sees half a line. Raises MinicnnError where it cannot.
+    """
+
+    def __init__(self, path: Path):
+        self._path = Path(path)
+        self._lines: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._lines = self._lines_before(event.first_epoch)
+        elif isinstance(event, EpochDone):
+            self._lines.append(json.dumps(json_ready(event), allow_nan=False))
+        else:
+            return
+        self._write()
+
+    def _lines_before(self, epoch: int) -> list[str]:
+        if epoch == 1 or not self._path.exists():
+            return []
+        kept = []
+        try:
+            for line in self._path.read_text("utf-8", errors="replace").splitlines():
+                try:
+                    earlier = json.loads(line)["epoch"] < epoch
+                except (ValueError, LookupError, TypeError):  # a line that somebody cut or edited
+                    continue
+                if earlier:
+                    kept.append(line)
+        except OSError as error:
+            raise MinicnnError(f"{self._path}: cannot be read: {error.strerror}") from error
+        return kept
+
+    def _write(self) -> None:
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        try:
+            with open(temporary, "w", encoding="utf-8") as file:
+                file.writelines(line + "\n" for line in self._lines)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self._path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise MinicnnError(f"{self._path}: cannot be written: {error.strerror}") from error
