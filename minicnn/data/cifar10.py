@@ -1,0 +1,105 @@
+"""CIFAR-10, in its binary and its Python batches, as a folder or as the published .tar.gz.
+
+A binary batch is a row of records: one byte with the label, then 32 x 32 red, green and blue values, plane by plane.
+A Python batch is a pickled dict with the same values in ``data`` [N, 3072] and a list ``labels``.
+Source: www.cs.toronto.edu/~kriz/cifar.html
+"""
+
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from minicnn.data.cifar_pickle import unpickle
+from minicnn.data.dataset import Array, Dataset, build_dataset
+from minicnn.data.reading import reading
+from minicnn.errors import DataError
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
+_VALUES = 3 * 32 * 32
+_TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
+_BATCHES = [*_TRAIN, "test_batch"]
+_WANTED = {*_BATCHES, *(f"{name}.bin" for name in _BATCHES), "batches.meta", "batches.meta.txt"}
+
+
+def is_cifar10(path: Path) -> bool:
+    """Whether ``path`` is a folder with batches, a folder with the published archive, or an archive itself."""
+    with reading(path):
+        if path.is_dir():
+            return any((path / name).is_file() for name in (_TRAIN[0], f"{_TRAIN[0]}.bin", *ARCHIVES))
+        return tarfile.is_tarfile(path)
+
+
+def load_cifar10(path: Path, name: str, *, maximum: float | None = None) -> Dataset:
+    """Load all five training batches and the test batch; nothing is unpacked to disk.
+
+    Raises `DataError`, naming the file, for a missing batch, a damaged one, or a pickle that does more than hold data.
+    """
+    batches: dict[str, tuple[Array, Array]] = {}
+    classes: tuple[str, ...] = CIFAR10_CLASSES
+    for member, content in _members(path):
+        where = path / member
+        if member == "batches.meta.txt":
+            with reading(where):
+                classes = tuple(content.decode().split())
+        elif member == "batches.meta":
+            classes = _label_names(where, unpickle(where, content))
+        elif member.endswith(".bin"):
+            batches[member.removesuffix(".bin")] = _binary_batch(where, content)
+        else:
+            batches[member] = _python_batch(where, unpickle(where, content))
+    for batch in _BATCHES:
+        if batch not in batches:
+            raise DataError(f"{path}: the batch {batch} (or {batch}.bin) is missing")
+    images = np.concatenate([batches[batch][0] for batch in _TRAIN])
+    labels = np.concatenate([batches[batch][1] for batch in _TRAIN])
+    return build_dataset(name, (images, labels), batches["test_batch"], classes=classes, maximum=maximum)
+
+
+def _members(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        archive = next((path / name for name in ARCHIVES if (path / name).is_file()), None)
+        if archive is None or any((path / name).is_file() for name in _WANTED):
+            for name in sorted(_WANTED):
+                with reading(path / name):
+                    if (path / name).is_file():
+                        yield name, (path / name).read_bytes()
+            return
+        path = archive
+    with reading(path), tarfile.open(path) as archive_file:
+        for member in archive_file:
+            name = member.name.rpartition("/")[2]
+            if name in _WANTED and member.isreg():
+                file = archive_file.extractfile(member)
+                assert file is not None  # a regular member always has one
+                yield name, file.read()
+
+
+def _to_nhwc(values: Array) -> Array:
+    return np.ascontiguousarray(values.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _binary_batch(where: Path, content: bytes) -> tuple[Array, Array]:
+    if not content or len(content) % (1 + _VALUES):
+        raise DataError(f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records")
+    records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _VALUES)
+    return _to_nhwc(records[:, 1:]), records[:, 0]
+
+
+def _python_batch(where: Path, batch: dict[str, object]) -> tuple[Array, Array]:
+    data, labels = batch.get("data"), batch.get("labels")
+    if not isinstance(data, np.ndarray) or data.shape[1:] != (_VALUES,):
+        raise DataError(f"{where}: data must be uint8 [N, {_VALUES}]")
+    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
+        raise DataError(f"{where}: labels must be a list of class numbers")
+    return _to_nhwc(data), np.array(labels, np.uint8)
+
+
+def _label_names(where: Path, meta: dict[str, object]) -> tuple[str, ...]:
+    names = meta.get("label_names")
+    if not isinstance(names, list) or not all(isinstance(name, str | bytes) for name in names):
+        raise DataError(f"{where}: label_names must be a list of names")
+    with reading(where):
+        return tuple(name.decode() if isinstance(name, bytes) else name for name in names)

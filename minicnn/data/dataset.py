@@ -1,0 +1,195 @@
+"""A labelled set of images, checked once, when it is made."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minicnn.errors import DataError, SettingError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels: uint8 or float32 [N, H, W, C], C-contiguous, and int64 [N]."""
+
+    images: Array
+    labels: Array
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training, test and validation images of one shape and dtype, and what their labels mean.
+
+    ``maximum`` is the value that is scaled to 1: 255 for uint8, 1 for floats, or what was declared.
+    Label ``i`` means ``classes[i]``.
+
+    Raises `DataError` for: no image; numbers of images and labels that differ; a label outside the classes; NaN or
+    infinity; values outside [0, maximum]; splits that differ in shape or dtype; a class without a training image.
+    """
+
+    name: str
+    train: Split
+    test: Split | None
+    classes: tuple[str, ...]
+    maximum: float
+    validation: Split | None = None
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.maximum) and self.maximum > 0):
+            raise SettingError(f"--data-max must be a finite number above 0, not {self.maximum}")
+        if len(set(self.classes)) < len(self.classes):
+            raise DataError(f"{self.name}: two classes have the same name ({', '.join(self.classes)})")
+        for kind, split in self.splits.items():
+            self._check_split(kind, split)
+        present = np.bincount(self.train.labels, minlength=len(self.classes))
+        if not present.all():
+            raise DataError(f"{self.name}: class {self.classes[int(present.argmin())]!r} has no training image")
+
+    def _check_split(self, kind: str, split: Split) -> None:
+        images, labels, train = split.images, split.labels, self.train.images
+        if images.ndim != 4 or images.dtype not in (np.uint8, np.float32) or not images.flags.c_contiguous:
+            raise DataError(
+                f"{self.name}: {kind} images must be C-contiguous uint8 or float32 [N, H, W, C], "
+                f"not {images.dtype} {list(images.shape)}"
+            )
+        if images.size == 0:
+            raise DataError(f"{self.name}: there is no {kind} image")
+        if images.dtype != train.dtype or images.shape[1:] != train.shape[1:]:
+            raise DataError(
+                f"{self.name}: {kind} images are {images.dtype} {list(images.shape[1:])}, "
+                f"but training images are {train.dtype} {list(train.shape[1:])}"
+            )
+        if labels.shape != (len(images),):
+            raise DataError(f"{self.name}: {len(images)} {kind} images but {len(labels)} labels")
+        if labels.dtype != np.int64:
+            raise DataError(f"{self.name}: {kind} labels must be int64, not {labels.dtype}")
+        outside = (labels < 0) | (labels >= len(self.classes))
+        if outside.any():
+            first = int(outside.argmax())
+            raise DataError(
+                f"{self.name}: label {labels[first]} of {kind} image {first} is outside "
+                f"the {len(self.classes)} classes (0 to {len(self.classes) - 1})"
+            )
+        check_values(self.name, images, self.maximum)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits that there are, by the names "training", "validation" and "test"."""
+        every = {"training": self.train, "validation": self.validation, "test": self.test}
+        return {kind: split for kind, split in every.items() if split is not None}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels."""
+        height, width, channels = self.train.images.shape[1:]
+        return height, width, channels
+
+    @property
+    def scale(self) -> float:
+        """The factor that takes a stored value to [0, 1]."""
+        return 1 / self.maximum
+
+
+def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
+    """Raise `DataError` unless all values are finite and lie in [0, maximum]."""
+    with np.errstate(invalid="ignore"):
+        low, high = float(images.min()), float(images.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise DataError(f"{name}: the images hold a value that is not a finite number (NaN or infinity)")
+    if low < 0:
+        raise DataError(f"{name}: the images hold negative values (down to {low:g}); values must start at 0")
+    if high > maximum:
+        raise DataError(
+            f"{name}: the images hold values up to {high:g}, beyond the scale's end {maximum:g}; "
+            "declare the maximum with --data-max"
+        )
+
+
+def as_images(name: str, array: Array) -> Array:
+    """Return ``array`` as uint8 or float32 [N, H, W, C], without a copy if it is so already.
+
+    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32.
+    """
+    if array.ndim not in (3, 4):
+        raise DataError(f"{name}: images must have shape [N, H, W] or [N, H, W, C], not {list(array.shape)}")
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{name}: images must be numbers, not {array.dtype}")
+    if array.dtype != np.uint8:
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which check_values reports
+            array = array.astype(np.float32, copy=False)
+    return np.ascontiguousarray(array[..., np.newaxis] if array.ndim == 3 else array)
+
+
+def as_labels(name: str, array: Array) -> Array:
+    """Return class numbers [N] or [N, 1] of any integer dtype as int64 [N]."""
+    if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
+        raise DataError(f"{name}: labels must be class numbers of shape [N] or [N, 1], not {list(array.shape)}")
+    if array.dtype.kind not in "iu":
+        raise DataError(f"{name}: labels must be whole class numbers, not {array.dtype}")
+    return array.reshape(-1).astype(np.int64)
+
+
+def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
+    """Return the value that ``dtype`` scales to 1: 255 for uint8, 65535 for uint16, 1 for floats."""
+    if dtype.kind == "f":
+        return 1.0
+    if dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(dtype).max)
+    raise DataError(f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with --data-max")
+
+
+def build_dataset(
+    name: str,
+    train: tuple[Array, Array],
+    test: tuple[Array, Array] | None = None,
+    *,
+    classes: tuple[str, ...] | None = None,
+    maximum: float | None = None,
+) -> Dataset:
+    """Make a `Dataset` of raw arrays (images, labels); without ``classes`` they are named "0", "1", ..."""
+    if maximum is None:
+        maximum = natural_maximum(name, train[0].dtype)
+    train_split = Split(as_images(name, train[0]), as_labels(name, train[1]))
+    test_split = Split(as_images(name, test[0]), as_labels(name, test[1])) if test else None
+    if classes is None:
+        classes = _numbered_classes(name, train_split.labels)
+    return Dataset(name, train_split, test_split, classes, float(maximum))
+
+
+def _numbered_classes(name: str, labels: Array) -> tuple[str, ...]:
+    largest = int(labels.max(initial=0))
+    if largest > len(labels):  # an absurd label must not make as many names
+        raise DataError(f"{name}: label {largest} is beyond the number of training images; labels count classes from 0")
+    return tuple(map(str, range(largest + 1)))
+
+
+def stratified_split(labels: Array, fraction: float, seed: int) -> tuple[Array, Array]:
+    """Choose ``round(fraction * N)`` images for validation, every class in proportion (largest remainder).
+
+    Every class keeps at least one image in training. Returns the indices (training, validation), int64, sorted;
+    the same seed gives the same split. Raises `SettingError` unless 0 <= fraction < 1.
+
+    >>> train, validation = stratified_split(np.array([0, 1, 0, 1, 0, 1]), 1 / 3, seed=0)
+    >>> len(train), len(validation)
+    (4, 2)
+    """
+    if not 0 <= fraction < 1:
+        raise SettingError(f"the fraction of images held out must be in [0, 1), not {fraction}")
+    counts = np.bincount(labels)
+    room = np.maximum(counts - 1, 0)
+    quota = fraction * counts
+    share = np.minimum(quota.astype(np.int64), room)
+    for _ in range(min(round(fraction * len(labels)), int(room.sum())) - int(share.sum())):
+        share[np.where(share < room, quota - share, -np.inf).argmax()] += 1
+
+    shuffled = np.random.default_rng(seed).permutation(len(labels))
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    place_in_class = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    held_out = place_in_class < np.repeat(share, counts)
+    return np.sort(by_class[~held_out]), np.sort(by_class[held_out])

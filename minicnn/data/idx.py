@@ -1,0 +1,100 @@
+"""IDX, the format of MNIST: two zero bytes, a type, the number of axes, the axes as big-endian uint32, the values.
+
+Source: the description at the foot of yann.lecun.com/exdb/mnist.
+"""
+
+import gzip
+import math
+import os
+import re
+import struct
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+
+from minicnn.data.dataset import Array, Dataset, build_dataset
+from minicnn.data.reading import reading
+from minicnn.errors import DataError
+
+GZIP_MAGIC = b"\x1f\x8b"
+_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: "i2", 0x0C: "i4", 0x0D: "f4", 0x0E: "f8"}
+_CHUNK = 1 << 20
+_DEFLATE_LIMIT = 1032  # zlib's technical notes: no stream of its grows by more when unpacked
+
+
+def read_idx(path: str | Path) -> Array:
+    """Read an IDX file, packed by gzip or not (its first bytes tell, not its name), in native byte order.
+
+    The values are read straight into the array that is returned. Raises `DataError`, naming the file, for a wrong
+    magic number, a file that ends early, or bytes that are left over.
+    """
+    path = Path(path)
+    with reading(path), path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        limit = os.fstat(file.fileno()).st_size * (_DEFLATE_LIMIT if packed else 1)
+        return _read(path, gzip.open(file) if packed else file, limit)
+
+
+def _read(path: Path, stream: BufferedIOBase, limit: int) -> Array:
+    magic = _read_exactly(path, stream, 4)
+    if magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
+        raise DataError(f"{path} is not an IDX file: it starts with {magic.hex(' ')}")
+    dtype = np.dtype(_DTYPES[magic[2]])
+    shape = struct.unpack(f">{magic[3]}I", _read_exactly(path, stream, 4 * magic[3]))
+    if math.prod(shape) * dtype.itemsize > limit:  # before any memory is asked for
+        raise DataError(f"{path} ends early: its header promises {list(shape)} values")
+    array = np.empty(shape, dtype)
+    buffer = array.reshape(-1).view(np.uint8).data
+    done = 0
+    while done < len(buffer):
+        # GzipFile.readinto makes a copy of what it reads, so it must not read everything at once.
+        count = stream.readinto(buffer[done : done + _CHUNK])
+        if not count:
+            raise DataError(f"{path} ends early: {done} of the {len(buffer)} bytes of {list(shape)} values are there")
+        done += count
+    if stream.read(1):
+        raise DataError(f"{path} goes on after the {list(shape)} values that its header promises")
+    return array if dtype.itemsize == 1 else array.byteswap(inplace=np.little_endian)
+
+
+def _read_exactly(path: Path, stream: BufferedIOBase, count: int) -> bytes:
+    data = stream.read(count)
+    if len(data) < count:
+        raise DataError(f"{path} ends early: it has no whole IDX header")
+    return data
+
+
+def is_idx_folder(folder: Path) -> bool:
+    """Whether ``folder`` holds training images in IDX."""
+    return _find(folder, "train", "images") is not None
+
+
+def load_idx_folder(
+    folder: Path, name: str, *, classes: tuple[str, ...] | None = None, maximum: float | None = None
+) -> Dataset:
+    """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``; with ``.gz`` or not).
+
+    Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or ``test-…``) may be missing.
+    """
+    train, test = (_load_split(folder, prefix) for prefix in ("train", "t10k|test"))
+    if train is None:
+        raise DataError(f"{folder} holds no train-images-idx3-ubyte, with or without .gz")
+    return build_dataset(name, train, test, classes=classes, maximum=maximum)
+
+
+def _load_split(folder: Path, prefix: str) -> tuple[Array, Array] | None:
+    images, labels = (_find(folder, prefix, kind) for kind in ("images", "labels"))
+    if images is None:
+        return None
+    if labels is None:
+        raise DataError(f"{images} has no companion with the labels, such as {prefix[:5].strip('|')}-labels-idx1-ubyte")
+    return read_idx(images), read_idx(labels)
+
+
+def _find(folder: Path, prefix: str, kind: str) -> Path | None:
+    pattern = re.compile(rf"({prefix})-{kind}[-.]idx\d-\w+(\.gz)?")
+    with reading(folder):
+        # The sorted order puts a plain file before its packed twin.
+        return next((path for path in sorted(folder.iterdir()) if pattern.fullmatch(path.name)), None)

@@ -1,0 +1,59 @@
+"""Images without labels, as `predict` takes them."""
+
+from pathlib import Path
+
+import numpy as np
+
+from minicnn.data.dataset import Array, as_images, check_values
+from minicnn.data.idx import GZIP_MAGIC, read_idx
+from minicnn.data.images import convert_images, list_images, read_images
+from minicnn.data.npz import ZIP_MAGIC, npz_keys, read_arrays
+from minicnn.data.reading import reading
+from minicnn.errors import DataError
+
+_NPZ_KEYS = ("x_test", "x", "images", "x_train")
+_IMAGE_MAGICS = (b"\x89PNG", b"\xff\xd8")
+
+
+def load_inputs(
+    path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False
+) -> tuple[list[str], Array]:
+    """Read images and a name for each; the content of the file decides what it is, not its name.
+
+    ``path`` is a PNG or JPEG file, a folder of such files, or an NPY, NPZ (x_test, x, images, x_train, or its only
+    array) or IDX file with [N, H, W] or [N, H, W, C]. Returns uint8 or float32 [N, H, W, C], unscaled, at the size
+    ``resize`` (height, width) and grey if asked to. Raises `DataError`, naming the file.
+    """
+    path = Path(path)
+    with reading(path):
+        folder = path.is_dir()
+        start = b"" if folder else _start(path)
+    if folder or start.startswith(_IMAGE_MAGICS):
+        files = list_images(path) if folder else [path]
+        return [str(file) for file in files], read_images(files, resize, grayscale)
+    images = as_images(str(path), _read_array(path, start))
+    if images.size == 0:
+        raise DataError(f"{path} holds no image")
+    check_values(str(path), images)
+    return [f"{path}[{i}]" for i in range(len(images))], convert_images(images, resize, grayscale)
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(6)
+
+
+def _read_array(path: Path, start: bytes) -> Array:
+    if start == b"\x93NUMPY":
+        with reading(path):
+            array: Array = np.load(path, allow_pickle=False)
+        return array
+    if start.startswith(ZIP_MAGIC):
+        keys = npz_keys(path)
+        key = next((key for key in _NPZ_KEYS if key in keys), keys[0] if len(keys) == 1 else None)
+        if key is None:
+            raise DataError(f"{path} needs one of the keys {', '.join(_NPZ_KEYS)} (found: {', '.join(keys)})")
+        return read_arrays(path, key)[key]
+    if start.startswith((b"\0\0", GZIP_MAGIC)):
+        return read_idx(path)
+    raise DataError(f"{path} is not a PNG, JPEG, NPY, NPZ or IDX file")

@@ -1,0 +1,31 @@
+"""One way to report a file that cannot be read, whatever the decoder beneath raised."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minicnn.errors import DataError, MinicnnError
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong while ``path`` is read into a `DataError` of one line that names it.
+
+    Decoders of foreign bytes (zlib, pickle, Pillow, NumPy's header parser) raise nearly anything, so everything
+    is caught: keep the block small.
+    """
+    try:
+        yield
+    except MinicnnError:
+        raise
+    except EOFError as error:
+        raise DataError(f"{path} ends early: the file is truncated") from error
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or one_line(error)}") from error
+    except Exception as error:
+        raise DataError(f"{path} cannot be read: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its type if it has none."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,116 @@
+"""Folders of class folders."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn.data import load_dataset
+from minicnn.errors import DataError
+
+
+def write(path, value=0, size=(4, 6), mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (size[1], size[0]), value).save(path)
+
+
+def write_classes(folder, classes=("ant", "bee"), count=10):
+    for label, name in enumerate(classes):
+        for i in range(count):
+            write(folder / name / f"{i:02}.png", 100 * label + i)
+    return folder
+
+
+def refusal(path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_dataset(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_train_and_test_folders_are_the_splits(tmp_path):
+    write_classes(tmp_path / "train", ("bee", "ant"), count=3)
+    write_classes(tmp_path / "test", ("bee",), count=2)
+    dataset = load_dataset(tmp_path)
+    assert dataset.classes == ("ant", "bee")
+    assert dataset.image_shape == (4, 6, 1)
+    assert dataset.train.images.dtype == np.uint8
+    assert dataset.train.images[:, 0, 0, 0].tolist() == [100, 101, 102, 0, 1, 2]
+    assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert dataset.test.labels.tolist() == [1, 1]
+
+
+def test_a_train_folder_alone_has_no_test_set(tmp_path):
+    write_classes(tmp_path / "train")
+    assert load_dataset(tmp_path).test is None
+
+
+def test_class_folders_alone_give_a_fifth_of_each_class_to_the_test_set(tmp_path):
+    write_classes(tmp_path)
+    dataset = load_dataset(tmp_path, seed=1)
+    assert np.bincount(dataset.train.labels).tolist() == [8, 8]
+    assert np.bincount(dataset.test.labels).tolist() == [2, 2]
+    values = [split.images[:, 0, 0, 0].tolist() for split in (dataset.train, dataset.test)]
+    assert sorted(values[0] + values[1]) == [*range(10), *range(100, 110)]
+    assert values[1] == load_dataset(tmp_path, seed=1).test.images[:, 0, 0, 0].tolist()
+    assert any(values[1] != load_dataset(tmp_path, seed=s).test.images[:, 0, 0, 0].tolist() for s in (2, 3, 4))
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    assert load_dataset(write_classes(tmp_path, ("bus", "train"))).classes == ("bus", "train")
+
+
+def test_jpeg_files_and_capital_suffixes_count_other_files_do_not(tmp_path):
+    write_classes(tmp_path)
+    write(tmp_path / "ant" / "x.JPG", 7)
+    write(tmp_path / "ant" / "y.jpeg", 7)
+    (tmp_path / "ant" / "notes.txt").write_text("hello")
+    (tmp_path / "ant" / "._00.png").write_text("what a file manager leaves behind")
+    (tmp_path / ".cache").mkdir()
+    dataset = load_dataset(tmp_path)
+    assert len(dataset.train) + len(dataset.test) == 22
+
+
+def test_mixed_sizes_name_the_file_and_both_sizes(tmp_path):
+    write_classes(tmp_path / "train")
+    write(tmp_path / "train" / "bee" / "05.png", 1, size=(4, 7))
+    assert "05.png is 4x7 grey, but" in refusal(tmp_path)
+    assert "00.png is 4x6 grey" in refusal(tmp_path)
+
+
+def test_grey_among_colour_names_the_file(tmp_path):
+    write_classes(tmp_path / "train")
+    write(tmp_path / "train" / "bee" / "05.png", (1, 2, 3), mode="RGB")
+    assert "05.png is 4x6 colour, but" in refusal(tmp_path)
+
+
+def test_mixed_images_are_converted_when_asked_to(tmp_path):
+    write_classes(tmp_path / "train")
+    write(tmp_path / "train" / "bee" / "05.png", (10, 10, 10), size=(9, 9), mode="RGB")
+    dataset = load_dataset(tmp_path, resize=(3, 5), grayscale=True)
+    assert dataset.image_shape == (3, 5, 1)
+    assert dataset.train.images[15].tolist() == [[[10]] * 5] * 3
+
+
+def test_an_empty_folder_is_no_data_set(tmp_path):
+    assert f"{tmp_path} is no data set" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("split", ["", "train", "test"])
+def test_a_class_without_an_image_names_its_folder(tmp_path, split):
+    write_classes(tmp_path / "train" if split else tmp_path)
+    (tmp_path / split / "cow").mkdir(parents=True)
+    if split == "test":
+        write_classes(tmp_path / "train", ("cow",))
+    assert f"{tmp_path / split / 'cow'} holds no PNG or JPEG file" in refusal(tmp_path)
+
+
+def test_a_test_class_that_training_lacks_is_named(tmp_path):
+    write_classes(tmp_path / "train")
+    write_classes(tmp_path / "test", ("cow",))
+    assert f"{tmp_path / 'test' / 'cow'} is a class that the training images do not have" in refusal(tmp_path)
+
+
+def test_an_empty_test_folder_is_refused(tmp_path):
+    write_classes(tmp_path / "train")
+    (tmp_path / "test").mkdir()
+    assert f"{tmp_path / 'test'} holds no class folder" in refusal(tmp_path)

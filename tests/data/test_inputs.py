@@ -1,0 +1,112 @@
+"""What `predict` reads."""
+
+import gzip
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from minicnn.data.inputs import load_inputs
+from minicnn.errors import DataError
+from tests.data.idx_files import write_idx
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (3, 4, 5), np.uint8)
+
+
+def refusal(path) -> str:
+    with pytest.raises(DataError) as caught:
+        load_inputs(path)
+    text = str(caught.value)
+    assert str(path) in text and "\n" not in text
+    return text
+
+
+def test_one_image_file(tmp_path):
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+    names, images = load_inputs(tmp_path / "a.png")
+    assert names == [str(tmp_path / "a.png")]
+    assert np.array_equal(images, IMAGES[:1, ..., None])
+
+
+def test_a_folder_of_images_comes_sorted_by_name(tmp_path):
+    for name, image in zip(("b.png", "c.png", "a.png"), IMAGES, strict=True):
+        Image.fromarray(image).save(tmp_path / name)
+    names, images = load_inputs(tmp_path)
+    assert [name[-5:] for name in names] == ["a.png", "b.png", "c.png"]
+    assert np.array_equal(images[..., 0], IMAGES[[2, 0, 1]])
+
+
+def test_mixed_sizes_are_refused_unless_resized(tmp_path):
+    Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
+    Image.fromarray(IMAGES[1, :3]).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"b\.png is 3x5 grey, but .*a\.png is 4x5 grey"):
+        load_inputs(tmp_path)
+    assert load_inputs(tmp_path, resize=(2, 2))[1].shape == (2, 2, 2, 1)
+
+
+@pytest.mark.parametrize("name", ["set.npy", "set-images-idx3-ubyte", "set.gz"])
+def test_arrays_are_told_by_their_content_and_numbered(tmp_path, name):
+    if name.endswith("npy"):
+        np.save(tmp_path / name, IMAGES)
+    else:
+        write_idx(tmp_path / name, IMAGES)
+    names, images = load_inputs(tmp_path / name)
+    assert names == [f"{tmp_path / name}[{i}]" for i in range(3)]
+    assert np.array_equal(images, IMAGES[..., None])
+
+
+@pytest.mark.parametrize(
+    "keys", [["x_train", "x_test", "x"], ["x_train", "x", "y"], ["images", "labels"], ["x_train", "y_train"], ["abc"]]
+)
+def test_an_npz_gives_its_test_images_first(tmp_path, keys):
+    order = ["x_test", "x", "images", "x_train", "abc"]
+    arrays = {key: np.full((2, 3, 3), i, np.uint8) for i, key in enumerate(order) if key in keys}
+    wanted = next(iter(arrays.values()))
+    np.savez(tmp_path / "x.npz", **{key: arrays.get(key, np.arange(2)) for key in keys})
+    assert np.array_equal(load_inputs(tmp_path / "x.npz")[1][..., 0], wanted)
+
+
+def test_an_npz_of_unknown_keys_lists_them(tmp_path):
+    np.savez(tmp_path / "x.npz", a=IMAGES, b=IMAGES)
+    assert "x_test, x, images, x_train (found: a, b)" in refusal(tmp_path / "x.npz")
+
+
+def test_integers_and_doubles_become_float32_unscaled(tmp_path):
+    np.save(tmp_path / "x.npy", IMAGES.astype(np.int64))
+    images = load_inputs(tmp_path / "x.npy")[1]
+    assert images.dtype == np.float32
+    assert np.array_equal(images[..., 0], IMAGES)
+
+
+def test_arrays_are_resized_and_made_grey_when_asked_to(tmp_path):
+    np.save(tmp_path / "x.npy", np.repeat(IMAGES[..., None], 3, axis=-1))
+    assert load_inputs(tmp_path / "x.npy")[1].shape == (3, 4, 5, 3)
+    assert np.array_equal(load_inputs(tmp_path / "x.npy", grayscale=True)[1][..., 0], IMAGES)
+    assert load_inputs(tmp_path / "x.npy", resize=(8, 9))[1].shape == (3, 8, 9, 3)
+
+
+def test_arrays_need_no_pillow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    np.save(tmp_path / "x.npy", IMAGES)
+    assert len(load_inputs(tmp_path / "x.npy")[1]) == 3
+
+
+def test_what_holds_no_image_is_refused(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "text").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    np.save(tmp_path / "none.npy", IMAGES[:0])
+    np.save(tmp_path / "flat.npy", IMAGES[0, 0])
+    np.save(tmp_path / "object.npy", np.array([IMAGES, None], object))
+    np.save(tmp_path / "nan.npy", np.full((1, 2, 2), np.nan))
+    (tmp_path / "text.gz").write_bytes(gzip.compress(b"hello"))
+    assert "is not a PNG, JPEG, NPY, NPZ or IDX file" in refusal(tmp_path / "empty")
+    assert "is not a PNG, JPEG, NPY, NPZ or IDX file" in refusal(tmp_path / "text")
+    assert "holds no PNG or JPEG file" in refusal(tmp_path / "folder")
+    assert "holds no image" in refusal(tmp_path / "none.npy")
+    assert "[N, H, W] or [N, H, W, C], not [5]" in refusal(tmp_path / "flat.npy")
+    assert "Object arrays cannot be loaded" in refusal(tmp_path / "object.npy")
+    assert "not a finite number" in refusal(tmp_path / "nan.npy")
+    assert "is not an IDX file" in refusal(tmp_path / "text.gz")
+    assert "No such file" in refusal(tmp_path / "missing.npy")
