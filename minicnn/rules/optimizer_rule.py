@@ -14,7 +14,8 @@ class OptimizerRule:
     it does what is the same for every element (bias correction, products of hyperparameters) in float64, and may
     change ``state``, the rule's own saved scalars. ``update(p, g, *slots, *scalars) -> (p, *slots)`` runs for each
     element: parameter ``p``, gradient ``g``, and the scalars that ``prepare`` returned, all of the buffers' dtype
-    (its float literals too). A rule without slots returns ``p`` alone or a tuple of one.
+    (its float literals too; an integer literal makes float64 of what it touches: write 2.0 and not 2). A rule without
+    slots returns ``p`` alone or a tuple of one.
     """
 
     name: str

@@ -124,21 +124,27 @@ def _clip(grads, begin, end, shrink, clip_value):
             grads[i] = min(max(grads[i], -clip_value), clip_value)
 
 
+@njit(**JIT)
+def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
+    """The logits of the samples ``begin`` to ``end``, chunk by chunk."""
+    first, last = plan[0], plan[len(plan) - 1]
+    outputs = last.output_size
+    for start in range(begin, end, first.chunk):
+        n = min(first.chunk, end - start)
+        _gather(first, work, images, order, start, n, scale)
+        forward_chunk(plan, params, work, n, np.uint64(0), start)
+        for i in range(n):
+            for k in range(outputs):
+                logits[start + i, k] = work[last.output + i * outputs + k]
+
+
 @njit(cache=True, parallel=True, **JIT)
 def infer(plan, params, work, images, order, scale, logits):
     """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads, work_size]."""
-    first, last = plan[0], plan[len(plan) - 1]
-    outputs = last.output_size
     threads, total = len(work), len(order)
     for thread in prange(threads):
-        end = (thread + 1) * total // threads
-        for start in range(thread * total // threads, end, first.chunk):
-            n = min(first.chunk, end - start)
-            _gather(first, work[thread], images, order, start, n, scale)
-            forward_chunk(plan, params, work[thread], n, np.uint64(0), start)
-            for i in range(n):
-                for k in range(outputs):
-                    logits[start + i, k] = work[thread, last.output + i * outputs + k]
+        _infer_range(plan, params, work[thread], images, order, thread * total // threads,
+                     (thread + 1) * total // threads, scale, logits)  # fmt: skip
 
 
 @njit(cache=True, **JIT)

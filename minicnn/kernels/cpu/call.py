@@ -1,0 +1,65 @@
+"""Calling compiled rules by their address from compiled code.
+
+An address is a plain integer: the caller is compiled once for all rules and stays in the disk cache, and handing the
+rule over costs nothing, where a function object takes 19 to 60 µs at every call from Python.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
+
+
+@intrinsic
+def call_update(typing_context, address, params, grads, slots, slot_stride, scalars, begin, end):
+    """Update ``params[begin:end]`` and every slot in place with the update at ``address`` (`rules.compile_update`).
+
+    ``params``, ``grads``, ``slots`` and ``scalars`` are contiguous arrays of the update's dtype; slot k starts
+    ``slot_stride`` · k elements into ``slots``.
+    """
+    _check("call_update", params, grads, slots, scalars)
+    signature = types.void(types.int64, params, grads, slots, types.int64, scalars, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):
+        address, *passed = arguments
+        for k in (0, 1, 2, 4):
+            passed[k] = _data(context, builder, signature.args[k + 1], passed[k])
+        _call(builder, ir.VoidType(), address, passed)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def call_loss(typing_context, address, logits, label, target_values, dlogits, class_weights, hyperparameters):
+    """Write ``dlogits`` and return the loss (float64) of one sample with the row at ``address`` (`rules.compile_loss`).
+
+    The arrays are contiguous, of the row's dtype, ``logits`` and ``dlogits`` of shape [outputs]; so are
+    ``target_values`` and ``class_weights`` if the rule reads them, else they may be anything.
+    """
+    _check("call_loss", logits, target_values, dlogits, class_weights, hyperparameters)
+    signature = types.float64(types.int64, logits, types.int64, target_values, dlogits, class_weights, hyperparameters)
+
+    def generate(context, builder, signature, arguments):
+        address, *passed = arguments
+        outputs = builder.extract_value(context.make_array(logits)(context, builder, passed[0]).shape, 0)
+        for k in (0, 2, 3, 4, 5):
+            passed[k] = _data(context, builder, signature.args[k + 1], passed[k])
+        return _call(builder, ir.DoubleType(), address, [passed[0], outputs, *passed[1:]])
+
+    return signature, generate
+
+
+def _check(name, *arrays):
+    for array in arrays:
+        if not (isinstance(array, types.Array) and array.layout == "C" and array.dtype == arrays[0].dtype):
+            raise TypingError(f"{name}: contiguous arrays of one dtype are needed, not {array}")
+
+
+def _data(context, builder, kind, array):
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _call(builder, result, address, arguments):
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return builder.call(builder.inttoptr(address, kind.as_pointer()), arguments)
