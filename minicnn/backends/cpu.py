@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from minicnn.errors import SettingError
+from minicnn.errors import PluginError, SettingError
 from minicnn.kernels.cpu import passes, step
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import multiply_address
@@ -153,11 +153,25 @@ class Training:
         ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean; ``key`` is the
         seed of this step's dropout.
         """
-        number = self.params.dtype.type
+        return self._launch(self.params, images, labels, order, scale, targets, class_weights, loss_hyperparameters,
+                            divisor, key, slots, scalars)  # fmt: skip
+
+    def compile(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
+                loss_hyperparameters: np.ndarray, slots: np.ndarray) -> None:  # fmt: skip
+        """Compile the step, or load it from the cache, by running it on one image and copies of what it changes."""
+        scalars = np.ones(self._update.scalars, self.params.dtype)
+        self._launch(self.params.copy(), images, labels, np.zeros(1, np.int64), 0.0, targets, class_weights,
+                     loss_hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
+
+    def _launch(self, params, images, labels, order, scale, targets, class_weights, loss_hyperparameters, divisor, key,
+                slots, scalars) -> StepResult:  # fmt: skip
+        number = params.dtype.type
+        if len(scalars) != self._update.scalars:
+            raise PluginError(f"the optimizer's update takes {self._update.scalars} scalars, prepare gave {len(scalars)}")
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
-                self.plan.table, self.params, self._turned, self._work, self._grads, images, labels, order,
+                self.plan.table, params, self._turned, self._work, self._grads, images, labels, order,
                 number(scale), targets, class_weights, self._loss.address, loss_hyperparameters, number(divisor),
                 np.uint64(key), self._totals, self._squares, self._update.address, slots, scalars, *self._clip,
             )  # fmt: skip

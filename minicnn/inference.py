@@ -1,0 +1,190 @@
+"""A trained network for inference alone: forward passes, no gradients, no training plugin."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minicnn.backends.cpu import Inference, lay_out
+from minicnn.errors import DataError, MinicnnError, ModelFileError
+from minicnn.network.network import Network
+from minicnn.storage import read_tensors, write_tensors
+from minicnn.training.events import Evaluation
+from minicnn.training.loss import Loss
+from minicnn.training.metrics import evaluate
+
+
+class NjitArguments(NamedTuple):
+    """The first three arguments of `minicnn.forward`, for the user's own compiled code."""
+
+    plan: np.ndarray
+    params: np.ndarray
+    work: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its weights, the names of its classes and the scale of its images.
+
+    ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is scaled to 1, and
+    ``image_dtype`` ("uint8" or "float32") the kind of images that it holds for. ``training`` says how the model was made:
+    data, loss, settings and the figures reached.
+    """
+
+    network: Network
+    params: np.ndarray
+    classes: tuple[str, ...]
+    maximum: float = 255.0
+    image_dtype: str = "uint8"
+    probabilities: str = "softmax"
+    threads: int | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.classes) != self.network.outputs:
+            raise MinicnnError(f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes")
+
+    @functools.cached_property
+    def _inference(self) -> Inference:
+        return Inference(self.network, self.params, self.threads)
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """The weights by name (``conv1.weight``, ...), as views of ``params``."""
+        return self.network.unflatten(self.params)
+
+    @property
+    def scale(self) -> float:
+        """The factor from image values as they were trained on to the network's input, 1 / maximum."""
+        return 1.0 / self.maximum
+
+    def logits(self, images: ArrayLike) -> np.ndarray:
+        """The linear sums of the last layer, float32 [N, outputs].
+
+        ``images`` is [N, H, W, C], or [N, H, W] for one channel, in whole numbers on the scale of the training images, or
+        floats: on the training scale if that was floats, else from 0 to 1. Raises `DataError` for another shape, NaN, or
+        values beyond the scale.
+        """
+        checked, scale = self.check_images(images)
+        return self._inference.logits(checked, scale)
+
+    def predict_proba(self, images: ArrayLike) -> np.ndarray:
+        """Probabilities, float32 [N, classes]: the softmax of the logits, p_k = exp(z_k) / Σ_j exp(z_j).
+
+        A model trained with binary cross-entropy has the sigmoid of each logit, 1 / (1 + exp(−z_k)), instead.
+        """
+        logits = self.logits(images)
+        if self.probabilities == "sigmoid":
+            return np.exp(-np.logaddexp(0, -logits))
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    def predict(self, images: ArrayLike) -> np.ndarray:
+        """The most likely class of each image, int64 [N]; ``classes`` has the names."""
+        return self.logits(images).argmax(axis=1)
+
+    def evaluate(self, images: ArrayLike, labels: ArrayLike, loss: Loss | None = None) -> Evaluation:
+        """Figures over a labelled set; ``loss`` None is the loss that the model was trained with, if it is installed.
+
+        Raises `DataError` for images that do not fit, and labels that are not whole numbers from 0 to classes − 1.
+        """
+        checked, scale = self.check_images(images)
+        truth = np.asarray(labels)
+        if truth.shape != (len(checked),) or truth.dtype.kind not in "iu":
+            raise DataError(f"labels must be {len(checked)} whole numbers, not {truth.dtype} {list(truth.shape)}")
+        if len(truth) and not (0 <= truth.min() and truth.max() < len(self.classes)):
+            raise DataError(f"labels must be from 0 to {len(self.classes) - 1}, not {truth.min()} to {truth.max()}")
+        if loss is None and "loss" in self.training:
+            loss = self.trained_loss()
+        return evaluate(self._inference, checked, truth.astype(np.int64), scale, self.classes, loss)
+
+    def trained_loss(self) -> Loss:
+        """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if its plugin is gone."""
+        made = self.training["loss"]
+        return Loss(made["name"], len(self.classes), made["class_weights"], **made["hyperparameters"])
+
+    def check_images(self, images: ArrayLike) -> tuple[np.ndarray, float]:
+        """(images as uint8 or float32 [N, H, W, C], scale); see `logits` for what is admitted."""
+        array = np.asarray(images)
+        wanted = self.network.input_shape
+        if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:
+            array = array[..., np.newaxis]
+        if array.ndim != 4 or array.shape[1:] != wanted:
+            raise DataError(
+                f"the model wants images [N, {wanted[0]}, {wanted[1]}, {wanted[2]}] (height, width, channels), "
+                f"not {list(array.shape)}"
+            )
+        if array.dtype.kind not in "uif":
+            raise DataError(f"images must be numbers, not {array.dtype}")
+        maximum = self.maximum
+        if array.dtype.kind == "f" and self.image_dtype == "uint8":
+            maximum = 1.0
+        elif array.dtype == np.uint8 and self.image_dtype == "float32" and maximum == 1.0:
+            maximum = 255.0
+        low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise DataError("the images contain NaN or infinity")
+        if low < 0 or high > maximum:
+            raise DataError(f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:g} to {high:g}")
+        if array.dtype != np.uint8:
+            array = array.astype(np.float32)
+        return np.ascontiguousarray(array), 1.0 / maximum
+
+    def njit_arguments(self, batch_size: int = 1) -> NjitArguments:
+        """Plan, parameters and workspace for calling `minicnn.forward` in compiled code, at best with ``batch_size`` images.
+
+        One workspace serves one thread.
+        """
+        plan = lay_out(self.network, batch_size, False, self.params.dtype)
+        return NjitArguments(plan.table, self.params, np.zeros(plan.work_size, self.params.dtype))
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""
+        metadata = {
+            "network": self.network.to_dict(),
+            "classes": list(self.classes),
+            "maximum": self.maximum,
+            "image_dtype": self.image_dtype,
+            "probabilities": self.probabilities,
+            "training": dict(self.training),
+        }
+        write_tensors(Path(path), "model", self.weights, metadata)
+
+
+def load(path: str | Path, threads: int | None = None) -> Model:
+    """Load a model that `Model.save` or `train` wrote; a run folder means its `model.safetensors`.
+
+    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign.
+    """
+    path = Path(path)
+    if path.is_dir() and (path / "model.safetensors").exists():
+        path = path / "model.safetensors"
+    tensors, metadata = read_tensors(path, "model")
+    try:
+        network = Network.from_dict(metadata["network"])
+        return Model(
+            network=network,
+            params=network.flatten(tensors),
+            classes=tuple(metadata["classes"]),
+            maximum=float(metadata["maximum"]),
+            image_dtype=metadata["image_dtype"],
+            probabilities=metadata["probabilities"],
+            threads=threads,
+            training=metadata["training"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, MinicnnError) as error:
+        raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
+
+
+def save(model: Model, path: str | Path) -> None:
+    """Write ``model`` to ``path``; the same as ``model.save(path)``."""
+    model.save(path)
+
+
+def class_names(count: int, names: Sequence[str] | None) -> tuple[str, ...]:
+    """``names``, or the numbers from 0 as names."""
+    return tuple(names) if names is not None else tuple(str(k) for k in range(count))

@@ -1,0 +1,81 @@
+"""Files that are whole or not there: atomic writing, and tensors with JSON metadata as safetensors."""
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from minicnn.errors import MinicnnError, ModelFileError
+
+_FORMAT_VERSION = 1
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to a temporary name beside ``path``, then rename: a kill leaves the last good file.
+
+    Raises `MinicnnError`, which names the file, when the disk is full or the folder cannot be written to.
+    """
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise MinicnnError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
+    """Write named tensors with ``metadata``, any JSON, as a file of ``kind`` ("model" or "checkpoint")."""
+    header = {"format": f"minicnn-{kind}", "version": str(_FORMAT_VERSION), "minicnn": json.dumps(metadata)}
+    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.numpy.save(contiguous, header))
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(tensors, metadata) of a file that `write_tensors` wrote.
+
+    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated, foreign, of another kind or of a
+    newer version.
+    """
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file; `minicnn train` writes one")
+    if path.is_dir():
+        raise ModelFileError(f"{path} is a folder, not a {kind} file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+        found = header.get("format", "")
+        metadata = json.loads(header["minicnn"]) if found.startswith("minicnn-") else {}
+        version = int(header.get("version", 0))
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelFileError(f"{path} is damaged, cut off, or not a safetensors file ({reason})") from None
+    if found != f"minicnn-{kind}":
+        what = found.removeprefix("minicnn-") if found.startswith("minicnn-") else "safetensors file of another program"
+        raise ModelFileError(f"{path} is a {what}, not a minicnn {kind}")
+    if version > _FORMAT_VERSION:
+        raise ModelFileError(f"{path} was written by a newer minicnn (format {version}); update minicnn-numba")
+    return tensors, metadata

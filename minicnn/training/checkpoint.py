@@ -1,0 +1,98 @@
+"""A run's progress: all that the next step depends on, and its file, `last.safetensors`."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minicnn.errors import ModelFileError
+from minicnn.network.network import Network
+from minicnn.storage import read_tensors, write_tensors
+from minicnn.training.settings import Settings
+
+
+@dataclass
+class Counters:
+    """Where a run is, and the sums of the epoch under way, as numbers."""
+
+    epoch: int = 1  # the epoch under way
+    batch: int = 0  # its batches that are done
+    epoch_loss: float = 0.0  # summed over its images
+    epoch_divisor: float = 0.0
+    epoch_correct: int = 0
+    epoch_images: int = 0
+    epoch_norm: float = 0.0  # summed over its batches
+    best_epoch: int = 0
+    best_accuracy: float = -1.0
+    best_loss: float = float("inf")
+    watched: float = float("inf")  # the loss that patience compares with
+    epochs_waited: int = 0
+    previous_loss: float = float("inf")  # training loss of the epoch before
+    optimizer_step: int = 0
+
+    def start_epoch(self, epoch: int) -> None:
+        """Begin ``epoch`` with empty sums."""
+        self.epoch, self.batch, self.epoch_correct, self.epoch_images = epoch, 0, 0, 0
+        self.epoch_loss = self.epoch_divisor = self.epoch_norm = 0.0
+
+
+@dataclass
+class Progress:
+    """Weights, best weights, optimizer slots and state, schedule state, and counters."""
+
+    params: np.ndarray
+    best_params: np.ndarray
+    slots: np.ndarray
+    optimizer_state: dict[str, float]
+    schedule_state: dict[str, float]
+    counters: Counters = field(default_factory=Counters)
+
+
+def save_checkpoint(path: Path, network: Network, settings: Settings, progress: Progress, fingerprint: str,
+                    volatile: dict[str, Any]) -> None:  # fmt: skip
+    """Write all of ``progress`` as tensors; settings and what changes from run to run (times) as metadata."""
+    tensors = {"slots": progress.slots}
+    for prefix, params in (("weights", progress.params), ("best", progress.best_params)):
+        tensors |= {f"{prefix}.{name}": tensor for name, tensor in network.unflatten(params).items()}
+    for prefix, numbers in (
+        ("optimizer_state", progress.optimizer_state),
+        ("schedule_state", progress.schedule_state),
+        ("counters", asdict(progress.counters)),
+    ):
+        tensors |= {f"{prefix}.{name}": np.array(number) for name, number in numbers.items()}
+    metadata = {"network": network.to_dict(), "settings": settings.to_dict(), "data": fingerprint, **volatile}
+    write_tensors(path, "checkpoint", tensors, metadata)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What `last.safetensors` holds."""
+
+    network: Network
+    settings: dict[str, Any]
+    progress: Progress
+    fingerprint: str
+    volatile: dict[str, Any]
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; raises `ModelFileError`, which names the file, if it is missing, damaged or foreign."""
+    tensors, metadata = read_tensors(path, "checkpoint")
+    groups: dict[str, dict[str, np.ndarray]] = {}
+    for name, tensor in tensors.items():
+        prefix, _, rest = name.partition(".")
+        groups.setdefault(prefix, {})[rest] = tensor
+    try:
+        network = Network.from_dict(metadata.pop("network"))
+        progress = Progress(
+            params=network.flatten(groups.get("weights", {})),
+            best_params=network.flatten(groups.get("best", {})),
+            slots=groups["slots"][""],
+            optimizer_state={name: value.item() for name, value in groups.get("optimizer_state", {}).items()},
+            schedule_state={name: value.item() for name, value in groups.get("schedule_state", {}).items()},
+            counters=Counters(**{name: value.item() for name, value in groups["counters"].items()}),
+        )
+        return Checkpoint(network, metadata.pop("settings"), progress, metadata.pop("data"), metadata)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None

@@ -1,0 +1,107 @@
+"""The settings of a run: what `config.toml` holds, and all that a run depends on besides the data."""
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from minicnn.errors import SettingError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of a run with its default; `SettingError` for a value outside what the setting admits.
+
+    None means: nothing given, so the optimizer's own default (``learning_rate``), 64 or the size of a smaller set
+    (``batch_size``), all cores (``threads``), or off (``patience``, ``tol``, ``clip_grad``, ``clip_grad_value``, ``limit``).
+    """
+
+    data: str = "fashion-mnist-12k"
+    data_max: float | None = None
+    model: str = "default"
+    epochs: int = 10
+    batch_size: int | None = None
+    optimizer: str = "adam"
+    optimizer_kwargs: dict[str, float] = field(default_factory=dict)
+    learning_rate: float | None = None
+    loss: str = "cross_entropy"
+    loss_kwargs: dict[str, Any] = field(default_factory=dict)
+    schedule: str = "constant"
+    schedule_kwargs: dict[str, float] = field(default_factory=dict)
+    horizon: int | None = None  # epochs that a schedule with a horizon was planned for
+    warmup_epochs: float = 0.0
+    clip_grad: float | None = None
+    clip_grad_value: float | None = None
+    seed: int = 0
+    threads: int | None = None
+    device: str = "cpu"
+    val_split: float = 0.1
+    patience: int | None = None
+    min_delta: float = 0.0
+    tol: float | None = None
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        whole = {"epochs": 1, "batch_size": 1, "horizon": 1, "seed": 0, "threads": 1, "patience": 1, "limit": 1}
+        for name, least in whole.items():
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise SettingError(f"{name} must be a whole number from {least} on, not {value!r}")
+        above_zero = ("learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max")
+        for name in (*above_zero, "warmup_epochs", "min_delta", "val_split"):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise SettingError(f"{name} must be a number, not {value!r}" if value != value or isinstance(value, str)
+                                   else f"{name} must be a finite number from 0 on, not {value!r}")  # fmt: skip
+            if value == 0 and name in above_zero:
+                raise SettingError(f"{name} must be above 0")
+        if self.val_split >= 1:
+            raise SettingError(f"val_split is a share of the training images, from 0 to below 1, not {self.val_split!r}")
+        if self.device != "cpu":
+            raise SettingError(f"device {self.device!r} is not available: this version runs on the cpu")
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings as plain data."""
+        return asdict(self)
+
+    def to_toml(self) -> str:
+        """The text of `config.toml`; what is None is left out."""
+        values = {name: value for name, value in self.to_dict().items() if value is not None}
+        lines = [f"{name} = {_toml(value)}" for name, value in values.items() if not isinstance(value, dict)]
+        for name, table in values.items():
+            if isinstance(table, dict) and table:
+                lines += ["", f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in table.items())]
+        return "\n".join(lines) + "\n"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in a TOML file; raises `SettingError` naming the file, or `UnknownNameError` for an unknown key."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(f"{path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingError(f"{path} is not valid TOML: {error}") from None
+    check_names(values, f"setting in {path}")
+    return values
+
+
+def check_names(values: Mapping[str, Any], kind: str) -> None:
+    """Raise `UnknownNameError` for a key that is no setting."""
+    known = [setting.name for setting in fields(Settings)]
+    for name in values:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str | bool):
+        return json.dumps(value)  # TOML's basic strings and booleans are written like JSON's
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_toml(item) for item in value)}]"
+    return repr(value)

@@ -1,0 +1,449 @@
+"""The training loop: batches, epochs, when to stop, what to keep."""
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minicnn.backends import cpu
+from minicnn.data import Dataset, Split, stratified_split
+from minicnn.data.dataset import build_dataset
+from minicnn.errors import DataError, DivergedError, NetworkError, SettingError
+from minicnn.inference import Model
+from minicnn.network.network import Network
+from minicnn.plugins import find
+from minicnn.rules import LossRule, OptimizerRule, ScheduleRule, resolve
+from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from minicnn.training.events import (
+    BatchDone,
+    CheckpointSaved,
+    Compiled,
+    EpochDone,
+    Evaluation,
+    Event,
+    RunEnded,
+    RunStarted,
+)
+from minicnn.training.loss import Loss
+from minicnn.training.metrics import evaluate
+from minicnn.training.optimizer import Optimizer
+from minicnn.training.schedules import warm_up
+from minicnn.training.settings import Settings, check_names
+
+DEFAULT_BATCH_SIZE = 64
+ADVICE = "try a smaller learning rate, --clip-grad 1, or --warmup-epochs 1"
+
+
+@dataclass(frozen=True)
+class History:
+    """What `Trainer.fit` returns: one `EpochDone` an epoch, and how the run ended."""
+
+    epochs: list[EpochDone]
+    ended: RunEnded
+
+
+class Trainer:
+    """Trains a network. Options are the fields of `Settings`, such as ``epochs=5, optimizer="sgd", learning_rate=0.1``.
+
+    ``optimizer``, ``loss`` and ``schedule`` are names or rules. Raises `UnknownNameError` and `SettingError` for what is
+    wrong before anything runs.
+
+    >>> from minicnn import Network, Dense, Flatten
+    >>> x = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
+    >>> y = (x.mean(axis=(1, 2)) > 127).astype(int)
+    >>> trainer = Trainer(Network((4, 4), [Flatten(), Dense(2)]), epochs=3)
+    >>> len(trainer.fit(x, y).epochs)
+    3
+    >>> trainer.model.predict(x).shape
+    (60,)
+    """
+
+    def __init__(self, network: Network, settings: Settings | None = None, **options: Any):
+        check_names(options, "option of Trainer")
+        rules: dict[str, Any] = {}
+        for kind in ("optimizer", "loss", "schedule"):
+            rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))  # type: ignore[call-overload]
+            if kind in options:
+                options[kind] = rules[kind].name
+        self.network = network
+        self.settings = replace(settings or Settings(), **options)
+        self._optimizer_rule: OptimizerRule = rules["optimizer"]
+        self._loss_rule: LossRule = rules["loss"]
+        self._schedule_rule: ScheduleRule = rules["schedule"]
+        self._settle()
+        self.progress: Progress | None = None
+        self._model: Model | None = None
+        self._interrupted = False
+
+    def _settle(self) -> None:
+        """Check hyperparameters and fill in the defaults of the rules, so that the settings say all."""
+        settings = self.settings
+        given = dict(settings.optimizer_kwargs)
+        if settings.learning_rate is not None:
+            given["learning_rate"] = settings.learning_rate
+        owner = f"optimizer {self._optimizer_rule.name}"
+        chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
+        schedule = resolve(f"schedule {self._schedule_rule.name}", self._schedule_rule.hyperparameters,
+                           settings.schedule_kwargs)  # fmt: skip
+        self.settings = replace(
+            settings,
+            learning_rate=chosen.pop("learning_rate", None),
+            optimizer_kwargs=chosen,
+            schedule_kwargs=schedule,
+            horizon=(settings.horizon or settings.epochs) if self._schedule_rule.has_horizon else None,
+            threads=cpu.thread_count(settings.threads),
+        )
+
+    @property
+    def model(self) -> Model:
+        """The model with the best weights of the run; raises `SettingError` before `fit`."""
+        if self._model is None:
+            raise SettingError("there is no model yet: call fit first")
+        return self._model
+
+    def interrupt(self) -> None:
+        """Let the batch under way finish, save, and end the run; for signal handlers and other threads."""
+        self._interrupted = True
+
+    def fit(self, x: ArrayLike | Dataset, y: ArrayLike | None = None, *,
+            validation: tuple[ArrayLike, ArrayLike] | None = None, test: tuple[ArrayLike, ArrayLike] | None = None,
+            classes: Iterable[str] | None = None, reporters: Iterable[Callable[[Event], None]] = (),
+            output: Path | None = None, resume: Checkpoint | None = None) -> History:  # fmt: skip
+        """Train on images ``x`` [N, H, W, C] (or [N, H, W]) with labels ``y`` [N], or on a `Dataset`.
+
+        Without ``validation`` a share ``val_split`` of the images is held out, seeded and stratified. ``test`` is
+        evaluated once, at the end. Every event goes to each of ``reporters``; with ``output``, a folder, the model and
+        the checkpoint are written there. Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
+        `DivergedError` when the loss is no longer finite; the last good weights are kept.
+        """
+        dataset = x if isinstance(x, Dataset) else self._dataset(x, y, validation, test, classes)
+        epochs: list[EpochDone] = []
+        ended: RunEnded | None = None
+        for event in self.run(dataset, output, resume):
+            for reporter in reporters:
+                reporter(event)
+            if isinstance(event, EpochDone):
+                epochs.append(event)
+            elif isinstance(event, RunEnded):
+                ended = event
+        assert ended is not None
+        if ended.reason == "diverged":
+            raise DivergedError(ended.explanation)
+        return History(epochs, ended)
+
+    def _dataset(self, x: ArrayLike, y: ArrayLike | None, validation: tuple[ArrayLike, ArrayLike] | None,
+                 test: tuple[ArrayLike, ArrayLike] | None, classes: Iterable[str] | None) -> Dataset:  # fmt: skip
+        if y is None:
+            raise DataError("labels are missing: fit(x, y) or fit(dataset)")
+        arrays = {name: (np.asarray(pair[0]), np.asarray(pair[1])) if pair is not None else None
+                  for name, pair in (("train", (x, y)), ("validation", validation), ("test", test))}  # fmt: skip
+        names = tuple(classes) if classes is not None else tuple(str(k) for k in range(self.network.outputs))
+        made = build_dataset("arrays", arrays["train"], arrays["test"], classes=names, maximum=self.settings.data_max)
+        if arrays["validation"] is None:
+            return made
+        held_out = build_dataset("validation", arrays["validation"], classes=names, maximum=self.settings.data_max)
+        return replace(made, validation=held_out.train)
+
+    def run(self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None) -> Iterator[Event]:
+        """The same as `fit`, as an iterator of events; a diverged run ends with its reason and raises nothing."""
+        self._check_fit(dataset)
+        run = _Run(self, dataset, output, resume)
+        self._interrupted = False
+        try:
+            yield from run.events()
+        finally:
+            self._model = run.model(None)
+
+    def dry_run(self, dataset: Dataset) -> float:
+        """Check that everything fits and run one batch on a copy of the weights; return its mean loss."""
+        self._check_fit(dataset)
+        run = _Run(self, dataset, None, None)
+        result = run.step(run.epoch_order(1)[: run.batch_size], 1.0)
+        if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
+            raise DivergedError(f"the loss of the first batch is {result.loss}; {ADVICE}")
+        return result.loss
+
+    def _check_fit(self, dataset: Dataset) -> None:
+        if self.network.input_shape != dataset.image_shape:
+            raise NetworkError(f"the network {self.network.name} takes images {list(self.network.input_shape)}, but "
+                               f"{dataset.name} has {list(dataset.image_shape)}")  # fmt: skip
+        if self.network.outputs != len(dataset.classes):
+            raise NetworkError(f"the network {self.network.name} has {self.network.outputs} outputs, but {dataset.name} "
+                               f"has {len(dataset.classes)} classes")  # fmt: skip
+
+
+def fingerprint(split: Split) -> str:
+    """A short check sum of images and labels, by which a resumed run knows its data."""
+    return f"{len(split)}-{zlib.crc32(split.labels, zlib.crc32(split.images)):08x}"
+
+
+class _Run:
+    """One run over one data set: the buffers, the progress, and the loop."""
+
+    def __init__(self, trainer: Trainer, dataset: Dataset, output: Path | None, resume: Checkpoint | None):
+        settings, network = trainer.settings, trainer.network
+        self.trainer, self.network, self.dataset, self.output = trainer, network, dataset, output
+        self.images = dataset.train.images.reshape(len(dataset.train), -1)
+        self.labels = dataset.train.labels
+        self._split(settings)
+        self.batch_size = self._choose_batch_size(settings, len(self.train))
+        self.settings = replace(settings, batch_size=self.batch_size)
+        self.batches = -(-len(self.train) // self.batch_size)
+        kwargs = dict(settings.loss_kwargs)
+        weights = kwargs.pop("class_weights", None)
+        self.loss = Loss(trainer._loss_rule, network.outputs, self._class_weights(weights), **kwargs)
+        self.optimizer = Optimizer(trainer._optimizer_rule, network.flat_size,
+                                   **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
+        self.fingerprint = fingerprint(dataset.train)
+        self.schedule_state = dict(trainer._schedule_rule.state)
+        if resume is None:
+            params = network.initialize(np.random.default_rng([settings.seed, 0]))
+            self.progress = Progress(params, params.copy(), self.optimizer.slots, self.optimizer.state,
+                                     self.schedule_state)  # fmt: skip
+        else:
+            self._restore(resume)
+        self.counters = self.progress.counters
+        self.training = cpu.Training(network, self.progress.params, self.batch_size, trainer._optimizer_rule,
+                                     trainer._loss_rule, settings.threads, settings.clip_grad or 0.0,
+                                     settings.clip_grad_value or 0.0)  # fmt: skip
+        self.inference = cpu.Inference(network, self.progress.params, settings.threads)
+        self.seconds = 0.0
+        self.compile_seconds = 0.0
+        trainer.progress = self.progress
+
+    def _split(self, settings: Settings) -> None:
+        """Which images train and which validate: ``limit`` keeps the first, then the validation set is taken out."""
+        kept = self.labels[: settings.limit]
+        if self.dataset.validation is not None:
+            self.train, self.held_out = np.arange(len(kept)), np.arange(len(self.dataset.validation))
+            self.validation: Split | None = self.dataset.validation
+        else:
+            self.train, self.held_out = stratified_split(kept, settings.val_split, settings.seed)
+            self.validation = self.dataset.train if len(self.held_out) else None
+        if len(self.train) == 0:
+            raise DataError(f"{self.dataset.name}: no image is left to train on")
+
+    def _choose_batch_size(self, settings: Settings, count: int) -> int:
+        if self.trainer._optimizer_rule.full_batch:
+            if settings.batch_size not in (None, count):
+                raise SettingError(f"optimizer {self.trainer._optimizer_rule.name} takes the full batch, all {count} training "
+                                   "images: leave the batch size out")  # fmt: skip
+            return count
+        if settings.batch_size is not None and settings.batch_size > count:
+            raise SettingError(f"batch_size {settings.batch_size} is above the number of training images, {count}")
+        return settings.batch_size or min(DEFAULT_BATCH_SIZE, count)
+
+    def _class_weights(self, weights: Any) -> Any:
+        if weights != "balanced":
+            return weights
+        counts = np.bincount(self.labels[self.train], minlength=self.network.outputs)
+        return counts.sum() / (len(counts) * np.maximum(counts, 1))
+
+    @staticmethod
+    def _learning_rate(settings: Settings) -> dict[str, float]:
+        return {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.network != self.network:
+            raise SettingError("the network differs from the one of the run to be resumed")
+        if checkpoint.fingerprint != self.fingerprint:
+            raise DataError(f"{self.dataset.name} is not the data that the run to be resumed was trained on")
+        self.progress = checkpoint.progress
+        if self.progress.slots.shape != self.optimizer.slots.shape:
+            raise SettingError("the optimizer differs from the one of the run to be resumed")
+        self.optimizer.slots, self.optimizer.state = self.progress.slots, self.progress.optimizer_state
+        self.optimizer.step = self.progress.counters.optimizer_step
+        self.schedule_state = self.progress.schedule_state
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """The order of the training images in ``epoch``: a function of the seed and the epoch, so nothing is stored."""
+        return np.random.default_rng([self.settings.seed, 1, epoch]).permutation(self.train)
+
+    def learning_rate(self) -> float:
+        """The learning rate of the next step: its base value times the schedule's factor times the warm-up's."""
+        done = self.counters.epoch - 1 + self.counters.batch / self.batches
+        rule, settings = self.trainer._schedule_rule, self.settings
+        factor = rule.factor(done, settings.horizon or settings.epochs, self.schedule_state, **settings.schedule_kwargs)
+        # The warm-up counts the step that is about to be made, which would else be one of length 0.
+        return (settings.learning_rate or 1.0) * factor * warm_up(done + 1 / self.batches, settings.warmup_epochs)
+
+    def step(self, order: np.ndarray, learning_rate: float) -> cpu.StepResult:
+        """One step on the images ``order``."""
+        scalars = self.optimizer.scalars(learning_rate)
+        key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
+        return self.training.step(self.images, self.labels, order, self.dataset.scale, self.loss.one_hot,
+                                  self.loss.class_weights, self.loss.hyperparameters,
+                                  self.loss.divisor(self.labels[order]), key, self.optimizer.slots, scalars)  # fmt: skip
+
+    def compile(self) -> float:
+        """Compile or load every kernel by a step that changes nothing; return the seconds that it took."""
+        start = time.perf_counter()
+        self.training.compile(self.images, self.labels, self.loss.one_hot, self.loss.class_weights,
+                              self.loss.hyperparameters, self.optimizer.slots)  # fmt: skip
+        if self.validation is not None:
+            self.inference.logits(self.validation.images[:1], self.dataset.scale)
+            self.loss(np.zeros((1, self.network.outputs)), np.zeros(1, np.int64))
+        return time.perf_counter() - start
+
+    def events(self) -> Iterator[Event]:
+        """The run: every event in its turn."""
+        settings, counters = self.settings, self.counters
+        yield RunStarted(self.network.name, self.network.parameter_count, len(self.train), len(self.held_out),
+                         self.batches, counters.epoch, settings.epochs,
+                         {name: value for name, value in settings.to_dict().items() if value is not None})  # fmt: skip
+        self.compile_seconds = self.compile()
+        yield Compiled(self.compile_seconds)
+        reason, explanation = "epochs done", f"all {settings.epochs} epochs are done"
+        begun = time.perf_counter()
+        while counters.epoch <= settings.epochs:
+            stop = yield from self._epoch(begun)
+            if stop is not None:
+                reason, explanation = stop
+                break
+        self.seconds = time.perf_counter() - begun
+        yield from self._finish(reason, explanation)
+
+    def _epoch(self, begun: float) -> Iterator[Event]:
+        """Train and validate one epoch; return (reason, explanation) if the run is to stop."""
+        counters, settings = self.counters, self.settings
+        start = time.perf_counter()
+        order = self.epoch_order(counters.epoch)
+        images_before = counters.epoch_images
+        rate = self.learning_rate()
+        while counters.batch < self.batches:
+            rate = self.learning_rate()
+            batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
+            result = self.step(batch, rate)
+            if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
+                return "diverged", (
+                    f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
+                    f"{counters.epoch}, batch {counters.batch + 1}, and the weights before it were kept; {ADVICE}"
+                )
+            divisor = self.loss.divisor(self.labels[batch])
+            counters.batch += 1
+            counters.optimizer_step = self.optimizer.step
+            counters.epoch_loss += result.loss * divisor
+            counters.epoch_divisor += divisor
+            counters.epoch_correct += result.correct
+            counters.epoch_images += len(batch)
+            counters.epoch_norm += result.gradient_norm
+            now = time.perf_counter()
+            speed = (counters.epoch_images - images_before) / (now - start)
+            images_left = (settings.epochs - counters.epoch + 1) * len(self.train) - counters.epoch_images
+            yield BatchDone(counters.epoch, counters.batch, counters.epoch_loss / counters.epoch_divisor,
+                            counters.epoch_correct / counters.epoch_images, counters.epoch_images, speed,
+                            images_left / speed)  # fmt: skip
+            if self.trainer._interrupted and counters.batch < self.batches:
+                yield from self._save_checkpoint()
+                return "interrupted", f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved"
+        return (yield from self._end_epoch(rate, start))
+
+    def _end_epoch(self, rate: float, start: float) -> Iterator[Event]:
+        """Validate, keep the best weights, save, and decide whether to go on."""
+        counters, settings = self.counters, self.settings
+        loss = counters.epoch_loss / counters.epoch_divisor
+        accuracy = counters.epoch_correct / counters.epoch_images
+        validation = self._evaluate(self.validation, self.held_out) if self.validation is not None else None
+        watched = loss if validation is None or validation.loss is None else validation.loss
+        if not np.isfinite(watched):
+            return "diverged", f"the validation loss is {watched} after epoch {counters.epoch}; {ADVICE}"
+        # The best weights have the highest accuracy and, among equals, the lowest loss.
+        reached = (accuracy if validation is None else validation.accuracy, -watched)
+        best = reached > (counters.best_accuracy, -counters.best_loss)
+        if best:
+            counters.best_epoch, counters.best_accuracy, counters.best_loss = counters.epoch, reached[0], watched
+            self.progress.best_params[:] = self.progress.params
+        if watched < counters.watched - settings.min_delta:
+            counters.watched, counters.epochs_waited = watched, 0
+        else:
+            counters.epochs_waited += 1
+        rule = self.trainer._schedule_rule
+        if rule.observe is not None:
+            rule.observe(watched, self.schedule_state, **settings.schedule_kwargs)
+        change, counters.previous_loss = abs(counters.previous_loss - loss), loss
+        yield EpochDone(
+            counters.epoch, loss, accuracy, validation.loss if validation else None,
+            validation.accuracy if validation else None, rate, counters.epoch_norm / self.batches,
+            time.perf_counter() - start, best,
+        )  # fmt: skip
+        done = counters.epoch
+        counters.start_epoch(done + 1)
+        if best:
+            yield from self._save_model(None)
+        yield from self._save_checkpoint()
+        if self.trainer._interrupted:
+            return "interrupted", f"interrupted after epoch {done}; all is saved"
+        if settings.tol is not None and change < settings.tol:
+            return "converged", f"converged: the training loss changed by {change:.2g}, less than {settings.tol:g}, in epoch {done}"
+        if settings.patience is not None and counters.epochs_waited >= settings.patience:
+            return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
+        return None
+
+    def _evaluate(self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None) -> Evaluation:
+        inference = self.inference
+        if params is not None:
+            inference = cpu.Inference(self.network, params, self.settings.threads)
+        return evaluate(inference, split.images, split.labels, self.dataset.scale, self.dataset.classes, self.loss, order)
+
+    def _finish(self, reason: str, explanation: str) -> Iterator[Event]:
+        """The test set, once, with the best weights; then the end of the run."""
+        counters, test = self.counters, None
+        if reason not in ("interrupted", "diverged") and self.dataset.test is not None:
+            test = self._evaluate(self.dataset.test, None, self.progress.best_params)
+            self.compile_seconds += test.compile_seconds
+            yield from self._save_model(test)
+        elif reason == "diverged" and counters.best_epoch == 0:
+            self.progress.best_params[:] = self.progress.params
+            yield from self._save_model(None)
+        yield RunEnded(
+            reason, explanation, counters.epoch - (counters.batch == 0), counters.best_epoch, self.seconds,
+            self.compile_seconds, test, self.output,
+        )  # fmt: skip
+
+    def model(self, test: Evaluation | None) -> Model:
+        """The model with the best weights, and how it was made."""
+        counters, settings = self.counters, self.settings
+        figures: dict[str, Any] = {"epoch": counters.best_epoch}
+        if counters.best_epoch:
+            figures |= {"accuracy": counters.best_accuracy, "loss": counters.best_loss,
+                        "of": "training" if self.validation is None else "validation"}  # fmt: skip
+        if test is not None:
+            figures |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
+        hyperparameters = {hyper.name: float(value) for hyper, value in
+                           zip(self.loss.rule.hyperparameters, self.loss.hyperparameters, strict=True)}  # fmt: skip
+        weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
+        return Model(
+            network=self.network, params=self.progress.best_params.copy(), classes=tuple(self.dataset.classes),
+            maximum=self.dataset.maximum, image_dtype=self.dataset.train.images.dtype.name,
+            probabilities=self.loss.rule.probabilities, threads=settings.threads,
+            training={
+                "data": self.dataset.name,
+                "settings": settings.to_dict(),
+                "loss": {"name": self.loss.rule.name, "hyperparameters": hyperparameters, "class_weights": weights},
+                "figures": figures,
+            },
+        )  # fmt: skip
+
+    def _save_model(self, test: Evaluation | None) -> Iterator[Event]:
+        if self.output is not None:
+            path = self.output / "model.safetensors"
+            self.model(test).save(path)
+            yield CheckpointSaved(path)
+
+    def _save_checkpoint(self) -> Iterator[Event]:
+        if self.output is not None:
+            path = self.output / "last.safetensors"
+            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
+            yield CheckpointSaved(path)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a run folder in which nothing was written."""
+    with suppress(OSError):
+        folder.rmdir()
