@@ -72,6 +72,7 @@ _INTEGERS = (
     "d_input",
     "d_output",
     "multiply",  # address of the compiled matrix product, filled in by the backend
+    "forward",  # address of the compiled forward pass of one chunk, filled in by the backend
     "layer",  # number of the layer in its network: a key of dropout's random numbers
 )
 

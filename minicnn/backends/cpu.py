@@ -38,6 +38,7 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Pl
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, products compiled for ``dtype``."""
     plan = make_plan(network, chunk, training)
     plan.table["multiply"] = multiply_address(dtype)
+    plan.table["forward"] = passes.forward_address(dtype)
     return plan
 
 
@@ -114,7 +115,8 @@ class Inference:
         busy = self.threads if len(order) * self.network.multiply_adds > _WORTH_A_THREAD else 1
         with _one_at_a_time:
             numba.set_num_threads(busy)
-            step.infer(self.plan.table, self.params, self._work[:busy], rows, order, self.params.dtype.type(scale), out)
+            step.infer(step.range_address(out.dtype, rows.dtype), self.plan.table, self.params, self._work[:busy], rows,
+                       order, out.dtype.type(scale), out)  # fmt: skip
         return out
 
 
@@ -171,8 +173,8 @@ class Training:
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
-                self.plan.table, params, self._turned, self._work, self._grads, images, labels, order,
-                number(scale), targets, class_weights, self._loss.address, loss_hyperparameters, number(divisor),
+                step.lane_address(params.dtype, images.dtype), self.plan.table, params, self._turned, self._work,
+                self._grads, images, labels, order, number(scale), targets, class_weights, self._loss.address, loss_hyperparameters, number(divisor),
                 np.uint64(key), self._totals, self._squares, self._update.address, slots, scalars, *self._clip,
             )  # fmt: skip
         return StepResult(total / divisor, int(correct), norm)

@@ -21,7 +21,7 @@ class Settings:
 
     data: str = "fashion-mnist-12k"
     data_max: float | None = None
-    model: str = "default"
+    model: str = "vgg-small"
     epochs: int = 10
     batch_size: int | None = None
     optimizer: str = "adam"

@@ -164,6 +164,7 @@ class Trainer:
         """Check that everything fits and run one batch on a copy of the weights; return its mean loss."""
         self._check_fit(dataset)
         run = _Run(self, dataset, None, None)
+        run.compile()
         result = run.step(run.epoch_order(1)[: run.batch_size], 1.0)
         if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
             raise DivergedError(f"the loss of the first batch is {result.loss}; {ADVICE}")
@@ -209,10 +210,6 @@ class _Run:
         else:
             self._restore(resume)
         self.counters = self.progress.counters
-        self.training = cpu.Training(network, self.progress.params, self.batch_size, trainer._optimizer_rule,
-                                     trainer._loss_rule, settings.threads, settings.clip_grad or 0.0,
-                                     settings.clip_grad_value or 0.0)  # fmt: skip
-        self.inference = cpu.Inference(network, self.progress.params, settings.threads)
         self.seconds = 0.0
         self.compile_seconds = 0.0
         trainer.progress = self.progress
@@ -284,6 +281,11 @@ class _Run:
     def compile(self) -> float:
         """Compile or load every kernel by a step that changes nothing; return the seconds that it took."""
         start = time.perf_counter()
+        settings = self.settings
+        self.training = cpu.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
+                                     self.loss.rule, settings.threads, settings.clip_grad or 0.0,
+                                     settings.clip_grad_value or 0.0)  # fmt: skip
+        self.inference = cpu.Inference(self.network, self.progress.params, settings.threads)
         self.training.compile(self.images, self.labels, self.loss.one_hot, self.loss.class_weights,
                               self.loss.hyperparameters, self.optimizer.slots)  # fmt: skip
         if self.validation is not None:

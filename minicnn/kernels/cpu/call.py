@@ -1,13 +1,49 @@
-"""Calling compiled rules by their address from compiled code.
+"""Calling compiled rules and kernels by their address from compiled code.
 
 An address is a plain integer: the caller is compiled once for all rules and stays in the disk cache, and handing the
-rule over costs nothing, where a function object takes 19 to 60 µs at every call from Python.
+rule over costs nothing, where a function object takes 19 to 60 µs at every call from Python. Large kernels are called
+so too: else LLVM would optimize their whole body again in every function above them.
 """
 
+import functools
+
 from llvmlite import ir
-from numba import types
+from numba import cfunc, from_dtype, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
+
+from minicnn.kernels.cpu.tile import FASTMATH
+from minicnn.plan import LAYER
+
+PLAN = types.Array(from_dtype(LAYER), 1, "C")
+
+
+@functools.cache
+def compiled(function, *arguments):
+    """The njit ``function`` as a C function that returns nothing, from the disk cache if it is there."""
+    options = {"fastmath": FASTMATH, "error_model": "numpy"}
+    return cfunc(types.void(*arguments), cache=True, **options)(function.py_func)
+
+
+@intrinsic
+def call(typing_context, address, arguments):
+    """Call what `compiled` made, at ``address``, with a tuple of arguments: contiguous arrays, numbers.
+
+    All whole numbers are passed as int64, but for uint64, which stays.
+    """
+    kinds = [
+        types.int64 if isinstance(kind, types.Integer) and kind != types.uint64 else kind for kind in arguments.types
+    ]
+    if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in kinds):
+        raise TypingError("call: contiguous arrays are needed")
+
+    def generate(context, builder, signature, values):
+        given = enumerate(zip(arguments.types, kinds, strict=True))
+        passed = [context.cast(builder, builder.extract_value(values[1], i), *pair) for i, pair in given]
+        _call(builder, ir.VoidType(), values[0], passed)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, arguments), generate
 
 
 @intrinsic

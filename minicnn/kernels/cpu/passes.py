@@ -5,9 +5,10 @@
 """
 
 import numpy as np
-from numba import njit
+from numba import from_dtype, njit, types
 
 from minicnn.kernels.cpu import activation, conv2d, dense, dropout, pool2d
+from minicnn.kernels.cpu.call import PLAN, call, compiled
 from minicnn.kernels.cpu.tile import JIT
 from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D, ONE
 
@@ -31,6 +32,12 @@ def forward_chunk(plan, params, work, n, key, first_sample):
             dropout.forward(layer, work, n, key, first_sample)
         else:
             activation.forward(layer, work, n)
+
+
+def forward_address(dtype) -> int:
+    """Address of `forward_chunk` for float32 or float64: what the plan's field ``forward`` holds."""
+    numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+    return compiled(forward_chunk, PLAN, numbers, numbers, types.int64, types.uint64, types.int64).address
 
 
 @njit(**JIT)
@@ -91,7 +98,7 @@ def forward(plan, params, work, x, logits):
         n = min(first.chunk, total - start)
         for i in range(n * size):
             work[first.input + i] = images[start * size + i]
-        forward_chunk(plan, params, work, n, np.uint64(0), start)
+        call(first.forward, (plan, params, work, n, np.uint64(0), start))
         for i in range(n * outputs):
             out[start * outputs + i] = work[last.output + i]
 
@@ -102,7 +109,7 @@ def forward_keep(plan, params, work, x, logits, key):
     first, last = plan[0], plan[len(plan) - 1]
     n = len(x)
     work[first.input : first.input + n * first.input_size] = x.reshape(-1)
-    forward_chunk(plan, params, work, n, key, 0)
+    call(first.forward, (plan, params, work, n, key, 0))
     logits.reshape(-1)[:] = work[last.output : last.output + n * last.output_size]
 
 

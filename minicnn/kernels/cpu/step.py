@@ -8,10 +8,10 @@ on the number of lanes but not on which thread ran when.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import from_dtype, njit, prange, types
 
-from minicnn.kernels.cpu.call import call_loss, call_update
-from minicnn.kernels.cpu.passes import backward_chunk, forward_chunk, turn_weights
+from minicnn.kernels.cpu.call import PLAN, call, call_loss, call_update, compiled
+from minicnn.kernels.cpu.passes import backward_chunk, turn_weights
 from minicnn.kernels.cpu.tile import JIT
 
 _BLOCK = 4096  # parameters that are reduced together: the order of the norm's sum does not depend on the threads
@@ -51,7 +51,7 @@ def _lane(plan, params, turned, work, grads, images, labels, order, begin, end, 
         start = begin + (end - begin) * index // chunks
         n = begin + (end - begin) * (index + 1) // chunks - start
         _gather(first, work, images, order, start, n, scale)
-        forward_chunk(plan, params, work, n, key, start)
+        call(first.forward, (plan, params, work, n, key, start))
         for i in range(n):
             label = labels[order[start + i]]
             logits = work[last.output + i * outputs : last.output + (i + 1) * outputs]
@@ -63,22 +63,32 @@ def _lane(plan, params, turned, work, grads, images, labels, order, begin, end, 
         backward_chunk(plan, turned, work, grads, n, key, start)
 
 
+def lane_address(dtype, image_dtype) -> int:
+    """Address of a lane compiled for parameters of ``dtype`` and images of ``image_dtype``."""
+    number = from_dtype(np.dtype(dtype))
+    image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
+    row, table = types.Array(number, 1, "C"), types.Array(number, 2, "C")
+    integers, sums, integer = types.int64[::1], types.float64[::1], types.int64
+    return compiled(_lane, PLAN, row, row, row, row, image, integers, integers, integer, integer, number, table, row,
+                    integer, row, number, types.uint64, sums).address  # fmt: skip
+
+
 @njit(cache=True, parallel=True, **JIT)
-def train_step(plan, params, turned, work, grads, images, labels, order, scale, targets, class_weights, loss, loss_hyper,
+def train_step(lane_at, plan, params, turned, work, grads, images, labels, order, scale, targets, class_weights, loss, loss_hyper,
                divisor, key, totals, squares, update_rule, slots, scalars, clip_norm, clip_value):  # fmt: skip
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
 
-    ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2], ``squares`` [blocks]; ``loss`` and
-    ``update_rule`` are addresses of compiled rules; a clip of 0 is none. The parameters stay as they are when the loss or
+    ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2], ``squares`` [blocks]; ``lane_at``,
+    ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. The parameters stay as they are when the loss or
     the norm is not finite.
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
     turn_weights(plan, params, turned)
     for thread in prange(threads):
         for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
-            _lane(plan, params, turned, work[thread], grads[lane], images, labels, order, lane * batch // lanes,
-                  (lane + 1) * batch // lanes, scale, targets, class_weights, loss, loss_hyper, divisor, key,
-                  totals[lane])  # fmt: skip
+            call(lane_at, (plan, params, turned, work[thread], grads[lane], images, labels, order,
+                           lane * batch // lanes, (lane + 1) * batch // lanes, scale, targets, class_weights, loss,
+                           loss_hyper, divisor, key, totals[lane]))  # fmt: skip
     blocks = len(squares)
     for thread in prange(threads):
         for block in range(thread * blocks // threads, (thread + 1) * blocks // threads):
@@ -132,19 +142,30 @@ def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
     for start in range(begin, end, first.chunk):
         n = min(first.chunk, end - start)
         _gather(first, work, images, order, start, n, scale)
-        forward_chunk(plan, params, work, n, np.uint64(0), start)
+        call(first.forward, (plan, params, work, n, np.uint64(0), start))
         for i in range(n):
             for k in range(outputs):
                 logits[start + i, k] = work[last.output + i * outputs + k]
 
 
+def range_address(dtype, image_dtype) -> int:
+    """Address of the inference of a range compiled for parameters of ``dtype`` and images of ``image_dtype``."""
+    number = from_dtype(np.dtype(dtype))
+    image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
+    row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
+    return compiled(_infer_range, PLAN, row, row, image, types.int64[::1], integer, integer, number, table).address
+
+
 @njit(cache=True, parallel=True, **JIT)
-def infer(plan, params, work, images, order, scale, logits):
-    """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads, work_size]."""
+def infer(range_at, plan, params, work, images, order, scale, logits):
+    """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads, work_size].
+
+    ``range_at`` is the address of the compiled `_infer_range`.
+    """
     threads, total = len(work), len(order)
     for thread in prange(threads):
-        _infer_range(plan, params, work[thread], images, order, thread * total // threads,
-                     (thread + 1) * total // threads, scale, logits)  # fmt: skip
+        call(range_at, (plan, params, work[thread], images, order, thread * total // threads,
+                        (thread + 1) * total // threads, scale, logits))  # fmt: skip
 
 
 @njit(cache=True, **JIT)
