@@ -4,18 +4,19 @@ import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends.cpu import Inference, lay_out
 from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
-from minicnn.training.metrics import evaluate
+
+if TYPE_CHECKING:
+    from minicnn.backends.cpu import Inference
 
 
 class NjitArguments(NamedTuple):
@@ -49,7 +50,9 @@ class Model:
             raise MinicnnError(f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes")
 
     @functools.cached_property
-    def _inference(self) -> Inference:
+    def _inference(self) -> "Inference":
+        from minicnn.backends.cpu import Inference
+
         return Inference(self.network, self.params, self.threads)
 
     @property
@@ -87,12 +90,17 @@ class Model:
         """The most likely class of each image, int64 [N]; ``classes`` has the names."""
         return self.logits(images).argmax(axis=1)
 
-    def evaluate(self, images: ArrayLike, labels: ArrayLike, loss: Loss | None = None) -> Evaluation:
+    def evaluate(self, images: ArrayLike, labels: ArrayLike, loss: Loss | None = None,
+                 maximum: float | None = None) -> Evaluation:  # fmt: skip
         """Figures over a labelled set; ``loss`` None is the loss that the model was trained with, if it is installed.
+
+        ``maximum`` is the image value that is scaled to 1, where the images are on another scale than `logits` wants.
 
         Raises `DataError` for images that do not fit, and labels that are not whole numbers from 0 to classes − 1.
         """
-        checked, scale = self.check_images(images)
+        from minicnn.training.metrics import evaluate
+
+        checked, scale = self.check_images(images, maximum)
         truth = np.asarray(labels)
         if truth.shape != (len(checked),) or truth.dtype.kind not in "iu":
             raise DataError(f"labels must be {len(checked)} whole numbers, not {truth.dtype} {list(truth.shape)}")
@@ -107,8 +115,8 @@ class Model:
         made = self.training["loss"]
         return Loss(made["name"], len(self.classes), made["class_weights"], **made["hyperparameters"])
 
-    def check_images(self, images: ArrayLike) -> tuple[np.ndarray, float]:
-        """(images as uint8 or float32 [N, H, W, C], scale); see `logits` for what is admitted."""
+    def check_images(self, images: ArrayLike, maximum: float | None = None) -> tuple[np.ndarray, float]:
+        """(images as uint8 or float32 [N, H, W, C], scale); see `logits` for what is admitted without ``maximum``."""
         array = np.asarray(images)
         wanted = self.network.input_shape
         if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:
@@ -120,11 +128,12 @@ class Model:
             )
         if array.dtype.kind not in "uif":
             raise DataError(f"images must be numbers, not {array.dtype}")
-        maximum = self.maximum
-        if array.dtype.kind == "f" and self.image_dtype == "uint8":
-            maximum = 1.0
-        elif array.dtype == np.uint8 and self.image_dtype == "float32" and maximum == 1.0:
-            maximum = 255.0
+        if maximum is None:
+            maximum = self.maximum
+            if array.dtype.kind == "f" and self.image_dtype == "uint8":
+                maximum = 1.0
+            elif array.dtype == np.uint8 and self.image_dtype == "float32" and maximum == 1.0:
+                maximum = 255.0
         low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
         if not (np.isfinite(low) and np.isfinite(high)):
             raise DataError("the images contain NaN or infinity")
@@ -139,6 +148,8 @@ class Model:
 
         One workspace serves one thread.
         """
+        from minicnn.backends.cpu import lay_out
+
         plan = lay_out(self.network, batch_size, False, self.params.dtype)
         return NjitArguments(plan.table, self.params, np.zeros(plan.work_size, self.params.dtype))
 

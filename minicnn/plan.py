@@ -71,6 +71,7 @@ _INTEGERS = (
     "output",
     "d_input",
     "d_output",
+    "rectified",  # 1 where max pooling also does the ReLU that stood before it
     "multiply",  # address of the compiled matrix product, filled in by the backend
     "forward",  # address of the compiled forward pass of one chunk, filled in by the backend
     "layer",  # number of the layer in its network: a key of dropout's random numbers

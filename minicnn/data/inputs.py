@@ -31,7 +31,10 @@ def load_inputs(
     if folder or start.startswith(_IMAGE_MAGICS):
         files = list_images(path) if folder else [path]
         return [str(file) for file in files], read_images(files, resize, grayscale)
-    images = as_images(str(path), _read_array(path, start))
+    array = _read_array(path, start)
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
+        array = array.astype(np.uint8, copy=False)  # NumPy makes int64 of what somebody writes down
+    images = as_images(str(path), array)
     if images.size == 0:
         raise DataError(f"{path} holds no image")
     check_values(str(path), images)

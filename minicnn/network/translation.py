@@ -40,11 +40,15 @@ def make_plan(network: Network, chunk: int, training: bool) -> Plan:
     For training every activation that the backward pass reads has a buffer of its own, and the gradients take turns in
     two. For inference the activations take turns in two as well, and dropout is left out.
     """
-    records = [
-        _record(network, index, chunk)
-        for index, layer in enumerate(network.layers)
-        if type(layer) in _KINDS and (training or not isinstance(layer, layers.Dropout))
-    ]
+    records = []
+    rectified = False
+    for index, layer in enumerate(network.layers):
+        following = network.layers[index + 1] if index + 1 < len(network.layers) else None
+        if isinstance(layer, layers.ReLU) and isinstance(following, layers.MaxPool2d):
+            rectified = True  # the pooling does it: ReLU keeps the order, so max(ReLU(x)) = ReLU(max(x))
+        elif type(layer) in _KINDS and (training or not isinstance(layer, layers.Dropout)):
+            records.append(_record(network, index, chunk))
+            records[-1]["rectified"], rectified = rectified, False
     if not records:  # nothing but Flatten: the logits are the input; an activation with slope 1 changes nothing
         records = [_identity(network, chunk)]
     table = np.array(records, dtype=p.LAYER)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -302,11 +303,20 @@ def predictions_table(
 ) -> None:
     """Print, an image a row, its name, its most probable class with the probability, and the next ``runners_up``.
 
-    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins.
+    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins. A row is
+    printed as soon as ``probabilities`` yields it, since there may be very many.
     """
-    rows = []
+    console = console or make_console()
+    names, classes = [literal(name) for name in names], [literal(name) for name in classes]
+    widest_name, widest_class = (max(map(cell_len, ["image", *texts])) for texts in (names, classes))
+
+    def line(name: str, label: str, probability: str, others: str) -> str:
+        name, label = set_cell_size(name, widest_name), set_cell_size(label, widest_class)
+        return f"{name}  {label}  {probability:>13}  {others}".rstrip()
+
+    header = line("image", "label", "probability %", "runners-up (probability %)" if runners_up else "")
+    say(console, header, style="bold")
     for name, row in zip(names, probabilities, strict=True):
         first, *others = sorted(range(len(classes)), key=lambda k: -row[k])[: 1 + runners_up]
         next_best = ", ".join(f"{classes[k]} {_percent(row[k])}" for k in others)
-        rows.append((name, classes[first], _percent(row[first]), next_best))
-    table("", ["image", "label", "probability %", "runners-up (probability %)"], rows, console)
+        print(line(name, classes[first], _percent(row[first]), next_best), file=console.file)

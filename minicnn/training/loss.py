@@ -28,9 +28,14 @@ class Loss:
         self.hyperparameters = np.array([values[hyper.name] for hyper in self.rule.hyperparameters], dtype)
         if class_weights is not None and not self.rule.class_weights:
             raise SettingError(f"loss {self.rule.name} has no class_weights")
-        self.class_weights = np.ones(outputs, dtype) if class_weights is None else np.array(class_weights, dtype)
-        if self.class_weights.shape != (outputs,) or not (self.class_weights > 0).all():
-            raise SettingError(f"loss {self.rule.name}: class_weights must be {outputs} numbers above 0, one a class")
+        wrong = SettingError(f"loss {self.rule.name}: class_weights must be {outputs} numbers above 0, one a class")
+        try:
+            self.class_weights = np.ones(outputs, dtype) if class_weights is None else np.array(class_weights, dtype)
+        except (TypeError, ValueError):
+            raise wrong from None
+        positive = np.isfinite(self.class_weights) & (self.class_weights > 0)
+        if self.class_weights.shape != (outputs,) or not positive.all():
+            raise wrong
         self.one_hot = np.eye(outputs, dtype=dtype)
 
     def divisor(self, labels: np.ndarray) -> float:

@@ -45,6 +45,12 @@ class Settings:
     limit: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("data", "model", "optimizer", "loss", "schedule", "device"):
+            if not isinstance(getattr(self, name), str):
+                raise SettingError(f"{name} must be a name, not {getattr(self, name)!r}")
+        for name in ("optimizer_kwargs", "loss_kwargs", "schedule_kwargs"):
+            if not isinstance(getattr(self, name), dict):
+                raise SettingError(f"{name} must be a table of names and values, not {getattr(self, name)!r}")
         whole = {"epochs": 1, "batch_size": 1, "horizon": 1, "seed": 0, "threads": 1, "patience": 1, "limit": 1}
         for name, least in whole.items():
             value = getattr(self, name)

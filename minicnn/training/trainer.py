@@ -3,7 +3,7 @@
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,7 @@ class Trainer:
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
             rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))  # type: ignore[call-overload]
-            if kind in options:
-                options[kind] = rules[kind].name
+            options[kind] = rules[kind].name
         self.network = network
         self.settings = replace(settings or Settings(), **options)
         self._optimizer_rule: OptimizerRule = rules["optimizer"]
@@ -91,14 +90,28 @@ class Trainer:
         chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
         schedule = resolve(f"schedule {self._schedule_rule.name}", self._schedule_rule.hyperparameters,
                            settings.schedule_kwargs)  # fmt: skip
+        loss = dict(settings.loss_kwargs)
+        weights = loss.pop("class_weights", None)
+        loss = resolve(f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, loss)
+        if weights is not None:
+            loss["class_weights"] = weights if isinstance(weights, str) else np.asarray(weights).tolist()
         self.settings = replace(
             settings,
             learning_rate=chosen.pop("learning_rate", None),
             optimizer_kwargs=chosen,
+            loss_kwargs=loss,
             schedule_kwargs=schedule,
             horizon=(settings.horizon or settings.epochs) if self._schedule_rule.has_horizon else None,
             threads=cpu.thread_count(settings.threads),
         )
+        self._loss(np.ones(self.network.outputs))
+
+    def _loss(self, counts: np.ndarray) -> Loss:
+        """The loss of a run that trains on ``counts`` [outputs] images of the classes."""
+        kwargs = dict(self.settings.loss_kwargs)
+        if kwargs.get("class_weights") == "balanced":
+            kwargs["class_weights"] = counts.sum() / (len(counts) * np.maximum(counts, 1))
+        return Loss(self._loss_rule, self.network.outputs, **kwargs)
 
     @property
     def model(self) -> Model:
@@ -153,17 +166,17 @@ class Trainer:
     def run(self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None) -> Iterator[Event]:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and raises nothing."""
         self._check_fit(dataset)
+        self._interrupted = False  # before anything is compiled: that may take long enough to be interrupted
         run = _Run(self, dataset, output, resume)
-        self._interrupted = False
         try:
             yield from run.events()
         finally:
             self._model = run.model(None)
 
-    def dry_run(self, dataset: Dataset) -> float:
+    def dry_run(self, dataset: Dataset, resume: Checkpoint | None = None) -> float:
         """Check that everything fits and run one batch on a copy of the weights; return its mean loss."""
         self._check_fit(dataset)
-        run = _Run(self, dataset, None, None)
+        run = _Run(self, dataset, None, resume)
         run.compile()
         result = run.step(run.epoch_order(1)[: run.batch_size], 1.0)
         if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
@@ -196,9 +209,7 @@ class _Run:
         self.batch_size = self._choose_batch_size(settings, len(self.train))
         self.settings = replace(settings, batch_size=self.batch_size)
         self.batches = -(-len(self.train) // self.batch_size)
-        kwargs = dict(settings.loss_kwargs)
-        weights = kwargs.pop("class_weights", None)
-        self.loss = Loss(trainer._loss_rule, network.outputs, self._class_weights(weights), **kwargs)
+        self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
         self.optimizer = Optimizer(trainer._optimizer_rule, network.flat_size,
                                    **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
         self.fingerprint = fingerprint(dataset.train)
@@ -236,12 +247,6 @@ class _Run:
             raise SettingError(f"batch_size {settings.batch_size} is above the number of training images, {count}")
         return settings.batch_size or min(DEFAULT_BATCH_SIZE, count)
 
-    def _class_weights(self, weights: Any) -> Any:
-        if weights != "balanced":
-            return weights
-        counts = np.bincount(self.labels[self.train], minlength=self.network.outputs)
-        return counts.sum() / (len(counts) * np.maximum(counts, 1))
-
     @staticmethod
     def _learning_rate(settings: Settings) -> dict[str, float]:
         return {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
@@ -251,12 +256,24 @@ class _Run:
             raise SettingError("the network differs from the one of the run to be resumed")
         if checkpoint.fingerprint != self.fingerprint:
             raise DataError(f"{self.dataset.name} is not the data that the run to be resumed was trained on")
-        self.progress = checkpoint.progress
-        if self.progress.slots.shape != self.optimizer.slots.shape:
-            raise SettingError("the optimizer differs from the one of the run to be resumed")
-        self.optimizer.slots, self.optimizer.state = self.progress.slots, self.progress.optimizer_state
+        stored, settings = checkpoint.settings, self.settings
+        if stored["optimizer"] != settings.optimizer:
+            raise SettingError(f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}")
+        self.progress = deepcopy(checkpoint.progress)
+        slots, state = self.progress.slots, self.progress.optimizer_state
+        if slots.shape != self.optimizer.slots.shape or state.keys() != self.optimizer.state.keys():
+            raise SettingError(f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed")
+        if self.progress.counters.batch:
+            for name in ("batch_size", "seed", "limit", "val_split"):
+                if stored[name] != getattr(settings, name):
+                    raise SettingError(f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
+                                       f"{stored[name]}, not {getattr(settings, name)}")  # fmt: skip
+        self.optimizer.slots, self.optimizer.state = slots, state
         self.optimizer.step = self.progress.counters.optimizer_step
-        self.schedule_state = self.progress.schedule_state
+        if stored["schedule"] == settings.schedule:
+            self.schedule_state = self.progress.schedule_state
+        else:
+            self.progress.schedule_state = self.schedule_state
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """The order of the training images in ``epoch``: a function of the seed and the epoch, so nothing is stored."""
@@ -443,9 +460,3 @@ class _Run:
             path = self.output / "last.safetensors"
             save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
             yield CheckpointSaved(path)
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove a run folder in which nothing was written."""
-    with suppress(OSError):
-        folder.rmdir()

@@ -14,7 +14,7 @@ the input that exists; the columns near the edges are short runs of their own.
 
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, multiply
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
 from minicnn.plan import ONE
 
 
@@ -97,46 +97,75 @@ def forward(layer, params, work, n):
 
 
 @njit(**JIT)
+def _scatters(layer, itemsize):
+    """Whether dx is better made by adding filter rows where they belong than by reading dy with turned filters.
+
+    It must be with a stride; and few channels fill a vector better as part of a filter row (s, c) than by themselves.
+    """
+    lanes, S, C = VECTOR_BYTES // itemsize, layer.kernel_width, layer.input_channels
+    vectors_by_channel, vectors_by_row = S * ((C + lanes - 1) // lanes), (S * C + lanes - 1) // lanes
+    strided = layer.stride_height != 1 or layer.stride_width != 1
+    return strided or (layer.dilation_width == 1 and vectors_by_channel > 1.3 * vectors_by_row)
+
+
+@njit(**JIT)
 def turn(layer, params, turned):
-    """turned[R−1−r, S−1−s, k, c] = w[r,s,c,k]: the filters as ``backward_data`` reads them."""
+    """The filters as ``backward_data`` reads them: [R−1−r, S−1−s, k, c], or [r, k, s, c] where it scatters."""
     R, S, C, K = layer.kernel_height, layer.kernel_width, layer.input_channels, layer.output_channels
-    for tap in range(R * S):
-        source, target = layer.weight + tap * C * K, layer.weight + (R * S - 1 - tap) * C * K
-        for k in range(K):
-            for c in range(C):
-                turned[target + k * C + c] = params[source + c * K + k]
+    scatters = _scatters(layer, params.itemsize)
+    for r in range(R):
+        for s in range(S):
+            source = layer.weight + (r * S + s) * C * K
+            if scatters:
+                target, step_k = layer.weight + (r * K * S + s) * C, S * C
+            else:
+                target, step_k = layer.weight + ((R - 1 - r) * S + S - 1 - s) * K * C, C
+            for k in range(K):
+                for c in range(C):
+                    turned[target + k * step_k + c] = params[source + c * K + k]
 
 
 @njit(**JIT)
 def backward_data(layer, turned, work, n):
     """dx from dy. With stride 1 it is itself a convolution: of dy with the turned filters."""
+    if _scatters(layer, work.itemsize):
+        _scatter(layer, turned, work, n)
+    else:
+        dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
+        _correlate(layer, n, layer.output_height, layer.output_width, layer.output_channels,
+                   layer.input_height, layer.input_width, layer.input_channels,
+                   layer.kernel_height, layer.kernel_width, 1, 1,
+                   dilation_h * (layer.kernel_height - 1) - layer.padding_top,
+                   dilation_w * (layer.kernel_width - 1) - layer.padding_left, dilation_h, dilation_w,
+                   work, layer.d_output, turned, layer.weight, turned, -1, work, layer.d_input)  # fmt: skip
+
+
+@njit(**JIT)
+def _scatter(layer, turned, work, n):
+    """dx[n,h,v,c] += Σ_k dy[n,p,q,k] · w[r,s,c,k] for each (p, q, r), all (s, c) at once; the rows are the samples."""
     H, W, C = layer.input_height, layer.input_width, layer.input_channels
     P, Q, K = layer.output_height, layer.output_width, layer.output_channels
-    R, S = layer.kernel_height, layer.kernel_width
-    stride_h, stride_w = layer.stride_height, layer.stride_width
-    dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
-    pad_top, pad_left = layer.padding_top, layer.padding_left
-    dx, dy = layer.d_input, layer.d_output
-    if stride_h == 1 and stride_w == 1:
-        _correlate(layer, n, P, Q, K, H, W, C, R, S, 1, 1, dilation_h * (R - 1) - pad_top, dilation_w * (S - 1) - pad_left,
-                   dilation_h, dilation_w, work, dy, turned, layer.weight, turned, -1, work, dx)  # fmt: skip
-        return
-    work[dx : dx + n * H * W * C] = 0
-    for s in range(S):
-        q = max(0, (pad_left - s * dilation_w + stride_w - 1) // stride_w)
-        columns = min(Q, (W - 1 + pad_left - s * dilation_w) // stride_w + 1) - q
-        v = q * stride_w + s * dilation_w - pad_left
-        if columns <= 0:
-            continue
-        for i in range(n):
-            for p in range(P):
-                for r in range(_first_tap(p, stride_h, dilation_h, pad_top, R),
-                               _end_tap(p, stride_h, dilation_h, pad_top, R, H)):  # fmt: skip
-                    h = p * stride_h + r * dilation_h - pad_top
-                    target = dx + ((i * H + h) * W + v) * C
-                    filters = layer.weight + (R * S - 1 - (r * S + s)) * K * C
-                    multiply(layer.multiply, columns, C, 1, K, work, dy + ((i * P + p) * Q + q) * K, K, 0, 1, turned, filters, 0, C,
-                             work, target, stride_w * C, work, target, stride_w * C)  # fmt: skip
+    R, S, dilation_w = layer.kernel_height, layer.kernel_width, layer.dilation_width
+    work[layer.d_input : layer.d_input + n * H * W * C] = 0
+    for p in range(P):
+        r_first = _first_tap(p, layer.stride_height, layer.dilation_height, layer.padding_top, R)
+        r_end = _end_tap(p, layer.stride_height, layer.dilation_height, layer.padding_top, R, H)
+        for q in range(Q):
+            s_first = _first_tap(q, layer.stride_width, dilation_w, layer.padding_left, S)
+            taps = _end_tap(q, layer.stride_width, dilation_w, layer.padding_left, S, W) - s_first
+            if taps <= 0:
+                continue
+            dy = layer.d_output + (p * Q + q) * K
+            # The rows of dx that follow each other here do not overlap, so no load waits for the store before.
+            for r in range(r_first, r_end):
+                h = p * layer.stride_height + r * layer.dilation_height - layer.padding_top
+                v = q * layer.stride_width + s_first * dilation_w - layer.padding_left
+                groups, width = (1, taps * C) if dilation_w == 1 else (taps, C)
+                for s in range(groups):
+                    dx = layer.d_input + (h * W + v + s * dilation_w) * C
+                    multiply(layer.multiply, n, width, 1, K, work, dy, P * Q * K, 0, 1,
+                             turned, layer.weight + (r * K * S + s_first + s) * C, 0, S * C,
+                             work, dx, H * W * C, work, dx, H * W * C)  # fmt: skip
 
 
 @njit(**JIT)

@@ -5,11 +5,15 @@
 
 with h = p·stride_h + r − pad_top, v = q·stride_w + s − pad_left, 0 ≤ r < R, 0 ≤ s < S. Padding counts as −∞ for the
 maximum and as 0, in a divisor that stays R·S, for the average: PyTorch's conventions.
+
+Vectors run along the channels. Written as scalar loops, which LLVM does not vectorize for a few channels, both passes of
+LeNet-5's first pooling layer took ten times as long.
 """
 
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.vector import add, load, maximum, scale, store, zero_unless_less, zero_where_less
 
 
 @njit(**JIT)
@@ -27,90 +31,111 @@ def _window(layer, p, q):
 
 @njit(**JIT)
 def max_forward(layer, work, n):
-    """The largest number of each window; not-a-number wins, so that a diverged run shows."""
+    """The largest number of each window; not-a-number wins, so that a diverged run shows.
+
+    With ``rectified`` also y = max(0, y): the ReLU before the pooling, which may as well come after it.
+    """
     W, C = layer.input_width, layer.input_channels
+    lanes = VECTOR_BYTES // work.itemsize
+    y = layer.output
     for i in range(n):
-        x = work[layer.input + i * layer.input_size :][: layer.input_size]
-        y = work[layer.output + i * layer.output_size :][: layer.output_size]
-        out = 0
+        x = layer.input + i * layer.input_size
         for p in range(layer.output_height):
             for q in range(layer.output_width):
                 h_first, h_end, v_first, v_end = _window(layer, p, q)
-                for c in range(C):
-                    y[out + c] = x[(h_first * W + v_first) * C + c]
-                for h in range(h_first, h_end):
-                    for v in range(v_first, v_end):
-                        at = (h * W + v) * C
-                        for c in range(C):
-                            candidate, largest = x[at + c], y[out + c]
-                            y[out + c] = largest if candidate <= largest or largest != largest else candidate
-                out += C
+                for c in range(0, C, lanes):
+                    at, count = x + (h_first * W + v_first) * C + c, C - c
+                    largest = load(work, at, count)
+                    if h_end - h_first == 2 and v_end - v_first == 2:  # without loops: 1.7 times as fast
+                        right, below, last = at + C, at + W * C, at + W * C + C
+                        largest = maximum(load(work, right, count), largest)
+                        largest = maximum(maximum(load(work, last, count), load(work, below, count)), largest)
+                    else:
+                        for h in range(h_first, h_end):
+                            for v in range(v_first, v_end):
+                                largest = maximum(load(work, x + (h * W + v) * C + c, count), largest)
+                    if layer.rectified:
+                        largest = maximum(largest, load(work, at, 0))  # zeros
+                    store(work, y + c, largest, count)
+                y += C
 
 
 @njit(**JIT)
 def max_backward(layer, work, n):
     """dy goes to the first element of the window, in reading order, that is not smaller than the maximum."""
     W, C = layer.input_width, layer.input_channels
-    work[layer.d_input : layer.d_input + n * layer.input_size] = 0
+    lanes = VECTOR_BYTES // work.itemsize
+    # Where windows neither overlap nor leave gaps, every element of dx is written once and need not be added to.
+    once = (
+        layer.stride_height == layer.kernel_height
+        and layer.stride_width == layer.kernel_width
+        and layer.output_height * layer.stride_height == layer.input_height
+        and layer.output_width * layer.stride_width == W
+    )
+    if not once:
+        work[layer.d_input : layer.d_input + n * layer.input_size] = 0
+    y, dy = layer.output, layer.d_output
     for i in range(n):
-        x = work[layer.input + i * layer.input_size :][: layer.input_size]
-        y = work[layer.output + i * layer.output_size :][: layer.output_size]
-        dx = work[layer.d_input + i * layer.input_size :][: layer.input_size]
-        dy = work[layer.d_output + i * layer.output_size :][: layer.output_size]
-        out = 0
+        x, dx = layer.input + i * layer.input_size, layer.d_input + i * layer.input_size
         for p in range(layer.output_height):
             for q in range(layer.output_width):
                 h_first, h_end, v_first, v_end = _window(layer, p, q)
-                for h in range(h_first, h_end):
-                    for v in range(v_first, v_end):
-                        at = (h * W + v) * C
-                        for c in range(C):
-                            # What is left of dy after the elements before; the first maximum takes it all.
-                            left, hit = dy[out + c], not x[at + c] < y[out + c]
-                            dx[at + c] += left if hit else 0
-                            dy[out + c] = 0 if hit else left
-                out += C
+                for c in range(0, C, lanes):
+                    largest = load(work, y + c, C - c)
+                    left = load(work, dy + c, C - c)  # what the elements before have left of dy: all or nothing
+                    if layer.rectified:
+                        left = zero_unless_less(left, load(work, y, 0), largest)
+                    for h in range(h_first, h_end):
+                        for v in range(v_first, v_end):
+                            at = (h * W + v) * C + c
+                            candidate = load(work, x + at, C - c)
+                            taken = zero_where_less(left, candidate, largest)
+                            left = zero_unless_less(left, candidate, largest)
+                            if not once:
+                                taken = add(load(work, dx + at, C - c), taken)
+                            store(work, dx + at, taken, C - c)
+                y += C
+                dy += C
 
 
 @njit(**JIT)
 def average_forward(layer, work, n):
     """The mean of each window."""
     W, C = layer.input_width, layer.input_channels
-    area = work.dtype.type(layer.kernel_height * layer.kernel_width)
+    lanes = VECTOR_BYTES // work.itemsize
+    share = work.dtype.type(1.0 / (layer.kernel_height * layer.kernel_width))
+    y = layer.output
     for i in range(n):
-        x = work[layer.input + i * layer.input_size :][: layer.input_size]
-        y = work[layer.output + i * layer.output_size :][: layer.output_size]
-        out = 0
+        x = layer.input + i * layer.input_size
         for p in range(layer.output_height):
             for q in range(layer.output_width):
                 h_first, h_end, v_first, v_end = _window(layer, p, q)
-                y[out : out + C] = 0
-                for h in range(h_first, h_end):
-                    for v in range(v_first, v_end):
-                        at = (h * W + v) * C
-                        for c in range(C):
-                            y[out + c] += x[at + c]
-                for c in range(C):
-                    y[out + c] /= area
-                out += C
+                for c in range(0, C, lanes):
+                    total = load(work, y + c, 0)  # zeros
+                    for h in range(h_first, h_end):
+                        for v in range(v_first, v_end):
+                            total = add(total, load(work, x + (h * W + v) * C + c, C - c))
+                    store(work, y + c, scale(total, share), C - c)
+                y += C
 
 
 @njit(**JIT)
 def average_backward(layer, work, n):
     """Each element of the window gets the same share of dy."""
     W, C = layer.input_width, layer.input_channels
-    area = work.dtype.type(layer.kernel_height * layer.kernel_width)
+    lanes = VECTOR_BYTES // work.itemsize
+    share = work.dtype.type(1.0 / (layer.kernel_height * layer.kernel_width))
     work[layer.d_input : layer.d_input + n * layer.input_size] = 0
+    dy = layer.d_output
     for i in range(n):
-        dx = work[layer.d_input + i * layer.input_size :][: layer.input_size]
-        dy = work[layer.d_output + i * layer.output_size :][: layer.output_size]
-        out = 0
+        dx = layer.d_input + i * layer.input_size
         for p in range(layer.output_height):
             for q in range(layer.output_width):
                 h_first, h_end, v_first, v_end = _window(layer, p, q)
-                for h in range(h_first, h_end):
-                    for v in range(v_first, v_end):
-                        at = (h * W + v) * C
-                        for c in range(C):
-                            dx[at + c] += dy[out + c] / area
-                out += C
+                for c in range(0, C, lanes):
+                    each = scale(load(work, dy + c, C - c), share)
+                    for h in range(h_first, h_end):
+                        for v in range(v_first, v_end):
+                            at = dx + (h * W + v) * C + c
+                            store(work, at, add(load(work, at, C - c), each), C - c)
+                dy += C

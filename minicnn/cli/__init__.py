@@ -1,0 +1,80 @@
+"""The command line: one file a verb. Modules here import the standard library alone until a verb runs."""
+
+import argparse
+import io
+import os
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from minicnn import __version__
+from minicnn.cli import data, evaluate, predict, summary, train
+from minicnn.cli.common import INTERRUPTED
+from minicnn.cli.settings import OPTION_OF
+from minicnn.errors import MinicnnError, SettingError, UsageError
+
+VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary, "data": data}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong usage like every other error: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line; `verb` is the module of the verb."""
+    parser = _Parser(prog="minicnn", description="Trains and uses small convolutional networks.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"minicnn {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for name, module in VERBS.items():
+        text = (module.__doc__ or "").strip()
+        verb = verbs.add_parser(name, help=text.splitlines()[0], description=text, allow_abbrev=False)
+        verb.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+        module.add_arguments(verb)
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line ``argv`` (default: the process's) and return the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        arguments = make_parser().parse_args(argv)
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read stdout has seen enough
+        _discard_stdout()
+        return 1
+    except KeyboardInterrupt:
+        print("minicnn: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if "--traceback" in argv:
+            traceback.print_exc()
+        print(f"minicnn: error: {_explain(error)}", file=sys.stderr)
+        if isinstance(error, OSError):
+            _discard_stdout()  # it may be what is full, and would be written to again at the end
+        return error.exit_status if isinstance(error, MinicnnError) else 1
+    return status
+
+
+def _explain(error: Exception) -> str:
+    """One line about ``error``; the name of a setting at its start becomes the option that the user knows."""
+    text = " ".join(str(error).split())
+    if not isinstance(error, MinicnnError):
+        return f"{type(error).__name__}: {text or 'no text'} (--traceback shows where)"
+    if isinstance(error, SettingError):
+        text = re.sub(r"^(\w+)(?= (?:must|is|'))", lambda name: OPTION_OF.get(name[0], name[0]), text)
+    return text
+
+
+def _discard_stdout() -> None:
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,59 @@
+"""What several verbs share: options of the same words, JSON on stdout, warnings on stderr."""
+
+import argparse
+import json
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minicnn.network.network import Network
+    from minicnn.training.events import Evaluation
+
+INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
+
+
+def add_json(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add ``--json``, which prints ``what`` as one object."""
+    parser.add_argument("--json", action="store_true", help=f"print {what} as one JSON object on stdout")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """Add ``--threads`` for inference."""
+    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: all cores)")
+
+
+def at_least_one(text: str) -> int:
+    """A whole number from 1 on, as argparse wants it."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
+    return number
+
+
+def print_json(value: object) -> None:
+    """Print ``value`` as one JSON object on stdout."""
+    from minicnn.report.jsonl import json_ready
+
+    print(json.dumps(json_ready(value), allow_nan=False))
+
+
+def warn(text: str) -> None:
+    """Print a warning, one line, on stderr."""
+    print(f"minicnn: warning: {text}", file=sys.stderr)
+
+
+def plain(evaluation: "Evaluation") -> dict[str, Any]:
+    """An `Evaluation` as JSON has it, images a second included."""
+    return {**asdict(evaluation), "images_per_second": evaluation.images_per_second}
+
+
+def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Network":
+    """The network that ``--model`` means: a TOML file, or a preset by its name."""
+    from minicnn.network import network_from_toml, preset
+
+    if name.endswith(".toml") or Path(name).is_file():
+        return network_from_toml(name, input_shape, outputs)
+    return preset(name, input_shape, outputs)

@@ -1,0 +1,82 @@
+"""list the data sets that have a name, say what one holds, and download them"""
+
+import argparse
+import sys
+
+from minicnn.cli.common import add_json, print_json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    actions = parser.add_subparsers(title="actions", metavar="list|info|fetch", dest="action", required=True)
+    every = actions.add_parser("list", help="the data sets that have a name, and which of them are here")
+    info = actions.add_parser("info", help="what a data set holds")
+    info.add_argument("name", metavar="NAME|PATH", help="name of a data set, or its file or folder")
+    info.add_argument("--data-max", type=float, metavar="X",
+                      help="image value that is scaled to 1 (default: 255 for bytes, 1 for floats)")  # fmt: skip
+    fetch = actions.add_parser("fetch", help="download a data set into the cache, check sum by check sum")
+    fetch.add_argument("name", metavar="NAME", help="name of a data set")
+    fetch.add_argument("--base-url", metavar="URL", help="a mirror that holds NAME/FILE (default: the publisher)")
+    for action in (every, info, fetch):
+        add_json(action, "the result")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
+    return {"list": _list, "info": _info, "fetch": _fetch}[arguments.action](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from minicnn.data.catalog import list_datasets
+    from minicnn.report.console import table
+
+    states = list_datasets()
+    if arguments.json:
+        print_json({"datasets": states})
+    else:
+        table("", ("name", "state", "path", "licence"), [(s.name, s.state, s.path, s.licence) for s in states])
+    return 0
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from minicnn.data.catalog import dataset_info
+    from minicnn.report.console import make_console, say, table
+
+    info = dataset_info(arguments.name, maximum=arguments.data_max)
+    if arguments.json:
+        print_json(info)
+        return 0
+    console = make_console()
+    height, width, channels = info.image_shape
+    for label, text in (
+        ("name", info.name),
+        ("path", info.path),
+        ("licence", info.licence),
+        ("images", f"{height}×{width}×{channels} (height × width × channels), {info.dtype}, 0 to {info.maximum:g}"),
+    ):
+        say(console, f"{label:<9} {text}")
+    say(console)
+    rows = [(name, *(counts[i] for counts in info.per_class.values())) for i, name in enumerate(info.classes)]
+    table("", ("class", *info.images), [*rows, ("total", *info.images.values())], console)
+    return 0
+
+
+def _fetch(arguments: argparse.Namespace) -> int:
+    from minicnn.data.fetch import fetch
+
+    path = fetch(arguments.name, base_url=arguments.base_url, progress=_show_bytes)
+    if arguments.json:
+        print_json({"name": arguments.name, "path": path})
+    else:
+        print(path)
+    return 0
+
+
+def _show_bytes(file: str, done: int, total: int) -> None:
+    """A line on stderr that counts up on a terminal; elsewhere one line for a whole file."""
+    whole = done == total
+    text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="\n" if whole else "", file=sys.stderr, flush=True)
+    elif whole:
+        print(text, file=sys.stderr)

@@ -1,0 +1,124 @@
+"""The options of a training run, and the settings that they, a file or a stored run amount to."""
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from minicnn.errors import SettingError, UsageError
+from minicnn.training.settings import Settings, check_names, read_settings
+
+# field of Settings: (option strings, type, metavar, help)
+OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
+    "data": (("--data",), str, "NAME|PATH", f"data set (default: {Settings.data}; see minicnn data list)"),
+    "data_max": (("--data-max",), float, "X", "image value that is scaled to 1 (default: 255 for bytes, 1 for floats)"),
+    "model": (("--model",), str, "NAME|FILE.toml", f"a preset such as lenet5, or a file (default: {Settings.model})"),
+    "epochs": (("--epochs",), int, "N", f"epochs in all, those before --resume included (default: {Settings.epochs})"),
+    "batch_size": (("-b", "--batch-size"), int, "N", "images a step (default: 64, or all of a smaller set)"),
+    "optimizer": (("--opt",), str, "NAME", f"optimizer (default: {Settings.optimizer})"),
+    "learning_rate": (("--lr",), float, "X", "learning rate (default: the optimizer's)"),
+    "loss": (("--loss",), str, "NAME", f"loss (default: {Settings.loss})"),
+    "schedule": (("--sched",), str, "NAME", f"schedule of the learning rate (default: {Settings.schedule})"),
+    "warmup_epochs": (("--warmup-epochs",), float, "X", "epochs in which the learning rate grows from 0 (default: 0)"),
+    "clip_grad": (("--clip-grad",), float, "X", "greatest global L2 norm of the gradient (default: no limit)"),
+    "clip_grad_value": (("--clip-grad-value",), float, "X", "greatest gradient of a weight (default: no limit)"),
+    "seed": (("--seed",), int, "N", f"seed of first weights, order and validation split (default: {Settings.seed})"),
+    "threads": (("--threads",), int, "N", "threads to compute with (default: all cores)"),
+    "device": (("--device",), str, "cpu|cuda", f"where to compute (default: {Settings.device})"),
+    "val_split": (("--val-split",), float, "X", f"share of the images that validates (default: {Settings.val_split})"),
+    "patience": (("--patience",), int, "N", "stop after N epochs without a better loss (default: never)"),
+    "min_delta": (("--min-delta",), float, "X", "what --patience takes for better: a loss lower by X (default: 0)"),
+    "tol": (("--tol",), float, "X", "stop when the training loss changes by less in an epoch (default: never)"),
+    "limit": (("--limit",), int, "N", "use the first N training images alone (default: all)"),
+}  # fmt: skip
+KWARGS = {
+    "optimizer_kwargs": ("--opt-kwargs", "hyperparameters of the optimizer (default: its own)"),
+    "loss_kwargs": ("--loss-kwargs", "hyperparameters of the loss; class_weights=balanced or 1,2,3 (default: its own)"),
+    "schedule_kwargs": ("--sched-kwargs", "hyperparameters of the schedule (default: its own)"),
+}
+SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
+
+OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()}
+# What a run is: with another value of these, it would not be the same run that goes on.
+_FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "device", "val_split", "limit")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add an option for every setting; what is not given is None."""
+    group = parser.add_argument_group("settings of the run")
+    for name, (strings, kind, metavar, text) in OPTIONS.items():
+        group.add_argument(*strings, dest=name, type=kind, metavar=metavar, help=text)
+    for name, (option, text) in KWARGS.items():
+        group.add_argument(option, dest=name, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
+    for name in SHORT:
+        option = f"--{name.replace('_', '-')}"
+        group.add_argument(option, dest=name, type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """``k=v`` as (k, v); v is a number, numbers with commas between them, or the word balanced."""
+    key, equals, value = text.partition("=")
+    if not (key and equals and value):
+        raise argparse.ArgumentTypeError(f"must look like name=value, not {text!r}")
+    if value == "balanced":
+        return key, value
+    try:
+        numbers = [float(number) for number in value.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{key} must be a number, not {value!r}") from None
+    return key, numbers if "," in value else numbers[0]
+
+
+def new_settings(arguments: argparse.Namespace) -> Settings:
+    """The settings of a new run: flags win over the file of ``--config``, which wins over the defaults."""
+    base, flags = Settings(), _flags(arguments)
+    if arguments.config:
+        values = read_settings(Path(arguments.config))
+        if "epochs" in flags:
+            values.pop("horizon", None)  # it was that of the file's epochs
+        try:
+            base = Settings(**values)
+        except SettingError as error:
+            raise SettingError(f"{arguments.config}: {error}") from None
+    return _override(base, flags)
+
+
+def resumed_settings(arguments: argparse.Namespace, values: Mapping[str, Any], epochs_done: int) -> Settings:
+    """The stored settings with the flags that are given; `UsageError` for a flag that would make it another run."""
+    check_names(values, "stored setting")
+    stored, flags = Settings(**values), _flags(arguments)
+    for name in _FIXED:
+        if name in flags and flags[name] != getattr(stored, name):
+            raise UsageError(f"{OPTION_OF[name]} cannot change when a run is resumed: it is {getattr(stored, name)}")
+    settings = _override(stored, flags)
+    if settings.epochs < epochs_done:
+        raise UsageError(f"--epochs {settings.epochs} is below the {epochs_done} epochs that are done")
+    return settings
+
+
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What was given on the command line, as fields of `Settings`."""
+    flags = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    for name, (option, _) in KWARGS.items():
+        pairs = getattr(arguments, name) or []
+        flags[name] = dict(pairs)
+        if len(flags[name]) < len(pairs):
+            raise UsageError(f"{option} has the same name twice")
+    for name in SHORT:
+        if getattr(arguments, name) is not None:
+            if name in flags["optimizer_kwargs"]:
+                raise UsageError(f"--{name.replace('_', '-')} and --opt-kwargs {name} are the same")
+            flags["optimizer_kwargs"][name] = getattr(arguments, name)
+    return flags
+
+
+def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
+    """``base`` with ``flags``, without the hyperparameters of an optimizer, loss or schedule that is no longer used."""
+    values = dict(flags)
+    for kind in ("optimizer", "loss", "schedule"):
+        same = flags.get(kind, getattr(base, kind)) == getattr(base, kind)
+        values[f"{kind}_kwargs"] = (getattr(base, f"{kind}_kwargs") if same else {}) | flags[f"{kind}_kwargs"]
+        if kind == "schedule" and not same:
+            values["horizon"] = None
+    return replace(base, **values)

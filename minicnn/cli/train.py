@@ -1,0 +1,135 @@
+"""train a network, validate each epoch, evaluate at the end, and write a run folder"""
+
+import argparse
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minicnn.cli.common import INTERRUPTED, add_json, at_least_one, build_network, print_json
+from minicnn.cli.settings import add_settings, new_settings, resumed_settings
+from minicnn.errors import DivergedError, UsageError
+
+if TYPE_CHECKING:
+    from minicnn.data import Dataset
+    from minicnn.training.checkpoint import Checkpoint
+    from minicnn.training.events import Event, RunEnded
+    from minicnn.training.settings import Settings
+    from minicnn.training.trainer import Trainer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_settings(parser)
+    group = parser.add_argument_group("the run")
+    group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
+    group.add_argument("--output", type=Path, metavar="DIR", help="run folder, new or empty (default: runs/DATE-TIME)")
+    group.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder and its settings")
+    group.add_argument("--dry-run", action="store_true", help="check everything, run one batch, write nothing")
+    group.add_argument("--quiet", action="store_true", help="show how the run ended, but no progress")
+    group.add_argument("--log-interval", type=at_least_one, metavar="N",
+                       help="where stderr is no terminal, print a line every N batches (default: none)")  # fmt: skip
+    add_json(group, "the final report")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything, train, and return the exit status."""
+    settings, checkpoint = _settings(arguments)
+
+    from minicnn.cli.run_folder import check_output
+    from minicnn.data import load_dataset
+
+    check_output(arguments.output)
+    dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
+    if checkpoint is None:
+        network = build_network(settings.model, dataset.image_shape, len(dataset.classes))
+    else:
+        network = checkpoint.network
+
+    from minicnn.training.trainer import Trainer
+
+    trainer = Trainer(network, settings)
+    if not arguments.dry_run:
+        return _train(arguments, trainer, dataset, checkpoint)
+    loss = trainer.dry_run(dataset, checkpoint)
+    if arguments.json:
+        print_json({"dry_run": True, "network": network.name, "loss": loss, "settings": trainer.settings.to_dict()})
+    else:
+        print(f"dry run: everything fits, and the loss of one batch is {loss:.4f}; nothing was written")
+    return 0
+
+
+def _settings(arguments: argparse.Namespace) -> "tuple[Settings, Checkpoint | None]":
+    """The settings and, for a run to be resumed, where it was."""
+    if arguments.resume is None:
+        return new_settings(arguments), None
+    for option in ("config", "output"):
+        if getattr(arguments, option) is not None:
+            raise UsageError(f"--{option} and --resume exclude each other: a resumed run has settings and a folder")
+
+    from minicnn.training.checkpoint import load_checkpoint
+
+    checkpoint = load_checkpoint(arguments.resume / "last.safetensors")
+    return resumed_settings(arguments, checkpoint.settings, checkpoint.progress.counters.epoch - 1), checkpoint
+
+
+def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset",
+           checkpoint: "Checkpoint | None") -> int:  # fmt: skip
+    from minicnn.cli.run_folder import FILES, final_report, run_folder, write_config, write_report
+    from minicnn.report.console import ConsoleReporter, make_console
+    from minicnn.report.jsonl import JsonlReporter
+    from minicnn.training.events import RunEnded, RunStarted
+
+    # With --json stdout is for the report alone.
+    console = ConsoleReporter(make_console(stderr=arguments.json), None, arguments.quiet, arguments.log_interval)
+    with run_folder(arguments.resume or arguments.output) as folder, _interruptible(trainer):
+        reporters: list[Callable[[Event], None]] = [JsonlReporter(folder / "metrics.jsonl")]
+        if not (arguments.json and arguments.quiet):
+            reporters.append(console)
+        settings: dict[str, Any] = {}
+        ended: RunEnded | None = None
+        try:
+            for event in trainer.run(dataset, folder, checkpoint):
+                if isinstance(event, RunStarted):
+                    settings = event.settings
+                    write_config(folder, settings)
+                elif isinstance(event, RunEnded):
+                    report = final_report(event, trainer.network, settings)
+                    write_report(folder, report)
+                    there = {name: text for name, text in FILES.items() if (folder / name).exists()}
+                    event = ended = replace(event, files=there)
+                for reporter in reporters:
+                    reporter(event)
+        finally:
+            console.close()
+    assert ended is not None
+    if arguments.json:
+        print_json(report)
+    return _status(ended, arguments.json)
+
+
+def _status(ended: "RunEnded", say_why: bool) -> int:
+    if ended.reason == "diverged":
+        kept = f"the last good weights are in {ended.output}"
+        raise DivergedError(f"{ended.explanation}; {kept}" if say_why else f"training diverged; {kept}")
+    return INTERRUPTED if ended.reason == "interrupted" else 0
+
+
+@contextmanager
+def _interruptible(trainer: "Trainer") -> Iterator[None]:
+    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once."""
+
+    def interrupt(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        trainer.interrupt()
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n")
+
+    previous = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

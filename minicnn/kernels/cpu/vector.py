@@ -1,0 +1,143 @@
+"""Vectors of the machine's width as values in njit code, for kernels that LLVM does not vectorize by itself.
+
+LLVM gives up on short loops over channels whose input and output lie in one flat array. Here a kernel says what it
+means, ``store(y, at, maximum(load(x, at, count), load(x, other, count)), count)``, and lanes from ``count`` on are masked.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+from minicnn.kernels.cpu.tile import VECTOR_BYTES
+
+_I32 = ir.IntType(32)
+
+
+class Vector(types.Type):
+    """As many numbers of ``dtype`` as a vector register holds."""
+
+    def __init__(self, dtype: types.Float):
+        self.dtype = dtype
+        self.lanes = VECTOR_BYTES * 8 // dtype.bitwidth
+        super().__init__(name=f"Vector({dtype}, {self.lanes})")
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        element = ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType()
+        super().__init__(manager, kind, ir.VectorType(element, kind.lanes))
+
+
+def _llvm_type(kind: Vector) -> ir.VectorType:
+    return ir.VectorType(ir.FloatType() if kind.dtype == types.float32 else ir.DoubleType(), kind.lanes)
+
+
+def _suffix(kind: Vector) -> str:
+    return f"v{kind.lanes}f{kind.dtype.bitwidth}"
+
+
+def _address(context, builder, kind, array, offset):
+    data = context.make_array(kind)(context, builder, array).data
+    vector = Vector(kind.dtype)
+    return builder.bitcast(builder.gep(data, [offset]), _llvm_type(vector).as_pointer()), vector
+
+
+def _mask(builder, kind, count):
+    lanes = ir.Constant(ir.VectorType(ir.IntType(64), kind.lanes), list(range(kind.lanes)))
+    return builder.icmp_signed("<", lanes, _splat(builder, count, kind.lanes))
+
+
+def _splat(builder, value, lanes):
+    single = builder.insert_element(ir.Constant(ir.VectorType(value.type, lanes), ir.Undefined), value, _I32(0))
+    return builder.shuffle_vector(single, single, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
+
+
+def _zeros(kind):
+    return ir.Constant(_llvm_type(kind), [0.0] * kind.lanes)
+
+
+@intrinsic
+def load(typing_context, array, offset, count):
+    """The ``count`` numbers of ``array`` from ``offset`` on; zeros in the lanes beyond, which are not read."""
+
+    def generate(context, builder, signature, values):
+        at, kind = _address(context, builder, signature.args[0], values[0], values[1])
+        vector, mask_type = _llvm_type(kind), ir.VectorType(ir.IntType(1), kind.lanes)
+        declared = ir.FunctionType(vector, [vector.as_pointer(), _I32, mask_type, vector])
+        function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.load.{_suffix(kind)}.p0")
+        align = _I32(kind.dtype.bitwidth // 8)
+        return builder.call(function, [at, align, _mask(builder, kind, values[2]), _zeros(kind)])
+
+    return Vector(array.dtype)(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def store(typing_context, array, offset, vector, count):
+    """Write the first ``count`` lanes to ``array`` from ``offset`` on."""
+
+    def generate(context, builder, signature, values):
+        at, kind = _address(context, builder, signature.args[0], values[0], values[1])
+        pointer, mask_type = _llvm_type(kind).as_pointer(), ir.VectorType(ir.IntType(1), kind.lanes)
+        declared = ir.FunctionType(ir.VoidType(), [_llvm_type(kind), pointer, _I32, mask_type])
+        function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.store.{_suffix(kind)}.p0")
+        align = _I32(kind.dtype.bitwidth // 8)
+        builder.call(function, [values[2], at, align, _mask(builder, kind, values[3])])
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector, types.int64), generate
+
+
+@intrinsic
+def maximum(typing_context, a, b):
+    """Lane by lane the larger number; not-a-number if either is."""
+
+    def generate(context, builder, signature, values):
+        a, b = values
+        larger = builder.select(builder.fcmp_unordered(">", a, b), a, b)  # a where either is not a number
+        return builder.select(builder.fcmp_unordered("uno", b, b), b, larger)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def add(typing_context, a, b):
+    """a + b, lane by lane."""
+
+    def generate(context, builder, signature, values):
+        return builder.fadd(*values)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def scale(typing_context, a, factor):
+    """a · factor, with one factor for all lanes."""
+
+    def generate(context, builder, signature, values):
+        return builder.fmul(values[0], _splat(builder, values[1], signature.args[0].lanes))
+
+    return a(a, a.dtype), generate
+
+
+@intrinsic
+def zero_where_less(typing_context, a, x, y):
+    """0 where x < y, else a."""
+
+    def generate(context, builder, signature, values):
+        a, x, y = values
+        return builder.select(builder.fcmp_ordered("<", x, y), _zeros(signature.args[0]), a)
+
+    return a(a, x, y), generate
+
+
+@intrinsic
+def zero_unless_less(typing_context, a, x, y):
+    """a where x < y, else 0."""
+
+    def generate(context, builder, signature, values):
+        a, x, y = values
+        return builder.select(builder.fcmp_ordered("<", x, y), a, _zeros(signature.args[0]))
+
+    return a(a, x, y), generate
