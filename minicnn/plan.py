@@ -6,7 +6,7 @@ Numbers are kept in flat buffers; the plan says where in them everything lies, a
     work     what one thread needs for one chunk of images, with room for ``chunk`` samples in each of
                activations                                 input, output
                gradients of the loss by activations        d_input, d_output
-             and the constant 1 as its first number
+             filters of joined columns                   joined_filters
 
 An activation of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at
 ``output + n * output_size``. ``bias`` is -1 where there is none, ``d_input`` is -1 where no gradient is needed.
@@ -29,7 +29,6 @@ SILU = 9
 GELU = 10
 DROPOUT = 11
 
-ONE = 0  # where the workspace holds the number 1
 ALIGNMENT = 16  # elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
 
 
@@ -71,6 +70,8 @@ _INTEGERS = (
     "output",
     "d_input",
     "d_output",
+    "joined",  # neighbouring output columns that a convolution with few filters computes as one
+    "joined_filters",  # their filters, in ``work``, followed by the bias and by the gradient of the filters
     "rectified",  # 1 where max pooling also does the ReLU that stood before it
     "multiply",  # address of the compiled matrix product, filled in by the backend
     "forward",  # address of the compiled forward pass of one chunk, filled in by the backend

@@ -47,7 +47,7 @@ def _umask() -> int:
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
     """Write named tensors with ``metadata``, any JSON, as a file of ``kind`` ("model" or "checkpoint")."""
     header = {"format": f"minicnn-{kind}", "version": str(_FORMAT_VERSION), "minicnn": json.dumps(metadata)}
-    contiguous = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     write_atomically(path, safetensors.numpy.save(contiguous, header))
 
 
@@ -67,6 +67,8 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
         found = header.get("format", "")
         metadata = json.loads(header["minicnn"]) if found.startswith("minicnn-") else {}
+        if not isinstance(metadata, dict):
+            raise ValueError("its metadata are no JSON object")
         version = int(header.get("version", 0))
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None

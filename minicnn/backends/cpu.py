@@ -9,13 +9,13 @@ import numpy as np
 from minicnn.errors import PluginError, SettingError
 from minicnn.kernels.cpu import passes, step
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
-from minicnn.kernels.cpu.tile import multiply_address
+from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.network.network import Network
 from minicnn.network.translation import Plan, make_plan
 from minicnn.rules import LossRule, OptimizerRule
 
 # A chunk's activations should stay in a core's own cache; fewer than 4 samples waste the register tile.
-_CHUNK_BYTES = 512 * 1024
+_CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 4, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 300_000
@@ -36,7 +36,7 @@ def thread_count(threads: int | None = None) -> int:
 
 def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Plan:
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, products compiled for ``dtype``."""
-    plan = make_plan(network, chunk, training)
+    plan = make_plan(network, chunk, training, VECTOR_BYTES // np.dtype(dtype).itemsize)
     plan.table["multiply"] = multiply_address(dtype)
     plan.table["forward"] = passes.forward_address(dtype)
     return plan
@@ -44,7 +44,7 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Pl
 
 def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype) -> Plan:
     """Choose the chunk so that what one thread works on stays in its cache."""
-    sample = make_plan(network, 1, training).work_size * np.dtype(dtype).itemsize
+    sample = lay_out(network, 1, training, dtype).work_size * np.dtype(dtype).itemsize
     chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // sample))
     return lay_out(network, max(1, min(chunk, batch)), training, dtype)
 

@@ -71,7 +71,7 @@ def _explain(error: Exception) -> str:
     if not isinstance(error, MinicnnError):
         return f"{type(error).__name__}: {text or 'no text'} (--traceback shows where)"
     if isinstance(error, SettingError):
-        text = re.sub(r"^(\w+)(?= (?:must|is|'))", lambda name: OPTION_OF.get(name[0], name[0]), text)
+        text = re.sub(r"^(\w+)(?= (?:must|is|'|\d))", lambda name: OPTION_OF.get(name[0], name[0]), text)
     return text
 
 

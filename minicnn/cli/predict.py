@@ -1,6 +1,7 @@
 """predict the classes of images: PNG and JPEG files, folders of them, NPY, NPZ and IDX files"""
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -36,11 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.inference import load
 
     model = load(arguments.model, arguments.threads)
-    names, arrays = [], []
-    for path in arguments.inputs:
-        found, images = _read(path, model, arguments)
-        names += found
-        arrays.append(images)
+    names, arrays = _read(arguments, model)
     predictor = _Predictor(model, arrays)
     if arguments.json:
         _print_json(names, predictor, model.classes)
@@ -53,12 +50,28 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _read(path: str, model: "Model", arguments: argparse.Namespace) -> "tuple[list[str], np.ndarray]":
-    """Names and images of one input, which the model is known to take."""
+def _read(arguments: argparse.Namespace, model: "Model") -> "tuple[list[str], list[np.ndarray]]":
+    """Names and images of all inputs; what has the same dtype and comes together is one array."""
+    import numpy as np
+
+    from minicnn.data.images import list_images
+
+    names, arrays = [], []
+    for path in map(Path, arguments.inputs):
+        for file in list_images(path) if path.is_dir() else [path]:
+            found, images = _read_file(file, model, arguments.resize, arguments.grayscale)
+            names += found
+            arrays.append(images)
+    groups = (list(group) for _, group in itertools.groupby(arrays, lambda images: images.dtype))
+    return names, [group[0] if len(group) == 1 else np.concatenate(group) for group in groups]
+
+
+def _read_file(path: Path, model: "Model", resize: bool, grayscale: bool) -> "tuple[list[str], np.ndarray]":
+    """Names and images of one file, which the model is known to take."""
     from minicnn.data.inputs import load_inputs
 
     height, width, channels = wanted = model.network.input_shape
-    names, images = load_inputs(Path(path), (height, width) if arguments.resize else None, arguments.grayscale)
+    names, images = load_inputs(path, (height, width) if resize else None, grayscale)
     if images.shape[1:] != wanted:
         options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (images.shape[3] > channels == 1)
         hint = f"; {' and '.join(options)} would convert them" if options else ""

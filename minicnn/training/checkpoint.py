@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import ModelFileError
+from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.settings import Settings
@@ -94,5 +94,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
             counters=Counters(**{name: value.item() for name, value in groups["counters"].items()}),
         )
         return Checkpoint(network, metadata.pop("settings"), progress, metadata.pop("data"), metadata)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None

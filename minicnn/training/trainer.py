@@ -342,7 +342,7 @@ class _Run:
             if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
                 return "diverged", (
                     f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
-                    f"{counters.epoch}, batch {counters.batch + 1}, and the weights before it were kept; {ADVICE}"
+                    f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
                 )
             divisor = self.loss.divisor(self.labels[batch])
             counters.batch += 1
@@ -370,8 +370,9 @@ class _Run:
         accuracy = counters.epoch_correct / counters.epoch_images
         validation = self._evaluate(self.validation, self.held_out) if self.validation is not None else None
         watched = loss if validation is None or validation.loss is None else validation.loss
-        if not np.isfinite(watched):
-            return "diverged", f"the validation loss is {watched} after epoch {counters.epoch}; {ADVICE}"
+        if not (np.isfinite(watched) and np.isfinite(self.progress.params).all()):
+            what = "weights are no longer finite numbers" if np.isfinite(watched) else f"validation loss is {watched}"
+            return "diverged", f"the {what} after epoch {counters.epoch}; {self._kept()}; {ADVICE}"
         # The best weights have the highest accuracy and, among equals, the lowest loss.
         reached = (accuracy if validation is None else validation.accuracy, -watched)
         best = reached > (counters.best_accuracy, -counters.best_loss)
@@ -404,6 +405,11 @@ class _Run:
             return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
         return None
 
+    def _kept(self) -> str:
+        """Which weights are left when the run diverges."""
+        best = self.counters.best_epoch
+        return f"the weights of epoch {best}, the best one, are kept" if best else "the first weights are kept"
+
     def _evaluate(self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None) -> Evaluation:
         inference = self.inference
         if params is not None:
@@ -418,7 +424,6 @@ class _Run:
             self.compile_seconds += test.compile_seconds
             yield from self._save_model(test)
         elif reason == "diverged" and counters.best_epoch == 0:
-            self.progress.best_params[:] = self.progress.params
             yield from self._save_model(None)
         yield RunEnded(
             reason, explanation, counters.epoch - (counters.batch == 0), counters.best_epoch, self.seconds,

@@ -14,8 +14,9 @@ the input that exists; the columns near the edges are short runs of their own.
 
 from numba import njit
 
+from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
-from minicnn.plan import ONE
+from minicnn.plan import ALIGNMENT
 
 
 @njit(**JIT)
@@ -87,13 +88,53 @@ def _correlate(layer, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pa
 
 
 @njit(**JIT)
+def _joined_places(layer):
+    """Where the filters of joined columns, their bias and their gradient begin in ``work``."""
+    joined_width = layer.kernel_width + (layer.joined - 1) * layer.stride_width
+    columns = layer.joined * layer.output_channels
+    size = (layer.kernel_height * joined_width * layer.input_channels * columns + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+    filters = layer.joined_filters
+    return filters, filters + 2 * size, filters + size, size
+
+
+@njit(**JIT)
+def _joined_tap(layer, r, s, c, j):
+    """Place, among the filters of joined columns [r, t, c, (j, k)], of column j's own filter element (r, s, c)."""
+    joined_width = layer.kernel_width + (layer.joined - 1) * layer.stride_width
+    t = s + j * layer.stride_width
+    return (((r * joined_width + t) * layer.input_channels + c) * layer.joined + j) * layer.output_channels
+
+
+@njit(**JIT)
+def _join_filters(layer, params, work):
+    """filters[r, t, c, (j, k)] = w[r, t − j·stride, c, k], zero where column j does not read: J columns become one."""
+    K, C, S = layer.output_channels, layer.input_channels, layer.kernel_width
+    filters, joined_bias, _, size = _joined_places(layer)
+    work[filters : filters + size] = 0
+    for j in range(layer.joined):
+        for k in range(K):
+            work[joined_bias + j * K + k] = params[layer.bias + k] if layer.bias >= 0 else 0
+        for r in range(layer.kernel_height):
+            for s in range(S):
+                for c in range(C):
+                    source, target = layer.weight + ((r * S + s) * C + c) * K, filters + _joined_tap(layer, r, s, c, j)
+                    for k in range(K):
+                        work[target + k] = params[source + k]
+
+
+@njit(**JIT)
 def forward(layer, params, work, n):
     """y = b + x * w for the first ``n`` samples of the chunk."""
+    J = layer.joined
+    w, w0, b0 = params, layer.weight, layer.bias
+    if J > 1:
+        _join_filters(layer, params, work)
+        w, (w0, b0, _, _) = work, _joined_places(layer)
     _correlate(layer, n, layer.input_height, layer.input_width, layer.input_channels,
-               layer.output_height, layer.output_width, layer.output_channels,
-               layer.kernel_height, layer.kernel_width, layer.stride_height, layer.stride_width,
-               layer.padding_top, layer.padding_left, layer.dilation_height, layer.dilation_width,
-               work, layer.input, params, layer.weight, params, layer.bias, work, layer.output)  # fmt: skip
+               layer.output_height, layer.output_width // J, layer.output_channels * J,
+               layer.kernel_height, layer.kernel_width + (J - 1) * layer.stride_width,
+               layer.stride_height, layer.stride_width * J, layer.padding_top, layer.padding_left,
+               layer.dilation_height, layer.dilation_width, work, layer.input, w, w0, w, b0, work, layer.output)  # fmt: skip
 
 
 @njit(**JIT)
@@ -171,10 +212,32 @@ def _scatter(layer, turned, work, n):
 @njit(**JIT)
 def backward_filter(layer, work, grads, n):
     """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk."""
-    H, W, C = layer.input_height, layer.input_width, layer.input_channels
-    P, Q, K = layer.output_height, layer.output_width, layer.output_channels
-    R, S = layer.kernel_height, layer.kernel_width
-    stride_h, stride_w = layer.stride_height, layer.stride_width
+    K, C, S = layer.output_channels, layer.input_channels, layer.kernel_width
+    if layer.joined > 1:
+        _, _, d_filters, size = _joined_places(layer)
+        work[d_filters : d_filters + size] = 0
+        _correlate_filter(layer, work, n, work, d_filters)
+        for j in range(layer.joined):
+            for r in range(layer.kernel_height):
+                for s in range(S):
+                    for c in range(C):
+                        source = d_filters + _joined_tap(layer, r, s, c, j)
+                        target = layer.weight + ((r * S + s) * C + c) * K
+                        for k in range(K):
+                            grads[target + k] += work[source + k]
+    else:
+        _correlate_filter(layer, work, n, grads, layer.weight)
+    if layer.bias >= 0:
+        bias.backward(layer, work, grads, n * layer.output_height * layer.output_width)
+
+
+@njit(**JIT)
+def _correlate_filter(layer, work, n, dw, dw0):
+    """dw[r,s,c,k] += Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,k]; joined columns count as one column with more filters."""
+    H, W, C, J = layer.input_height, layer.input_width, layer.input_channels, layer.joined
+    P, Q, K = layer.output_height, layer.output_width // J, layer.output_channels * J
+    stride_h, stride_w = layer.stride_height, layer.stride_width * J
+    R, S = layer.kernel_height, layer.kernel_width + (J - 1) * layer.stride_width
     dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
     pad_top, pad_left = layer.padding_top, layer.padding_left
     for i in range(n):
@@ -196,10 +259,8 @@ def backward_filter(layer, work, grads, n):
                     outer, inner, x_inner, dy_inner = 1, lines, x_outer, dy_outer
                 groups, rows = (1, taps * C) if dilation_w == 1 else (taps, C)  # (s, c) is contiguous only undilated
                 for s in range(groups if taps > 0 else 0):
-                    at = layer.weight + (r * S + s_first + s) * C * K
-                    multiply(layer.multiply, rows, K, outer, inner, work, x + (h * W + v + s * dilation_w) * C, 1, x_outer, x_inner,
-                             work, dy + (p * Q + q) * K, dy_outer, dy_inner, grads, at, K, grads, at, K)  # fmt: skip
+                    at = dw0 + (r * S + s_first + s) * C * K
+                    multiply(layer.multiply, rows, K, outer, inner, work, x + (h * W + v + s * dilation_w) * C, 1,
+                             x_outer, x_inner, work, dy + (p * Q + q) * K, dy_outer, dy_inner,
+                             dw, at, K, dw, at, K)  # fmt: skip
                 q += run
-    if layer.bias >= 0:
-        multiply(layer.multiply, 1, K, 1, n * P * Q, work, ONE, 0, 0, 0, work, layer.d_output, 0, K,
-                 grads, layer.bias, 0, grads, layer.bias, 0)  # fmt: skip

@@ -6,8 +6,8 @@
 
 from numba import njit
 
+from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import JIT, multiply
-from minicnn.plan import ONE
 
 
 @njit(**JIT)
@@ -46,5 +46,4 @@ def backward_filter(layer, work, grads, n):
     multiply(layer.multiply, inputs, outputs, 1, n, work, layer.input, 1, 0, inputs, work, layer.d_output, 0, outputs,
              grads, layer.weight, outputs, grads, layer.weight, outputs)  # fmt: skip
     if layer.bias >= 0:
-        multiply(layer.multiply, 1, outputs, 1, n, work, ONE, 0, 0, 0, work, layer.d_output, 0, outputs,
-                 grads, layer.bias, 0, grads, layer.bias, 0)  # fmt: skip
+        bias.backward(layer, work, grads, n)

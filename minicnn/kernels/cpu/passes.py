@@ -10,13 +10,12 @@ from numba import from_dtype, njit, types
 from minicnn.kernels.cpu import activation, conv2d, dense, dropout, pool2d
 from minicnn.kernels.cpu.call import PLAN, call, compiled
 from minicnn.kernels.cpu.tile import JIT
-from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D, ONE
+from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D
 
 
 @njit(**JIT)
 def forward_chunk(plan, params, work, n, key, first_sample):
     """From the input, already in ``work``, to the logits, in ``work`` at the last layer's output."""
-    work[ONE] = 1
     for index in range(len(plan)):
         layer = plan[index]
         kind = layer.kind

@@ -61,6 +61,15 @@ def max_forward(layer, work, n):
 
 
 @njit(**JIT)
+def _take(work, x, dx, left, largest, count, once):
+    """Give dx what is left of dy where x is not smaller than the maximum; return what is left after that."""
+    candidate = load(work, x, count)
+    taken = zero_where_less(left, candidate, largest)
+    store(work, dx, taken if once else add(load(work, dx, count), taken), count)
+    return zero_unless_less(left, candidate, largest)
+
+
+@njit(**JIT)
 def max_backward(layer, work, n):
     """dy goes to the first element of the window, in reading order, that is not smaller than the maximum."""
     W, C = layer.input_width, layer.input_channels
@@ -85,15 +94,18 @@ def max_backward(layer, work, n):
                     left = load(work, dy + c, C - c)  # what the elements before have left of dy: all or nothing
                     if layer.rectified:
                         left = zero_unless_less(left, load(work, y, 0), largest)
+                    at, count = (h_first * W + v_first) * C + c, C - c
+                    if once and h_end - h_first == 2 and v_end - v_first == 2:  # without loops: see max_forward
+                        left = _take(work, x + at, dx + at, left, largest, count, once)
+                        left = _take(work, x + at + C, dx + at + C, left, largest, count, once)
+                        at += W * C
+                        left = _take(work, x + at, dx + at, left, largest, count, once)
+                        _take(work, x + at + C, dx + at + C, left, largest, count, once)
+                        continue
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):
                             at = (h * W + v) * C + c
-                            candidate = load(work, x + at, C - c)
-                            taken = zero_where_less(left, candidate, largest)
-                            left = zero_unless_less(left, candidate, largest)
-                            if not once:
-                                taken = add(load(work, dx + at, C - c), taken)
-                            store(work, dx + at, taken, C - c)
+                            left = _take(work, x + at, dx + at, left, largest, count, once)
                 y += C
                 dy += C
 

@@ -1,0 +1,27 @@
+"""The gradient of a bias: db[k] = Σ_m dy[m,k], summed over all samples and pixels."""
+
+from numba import njit
+
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.vector import add, load, store
+
+
+@njit(**JIT)
+def backward(layer, work, grads, rows):
+    """Add the column sums of dy [rows, K] to db. Four sums run side by side, since one would wait for each addition."""
+    K, lanes = layer.output_channels, VECTOR_BYTES // work.itemsize
+    for k in range(0, K, lanes):
+        count = K - k
+        dy = layer.d_output + k
+        first = load(grads, layer.bias + k, count)
+        second = third = fourth = load(work, dy, 0)  # zeros
+        whole = rows // 4 * 4
+        for m in range(0, whole, 4):
+            at = dy + m * K
+            first = add(first, load(work, at, count))
+            second = add(second, load(work, at + K, count))
+            third = add(third, load(work, at + 2 * K, count))
+            fourth = add(fourth, load(work, at + 3 * K, count))
+        for m in range(whole, rows):
+            first = add(first, load(work, dy + m * K, count))
+        store(grads, layer.bias + k, add(add(first, second), add(third, fourth)), count)
