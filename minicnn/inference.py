@@ -1,6 +1,7 @@
 """A trained network for inference alone: forward passes, no gradients, no training plugin."""
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,11 @@ class Model:
     def __post_init__(self) -> None:
         if len(self.classes) != self.network.outputs:
             raise MinicnnError(f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes")
+        if not 0 < self.maximum < math.inf:
+            raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
+        for name, known in (("image_dtype", ("uint8", "float32")), ("probabilities", ("softmax", "sigmoid"))):
+            if getattr(self, name) not in known:
+                raise MinicnnError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
     @functools.cached_property
     def _inference(self) -> "Inference":
@@ -83,7 +89,8 @@ class Model:
         logits = self.logits(images)
         if self.probabilities == "sigmoid":
             return np.exp(-np.logaddexp(0, -logits))
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+        with np.errstate(over="ignore"):  # a difference beyond float32 is minus infinity, and its power 0
+            powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
     def predict(self, images: ArrayLike) -> np.ndarray:
@@ -96,15 +103,17 @@ class Model:
 
         ``maximum`` is the image value that is scaled to 1, where the images are on another scale than `logits` wants.
 
-        Raises `DataError` for images that do not fit, and labels that are not whole numbers from 0 to classes − 1.
+        Raises `DataError` for no image, images that do not fit, and labels that are not whole numbers from 0 to classes − 1.
         """
         from minicnn.training.metrics import evaluate
 
         checked, scale = self.check_images(images, maximum)
         truth = np.asarray(labels)
+        if len(checked) == 0:
+            raise DataError("there is no image to evaluate")
         if truth.shape != (len(checked),) or truth.dtype.kind not in "iu":
             raise DataError(f"labels must be {len(checked)} whole numbers, not {truth.dtype} {list(truth.shape)}")
-        if len(truth) and not (0 <= truth.min() and truth.max() < len(self.classes)):
+        if not (0 <= truth.min() and truth.max() < len(self.classes)):
             raise DataError(f"labels must be from 0 to {len(self.classes) - 1}, not {truth.min()} to {truth.max()}")
         if loss is None and "loss" in self.training:
             loss = self.trained_loss()
@@ -185,7 +194,7 @@ def load(path: str | Path, threads: int | None = None) -> Model:
             image_dtype=metadata["image_dtype"],
             probabilities=metadata["probabilities"],
             threads=threads,
-            training=metadata["training"],
+            training=dict(metadata["training"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None

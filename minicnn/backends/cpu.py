@@ -1,5 +1,6 @@
 """The CPU: owns the buffers, compiles or loads the kernels, and launches them."""
 
+import math
 import threading
 from typing import NamedTuple
 
@@ -111,7 +112,7 @@ class Inference:
         if order is None:
             order = np.arange(len(images))
         out = np.empty((len(order), self.network.outputs), self.params.dtype)
-        rows = images.reshape(len(images), -1)
+        rows = images.reshape(len(images), math.prod(images.shape[1:]))
         busy = self.threads if len(order) * self.network.multiply_adds > _WORTH_A_THREAD else 1
         with _one_at_a_time:
             numba.set_num_threads(busy)

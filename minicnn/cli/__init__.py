@@ -7,7 +7,6 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import NoReturn
 
 from minicnn import __version__
@@ -50,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read stdout has seen enough
-        _discard_stdout()
+        _flush()
         return 1
     except KeyboardInterrupt:
         print("minicnn: interrupted", file=sys.stderr)
@@ -59,8 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in argv:
             traceback.print_exc()
         print(f"minicnn: error: {_explain(error)}", file=sys.stderr)
-        if isinstance(error, OSError):
-            _discard_stdout()  # it may be what is full, and would be written to again at the end
+        _flush()
         return error.exit_status if isinstance(error, MinicnnError) else 1
     return status
 
@@ -75,6 +73,10 @@ def _explain(error: Exception) -> str:
     return text
 
 
-def _discard_stdout() -> None:
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _flush() -> None:
+    """Write out what stdout holds back; if that fails, drop it, or Python would try again at the end and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())

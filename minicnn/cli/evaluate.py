@@ -27,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if data is None:
         raise UsageError(f"{arguments.model} does not say what data it was trained on: name some with --data")
     trained = model.training.get("settings", {})
-    maximum = arguments.data_max or trained.get("data_max")
+    maximum = trained.get("data_max") if arguments.data_max is None else arguments.data_max
     dataset = load_dataset(data, maximum=maximum, seed=trained.get("seed", 0))
     if dataset.test is None:
         raise DataError(f"{data} has no test split to evaluate on")

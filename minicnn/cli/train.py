@@ -113,8 +113,8 @@ def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset"
 
 def _status(ended: "RunEnded", say_why: bool) -> int:
     if ended.reason == "diverged":
-        kept = f"the last good weights are in {ended.output}"
-        raise DivergedError(f"{ended.explanation}; {kept}" if say_why else f"training diverged; {kept}")
+        where = f"training diverged; {ended.output} holds the last good weights"
+        raise DivergedError(ended.explanation if say_why else where)
     return INTERRUPTED if ended.reason == "interrupted" else 0
 
 

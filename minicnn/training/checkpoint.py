@@ -9,7 +9,7 @@ import numpy as np
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import read_tensors, write_tensors
-from minicnn.training.settings import Settings
+from minicnn.training.settings import Settings, check_names
 
 
 @dataclass
@@ -85,14 +85,23 @@ def load_checkpoint(path: Path) -> Checkpoint:
         groups.setdefault(prefix, {})[rest] = tensor
     try:
         network = Network.from_dict(metadata.pop("network"))
-        progress = Progress(
-            params=network.flatten(groups.get("weights", {})),
-            best_params=network.flatten(groups.get("best", {})),
-            slots=groups["slots"][""],
-            optimizer_state={name: value.item() for name, value in groups.get("optimizer_state", {}).items()},
-            schedule_state={name: value.item() for name, value in groups.get("schedule_state", {}).items()},
-            counters=Counters(**{name: value.item() for name, value in groups["counters"].items()}),
+        check_names(metadata["settings"], "setting")
+        numbers = {
+            prefix: {name: value.item() for name, value in groups.get(prefix, {}).items()}
+            for prefix in ("optimizer_state", "schedule_state", "counters")
+        }
+        slots, counters = groups["slots"][""], numbers.pop("counters")
+        if slots.dtype != np.float32 or slots.shape[1:] != (network.flat_size,):
+            raise ValueError(f"its slots are {slots.dtype} {list(slots.shape)}, which does not fit its network")
+        if counters.keys() != asdict(Counters()).keys():
+            raise ValueError(f"its counters are {', '.join(sorted(counters))}")
+        weights, best = (network.flatten(groups.get(prefix, {})) for prefix in ("weights", "best"))
+        return Checkpoint(
+            network=network,
+            settings=Settings(**metadata.pop("settings")).to_dict(),
+            progress=Progress(weights, best, slots, counters=Counters(**counters), **numbers),
+            fingerprint=metadata.pop("data"),
+            volatile=metadata,
         )
-        return Checkpoint(network, metadata.pop("settings"), progress, metadata.pop("data"), metadata)
     except (KeyError, TypeError, ValueError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None

@@ -51,6 +51,13 @@ def _masked(module: ir.Module, name: str, vector: ir.VectorType, lanes: int, sto
     return cgutils.get_or_insert_function(module, signature, name)
 
 
+def _never_unroll(module: ir.Module) -> ir.MDValue:
+    """Metadata that keeps LLVM from unrolling a loop: the copies would need more addresses than there are registers."""
+    loop = module.add_metadata([ir.MetaDataString(module, f"loop {len(module.metadata)}")])
+    loop.operands = (loop, module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")]))
+    return loop
+
+
 def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vectors: int, partial: bool) -> ir.Function:
     """Emit the function of one block: ``rows`` x ``vectors`` registers; with ``partial`` the last vector is masked."""
     kind = "f32" if isinstance(element, ir.FloatType) else "f64"
@@ -76,6 +83,13 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
     build = ir.IRBuilder(entry)
     zero = ir.Constant(vector, [0.0] * lanes)
     count = range(rows * vectors)
+
+    # Three rows share a pointer: base, base + stride and base + 2·stride are addressing modes, so few registers do. An
+    # empty piece of assembly hides how the pointers are related: else LLVM makes one long chain of additions of them,
+    # one a row, and a block one vector wide runs at half its speed.
+    hide = ir.FunctionType(pointer, [pointer])
+    groups = [build.asm(hide, "", "=r,0", [build.gep(a, [build.mul(a_row, _I64(m))])], False)
+              for m in range(0, rows, 3)]  # fmt: skip
 
     if partial:
         splat = build.insert_element(ir.Constant(ir.VectorType(_I64, lanes), ir.Undefined), valid, ir.IntType(32)(0))
@@ -108,11 +122,12 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
 
     build = ir.IRBuilder(outer_loop)
     o = build.phi(_I64)
-    a_o, b_o = build.phi(pointer), build.phi(pointer)
+    a_o, b_o = [build.phi(pointer) for _ in groups], build.phi(pointer)
     sums_o = [build.phi(vector) for _ in count]
     for block, values in ((from_init, first), (from_zero, [zero] * len(count))):
         o.add_incoming(_I64(0), block)
-        a_o.add_incoming(a, block)
+        for phi, start in zip(a_o, groups, strict=True):
+            phi.add_incoming(start, block)
         b_o.add_incoming(b, block)
         for phi, value in zip(sums_o, values, strict=True):
             phi.add_incoming(value, block)
@@ -120,10 +135,11 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
 
     build = ir.IRBuilder(inner_loop)
     i = build.phi(_I64)
-    a_i, b_i = build.phi(pointer), build.phi(pointer)
+    a_i, b_i = [build.phi(pointer) for _ in groups], build.phi(pointer)
     sums = [build.phi(vector) for _ in count]
     i.add_incoming(_I64(0), outer_loop)
-    a_i.add_incoming(a_o, outer_loop)
+    for phi, start in zip(a_i, a_o, strict=True):
+        phi.add_incoming(start, outer_loop)
     b_i.add_incoming(b_o, outer_loop)
     for phi, value in zip(sums, sums_o, strict=True):
         phi.add_incoming(value, outer_loop)
@@ -132,31 +148,31 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
     )
     columns = [load(build, b_i, j) for j in range(vectors)]
     results = []
-    group = a_i
     for m in range(rows):
-        # Three rows share a pointer: base, base + stride, base + 2·stride are addressing modes, so few registers do.
-        if m and m % 3 == 0:
-            group = build.gep(group, [build.mul(a_row, _I64(3))])
-        at = group if m % 3 == 0 else build.gep(group, [build.mul(a_row, _I64(m % 3))])
+        at = build.gep(a_i[m // 3], [build.mul(a_row, _I64(m % 3))])
         single = build.insert_element(ir.Constant(vector, ir.Undefined), build.load(at), ir.IntType(32)(0))
         spread = build.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
         results += [build.call(multiply_add, [spread, columns[j], sums[m * vectors + j]]) for j in range(vectors)]
     next_i = build.add(i, _I64(1))
     i.add_incoming(next_i, inner_loop)
-    a_i.add_incoming(build.gep(a_i, [a_inner]), inner_loop)
+    for phi in a_i:
+        phi.add_incoming(build.gep(phi, [a_inner]), inner_loop)
     b_i.add_incoming(build.gep(b_i, [b_inner]), inner_loop)
     for phi, value in zip(sums, results, strict=True):
         phi.add_incoming(value, inner_loop)
-    build.cbranch(build.icmp_signed("<", next_i, inner), inner_loop, outer_end)
+    backward_branch = build.cbranch(build.icmp_signed("<", next_i, inner), inner_loop, outer_end)
+    backward_branch.set_metadata("llvm.loop", _never_unroll(module))
 
     build = ir.IRBuilder(outer_end)
     next_o = build.add(o, _I64(1))
     o.add_incoming(next_o, outer_end)
-    a_o.add_incoming(build.gep(a_o, [a_outer]), outer_end)
+    for phi in a_o:
+        phi.add_incoming(build.gep(phi, [a_outer]), outer_end)
     b_o.add_incoming(build.gep(b_o, [b_outer]), outer_end)
     for phi, value in zip(sums_o, results, strict=True):
         phi.add_incoming(value, outer_end)
-    build.cbranch(build.icmp_signed("<", next_o, outer), outer_loop, done)
+    backward_branch = build.cbranch(build.icmp_signed("<", next_o, outer), outer_loop, done)
+    backward_branch.set_metadata("llvm.loop", _never_unroll(module))
 
     build = ir.IRBuilder(done)
     for m in range(rows):
