@@ -64,7 +64,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118: not a dict
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         found = header.get("format", "")
         metadata = json.loads(header["minicnn"]) if found.startswith("minicnn-") else {}
         if not isinstance(metadata, dict):

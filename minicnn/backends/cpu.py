@@ -27,7 +27,7 @@ _one_at_a_time = threading.Lock()
 
 def thread_count(threads: int | None = None) -> int:
     """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the number of cores."""
-    most = numba.config.NUMBA_NUM_THREADS
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if threads is None:
         return most
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
@@ -175,7 +175,8 @@ class Training:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
                 step.lane_address(params.dtype, images.dtype), self.plan.table, params, self._turned, self._work,
-                self._grads, images, labels, order, number(scale), targets, class_weights, self._loss.address, loss_hyperparameters, number(divisor),
+                self._grads, images, labels, order, number(scale), targets, class_weights,
+                self._loss.address, loss_hyperparameters, number(divisor),
                 np.uint64(key), self._totals, self._squares, self._update.address, slots, scalars, *self._clip,
             )  # fmt: skip
         return StepResult(total / divisor, int(correct), norm)

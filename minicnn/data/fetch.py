@@ -58,7 +58,7 @@ def _md5(path: Path) -> str:
 
 def _download(url: str, md5: str, path: Path, progress: Progress | None) -> None:
     try:
-        import pooch  # type: ignore[import-untyped]
+        import pooch
         from requests.exceptions import RequestException  # pooch downloads with requests
     except ImportError:
         raise MissingExtraError("downloading data sets", "pooch", "data") from None

@@ -59,7 +59,7 @@ def make_plan(network: Network, chunk: int, training: bool, lanes: int) -> Plan:
     return Plan(table, free)
 
 
-def _record(network: Network, index: int, chunk: int) -> np.void:
+def _record(network: Network, index: int, chunk: int) -> np.ndarray:
     layer = network.layers[index]
     record = np.zeros((), p.LAYER)
     input_shape, output_shape = _image(network.shapes[index]), _image(network.shapes[index + 1])
@@ -88,10 +88,10 @@ def _record(network: Network, index: int, chunk: int) -> np.void:
         record["slope_or_rate"] = layer.negative_slope
     elif isinstance(layer, layers.Dropout):
         record["slope_or_rate"] = layer.rate
-    return record[()]
+    return record
 
 
-def _identity(network: Network, chunk: int) -> np.void:
+def _identity(network: Network, chunk: int) -> np.ndarray:
     record = np.zeros((), p.LAYER)
     size = int(np.prod(network.input_shape))
     for field, value in (
@@ -105,7 +105,7 @@ def _identity(network: Network, chunk: int) -> np.void:
     for field in ("input_size", "output_size"):
         record[field] = size
     record["d_input"] = record["d_output"] = -1
-    return record[()]
+    return record
 
 
 def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:

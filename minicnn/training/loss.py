@@ -1,6 +1,7 @@
 """A loss at work: a rule with its hyperparameters and class weights, on rows of logits."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,21 +23,22 @@ class Loss:
     """
 
     def __init__(self, rule: str | LossRule, outputs: int, class_weights: Sequence[float] | None = None,
-                 dtype: type = np.float32, **hyperparameters: float):  # fmt: skip
+                 dtype: Any = np.float32, **hyperparameters: float):  # fmt: skip
         self.rule = find("loss", rule)
         values = resolve(f"loss {self.rule.name}", self.rule.hyperparameters, hyperparameters)
-        self.hyperparameters = np.array([values[hyper.name] for hyper in self.rule.hyperparameters], dtype)
+        self.hyperparameters: np.ndarray = np.array([values[hyper.name] for hyper in self.rule.hyperparameters], dtype)
         if class_weights is not None and not self.rule.class_weights:
             raise SettingError(f"loss {self.rule.name} has no class_weights")
         wrong = SettingError(f"loss {self.rule.name}: class_weights must be {outputs} numbers above 0, one a class")
         try:
-            self.class_weights = np.ones(outputs, dtype) if class_weights is None else np.array(class_weights, dtype)
+            weights = np.ones(outputs) if class_weights is None else class_weights
+        self.class_weights: np.ndarray = np.array(weights, dtype)
         except (TypeError, ValueError):
             raise wrong from None
         positive = np.isfinite(self.class_weights) & (self.class_weights > 0)
         if self.class_weights.shape != (outputs,) or not positive.all():
             raise wrong
-        self.one_hot = np.eye(outputs, dtype=dtype)
+        self.one_hot: np.ndarray = np.eye(outputs, dtype=dtype)
 
     def divisor(self, labels: np.ndarray) -> float:
         """What the summed loss of a batch is divided by: its size, or the sum of the weights of its classes."""

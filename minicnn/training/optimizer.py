@@ -1,5 +1,7 @@
 """An optimizer at work: a rule, its hyperparameters, and what it remembers between steps."""
 
+from typing import Any
+
 import numpy as np
 
 from minicnn.errors import PluginError
@@ -20,10 +22,10 @@ class Optimizer:
     array([0.5, 2.5], dtype=float32)
     """
 
-    def __init__(self, rule: str | OptimizerRule, size: int, dtype: type = np.float32, **hyperparameters: float):
+    def __init__(self, rule: str | OptimizerRule, size: int, dtype: Any = np.float32, **hyperparameters: float):
         self.rule = find("optimizer", rule)
         self.hyperparameters = resolve(f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters)
-        self.slots = np.zeros((len(self.rule.slots), size), dtype)
+        self.slots: np.ndarray = np.zeros((len(self.rule.slots), size), dtype)
         self.state = dict(self.rule.state)
         self.step = 0
 

@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -68,7 +68,7 @@ class Trainer:
         check_names(options, "option of Trainer")
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
-            rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))  # type: ignore[call-overload]
+            rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))
             options[kind] = rules[kind].name
         self.network = network
         self.settings = replace(settings or Settings(), **options)
@@ -90,9 +90,9 @@ class Trainer:
         chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
         schedule = resolve(f"schedule {self._schedule_rule.name}", self._schedule_rule.hyperparameters,
                            settings.schedule_kwargs)  # fmt: skip
-        loss = dict(settings.loss_kwargs)
+        loss: dict[str, Any] = dict(settings.loss_kwargs)
         weights = loss.pop("class_weights", None)
-        loss = resolve(f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, loss)
+        loss |= resolve(f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, loss)
         if weights is not None:
             loss["class_weights"] = weights if isinstance(weights, str) else np.asarray(weights).tolist()
         self.settings = replace(
@@ -154,13 +154,16 @@ class Trainer:
                  test: tuple[ArrayLike, ArrayLike] | None, classes: Iterable[str] | None) -> Dataset:  # fmt: skip
         if y is None:
             raise DataError("labels are missing: fit(x, y) or fit(dataset)")
-        arrays = {name: (np.asarray(pair[0]), np.asarray(pair[1])) if pair is not None else None
-                  for name, pair in (("train", (x, y)), ("validation", validation), ("test", test))}  # fmt: skip
+
+        def arrays(pair: tuple[ArrayLike, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
+            return np.asarray(pair[0]), np.asarray(pair[1])
+
         names = tuple(classes) if classes is not None else tuple(str(k) for k in range(self.network.outputs))
-        made = build_dataset("arrays", arrays["train"], arrays["test"], classes=names, maximum=self.settings.data_max)
-        if arrays["validation"] is None:
+        maximum = self.settings.data_max
+        made = build_dataset("arrays", arrays((x, y)), test and arrays(test), classes=names, maximum=maximum)
+        if validation is None:
             return made
-        held_out = build_dataset("validation", arrays["validation"], classes=names, maximum=self.settings.data_max)
+        held_out = build_dataset("validation", arrays(validation), classes=names, maximum=maximum)
         return replace(made, validation=held_out.train)
 
     def run(self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None) -> Iterator[Event]:
@@ -194,7 +197,7 @@ class Trainer:
 
 def fingerprint(split: Split) -> str:
     """A short check sum of images and labels, by which a resumed run knows its data."""
-    return f"{len(split)}-{zlib.crc32(split.labels, zlib.crc32(split.images)):08x}"
+    return f"{len(split)}-{zlib.crc32(split.labels.data, zlib.crc32(split.images.data)):08x}"
 
 
 class _Run:
@@ -240,7 +243,8 @@ class _Run:
     def _choose_batch_size(self, settings: Settings, count: int) -> int:
         if self.trainer._optimizer_rule.full_batch:
             if settings.batch_size not in (None, count):
-                raise SettingError(f"optimizer {self.trainer._optimizer_rule.name} takes the full batch, all {count} training "
+                name = self.trainer._optimizer_rule.name
+                raise SettingError(f"optimizer {name} takes the full batch, all {count} training "
                                    "images: leave the batch size out")  # fmt: skip
             return count
         if settings.batch_size is not None and settings.batch_size > count:
@@ -328,7 +332,7 @@ class _Run:
         self.seconds = time.perf_counter() - begun
         yield from self._finish(reason, explanation)
 
-    def _epoch(self, begun: float) -> Iterator[Event]:
+    def _epoch(self, begun: float) -> Generator[Event, None, tuple[str, str] | None]:
         """Train and validate one epoch; return (reason, explanation) if the run is to stop."""
         counters, settings = self.counters, self.settings
         start = time.perf_counter()
@@ -363,7 +367,7 @@ class _Run:
                 return "interrupted", f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved"
         return (yield from self._end_epoch(rate, start))
 
-    def _end_epoch(self, rate: float, start: float) -> Iterator[Event]:
+    def _end_epoch(self, rate: float, start: float) -> Generator[Event, None, tuple[str, str] | None]:
         """Validate, keep the best weights, save, and decide whether to go on."""
         counters, settings = self.counters, self.settings
         loss = counters.epoch_loss / counters.epoch_divisor
@@ -400,7 +404,7 @@ class _Run:
         if self.trainer._interrupted:
             return "interrupted", f"interrupted after epoch {done}; all is saved"
         if settings.tol is not None and change < settings.tol:
-            return "converged", f"converged: the training loss changed by {change:.2g}, less than {settings.tol:g}, in epoch {done}"
+            return "converged", f"the training loss changed by {change:.2g}, less than {settings.tol:g}, in epoch {done}"
         if settings.patience is not None and counters.epochs_waited >= settings.patience:
             return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
         return None

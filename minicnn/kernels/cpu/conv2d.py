@@ -82,7 +82,8 @@ def _correlate(layer, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pa
                     multiply(layer.multiply, rows, K, taps, C, x, at, x_row, dilation_w * C, 1,
                              w, w0 + (r_first * S + s_first) * C * K, C * K, K, b, b0, 0, y, out, y_row)  # fmt: skip
                     for r in range(r_first + 1, r_end):
-                        multiply(layer.multiply, rows, K, taps, C, x, at + (r - r_first) * dilation_h * W * C, x_row, dilation_w * C, 1,
+                        line = at + (r - r_first) * dilation_h * W * C
+                        multiply(layer.multiply, rows, K, taps, C, x, line, x_row, dilation_w * C, 1,
                                  w, w0 + (r * S + s_first) * C * K, C * K, K, y, out, y_row, y, out, y_row)  # fmt: skip
         q += run
 

@@ -74,13 +74,13 @@ def lane_address(dtype, image_dtype) -> int:
 
 
 @njit(cache=True, parallel=True, **JIT)
-def train_step(lane_at, plan, params, turned, work, grads, images, labels, order, scale, targets, class_weights, loss, loss_hyper,
-               divisor, key, totals, squares, update_rule, slots, scalars, clip_norm, clip_value):  # fmt: skip
+def train_step(lane_at, plan, params, turned, work, grads, images, labels, order, scale, targets, class_weights, loss,
+               loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, clip_norm, clip_value):  # fmt: skip
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
 
     ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2], ``squares`` [blocks]; ``lane_at``,
-    ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. The parameters stay as they are when the loss or
-    the norm is not finite.
+    ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. The parameters stay as they are
+    when the loss or the norm is not finite.
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
     turn_weights(plan, params, turned)
