@@ -32,7 +32,7 @@ class Loss:
         wrong = SettingError(f"loss {self.rule.name}: class_weights must be {outputs} numbers above 0, one a class")
         try:
             weights = np.ones(outputs) if class_weights is None else class_weights
-        self.class_weights: np.ndarray = np.array(weights, dtype)
+            self.class_weights: np.ndarray = np.array(weights, dtype)
         except (TypeError, ValueError):
             raise wrong from None
         positive = np.isfinite(self.class_weights) & (self.class_weights > 0)

@@ -262,8 +262,8 @@ def multiply(typingctx, address, rows, columns, outer, inner, a, a0, a_row, a_ou
     """C = init + A·B, all lengths and strides in elements; see the formula at the top of this file.
 
     ``address`` is the plan's ``multiply``. ``a``, ``b``, ``init``, ``c`` are contiguous arrays and ``a0``, ... where in
-    them a matrix begins. The rows of ``init`` are ``init_row`` apart: ``c_row`` to add to C itself, 0 to start every row with one
-    bias vector; ``init0 = -1`` starts at zero. No length may be 0.
+    them a matrix begins. The rows of ``init`` are ``init_row`` apart: ``c_row`` to add to C itself, 0 to start every row
+    with one bias vector; ``init0 = -1`` starts at zero. No length may be 0.
     """
     arguments = (address, rows, columns, outer, inner, a, a0, a_row, a_outer, a_inner, b, b0, b_outer, b_inner,
                  init, init0, init_row, c, c0, c_row)  # fmt: skip
