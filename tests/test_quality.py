@@ -1,0 +1,41 @@
+"""The rules of the house, kept by tools: lint, types, import directions. A tool that is missing is a failure."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, "-m", "ruff", "check", "."],
+        [sys.executable, "-m", "mypy"],
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+    ],
+    ids=["ruff", "mypy", "import-linter"],
+)
+def test_the_project_passes(command):
+    result = run(*command)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_wheel_holds_data_licence_and_entry_points(tmp_path):
+    import zipfile
+
+    built = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), ".")
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("minicnn_numba-*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    for wanted in ("minicnn/data/embedded/fashion-mnist-12k.npz", "minicnn/data/embedded/fashion-mnist-LICENSE.txt",
+                   "minicnn/py.typed", "minicnn/cli/train.py"):  # fmt: skip
+        assert wanted in names
+    assert any(name.endswith("entry_points.txt") for name in names)
+    assert not [name for name in names if name.startswith("tests")]
