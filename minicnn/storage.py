@@ -31,11 +31,13 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
+        raise MinicnnError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from None
+    finally:
+        if temporary is not None:  # Ctrl-C, too, may come in the middle
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise MinicnnError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from None
 
 
 def _umask() -> int:

@@ -15,9 +15,9 @@ from minicnn.network.network import Network
 from minicnn.network.translation import Plan, make_plan
 from minicnn.rules import LossRule, OptimizerRule
 
-# A chunk's activations should stay in a core's own cache; fewer than 4 samples waste the register tile.
+# A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register tile.
 _CHUNK_BYTES = 1024 * 1024
-_SMALLEST_CHUNK, _LARGEST_CHUNK = 4, 16
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 300_000
 

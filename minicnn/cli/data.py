@@ -64,7 +64,7 @@ def _info(arguments: argparse.Namespace) -> int:
 def _fetch(arguments: argparse.Namespace) -> int:
     from minicnn.data.fetch import fetch
 
-    path = fetch(arguments.name, base_url=arguments.base_url, progress=_show_bytes)
+    path = fetch(arguments.name, base_url=arguments.base_url, progress=_Progress())
     if arguments.json:
         print_json({"name": arguments.name, "path": path})
     else:
@@ -72,11 +72,18 @@ def _fetch(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _show_bytes(file: str, done: int, total: int) -> None:
-    """A line on stderr that counts up on a terminal; elsewhere one line for a whole file."""
-    whole = done == total
-    text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
-    if sys.stderr.isatty():
-        print(f"\r{text}", end="\n" if whole else "", file=sys.stderr, flush=True)
-    elif whole:
-        print(text, file=sys.stderr)
+class _Progress:
+    """A line a file on stderr, which counts up on a terminal."""
+
+    whole = ""  # the last file that came to its end, which may be reported more than once
+
+    def __call__(self, file: str, done: int, total: int) -> None:
+        if file == self.whole:
+            return
+        text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
+        if done == total:
+            self.whole = file
+        if sys.stderr.isatty():
+            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif done == total:
+            print(text, file=sys.stderr)

@@ -9,7 +9,8 @@ from minicnn.training.settings import Settings
 
 if TYPE_CHECKING:
     from minicnn.network.network import Network
-    from minicnn.network.summary import SummaryRow
+
+_WIDTH_WITH_DESCRIPTION = 120  # columns; narrower terminals are left to the figures
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,11 +35,15 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({"network": network.name, "input_shape": network.input_shape, "layers": rows, "total": total})
         return 0
 
-    from minicnn.report.console import table
+    from minicnn.report.console import make_console, table
 
-    columns = ("name", "layer", "output shape", "parameters", "multiply-adds", "bytes", "activation bytes")
+    console = make_console()
+    columns = ["layer", "output shape", "parameters", "multiply-adds", "bytes", "activation bytes", "description"]
+    cells = [[row.name, _times(row.output_shape), row.parameters, row.multiply_adds, row.parameter_bytes,
+              row.activation_bytes, row.layer] for row in [*rows, total]]  # fmt: skip
+    shown = len(columns) if console.width >= _WIDTH_WITH_DESCRIPTION else len(columns) - 1
     title = f"{network.name} on images of {_times(network.input_shape)} (multiply-adds and activations: of one image)"
-    table(title, columns, [_cells(row) for row in [*rows, total]])
+    table(title, columns[:shown], [row[:shown] for row in cells], console)
     return 0
 
 
@@ -75,8 +80,3 @@ def _shape(text: str) -> tuple[int, ...]:
 
 def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
-
-
-def _cells(row: "SummaryRow") -> tuple[object, ...]:
-    return (row.name, row.layer, _times(row.output_shape), row.parameters, row.multiply_adds, row.parameter_bytes,
-            row.activation_bytes)  # fmt: skip

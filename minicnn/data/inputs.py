@@ -15,14 +15,13 @@ _NPZ_KEYS = ("x_test", "x", "images", "x_train")
 _IMAGE_MAGICS = (b"\x89PNG", b"\xff\xd8")
 
 
-def load_inputs(
-    path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False
-) -> tuple[list[str], Array]:
+def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False) -> tuple[list[str], Array]:
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
     ``path`` is a PNG or JPEG file, a folder of such files, or an NPY, NPZ (x_test, x, images, x_train, or its only
-    array) or IDX file with [N, H, W] or [N, H, W, C]. Returns uint8 or float32 [N, H, W, C], unscaled, at the size
-    ``resize`` (height, width) and grey if asked to. Raises `DataError`, naming the file.
+    array) or IDX file with [N, H, W] or [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole numbers up
+    to 255 and else float32, unscaled, at the size ``resize`` (height, width) and grey if asked to. Raises `DataError`,
+    naming the file.
     """
     path = Path(path)
     with reading(path):

@@ -136,14 +136,14 @@ def _join_columns(table: np.ndarray, lanes: int, free: int) -> int:
 
 def _place_activations(table: np.ndarray, chunk: int, training: bool, free: int) -> int:
     """Give every activation its buffer; return where the free space begins."""
-    if training:
-        table[0]["input"] = free
-        free += p.round_up(chunk * int(table[0]["input_size"]))
+    sizes = [int(table[0]["input_size"]), *(int(size) for size in table["output_size"])]
+    if not training:
+        sides = [free, free + p.round_up(chunk * max(sizes))]
+        free = 2 * sides[1] - free
+        table[0]["input"] = sides[0]
     else:
-        sizes = [int(table[0]["input_size"]), *(int(size) for size in table["output_size"])]
-        half = p.round_up(chunk * max(sizes))
-        sides = (free, free + half)
         table[0]["input"] = free
+        free += p.round_up(chunk * sizes[0])
     for index, record in enumerate(table):
         if index:
             record["input"] = table[index - 1]["output"]
@@ -155,23 +155,23 @@ def _place_activations(table: np.ndarray, chunk: int, training: bool, free: int)
             record["output"] = record["input"]
         elif training:
             record["output"] = free
-            free += p.round_up(chunk * int(record["output_size"]))
+            free += p.round_up(chunk * sizes[index + 1])
         else:
             record["output"] = sides[int(record["input"] == sides[0])]
-    return free if training else free + 2 * half
+    return free
 
 
 def _place_gradients(table: np.ndarray, chunk: int, free: int) -> int:
     """Give every gradient one of two buffers; nothing is computed for what lies before the first weights."""
-    half = p.round_up(chunk * int(max(table["output_size"].max(), table["input_size"].max())))
+    largest = chunk * int(max(table["output_size"].max(), table["input_size"].max()))
+    sides = [free, free + p.round_up(largest)]
     with_weights = np.flatnonzero(table["weight"] >= 0)
     first = int(with_weights[0]) if len(with_weights) else len(table)
-    side = free
+    side = 0
     for index in range(len(table) - 1, -1, -1):
         record = table[index]
-        record["d_output"] = side
+        record["d_output"] = sides[side]
         if index > first:
-            if record["kind"] not in _ELEMENTWISE:
-                side = free + half if side == free else free
-            record["d_input"] = side
-    return free + 2 * half
+            side ^= int(record["kind"] not in _ELEMENTWISE)
+            record["d_input"] = sides[side]
+    return 2 * sides[1] - free

@@ -61,11 +61,13 @@ def backward(layer, work, n):
     zero, half, one = number(0), number(0.5), number(1)
     if kind == RELU:
         for i in range(count):
-            d[i] = d[i] if y[i] > zero else zero
+            dy = d[i]  # loaded on both sides of the choice, so that it needs no branch
+            d[i] = dy if y[i] > zero else zero
     elif kind == LEAKY_RELU:
         slope = number(layer.slope_or_rate)
         for i in range(count):
-            d[i] = d[i] if y[i] > zero else d[i] * slope
+            dy = d[i]
+            d[i] = dy if y[i] > zero else dy * slope
     elif kind == SIGMOID:
         for i in range(count):
             d[i] *= y[i] * (one - y[i])

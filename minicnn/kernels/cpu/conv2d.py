@@ -16,6 +16,7 @@ from numba import njit
 
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
+from minicnn.kernels.cpu.vector import transpose
 from minicnn.plan import ALIGNMENT
 
 
@@ -151,20 +152,19 @@ def _scatters(layer, itemsize):
 
 
 @njit(**JIT)
-def turn(layer, params, turned):
-    """The filters as ``backward_data`` reads them: [R−1−r, S−1−s, k, c], or [r, k, s, c] where it scatters."""
+def turn(layer, params, turned, part, parts):
+    """The filters as ``backward_data`` reads them: [R−1−r, S−1−s, k, c], or [r, k, s, c] where it scatters.
+
+    Each of ``parts`` threads turns its own taps.
+    """
     R, S, C, K = layer.kernel_height, layer.kernel_width, layer.input_channels, layer.output_channels
     scatters = _scatters(layer, params.itemsize)
-    for r in range(R):
-        for s in range(S):
-            source = layer.weight + (r * S + s) * C * K
-            if scatters:
-                target, step_k = layer.weight + (r * K * S + s) * C, S * C
-            else:
-                target, step_k = layer.weight + ((R - 1 - r) * S + S - 1 - s) * K * C, C
-            for k in range(K):
-                for c in range(C):
-                    turned[target + k * step_k + c] = params[source + c * K + k]
+    for tap in range(R * S * part // parts, R * S * (part + 1) // parts):
+        source = layer.weight + tap * C * K
+        if scatters:
+            transpose(params, source, C, K, K, turned, layer.weight + (tap // S * K * S + tap % S) * C, S * C)
+        else:
+            transpose(params, source, C, K, K, turned, layer.weight + (R * S - 1 - tap) * K * C, C)
 
 
 @njit(**JIT)

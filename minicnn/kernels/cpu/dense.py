@@ -8,6 +8,7 @@ from numba import njit
 
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import JIT, multiply
+from minicnn.kernels.cpu.vector import transpose
 
 
 @njit(**JIT)
@@ -19,16 +20,11 @@ def forward(layer, params, work, n):
 
 
 @njit(**JIT)
-def turn(layer, params, turned):
-    """turned[o,i] = w[i,o]: the weights as ``backward_data`` reads them, copied in squares that stay in the cache."""
-    inputs, outputs, side = layer.input_size, layer.output_size, 16
-    w = params[layer.weight : layer.weight + inputs * outputs]
-    t = turned[layer.weight : layer.weight + inputs * outputs]
-    for i0 in range(0, inputs, side):
-        for o0 in range(0, outputs, side):
-            for o in range(o0, min(o0 + side, outputs)):
-                for i in range(i0, min(i0 + side, inputs)):
-                    t[o * inputs + i] = w[i * outputs + o]
+def turn(layer, params, turned, part, parts):
+    """turned[o,i] = w[i,o]: the weights as ``backward_data`` reads them. Each of ``parts`` threads turns its own rows."""
+    inputs, outputs = layer.input_size, layer.output_size
+    first, end = inputs * part // parts, inputs * (part + 1) // parts
+    transpose(params, layer.weight + first * outputs, end - first, outputs, outputs, turned, layer.weight + first, inputs)
 
 
 @njit(**JIT)

@@ -69,15 +69,18 @@ def backward_chunk(plan, turned, work, grads, n, key, first_sample):
 
 
 @njit(**JIT)
-def turn_weights(plan, params, turned):
-    """Copy the weights into the order in which the backward pass reads them: once a step, before its chunks."""
+def turn_weights(plan, params, turned, part, parts):
+    """Copy the weights into the order in which the backward pass reads them: once a step, before its chunks.
+
+    ``parts`` threads share the work; this one is number ``part``.
+    """
     for index in range(len(plan)):
         layer = plan[index]
         if layer.d_input >= 0:
             if layer.kind == CONV2D:
-                conv2d.turn(layer, params, turned)
+                conv2d.turn(layer, params, turned, part, parts)
             elif layer.kind == DENSE:
-                dense.turn(layer, params, turned)
+                dense.turn(layer, params, turned, part, parts)
 
 
 @njit(cache=True, **JIT)
@@ -117,6 +120,6 @@ def backward(plan, params, turned, work, dlogits, grads, key):
     """The slope of the loss by every weight, added to ``grads``, from dlogits[n,o] after ``forward_keep``."""
     last = plan[len(plan) - 1]
     n = len(dlogits)
-    turn_weights(plan, params, turned)
+    turn_weights(plan, params, turned, 0, 1)
     work[last.d_output : last.d_output + n * last.output_size] = dlogits.reshape(-1)
     backward_chunk(plan, turned, work, grads, n, key, 0)

@@ -83,7 +83,8 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
     when the loss or the norm is not finite.
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
-    turn_weights(plan, params, turned)
+    for thread in prange(threads):
+        turn_weights(plan, params, turned, thread, threads)
     for thread in prange(threads):
         for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
             call(lane_at, (plan, params, turned, work[thread], grads[lane], images, labels, order,

@@ -5,11 +5,11 @@ means, ``store(y, at, maximum(load(x, at, count), load(x, other, count)), count)
 """
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from minicnn.kernels.cpu.tile import VECTOR_BYTES
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 
 _I32 = ir.IntType(32)
 
@@ -87,6 +87,67 @@ def store(typing_context, array, offset, vector, count):
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), generate
+
+
+@intrinsic
+def transpose_square(typing_context, source, offset, rows, columns, row_step, target, target_offset, target_step):
+    """target[c, r] = source[r, c] of a square as many numbers wide as a vector, or of its first rows and columns.
+
+    Rows are ``row_step`` and ``target_step`` numbers apart. All rows are loaded; then pairs of vectors that lie half the
+    square apart are interleaved, log2(lanes) times, after which every vector is a column.
+    """
+
+    def generate(context, builder, signature, values):
+        source, offset, rows, columns, row_step, target, target_offset, target_step = values
+        element = signature.args[0].dtype
+        kind = Vector(element)
+        lanes, pointer = kind.lanes, _llvm_type(kind).as_pointer()
+        mask_type = ir.VectorType(ir.IntType(1), lanes)
+        align = _I32(element.bitwidth // 8)
+        load_type = ir.FunctionType(_llvm_type(kind), [pointer, _I32, mask_type, _llvm_type(kind)])
+        load_masked = cgutils.get_or_insert_function(builder.module, load_type, f"llvm.masked.load.{_suffix(kind)}.p0")
+        store_type = ir.FunctionType(ir.VoidType(), [_llvm_type(kind), pointer, _I32, mask_type])
+        store_masked = cgutils.get_or_insert_function(builder.module, store_type, f"llvm.masked.store.{_suffix(kind)}.p0")
+
+        def at(array_kind, array, start, step, index):
+            place = builder.add(start, builder.mul(step, ir.IntType(64)(index)))
+            return _address(context, builder, array_kind, array, place)[0]
+
+        def count_if(present, count):
+            return _mask(builder, kind, builder.select(present, count, ir.IntType(64)(0)))
+
+        vectors = []
+        for r in range(lanes):
+            mask = count_if(builder.icmp_signed("<", ir.IntType(64)(r), rows), columns)
+            place = at(signature.args[0], source, offset, row_step, r)
+            vectors.append(builder.call(load_masked, [place, align, mask, _zeros(kind)]))
+        index_type, half, distance = ir.VectorType(_I32, lanes), lanes // 2, lanes // 2
+        low = ir.Constant(index_type, [n // 2 + lanes * (n % 2) for n in range(lanes)])
+        high = ir.Constant(index_type, [half + n // 2 + lanes * (n % 2) for n in range(lanes)])
+        while distance:
+            joined = [None] * lanes
+            for r in range(half):
+                joined[2 * r] = builder.shuffle_vector(vectors[r], vectors[r + half], low)
+                joined[2 * r + 1] = builder.shuffle_vector(vectors[r], vectors[r + half], high)
+            vectors, distance = joined, distance // 2
+        for c in range(lanes):
+            mask = count_if(builder.icmp_signed("<", ir.IntType(64)(c), columns), rows)
+            place = at(signature.args[5], target, target_offset, target_step, c)
+            builder.call(store_masked, [vectors[c], place, align, mask])
+        return context.get_dummy_value()
+
+    integer = types.int64
+    return types.void(source, integer, integer, integer, integer, target, integer, integer), generate
+
+
+@njit(**JIT)
+def transpose(source, offset, rows, columns, row_step, target, target_offset, target_step):
+    """target[c, r] = source[r, c] for matrices in flat arrays whose rows are ``row_step`` and ``target_step`` apart."""
+    lanes = VECTOR_BYTES // source.itemsize
+    for r in range(0, rows, lanes):
+        for c in range(0, columns, lanes):
+            transpose_square(source, offset + r * row_step + c, min(lanes, rows - r), min(lanes, columns - c), row_step,
+                             target, target_offset + c * target_step + r, target_step)  # fmt: skip
 
 
 @intrinsic
