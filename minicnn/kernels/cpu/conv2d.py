@@ -24,14 +24,18 @@ from minicnn.plan import ALIGNMENT
 def _first_tap(position, stride, dilation, padding, taps):
     """The first filter row (or column) that reads inside the image for output ``position``."""
     outside = padding - position * stride
-    return min(taps, max(0, (outside + dilation - 1) // dilation))
+    if outside <= 0:  # the usual case needs no division
+        return 0
+    return min(taps, (outside + dilation - 1) // dilation)
 
 
 @njit(**JIT)
 def _end_tap(position, stride, dilation, padding, taps, length):
     """One past the last filter row (or column) that reads inside an image of ``length`` for output ``position``."""
     inside = length + padding - position * stride
-    return max(0, min(taps, (inside + dilation - 1) // dilation))
+    if inside > (taps - 1) * dilation:  # the usual case needs no division
+        return taps
+    return max(0, (inside + dilation - 1) // dilation)
 
 
 @njit(**JIT)

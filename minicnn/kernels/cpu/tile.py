@@ -229,8 +229,10 @@ def _multiply(rows, columns, outer, inner, a, a_row, a_outer, a_inner, b, b_oute
     for n in range(0, columns, 2 * lanes):
         width = min(2 * lanes, columns - n)
         most = _ROWS_1 if width <= lanes else _ROWS_2
-        blocks = (rows + most - 1) // most
-        each, longer = rows // blocks, rows % blocks  # blocks of nearly equal height leave no thin remainder
+        blocks, each, longer = 1, rows, 0
+        if rows > most:  # blocks of nearly equal height leave no thin remainder
+            blocks = (rows + most - 1) // most
+            each, longer = rows // blocks, rows % blocks
         m = 0
         for block in range(blocks):
             height = each + 1 if block < longer else each
