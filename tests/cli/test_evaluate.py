@@ -1,0 +1,100 @@
+"""`evaluate`: the figures of a model on labelled images."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import minicnn as api
+from tests.cli.conftest import SOFTMAX, arrays, write_npz
+
+
+def figures(minicnn, *argv) -> dict:
+    result = minicnn("evaluate", *argv, "--json")
+    assert (result.status, result.err) == (0, "")
+    return json.loads(result.out)
+
+
+def test_it_takes_the_test_split_of_the_data_that_the_model_was_trained_on(place, minicnn, model):
+    shown = figures(minicnn, model)
+    report = json.loads((place / model / "report.json").read_text())
+    for key in ("loss", "accuracy", "precision", "recall", "confusion", "classes"):
+        assert shown[key] == report["test"][key]
+    assert shown["images"] == 30 and shown["classes"] == ["ant", "bee", "cat"] and shown["accuracy"] > 0.9
+    assert shown["images_per_second"] > 0 and shown["seconds"] > 0 and shown["compile_seconds"] > 0
+
+
+def test_the_table_has_loss_accuracy_speed_classes_and_confusion(minicnn, model):
+    result = minicnn("evaluate", f"{model}/model.safetensors")
+    assert (result.status, result.err) == (0, "")
+    for words in ("loss", "accuracy", "images/s", "precision %", "recall %", "confusion matrix", "ant", "bee", "cat"):
+        assert words in result.out
+
+
+def test_it_agrees_with_the_python_interface(minicnn, model):
+    images, labels = arrays(30, 1)
+    loaded = api.load(model)
+    evaluation = loaded.evaluate(images, labels)
+    shown = figures(minicnn, model)
+    assert (shown["loss"], shown["accuracy"], shown["confusion"]) == (
+        evaluation.loss,
+        evaluation.accuracy,
+        evaluation.confusion,
+    )
+
+
+def test_other_data_are_scaled_as_they_say(place, minicnn, model):
+    images, labels = arrays(30, 1)
+    write_npz(place / "floats.npz", x_train=np.float32(images / 255), y_train=labels, x_test=np.float32(images / 255))
+    write_npz(place / "integers.npz", x_train=images.astype(int), y_train=labels, x_test=images.astype(int))
+    expected = figures(minicnn, model)
+    for argv in (["--data", "floats.npz"], ["--data", "integers.npz", "--data-max", 255]):
+        shown = figures(minicnn, model, *argv)
+        assert shown["confusion"] == expected["confusion"]
+        assert shown["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+def test_a_declared_maximum_is_remembered(place, minicnn):
+    write_npz(place / "tiny.npz", x_train=arrays(60, 0)[0].astype(int), x_test=arrays(30, 1)[0].astype(int))
+    trained = minicnn("train", *SOFTMAX, "--data-max", 300, "--epochs", 2, "--output", "run", "--json")
+    assert figures(minicnn, "run")["loss"] == json.loads(trained.out)["test"]["loss"]
+
+
+def test_classes_that_differ_in_number_are_an_error(minicnn, model):
+    result = minicnn("evaluate", model, "--data", "fashion-mnist-12k")
+    assert result.status == 1 and "10 classes" in result.error
+
+
+def test_classes_with_other_names_are_a_warning(place, minicnn, model):
+    write_npz(place / "other.npz", class_names=np.array(["a", "b", "c"]))
+    result = minicnn("evaluate", model, "--data", "other.npz")
+    assert result.status == 0 and result.err.startswith("minicnn: warning: ") and "a, b, c" in result.err
+
+
+def test_images_of_another_shape_are_an_error_that_says_what_is_wanted(place, minicnn, model):
+    write_npz(place / "other.npz", x_train=np.zeros((60, 9, 8), np.uint8), x_test=np.zeros((30, 9, 8), np.uint8))
+    result = minicnn("evaluate", model, "--data", "other.npz")
+    assert result.status == 1 and "8, 8, 1" in result.error
+
+
+def test_a_loss_whose_plugin_is_gone_is_null_with_a_warning(place, minicnn, model):
+    loaded = api.load(model)
+    gone = {**loaded.training, "loss": {"name": "gone", "hyperparameters": {}, "class_weights": None}}
+    replace(loaded, training=gone).save(place / "gone.safetensors")
+    result = minicnn("evaluate", "gone.safetensors", "--json")
+    assert result.status == 0 and "'gone'" in result.err and result.err.startswith("minicnn: warning: ")
+    shown = json.loads(result.out)
+    assert shown["loss"] is None and shown["accuracy"] == figures(minicnn, model)["accuracy"]
+
+
+def test_a_model_that_does_not_say_its_data_needs_them_named(place, minicnn, model):
+    replace(api.load(model), training={}).save(place / "bare.safetensors")
+    result = minicnn("evaluate", "bare.safetensors")
+    assert result.status == 2 and "--data" in result.error
+    assert figures(minicnn, "bare.safetensors", "--data", "tiny.npz")["loss"] is None
+
+
+def test_more_threads_than_cores_are_wrong_usage(minicnn, model):
+    result = minicnn("evaluate", model, "--threads", 3)
+    assert result.status == 2 and "--threads" in result.error

@@ -1,0 +1,104 @@
+"""`predict`: labels with probabilities for images of every kind."""
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import minicnn as api
+from tests.cli.conftest import arrays, command
+from tests.data.idx_files import write_idx
+
+IMAGES = arrays(6, 2)[0]
+
+
+@pytest.fixture
+def inputs(place):
+    """The same six images in every form."""
+    np.save(place / "images.npy", IMAGES)
+    np.savez(place / "images.npz", x=IMAGES)
+    write_idx(place / "images-idx3-ubyte.gz", IMAGES)
+    (place / "pictures").mkdir()
+    for i, image in enumerate(IMAGES):
+        Image.fromarray(image).save(place / "pictures" / f"{i}.png")
+    return place
+
+
+def predictions(minicnn, *argv) -> list[dict]:
+    result = minicnn("predict", *argv, "--json")
+    assert result.status == 0, result.err
+    shown = json.loads(result.out)
+    assert shown["images_per_second"] > 0
+    return shown["predictions"]
+
+
+@pytest.mark.parametrize("name", ["images.npy", "images.npz", "images-idx3-ubyte.gz", "pictures"])
+def test_every_form_gives_what_the_python_interface_gives(name, inputs, minicnn, model):
+    probabilities = api.load(model).predict_proba(IMAGES)
+    shown = predictions(minicnn, model, name)
+    assert len(shown) == 6
+    for row, prediction in zip(probabilities.tolist(), shown, strict=True):
+        assert prediction["probabilities"] == dict(zip(("ant", "bee", "cat"), row, strict=True))
+        assert prediction["probability"] == max(row) and prediction["index"] == row.index(max(row))
+        assert prediction["label"] == ("ant", "bee", "cat")[prediction["index"]]
+        assert prediction["name"].startswith(name)
+
+
+def test_inputs_of_several_kinds_come_in_their_order(inputs, minicnn, model):
+    np.save(inputs / "floats.npy", np.float32(IMAGES / 255))
+    np.save(inputs / "integers.npy", IMAGES.astype(int))
+    shown = predictions(minicnn, model, "pictures/3.png", "floats.npy", "images.npz", "integers.npy", "pictures")
+    assert [prediction["name"] for prediction in shown[:3]] == ["pictures/3.png", "floats.npy[0]", "floats.npy[1]"]
+    labels = [prediction["label"] for prediction in shown]
+    assert labels[1:] == labels[1:7] * 4 and labels[0] == labels[4]
+
+
+def test_the_table_names_each_image_with_its_label_and_the_runners_up(inputs, minicnn, model):
+    result = minicnn("predict", model, "images.npy")
+    header, first, *_ = lines = result.out.splitlines()
+    assert len(lines) == 7 and header.startswith("image") and "runners-up" in header
+    assert first.startswith("images.npy[0]  ant ") and "bee" in first and "cat" in first
+    assert result.err.startswith("6 images, ") and "images/s" in result.err
+    one = minicnn("predict", model, "images.npy", "--top", 1)
+    assert "runners-up" not in one.out and "bee" not in one.out.splitlines()[1]
+
+
+def test_another_shape_is_an_error_that_names_the_options(place, minicnn, model):
+    np.save(place / "large.npy", np.zeros((2, 16, 12, 3), np.uint8))
+    assert "--resize and --grayscale" in minicnn("predict", model, "large.npy").error
+    assert "--grayscale" in minicnn("predict", model, "large.npy", "--resize").error
+    assert minicnn("predict", model, "large.npy", "--resize", "--grayscale").status == 0
+
+
+def test_a_folder_of_mixed_sizes_needs_resize(inputs, minicnn, model):
+    Image.fromarray(np.zeros((20, 10), np.uint8)).save(inputs / "pictures" / "odd.png")
+    result = minicnn("predict", model, "pictures")
+    assert result.status == 1
+    assert all(word in result.error for word in ("pictures/odd.png", "20×10×1", "8×8×1", "--resize"))
+    assert len(predictions(minicnn, model, "pictures", "--resize")) == 7
+
+
+@pytest.mark.parametrize(("array", "words"), [(np.full((1, 8, 8), 2.0), "from 0 to 1"), (np.full((1, 8, 8), np.nan), "NaN"),
+                                              (np.zeros((0, 8, 8)), "no image"), (np.zeros(5), "shape")])  # fmt: skip
+def test_images_that_cannot_be_meant_name_the_file(array, words, place, minicnn, model):
+    np.save(place / "bad.npy", array)
+    result = minicnn("predict", model, "bad.npy")
+    assert result.status == 1 and "bad.npy" in result.error and words in result.error
+
+
+def test_nothing_is_printed_when_one_of_the_inputs_is_bad(inputs, minicnn, model):
+    result = minicnn("predict", model, "images.npy", "nowhere.png")
+    assert result.status == 1 and "nowhere.png" in result.error and result.out == ""
+
+
+def test_many_images_are_printed_while_they_are_predicted(place, minicnn, model):
+    write_idx(place / "many-idx3-ubyte", np.tile(IMAGES, (5000, 1, 1)))
+    assert len(predictions(minicnn, model, "many-idx3-ubyte")) == 30_000
+    argv = command("predict", model, "many-idx3-ubyte")
+    with subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout.readline().startswith("image") and running.stdout.readline().startswith("many")
+        running.stdout.close()  # as `head` does
+        assert running.stderr.read() == ""
+    assert running.returncode == 1
