@@ -1,14 +1,13 @@
 """`metrics.jsonl`: one JSON object an epoch."""
 
-import contextlib
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
 from minicnn.errors import MinicnnError
+from minicnn.storage import write_atomically
 from minicnn.training.events import EpochDone, Event, RunStarted
 
 
@@ -62,14 +61,4 @@ class JsonlReporter:
         return kept
 
     def _write(self) -> None:
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        try:
-            with open(temporary, "w", encoding="utf-8") as file:
-                file.writelines(line + "\n" for line in self._lines)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self._path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise MinicnnError(f"{self._path}: cannot be written: {error.strerror}") from error
+        write_atomically(self._path, "".join(line + "\n" for line in self._lines).encode())

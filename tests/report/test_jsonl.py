@@ -1,10 +1,10 @@
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from minicnn.errors import MinicnnError
-from minicnn.report import jsonl
 from minicnn.report.jsonl import JsonlReporter, json_ready
 from minicnn.training.events import BatchDone, EpochDone, RunStarted
 
@@ -91,14 +91,14 @@ def test_a_failed_write_leaves_the_last_good_file_and_nothing_else(path, monkeyp
     def disk_is_full(_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(jsonl.os, "fsync", disk_is_full)
-    with pytest.raises(MinicnnError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
+    monkeypatch.setattr(os, "fsync", disk_is_full)
+    with pytest.raises(MinicnnError, match=r"cannot write .*metrics\.jsonl: No space left on device"):
         reporter(epoch(2))
     assert epochs_in(path) == [1] and list(path.parent.iterdir()) == [path]
 
 
 def test_a_missing_folder_is_one_clear_error(tmp_path):
-    with pytest.raises(MinicnnError, match=r"metrics\.jsonl: cannot be written: No such file or directory"):
+    with pytest.raises(MinicnnError, match=r"cannot write .*metrics\.jsonl: No such file or directory"):
         JsonlReporter(tmp_path / "missing" / "metrics.jsonl")(epoch(1))
 
 
