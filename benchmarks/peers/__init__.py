@@ -1,0 +1,23 @@
+"""minicnn's peers, one file each: whatever is installed takes part."""
+
+from importlib.util import find_spec
+
+from peers.jobs import Peer
+
+
+def installed(with_compile: bool, with_jax: bool) -> list[Peer]:
+    """The peers that can be imported here."""
+    found: list[Peer] = []
+    if find_spec("torch"):
+        from peers import with_torch
+
+        found += with_torch.peers(with_compile)
+    if with_jax and find_spec("jax"):
+        from peers import with_jax as jax_peer
+
+        found += jax_peer.peers()
+    if find_spec("onnxruntime") and find_spec("onnx"):
+        from peers import with_onnxruntime
+
+        found += with_onnxruntime.peers()
+    return found

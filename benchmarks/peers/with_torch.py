@@ -1,0 +1,90 @@
+"""PyTorch: contiguous and channels last, with the fused Adam, and on demand through torch.compile."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU
+from peers.jobs import InferenceJob, Peer, TrainingJob
+from peers.layout import channels_first, to_nchw
+
+
+def to_torch(network: Network, params: np.ndarray) -> nn.Sequential:
+    """The same network with the same weights, for NCHW images."""
+    modules: list[nn.Module] = []
+    for layer, tensors in channels_first(network, params):
+        module: nn.Module
+        if isinstance(layer, Conv2d):
+            out, into = tensors["weight"].shape[:2]
+            padding = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
+            module = nn.Conv2d(into, out, tuple(layer.kernel_size), tuple(layer.stride), padding)
+        elif isinstance(layer, Dense):
+            module = nn.Linear(*tensors["weight"].shape[::-1])
+        elif isinstance(layer, MaxPool2d):
+            module = nn.MaxPool2d(tuple(layer.kernel_size), tuple(layer.stride))
+        elif isinstance(layer, ReLU):
+            module = nn.ReLU()
+        elif isinstance(layer, Flatten):
+            module = nn.Flatten()
+        else:
+            raise TypeError(f"{layer} has no counterpart here")
+        for name, tensor in tensors.items():
+            with torch.no_grad():
+                module.get_parameter(name).copy_(torch.from_numpy(tensor))
+        modules.append(module)
+    return nn.Sequential(*modules)
+
+
+def training(layout: torch.memory_format, compiled: bool, job: TrainingJob) -> Callable[[], float]:
+    """A call that makes the next training step on ready-made float32 batches."""
+    torch.set_num_threads(job.threads)
+    model: nn.Module = to_torch(job.network, job.params).to(memory_format=layout)
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    if compiled:
+        model = torch.compile(model)
+    x = torch.from_numpy(to_nchw(job.images[: job.batches * job.batch]))
+    batches = [part.contiguous(memory_format=layout) for part in x.split(job.batch)]
+    labels = torch.from_numpy(job.labels[: len(x)]).split(job.batch)
+    count = 0
+
+    def next_step() -> float:
+        nonlocal count
+        images, truth = batches[count % len(batches)], labels[count % len(batches)]
+        count += 1
+        optimizer.zero_grad(set_to_none=True)
+        loss = functional.cross_entropy(model(images), truth)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return next_step
+
+
+def inference(layout: torch.memory_format, compiled: bool, job: InferenceJob) -> Callable[[], np.ndarray]:
+    """The model on a ready-made float32 batch, in inference mode."""
+    torch.set_num_threads(job.threads)
+    model: nn.Module = to_torch(job.network, job.params).to(memory_format=layout).eval()
+    if compiled:
+        model = torch.compile(model)
+    x = torch.from_numpy(to_nchw(job.images)).contiguous(memory_format=layout)
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            return model(x).numpy()
+
+    return call
+
+
+def peers(with_compile: bool) -> list[Peer]:
+    """The settings that are worth comparing with: contiguous or channels last is faster, depending on the network."""
+    layouts = {"torch contiguous": torch.contiguous_format, "torch channels last": torch.channels_last}
+    found = [Peer(name, partial(training, layout, False), partial(inference, layout, False))
+             for name, layout in layouts.items()]  # fmt: skip
+    if with_compile:
+        last = torch.channels_last
+        found.append(Peer("torch.compile", partial(training, last, True), partial(inference, last, True)))
+    return found
