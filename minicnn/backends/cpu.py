@@ -19,7 +19,7 @@ from minicnn.rules import LossRule, OptimizerRule
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
-_WORTH_A_THREAD = 300_000
+_WORTH_A_THREAD = 1_000_000
 
 # Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads enter it at once.
 _one_at_a_time = threading.Lock()
@@ -106,6 +106,8 @@ class Inference:
         self.threads = thread_count(threads)
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
         self._work = np.zeros((self.threads, self.plan.work_size), params.dtype)
+        self._multiply_adds = network.multiply_adds
+        self._ranges: dict[np.dtype, int] = {}  # compiled code by the dtype of the images
 
     def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
         """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by ``scale``."""
@@ -113,11 +115,16 @@ class Inference:
             order = np.arange(len(images))
         out = np.empty((len(order), self.network.outputs), self.params.dtype)
         rows = images.reshape(len(images), math.prod(images.shape[1:]))
-        busy = self.threads if len(order) * self.network.multiply_adds > _WORTH_A_THREAD else 1
+        if rows.dtype not in self._ranges:
+            self._ranges[rows.dtype] = step.range_address(out.dtype, rows.dtype)
+        arguments = (self._ranges[rows.dtype], self.plan.table, self.params, self._work, rows, order,
+                     out.dtype.type(scale), out)  # fmt: skip
+        if self.threads == 1 or len(order) * self._multiply_adds < _WORTH_A_THREAD:
+            step.infer_serial(*arguments)
+            return out
         with _one_at_a_time:
-            numba.set_num_threads(busy)
-            step.infer(step.range_address(out.dtype, rows.dtype), self.plan.table, self.params, self._work[:busy], rows,
-                       order, out.dtype.type(scale), out)  # fmt: skip
+            numba.set_num_threads(self.threads)
+            step.infer(*arguments)
         return out
 
 

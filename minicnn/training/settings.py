@@ -107,7 +107,8 @@ def check_names(values: Mapping[str, Any], kind: str) -> None:
 
 def _toml(value: Any) -> str:
     if isinstance(value, str | bool):
-        return json.dumps(value)  # TOML's basic strings and booleans are written like JSON's
+        # TOML's basic strings and booleans are written like JSON's, but it has no surrogate pairs.
+        return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
-    return repr(value)
+    return repr(float(value) if isinstance(value, float) else value)  # NumPy's floats have another repr

@@ -28,7 +28,7 @@ def _scale_kept(layer, numbers, start, size, n, key, first_sample):
     scale = numbers.dtype.type(1.0 / (1.0 - layer.slope_or_rate))
     threshold = np.uint64(layer.slope_or_rate * 2.0**32)
     for i in range(n):
-        row = mix(mix(key ^ np.uint64(layer.layer)) ^ np.uint64(first_sample + i))
+        row = mix(mix(mix(key) ^ np.uint64(layer.layer)) ^ np.uint64(first_sample + i))
         for j in range(size):
             kept = mix(row + np.uint64(j)) >> np.uint64(32) >= threshold
             numbers[start + i * size + j] *= scale if kept else numbers.dtype.type(0)

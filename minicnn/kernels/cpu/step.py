@@ -170,6 +170,12 @@ def infer(range_at, plan, params, work, images, order, scale, logits):
 
 
 @njit(cache=True, **JIT)
+def infer_serial(range_at, plan, params, work, images, order, scale, logits):
+    """The same on the calling thread: for a few images, waking the other threads takes longer than the work."""
+    call(range_at, (plan, params, work[0], images, order, 0, len(order), scale, logits))
+
+
+@njit(cache=True, **JIT)
 def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
     """The summed loss of all rows; ``dlogits`` receives the gradient of each row's own loss."""
     total = 0.0

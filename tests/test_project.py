@@ -1,0 +1,195 @@
+"""What the project promises about itself: its size, its public names, and what is imported when."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import minicnn
+
+ROOT = Path(minicnn.__file__).resolve().parent.parent
+PACKAGE = ROOT / "minicnn"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MOST_LINES = 9_000
+
+
+def python(code, **environment):
+    """What a new process prints."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120,
+                            env={**os.environ, **environment}, check=False)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def names_of(sources):
+    return [str(path.relative_to(ROOT)) for path in sources]
+
+
+# --- size ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_package_is_small():
+    assert 2_000 < sum(len(path.read_text(encoding="utf-8").splitlines()) for path in SOURCES) <= MOST_LINES
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_is_there_and_documented():
+    assert len(minicnn.__all__) > 30 and minicnn.__all__ == sorted(set(minicnn.__all__)) == dir(minicnn)
+    for name in minicnn.__all__:
+        value = getattr(minicnn, name)
+        if name == "__version__":
+            assert isinstance(value, str)
+        elif name != "hookimpl":  # pluggy's marker, an instance
+            assert value.__doc__ and len(value.__doc__) > 10, name
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="module 'minicnn' has no attribute 'Conv3d'"):
+        _ = minicnn.Conv3d
+
+
+def public_definitions(path):
+    """(name, node) of the public functions, classes and methods in a file; those inside functions are not public."""
+
+    def within(node, prefix):
+        for child in node.body:
+            if isinstance(child, ast.FunctionDef | ast.ClassDef) and not child.name.startswith("_"):
+                yield f"{prefix}{child.name}", child
+                if isinstance(child, ast.ClassDef):
+                    yield from within(child, f"{prefix}{child.name}.")
+
+    return list(within(ast.parse(path.read_text(encoding="utf-8")), ""))
+
+
+# A rule's functions are described by the docstring of their module, which has the equation and its source; a hook's
+# implementation by the hook's own docstring; an overload by the function itself.
+RULE_FILES = {*PACKAGE.glob("optimizers/*.py"), *PACKAGE.glob("losses/*.py"), PACKAGE / "training" / "schedules.py"}
+
+
+def needs_no_docstring(path, name, node):
+    decorators = {ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])}
+    return path in RULE_FILES or decorators & {"hookimpl", "overload"} or overrides(path, name)
+
+
+def overrides(path, name):
+    """Whether this method has the docstring of the base class's."""
+    holder, _, method = name.rpartition(".")
+    if not holder:
+        return False
+    module = __import__(".".join(path.relative_to(ROOT).with_suffix("").parts), fromlist=["_"])
+    bases = getattr(module, holder).__mro__[1:]
+    return any(getattr(getattr(base, method, None), "__doc__", None) for base in bases)
+
+
+def test_every_public_function_and_class_has_a_docstring():
+    found, missing = 0, []
+    for path in SOURCES:
+        for name, node in public_definitions(path):
+            found += 1
+            if not ast.get_docstring(node) and not needs_no_docstring(path, name, node):
+                missing.append(f"{path.relative_to(ROOT)}: {name}")
+    assert found > 100 and missing == []
+
+
+def test_every_module_says_what_it_is():
+    without = [path for path in SOURCES if path.stat().st_size and not ast.get_docstring(ast.parse(path.read_bytes()))]
+    assert names_of(without) == []
+
+
+# --- what is imported when -------------------------------------------------------------------------------------------
+
+HEAVY = ["numpy", "numba", "llvmlite", "rich", "PIL", "pooch", "safetensors", "pluggy", "numba.cuda"]
+
+
+def loaded_by(code):
+    report = f"import json, sys; print(json.dumps([name for name in {HEAVY!r} if name in sys.modules]))"
+    return json.loads(python(f"{code}\n{report}"))
+
+
+def test_importing_minicnn_loads_nothing_heavy():
+    assert loaded_by("import minicnn, minicnn.errors, minicnn.hookspecs as h; minicnn.__all__") == ["pluggy"]
+    assert loaded_by("import minicnn") == []
+    assert "numba" in loaded_by("import minicnn; minicnn.Trainer")  # so the question can be answered with yes
+
+
+def test_a_network_is_described_without_numba():
+    code = "from minicnn import Conv2d, Flatten, Network; Network((5, 5), [Conv2d(2, 3), Flatten()]).summary_rows()"
+    assert loaded_by(code) == ["numpy"]
+
+
+def test_the_names_of_plugins_are_listed_without_loading_one():
+    code = "from minicnn import plugins; assert 'adam' in plugins.names('optimizer')"
+    assert set(loaded_by(code)) <= {"pluggy"}
+    module = "\nassert 'minicnn.optimizers.adam' not in __import__('sys').modules"
+    assert loaded_by(code + module) == loaded_by(code)
+
+
+def imports_of(path):
+    """Every module that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+    return found
+
+
+def importing(package):
+    return names_of(
+        path for path in SOURCES if any(name == package or name.startswith(f"{package}.") for name in imports_of(path))
+    )
+
+
+def test_only_the_console_report_imports_rich():
+    assert importing("rich") == ["minicnn/report/console.py"]
+
+
+def test_only_kernels_and_backends_import_numba():
+    assert [path for path in importing("numba") if not path.startswith(("minicnn/kernels/", "minicnn/backends/"))] == []
+    assert importing("numba.cuda") == []
+
+
+def test_the_oracle_imports_nothing_of_minicnn():
+    oracle = sorted((ROOT / "tests" / "reference").glob("*.py"))
+    modules = [path for path in oracle if not path.name.startswith("test_")]
+    assert len(modules) >= 4
+    assert [path for path in modules if any(name.split(".")[0] == "minicnn" for name in imports_of(path))] == []
+
+
+# --- the digest of the kernels ---------------------------------------------------------------------------------------
+
+
+def test_an_edit_in_any_kernel_changes_the_type_of_the_plan(tmp_path):
+    """Numba's cache sees the type of the arguments and not the imported files: the plan's type carries their digest."""
+    shutil.copytree(PACKAGE, tmp_path / "minicnn", ignore=shutil.ignore_patterns("__pycache__", "embedded"))
+    kernels = sorted((tmp_path / "minicnn" / "kernels").rglob("*.py"))
+    kernels = [tmp_path / "minicnn" / "plan.py", *(path for path in kernels if path.stat().st_size)]
+    code = (
+        "import importlib, json, pathlib, sys; import minicnn.plan as plan\n"
+        f"assert plan.__file__.startswith({str(tmp_path)!r})\n"
+        "names = [plan.LAYER.names[-1]]\n"
+        "for path in sys.stdin.read().split() + ['']:\n"
+        "    names.append(importlib.reload(plan).LAYER.names[-1])\n"
+        "    if path: pathlib.Path(path).open('a').write('# edited\\n')\n"
+        "print(json.dumps(names))"
+    )
+    environment, files = {**os.environ, "PYTHONPATH": str(tmp_path)}, "\n".join(map(str, kernels))
+    result = subprocess.run([sys.executable, "-c", code], input=files, env=environment, cwd=tmp_path, capture_output=True,
+                            text=True, timeout=60, check=True)  # fmt: skip
+    unedited, again, *edited = json.loads(result.stdout)
+    assert len(kernels) > 8 and unedited == again == minicnn_digest()
+    assert len({unedited, *edited}) == len(kernels) + 1
+
+
+def minicnn_digest():
+    from minicnn.plan import LAYER
+
+    return LAYER.names[-1]

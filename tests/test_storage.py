@@ -1,0 +1,211 @@
+"""Files are whole or not there; a file that is damaged, cut off, foreign or of another kind is one clear error."""
+
+import errno
+import json
+import os
+import stat
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from minicnn.errors import MinicnnError, ModelFileError
+from minicnn.storage import read_tensors, write_atomically, write_tensors
+
+TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(1.5), "empty": np.zeros((0, 4), np.float32)}
+METADATA = {"name": "größer", "numbers": [1, 2.5, None], "nested": {"x": True}}
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "thing.safetensors"
+    write_tensors(path, "model", TENSORS, METADATA)
+    return path
+
+
+def assert_one_clear_line(caught, path):
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_tensors_and_metadata_come_back_as_they_were(file):
+    tensors, metadata = read_tensors(file, "model")
+    assert metadata == METADATA and tensors.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert tensors[name].dtype == tensor.dtype and tensors[name].shape == tensor.shape
+        np.testing.assert_array_equal(tensors[name], tensor)
+
+
+def test_the_file_is_plain_safetensors(file):
+    np.testing.assert_array_equal(safetensors.numpy.load_file(file)["b"], TENSORS["b"])
+
+
+def test_tensors_that_are_not_contiguous_are_written_as_they_look(tmp_path):
+    write_tensors(tmp_path / "t", "model", {"turned": TENSORS["b"].T, "every second": np.arange(9)[::2]}, {})
+    tensors, _ = read_tensors(tmp_path / "t", "model")
+    np.testing.assert_array_equal(tensors["turned"], TENSORS["b"].T)
+    np.testing.assert_array_equal(tensors["every second"], [0, 2, 4, 6, 8])
+
+
+def test_a_new_file_has_the_permissions_that_any_new_file_has(file, tmp_path):
+    plain = tmp_path / "plain"
+    plain.write_bytes(b"")
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+# --- files that cannot be read ---------------------------------------------------------------------------------------
+
+
+def test_a_file_cut_off_anywhere_is_named(file):
+    content = file.read_bytes()
+    for length in range(len(content)):
+        file.write_bytes(content[:length])
+        with pytest.raises(ModelFileError) as caught:
+            read_tensors(file, "model")
+        assert_one_clear_line(caught, file)
+
+
+def test_a_file_with_something_added_is_named(file):
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(ModelFileError) as caught:
+        read_tensors(file, "model")
+    assert_one_clear_line(caught, file)
+
+
+def test_a_header_damaged_anywhere_gives_an_error_of_minicnn_or_as_many_tensors(file):
+    content = file.read_bytes()
+    header = 8 + int.from_bytes(content[:8], "little")
+    messages = []
+    for position in range(header):
+        for value in (0x00, 0xFF, content[position] ^ 1):
+            file.write_bytes(content[:position] + bytes([value]) + content[position + 1 :])
+            try:
+                assert len(read_tensors(file, "model")[0]) == len(TENSORS)
+            except ModelFileError as error:
+                messages.append(str(error))
+    assert len(messages) > header  # most of three changes at each position
+    assert [message for message in messages if str(file) not in message or "\n" in message] == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY" * 99, bytes(200), b"\xff" * 200, b"{}" * 50])
+def test_a_file_of_another_kind_is_named(content, file):
+    file.write_bytes(content)
+    with pytest.raises(ModelFileError, match="is damaged, cut off, or not a safetensors file") as caught:
+        read_tensors(file, "model")
+    assert_one_clear_line(caught, file)
+
+
+def test_safetensors_of_another_program_are_named(file):
+    for metadata in (None, {"format": "pt"}):
+        file.write_bytes(safetensors.numpy.save(TENSORS, metadata))
+        with pytest.raises(ModelFileError, match="is a safetensors file of another program, not a minicnn model"):
+            read_tensors(file, "model")
+
+
+def test_a_checkpoint_is_no_model_and_a_model_no_checkpoint(file):
+    with pytest.raises(ModelFileError, match="is a model, not a minicnn checkpoint"):
+        read_tensors(file, "checkpoint")
+    write_tensors(file, "checkpoint", TENSORS, METADATA)
+    with pytest.raises(ModelFileError, match="is a checkpoint, not a minicnn model"):
+        read_tensors(file, "model")
+
+
+def test_a_file_of_a_newer_version_says_what_to_update(file):
+    header = {"format": "minicnn-model", "version": "2", "minicnn": json.dumps(METADATA)}
+    file.write_bytes(safetensors.numpy.save(TENSORS, header))
+    with pytest.raises(ModelFileError, match=r"newer minicnn \(format 2\); update minicnn-numba"):
+        read_tensors(file, "model")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"format": "minicnn-model", "version": "1"},
+        {"format": "minicnn-model", "version": "one", "minicnn": "{}"},
+        {"format": "minicnn-model", "version": "1", "minicnn": "{"},
+        {"format": "minicnn-model", "version": "1", "minicnn": "[1]"},
+    ],
+)
+def test_metadata_that_are_not_ours_are_an_error(header, file):
+    file.write_bytes(safetensors.numpy.save(TENSORS, header))
+    with pytest.raises(ModelFileError) as caught:
+        read_tensors(file, "model")
+    assert_one_clear_line(caught, file)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(ModelFileError, match="no such file") as caught:
+        read_tensors(tmp_path / "nothing", "model")
+    assert_one_clear_line(caught, tmp_path / "nothing")
+    with pytest.raises(ModelFileError, match="is a folder, not a model file") as caught:
+        read_tensors(tmp_path, "model")
+    assert_one_clear_line(caught, tmp_path)
+
+
+def test_a_file_that_may_not_be_read_is_named(file, monkeypatch):
+    def refuse(*arguments, **options):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("safetensors.safe_open", refuse)
+    with pytest.raises(ModelFileError, match="cannot be read: Permission denied") as caught:
+        read_tensors(file, "model")
+    assert_one_clear_line(caught, file)
+
+
+# --- files that cannot be written ------------------------------------------------------------------------------------
+
+
+def fail_with(number):
+    def fail(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace", "chmod"])
+def test_a_full_disk_leaves_the_last_good_file_and_nothing_else(call, file, monkeypatch):
+    before = file.read_bytes()
+    monkeypatch.setattr(os, call, fail_with(errno.ENOSPC))
+    with pytest.raises(MinicnnError, match="No space left on device; what was there before is kept") as caught:
+        write_atomically(file, b"new")
+    assert_one_clear_line(caught, file)
+    assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
+
+
+def test_a_kill_before_the_rename_leaves_the_last_good_file(file, monkeypatch):
+    before = file.read_bytes()
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*arguments):
+        raise Killed
+
+    monkeypatch.setattr(os, "replace", kill)
+    with pytest.raises(Killed):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == before
+
+
+def test_a_folder_that_is_missing_or_a_file_is_named(tmp_path, file):
+    for path in (tmp_path / "nowhere" / "model", file / "model"):
+        with pytest.raises(MinicnnError, match="cannot write") as caught:
+            write_atomically(path, b"new")
+        assert_one_clear_line(caught, path)
+
+
+def test_a_folder_that_may_not_be_written_to_is_named(file, monkeypatch):
+    before = file.read_bytes()
+    monkeypatch.setattr("tempfile.mkstemp", lambda **options: fail_with(errno.EACCES)())
+    with pytest.raises(MinicnnError, match=r"cannot write .*Permission denied"):
+        write_atomically(file, b"new")
+    assert file.read_bytes() == before
+
+
+def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    write_tensors(path, "model", {"weight": np.arange(8.0)}, {"some": "thing"})
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"model\.safetensors is damaged.*check sum"):
+        read_tensors(path, "model")

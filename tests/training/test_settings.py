@@ -1,0 +1,92 @@
+"""The settings of a run: what they admit, and `config.toml` as their text."""
+
+import tomllib
+
+import numpy as np
+import pytest
+
+from minicnn import Settings, Trainer
+from minicnn.errors import SettingError, UnknownNameError
+from minicnn.training.settings import read_settings
+from tests.training import small
+
+UNUSUAL = {
+    "data": 'C:\\images\\"größer" 日本 😀\n\t',
+    "epochs": 3,
+    "learning_rate": 1e-05,
+    "clip_grad": np.float64(1e22),
+    "tol": 5e-324,
+    "optimizer_kwargs": {"beta1": 0.5, "epsilon": np.float64(1e-12)},
+    "loss_kwargs": {"class_weights": [1, 2.5, 1e-7], "label_smoothing": 0.1},
+    "schedule": "step",
+    "schedule_kwargs": {"step_size": 2},
+    "patience": 7,
+}
+
+
+@pytest.mark.parametrize("settings", [Settings(), Settings(**UNUSUAL)], ids=["default", "unusual"])
+def test_the_settings_come_back_from_their_file(settings, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(settings.to_toml(), encoding="utf-8")
+    assert Settings(**read_settings(file)) == settings
+
+
+def test_the_settings_of_a_trainer_say_all_and_give_the_same_run(tmp_path):
+    trainer, _ = small.train(epochs=2, schedule="cosine")
+    settings = trainer.settings
+    assert (settings.learning_rate, settings.horizon, settings.optimizer_kwargs["beta2"]) == (0.001, 2, 0.999)
+    assert settings.loss_kwargs == {"label_smoothing": 0.0} and settings.schedule_kwargs == {"minimum": 0.0}
+    again = Trainer(small.network(), Settings(**tomllib.loads(settings.to_toml())))
+    again.fit(small.dataset())
+    np.testing.assert_array_equal(again.progress.params, trainer.progress.params)
+
+
+def test_a_name_may_be_written_with_a_hyphen():
+    for name in ("one-cycle", "one_cycle"):
+        for trainer in (Trainer(small.network(), schedule=name), Trainer(small.network(), Settings(schedule=name))):
+            assert trainer.settings.schedule == "one_cycle"
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("epochs = ", SettingError, "is not valid TOML"),
+        ("epochs = 1\nepochs = 2", SettingError, "is not valid TOML"),
+        ("learning_rat = 0.1", UnknownNameError, "did you mean 'learning_rate'"),
+        ("[optimiser_kwargs]\nbeta1 = 0.1", UnknownNameError, "did you mean 'optimizer_kwargs'"),
+    ],
+)
+def test_a_file_that_is_wrong_is_named(text, error, message, tmp_path):
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    with pytest.raises(error, match=message) as caught:
+        read_settings(file)
+    assert str(file) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
+    with pytest.raises(SettingError, match=r"nothing\.toml cannot be read: No such file"):
+        read_settings(tmp_path / "nothing.toml")
+    (tmp_path / "bytes.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(SettingError, match=r"bytes\.toml is not valid TOML"):
+        read_settings(tmp_path / "bytes.toml")
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", float("nan")])
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "horizon", "threads", "patience", "limit"])
+def test_counts_are_whole_numbers_from_1_on(name, value):
+    with pytest.raises(SettingError, match=f"{name} must be a whole number from 1 on"):
+        Settings(**{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "0.1", True])
+@pytest.mark.parametrize("name", ["learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max", "min_delta",
+                                  "warmup_epochs", "val_split"])  # fmt: skip
+def test_amounts_are_finite_numbers_that_are_not_negative(name, value):
+    with pytest.raises(SettingError, match=f"{name} must be"):
+        Settings(**{name: value})
+    if name in ("min_delta", "warmup_epochs", "val_split"):
+        assert getattr(Settings(**{name: 0}), name) == 0
+    else:
+        with pytest.raises(SettingError, match=f"{name} must be above 0"):
+            Settings(**{name: 0})
