@@ -14,6 +14,7 @@ from minicnn.kernels.cpu.call import PLAN, call, call_loss, call_update, compile
 from minicnn.kernels.cpu.passes import backward_chunk, turn_weights
 from minicnn.kernels.cpu.tile import JIT
 
+_WORTH_SHARING = 100_000  # parameters from which on threads also share what is done once a step; a region costs 5 µs
 _BLOCK = 4096  # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 
 
@@ -83,17 +84,23 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
     when the loss or the norm is not finite.
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
-    for thread in prange(threads):
-        turn_weights(plan, params, turned, thread, threads)
+    together = count > _WORTH_SHARING
+    if together:
+        for thread in prange(threads):
+            turn_weights(plan, params, turned, thread, threads)
+    else:
+        turn_weights(plan, params, turned, 0, 1)
     for thread in prange(threads):
         for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
             call(lane_at, (plan, params, turned, work[thread], grads[lane], images, labels, order,
                            lane * batch // lanes, (lane + 1) * batch // lanes, scale, targets, class_weights, loss,
                            loss_hyper, divisor, key, totals[lane]))  # fmt: skip
     blocks = len(squares)
-    for thread in prange(threads):
-        for block in range(thread * blocks // threads, (thread + 1) * blocks // threads):
-            squares[block] = _add_lanes(grads, block * _BLOCK, min(count, (block + 1) * _BLOCK))
+    if together:
+        for thread in prange(threads):
+            _add_blocks(grads, squares, thread * blocks // threads, (thread + 1) * blocks // threads)
+    else:
+        _add_blocks(grads, squares, 0, blocks)
     loss_sum, correct, square = 0.0, 0.0, 0.0
     for lane in range(lanes):
         loss_sum += totals[lane, 0]
@@ -103,11 +110,23 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
     norm = math.sqrt(square)
     if math.isfinite(loss_sum) and math.isfinite(norm):
         shrink = params.dtype.type(clip_norm / norm if 0 < clip_norm < norm else 1)
-        for thread in prange(threads):
-            begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
-            _clip(grads[0], begin, end, shrink, params.dtype.type(clip_value))
-            call_update(update_rule, params, grads[0], slots, count, scalars, begin, end)
+        limit = params.dtype.type(clip_value)
+        if together:
+            for thread in prange(threads):
+                begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
+                _clip(grads[0], begin, end, shrink, limit)
+                call_update(update_rule, params, grads[0], slots, count, scalars, begin, end)
+        else:
+            _clip(grads[0], 0, count, shrink, limit)
+            call_update(update_rule, params, grads[0], slots, count, scalars, 0, count)
     return loss_sum, correct, norm
+
+
+@njit(**JIT)
+def _add_blocks(grads, squares, first, end):
+    """Add up the lanes of the blocks ``first`` to ``end``, and keep each block's sum of squares."""
+    for block in range(first, end):
+        squares[block] = _add_lanes(grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK))
 
 
 @njit(**JIT)
