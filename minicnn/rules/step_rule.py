@@ -44,9 +44,9 @@ class Step(Protocol):
 class StepRule:
     """An optimizer made of whole steps: ``step(s)`` runs on the host for every batch, with a `Step`.
 
-    It calls ``s.gradient()`` at least once; the loss of the first call is the one reported. ``bases`` are the rules, or names
-    of rules, that ``s.update`` may use; each keeps slots and state of its own. ``evaluation(s, out)`` fills the vector ``out``
-    with the weights to validate, test and save, where they are not those that are trained.
+    It calls ``s.gradient()`` at least once; the loss of the first call is the one reported. ``bases`` are the rules, or
+    names of rules, that ``s.update`` may use; each keeps slots and state of its own. ``evaluation(s, out)`` fills the
+    vector ``out`` with the weights to validate, test and save, where they are not those that are trained.
     """
 
     name: str
