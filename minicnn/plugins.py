@@ -137,9 +137,8 @@ def offers() -> list[Offer]:
     announced = []
     for entry in entry_points(group=hookspecs.GROUP):
         kind, _, name = entry.name.partition(".")
-        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else (entry.value, "?")
         kind, name = kind.strip(), normal(name)
-        announced.append(Offer(kind, name, distribution, version, partial(_rule_of_entry, entry, kind, name)))
+        announced.append(Offer(kind, name, *_whose(entry), partial(_rule_of_entry, entry, kind, name)))
     announced.sort(key=lambda offer: (offer.kind, offer.name, offer.owner))
     return announced + [offer for path in _files for offer in _offers_of_file(path)]
 
@@ -202,9 +201,17 @@ def _same(rule: Rule) -> Rule:
 # --- loading ---------------------------------------------------------------------------------------------------------
 
 
+def _whose(entry: EntryPoint) -> tuple[str, str]:
+    """(distribution, version) of an entry point; an install that was cut off may have left no metadata."""
+    try:
+        assert entry.dist is not None
+        return entry.dist.metadata["Name"] or entry.value, entry.dist.metadata["Version"] or "?"
+    except Exception:
+        return entry.value, "?"
+
+
 def _rule_of_entry(entry: EntryPoint, kind: str, name: str) -> Rule:
-    owner = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-    blame = f"{kind} {name!r} of {owner}"
+    blame = f"{kind} {name!r} of {' '.join(_whose(entry))}"
     for requirement in (entry.dist.requires or [] if entry.dist else []):
         needed = re.match(r"minicnn[-_.]numba\b[^;]*?>=?\s*([\d.]+)", requirement, re.IGNORECASE)
         if needed and _release(needed[1]) > _release(__version__):

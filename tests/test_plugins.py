@@ -141,6 +141,13 @@ def test_two_plugins_of_one_name_are_both_named(install):
     assert plugins.names("optimizer").count("far_descent") == 1
 
 
+def test_an_install_that_was_cut_off_stops_nobody(install):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    (install.folder / "minicnn_far-1.2.3.dist-info" / "METADATA").unlink()
+    assert plugins.find("optimizer", "adam").name == "adam"
+    assert ("minicnn_far", "?") in {(offer.distribution, offer.version) for offer in plugins.offers()}
+
+
 def test_a_plugin_cannot_replace_a_built_in_rule(install):
     install("minicnn-impostor", ["optimizer.adam"], GOOD)
     text = error_of("adam")
