@@ -86,7 +86,7 @@ class Optimizer:
             self._parts[self.rule.name].update(self.step, values, params, gradient, "all")
 
     def evaluation(self, params: np.ndarray, out: np.ndarray) -> None:
-        """Fill ``out`` [size] with the weights to use: those of the rule's ``evaluation``, if it has one, else ``params``."""
+        """Fill ``out`` [size] with the weights to use: those of the rule's ``evaluation`` if it has one, else ``params``."""
         if isinstance(self.rule, StepRule) and self.rule.evaluation is not None and self.step:
             self._work.number, self._work.params = self.step, params
             self.rule.evaluation(self._work, out)

@@ -52,13 +52,10 @@ def update(p, g, velocity, learning_rate, momentum, keep, x, product, square, po
             matmul(x, b, product)
         axpy(3.4445, x, product)
         x[:] = product
-    # Lengths are whole numbers, whose root would be a float64.
-    step_size = learning_rate
-    if columns > rows:
-        step_size = learning_rate * math.sqrt(columns / rows)
     for i in range(rows):
         for j in range(columns):
-            p[i, j] = keep * p[i, j] - step_size * x[i, j]
+            p[i, j] = keep * p[i, j]
+    axpy(-learning_rate * math.sqrt(max(1.0, columns / rows)), x, p)
 
 
 RATE = Hyperparameter("learning_rate", 0.02, 0.0, open_minimum=True, meaning="step size η")
