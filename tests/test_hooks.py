@@ -61,6 +61,10 @@ def test_the_reference_in_the_readme_is_made_of_the_docstrings():
     assert written.replace("\n", " ").split() == reference().split()
 
 
+def test_the_readme_says_which_version_of_the_api_this_is():
+    assert f"version of its own, now {hookspecs.API_VERSION}." in README
+
+
 @pytest.mark.parametrize("hook", EXAMPLES)
 def test_every_hook_takes_in_what_a_plugin_offers_through_it(hook, install):
     install("minicnn-example", [f"{KINDS[hook]}.example"], source(hook))

@@ -23,15 +23,18 @@ _RATES = (1.0, 10.0, 100.0, 1000.0, 0.1, 0.01)  # of the default learning rate; 
 def check_optimizer(rule: AnyOptimizer) -> list[Check]:
     """Put an optimizer of any kind through the conformance kit.
 
-    It is compared with itself in plain Python (unless it is a `StepRule`, which is that already) and in float64, sent down a
-    parabola and Rosenbrock's valley, and tried in small trainings.
+    It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64, sent down a parabola and
+    Rosenbrock's valley, and tried in small trainings.
     """
     checks: dict[str, Callable[[], str]] = {"declaration": partial(_declaration, rule)}
-    if not isinstance(rule, StepRule):
-        checks["compiled equals plain Python"] = partial(_equals_plain_python, rule)
+    for part in rule.bases if isinstance(rule, StepRule) else (rule,):
+        if isinstance(part, str):
+            continue  # is checked by itself
+        of_which = "" if part is rule else f": {part.name}"
+        checks[f"compiled equals plain Python{of_which}"] = partial(_equals_plain_python, part)
+        if isinstance(part, OptimizerRule):
+            checks[f"no float64 arithmetic in float32{of_which}"] = partial(_without_float64, part)
     checks["float32 equals float64"] = partial(_equals_float64, rule)
-    if isinstance(rule, OptimizerRule):
-        checks["no float64 arithmetic in float32"] = partial(_without_float64, rule)
     checks |= {
         "parabola": partial(_descends, rule, _parabola, np.ones(10), 300, 1e-2),
         "Rosenbrock": partial(_descends, rule, _rosenbrock, np.array([-0.5, 0.8]), 3000, 2e-2),

@@ -192,6 +192,19 @@ def test_rules_on_tensors_and_on_steps_are_checked_too(rule, count):
     assert len(checks) == count and set(results(checks).values()) == {"passed"}, checks
 
 
+def test_the_rules_inside_a_rule_on_steps_are_checked_apart():
+    def step(s):
+        s.gradient()
+        s.update("normalized")
+        s.update("under-test")
+
+    rule = StepRule("both", step, (RATE,), bases=(TENSOR, replace(GOOD, update=counts_in_integers)), equation="w", source="here")
+    found = results(testing.check_optimizer(rule))
+    assert found["compiled equals plain Python: normalized"] == "passed"
+    assert found["compiled equals plain Python: under-test"] == "passed"
+    assert found["no float64 arithmetic in float32: under-test"] == "warning"
+
+
 def test_a_fault_of_a_rule_on_tensors_is_found():
     assert set(failed(testing.check_optimizer(replace(TENSOR, update=unguarded)))) >= {"zero, tiny, huge gradients"}
 
