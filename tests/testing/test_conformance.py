@@ -198,7 +198,7 @@ def test_the_rules_inside_a_rule_on_steps_are_checked_apart():
         s.update("normalized")
         s.update("under-test")
 
-    rule = StepRule("both", step, (RATE,), bases=(TENSOR, replace(GOOD, update=counts_in_integers)), equation="w", source="here")
+    rule = StepRule("both", step, (RATE,), bases=(TENSOR, replace(GOOD, update=counts_in_integers)))
     found = results(testing.check_optimizer(rule))
     assert found["compiled equals plain Python: normalized"] == "passed"
     assert found["compiled equals plain Python: under-test"] == "passed"
