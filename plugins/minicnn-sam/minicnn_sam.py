@@ -9,8 +9,6 @@ Source: P. Foret, A. Kleiner, H. Mobahi, B. Neyshabur, "Sharpness-Aware Minimiza
 Generalization", ICLR 2021, https://arxiv.org/abs/2010.01412.
 """
 
-from dataclasses import replace
-
 from minicnn import Hyperparameter, hookimpl
 from minicnn.optimizers.momentum import MOMENTUM
 from minicnn.rules import StepRule
@@ -41,11 +39,8 @@ def sam(base, name="sam"):
     )
 
 
-# The paper trains with a learning rate of 0.1 and this weight decay.
-DEFAULTS = {"learning_rate": 0.1, "weight_decay": 0.0005}
+# The paper's learning rate, 0.1, is for networks with batch normalization; those without want a tenth, as momentum has.
 SAM = sam(MOMENTUM)
-SAM = replace(SAM, hyperparameters=tuple(
-    replace(hyper, default=DEFAULTS.get(hyper.name, hyper.default)) for hyper in SAM.hyperparameters))  # fmt: skip
 
 
 @hookimpl
