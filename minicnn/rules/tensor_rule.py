@@ -13,7 +13,8 @@ class TensorRule:
     ``update(p, g, *slots, *scalars, *scratch)`` changes ``p`` and the slots in place and returns nothing. All matrices are
     [rows, columns], contiguous: filters [R, S, C, K] as [R·S·C, K], dense weights [in, out], a bias [K] as [1, K].
     ``prepare`` and its scalars are those of `OptimizerRule`. The scratch matrices are as large as ``p`` and hold anything at
-    the start. Besides loops over elements, ``update`` may use the functions of `minicnn.rules.operations`.
+    the start. Besides loops over elements, ``update`` may use the functions of `minicnn.rules.operations`. (Numba compiles
+    ``x[:] = y`` on matrices for seconds: write the loop.)
     """
 
     name: str

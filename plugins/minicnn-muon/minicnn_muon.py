@@ -51,7 +51,9 @@ def update(p, g, velocity, learning_rate, momentum, keep, x, product, square, po
         else:
             matmul(x, b, product)
         axpy(3.4445, x, product)
-        x[:] = product
+        for i in range(rows):
+            for j in range(columns):
+                x[i, j] = product[i, j]
     for i in range(rows):
         for j in range(columns):
             p[i, j] = keep * p[i, j]

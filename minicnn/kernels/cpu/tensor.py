@@ -10,10 +10,11 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import from_dtype, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from minicnn.kernels.cpu.call import call, compiled
 from minicnn.kernels.cpu.tile import JIT, multiply, multiply_address
 from minicnn.kernels.cpu.vector import transpose
 from minicnn.rules import operations
@@ -22,24 +23,30 @@ _PANEL = 64  # rows and columns of a panel
 
 
 def provide_product(dtype) -> None:
-    """Make the tile's product known by name: compiled rules on the disk call it so, as its address changes."""
-    llvm.add_symbol(_symbol(np.dtype(dtype).name), multiply_address(dtype))
+    """Make the matrix product known by name: compiled rules on the disk call it so, as its address changes."""
+    number = from_dtype(np.dtype(dtype))
+    matrix = types.Array(number, 2, "C")
+    llvm.add_symbol(f"minicnn_multiply_{number}", multiply_address(dtype))
+    address = compiled(_matmul, matrix, matrix, matrix, types.int64, types.int64).address
+    llvm.add_symbol(f"minicnn_matmul_{number}", address)
 
 
-def _symbol(dtype: str) -> str:
-    return f"minicnn_multiply_{dtype}"
+def _address_of(symbol):
+    """An intrinsic: the address of what `provide_product` made known, for the dtype of an array."""
+
+    @intrinsic
+    def address(typing_context, array):
+        def generate(context, builder, signature, arguments):
+            kind = ir.FunctionType(ir.VoidType(), [])
+            function = cgutils.get_or_insert_function(builder.module, kind, f"{symbol}_{array.dtype}")
+            return builder.ptrtoint(function, ir.IntType(64))
+
+        return types.int64(array), generate
+
+    return address
 
 
-@intrinsic
-def _product(typing_context, array):
-    """Address of the product that `provide_product` made known, for the dtype of ``array``."""
-
-    def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [])
-        function = cgutils.get_or_insert_function(builder.module, kind, _symbol(array.dtype.name))
-        return builder.ptrtoint(function, ir.IntType(64))
-
-    return types.int64(array), generate
+_multiply_address, _matmul_address = _address_of("minicnn_multiply"), _address_of("minicnn_matmul")
 
 
 @intrinsic
@@ -92,14 +99,15 @@ def _axpy_of(factor, x, y):
 @overload(operations.matmul)
 def _matmul_of(a, b, out, transpose_a=False, transpose_b=False):
     def matmul(a, b, out, transpose_a=False, transpose_b=False):
-        _matmul(_product(out), a, b, out, transpose_a, transpose_b)
+        call(_matmul_address(out), (a, b, out, np.int64(transpose_a), np.int64(transpose_b)))
 
     return matmul
 
 
 @njit(**JIT)
-def _matmul(address, a, b, out, transpose_a, transpose_b):
+def _matmul(a, b, out, transpose_a, transpose_b):
     """out ← A · B. Compiled code cannot raise: where the shapes do not fit, ``out`` becomes not a number."""
+    address = _multiply_address(out)
     rows, columns = out.shape
     a_rows, inner = (a.shape[1], a.shape[0]) if transpose_a else (a.shape[0], a.shape[1])
     b_rows, b_columns = (b.shape[1], b.shape[0]) if transpose_b else (b.shape[0], b.shape[1])
