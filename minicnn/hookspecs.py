@@ -5,30 +5,40 @@ A distribution offers a rule by an entry point in the group ``minicnn`` whose na
 
     [project.entry-points.minicnn]
     "optimizer.adan" = "minicnn_adan"
+
+A module may say for which version of these hooks it is written, ``minicnn_api = 1``; one that asks for a newer version
+than `API_VERSION` is refused with that reason. What is promised while the version stays the same: no hook and no field of
+a rule goes away or changes its meaning; a hook may gain arguments, which a plugin need not take, and a rule fields with
+defaults.
 """
 
 from collections.abc import Sequence
 
 import pluggy
 
-from minicnn.rules import LossRule, OptimizerRule, ScheduleRule
+from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule
 
 GROUP = "minicnn"
+API_VERSION = 1
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 @hookspec
-def minicnn_optimizers() -> Sequence[OptimizerRule]:  # type: ignore[empty-body]
-    """Return the optimizer rules that this module offers."""
+def minicnn_optimizers() -> Sequence[AnyOptimizer]:  # type: ignore[empty-body]
+    """Return the optimizer rules that this module offers.
+
+    Each is an `OptimizerRule` (one scalar function), a `TensorRule` (a function of whole matrices) or a `StepRule` (a
+    function that says itself what a step is).
+    """
 
 
 @hookspec
 def minicnn_losses() -> Sequence[LossRule]:  # type: ignore[empty-body]
-    """Return the loss rules that this module offers."""
+    """Return the loss rules that this module offers, each a `LossRule`: a function of one sample's row of logits."""
 
 
 @hookspec
 def minicnn_schedules() -> Sequence[ScheduleRule]:  # type: ignore[empty-body]
-    """Return the schedules that this module offers."""
+    """Return the schedules that this module offers, each a `ScheduleRule`: a factor as a function of the epochs done."""

@@ -2,27 +2,92 @@
 
 What exists is read from the metadata of the installed distributions; only the module that is asked for is imported,
 and what goes wrong in it is reported with the name of its distribution. ``-`` and ``_`` are the same in a name.
+
+``MINICNN_PLUGINS`` says which plugins of other distributions count: unset all, empty none, else those in its comma list of
+distributions or names of rules. `use_files` adds rules that are not packaged yet.
 """
 
-from collections.abc import Sequence
+import contextlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal, overload
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args, overload
 
 import pluggy
 
-from minicnn import hookspecs
+from minicnn import __version__, hookspecs
 from minicnn.errors import PluginError, SettingError, UnknownNameError
-from minicnn.rules import LossRule, OptimizerRule, ScheduleRule
+from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule
 
 Kind = Literal["optimizer", "loss", "schedule"]
-Rule = OptimizerRule | LossRule | ScheduleRule
+Rule = AnyOptimizer | LossRule | ScheduleRule
 
 # kind: (the hook that offers rules of it, their type)
-_KINDS: dict[str, tuple[str, type[Any]]] = {
-    "optimizer": ("minicnn_optimizers", OptimizerRule),
+_KINDS: dict[str, tuple[str, Any]] = {
+    "optimizer": ("minicnn_optimizers", AnyOptimizer),
     "loss": ("minicnn_losses", LossRule),
     "schedule": ("minicnn_schedules", ScheduleRule),
 }
+_OURS = "minicnn_numba"
+_INSTALL = "a plugin is installed with: pip install PACKAGE, or given with: --plugin FILE.py"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A rule that a distribution or a file offers, as known before anything of it is imported."""
+
+    kind: str
+    name: str  # with _ for every -
+    distribution: str  # or the path of the file
+    version: str  # "" for a file
+    get: Callable[[], Rule]  # imports it; raises PluginError
+
+    @property
+    def owner(self) -> str:
+        """Whose it is, such as ``minicnn-adan 0.1.0``."""
+        return f"{self.distribution} {self.version}".rstrip()
+
+    @property
+    def chosen(self) -> bool:
+        """Whether it counts: the built-in rules and files always do, others as ``MINICNN_PLUGINS`` says."""
+        wanted = os.environ.get("MINICNN_PLUGINS")
+        distribution = normal(self.distribution)
+        if wanted is None or not self.version or distribution == _OURS:
+            return True
+        return not {distribution, self.name, f"{self.kind}.{self.name}"}.isdisjoint(map(normal, wanted.split(",")))
+
+    def clash(self, offers: "Sequence[Offer]") -> str | None:
+        """What is wrong as far as it is known without an import: a name that is offered twice, or of no kind."""
+        if self.version and self.kind not in _KINDS:
+            return f"entry point {self.kind}.{self.name} of {self.owner}: the kinds are {', '.join(_KINDS)}"
+        same = [offer for offer in offers if (offer.kind, offer.name) == (self.kind, self.name) and offer.chosen]
+        if not self.chosen or len(same) < 2:
+            return None
+        owners = " and ".join(sorted(offer.owner for offer in same))
+        return f"{self.kind} {self.name!r} is offered by {owners}; uninstall all but one, or choose with MINICNN_PLUGINS"
+
+    def state(self, offers: "Sequence[Offer]") -> str:
+        """``ok``, ``off`` if it does not count, or what is wrong; imports the module to know."""
+        problem = self.clash(offers)
+        if problem is not None or not self.chosen:
+            return problem or "off"
+        try:
+            self.get()
+        except PluginError as error:
+            return str(error)
+        return "ok"
+
+
+def normal(name: str) -> str:
+    """A name as it is compared: in lower case, with ``_`` for every ``-``."""
+    return name.strip().lower().replace("-", "_")
 
 
 def names(kind: Kind) -> list[str]:
@@ -30,11 +95,11 @@ def names(kind: Kind) -> list[str]:
 
     It reads their metadata only and imports nothing of theirs.
     """
-    return sorted({_name(entry) for entry in _entries(kind)})
+    return sorted({offer.name for offer in offers() if offer.kind == kind and offer.chosen})
 
 
 @overload
-def find(kind: Literal["optimizer"], name: str | OptimizerRule) -> OptimizerRule: ...
+def find(kind: Literal["optimizer"], name: str | AnyOptimizer) -> AnyOptimizer: ...
 @overload
 def find(kind: Literal["loss"], name: str | LossRule) -> LossRule: ...
 @overload
@@ -45,59 +110,160 @@ def find(kind: Kind, name: str | Rule) -> Rule:
     Raises `UnknownNameError` for a name that nobody offers, and `PluginError`, naming the distribution and its
     version, if the plugin raises, hands over something else than it announced, or shares its name with another's.
     """
-    hook, rule_type = _KINDS[kind]
+    rule_type = _KINDS[kind][1]
     if not isinstance(name, str):
         if not isinstance(name, rule_type):
-            raise SettingError(f"{kind} must be a name or of type {rule_type.__name__}, not {type(name).__name__}")
+            raise SettingError(f"{kind} must be a name or of type {_type_name(rule_type)}, not {type(name).__name__}")
         return name
-    found = [entry for entry in _entries(kind) if _name(entry) == _normal(name)]
+    return pick([offer for offer in offers() if offer.kind == kind], kind, name).get()
+
+
+def pick(among: Sequence[Offer], kind: str, name: str) -> Offer:
+    """The one offer of that name that counts; raises what `find` raises without importing anything."""
+    found = [offer for offer in among if offer.name == normal(name)]
     if not found:
-        raise UnknownNameError(kind, name, names(kind), hint="a plugin is installed with: pip install PACKAGE")
-    if len(found) > 1:
-        owners = " and ".join(sorted(_owner(entry) for entry in found))
-        raise PluginError(f"{kind} {name!r} is offered by {owners}; uninstall all but one")
-    for rule in _offered(found[0], hook, rule_type):
-        if _normal(rule.name) == _normal(name):
-            return rule
-    raise PluginError(f"{_blame(found[0])} does not offer what its entry point announces (hook {hook})")
+        known = {offer.name for offer in among if offer.chosen}
+        raise UnknownNameError(kind, name, known, hint=_INSTALL)
+    chosen = [offer for offer in found if offer.chosen]
+    if not chosen:
+        raise PluginError(f"{kind} {name!r} of {found[0].owner} is switched off by MINICNN_PLUGINS")
+    if problem := chosen[0].clash(among):
+        raise PluginError(problem)
+    return chosen[0]
 
 
-def _entries(kind: str) -> list[EntryPoint]:
-    return [entry for entry in entry_points(group=hookspecs.GROUP) if entry.name.startswith(kind + ".")]
+def offers() -> list[Offer]:
+    """All that the installed distributions announce, sorted, and what the files of `use_files` offer."""
+    announced = []
+    for entry in entry_points(group=hookspecs.GROUP):
+        kind, _, name = entry.name.partition(".")
+        kind, name = kind.strip(), normal(name)
+        announced.append(Offer(kind, name, *_whose(entry), partial(_rule_of_entry, entry, kind, name)))
+    announced.sort(key=lambda offer: (offer.kind, offer.name, offer.owner))
+    return announced + [offer for path in _files for offer in _offers_of_file(path)]
 
 
-def _normal(name: str) -> str:
-    return name.replace("-", "_")
+# --- files -----------------------------------------------------------------------------------------------------------
+
+_files: list[Path] = []
 
 
-def _name(entry: EntryPoint) -> str:
-    return _normal(entry.name.partition(".")[2])
+def use_files(paths: Iterable[str | Path]) -> None:
+    """From now on, and instead of those named before, the rules of these files count like those of distributions.
+
+    Raises `PluginError` for the first of them that cannot be loaded or offers nothing.
+    """
+    _files[:] = dict.fromkeys(Path(path).resolve() for path in paths)
+    for path in _files:
+        for offer in _offers_of_file(path):
+            offer.get()
 
 
-def _owner(entry: EntryPoint) -> str:
-    return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
-
-
-def _blame(entry: EntryPoint) -> str:
-    """What an error about a plugin starts with, such as ``optimizer 'adan' of minicnn-adan 0.1.0``."""
-    return f"{entry.name.partition('.')[0]} {_name(entry)!r} of {_owner(entry)}"
-
-
-def _offered(entry: EntryPoint, hook: str, rule_type: type[Any]) -> list[Any]:
-    """Import one plugin and return the rules that it offers through ``hook``."""
+def _offers_of_file(path: Path) -> list[Offer]:
+    blame = f"plugin {path}"
     try:
+        module = _module_of_file(path, blame)
+        found = [(kind, rule) for kind in _KINDS for rule in _rules(module, kind, blame)]
+        if not found:
+            raise PluginError(f"{blame} offers nothing: it needs a function such as minicnn_optimizers marked @hookimpl")
+    except PluginError as error:
+        return [Offer("file", normal(path.stem), str(path), "", partial(_raise, error))]
+    return [Offer(kind, normal(rule.name), str(path), "", partial(_same, rule)) for kind, rule in found]
+
+
+def _module_of_file(path: Path, blame: str) -> ModuleType:
+    """The module of a file, executed once a process."""
+    name = "minicnn_plugin_" + re.sub(r"\W", "_", str(path))
+    if name not in sys.modules:
+        if not path.is_file():
+            raise PluginError(f"{blame}: no such file")
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise PluginError(f"{blame} must be a Python file, FILE.py")
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        try:
+            with _guarded(blame):
+                spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _raise(error: PluginError) -> Rule:
+    raise error
+
+
+def _same(rule: Rule) -> Rule:
+    return rule
+
+
+# --- loading ---------------------------------------------------------------------------------------------------------
+
+
+def _whose(entry: EntryPoint) -> tuple[str, str]:
+    """(distribution, version) of an entry point; an install that was cut off may have left no metadata."""
+    try:
+        assert entry.dist is not None
+        return entry.dist.metadata["Name"] or entry.value, entry.dist.metadata["Version"] or "?"
+    except Exception:
+        return entry.value, "?"
+
+
+def _rule_of_entry(entry: EntryPoint, kind: str, name: str) -> Rule:
+    blame = f"{kind} {name!r} of {' '.join(_whose(entry))}"
+    for requirement in (entry.dist.requires or [] if entry.dist else []):
+        needed = re.match(r"minicnn[-_.]numba\b[^;]*?>=?\s*([\d.]+)", requirement, re.IGNORECASE)
+        if needed and _release(needed[1]) > _release(__version__):
+            raise PluginError(f"{blame} needs minicnn-numba {needed[1]}, this is {__version__}: update minicnn-numba")
+    with _guarded(blame):
+        module = entry.load()
+    for rule in _rules(module, kind, blame):
+        if normal(rule.name) == name:
+            return rule
+    raise PluginError(f"{blame} does not offer what its entry point announces (hook {_KINDS[kind][0]})")
+
+
+def _rules(module: Any, kind: str, blame: str) -> list[Any]:
+    """The rules of ``kind`` that a module offers, their type checked."""
+    hook, rule_type = _KINDS[kind]
+    wanted = getattr(module, "minicnn_api", hookspecs.API_VERSION)
+    if not isinstance(wanted, int) or wanted > hookspecs.API_VERSION:
+        raise PluginError(f"{blame} is written for plugin API {wanted}, this minicnn has {hookspecs.API_VERSION}: "
+                          "update minicnn-numba")  # fmt: skip
+    with _guarded(blame):
         manager = pluggy.PluginManager(hookspecs.GROUP)
         manager.add_hookspecs(hookspecs)
-        manager.register(entry.load())
+        manager.register(module)
         manager.check_pending()  # a misspelt hook
-        offers = getattr(manager.hook, hook)()
-    except (Exception, SystemExit) as error:
-        reason = " ".join(str(error).split())
-        raise PluginError(f"{_blame(entry)} cannot be loaded: {type(error).__name__}: {reason}") from error
+        handed_over = getattr(manager.hook, hook)()
     rules = []
-    for offer in offers:
+    for offer in handed_over:
         for rule in offer if isinstance(offer, Sequence) else [offer]:
             if not isinstance(rule, rule_type):
-                raise PluginError(f"{_blame(entry)}: {hook} must return a list of {rule_type.__name__}, not {rule!r}")
+                raise PluginError(f"{blame}: {hook} must return a list of {_type_name(rule_type)}, not {rule!r}")
             rules.append(rule)
     return rules
+
+
+@contextlib.contextmanager
+def _guarded(blame: str) -> Iterator[None]:
+    """Run code of a plugin: whatever it raises becomes a `PluginError` of one line, and stdout stays the command's."""
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split())
+        raise PluginError(f"{blame} cannot be loaded: {type(error).__name__}: {reason}") from error
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """The numbers of a version without zeros at the end, to compare."""
+    numbers = [int(number) for number in re.findall(r"\d+", version)]
+    while numbers and numbers[-1] == 0:
+        numbers.pop()
+    return tuple(numbers)
+
+
+def _type_name(rule_type: Any) -> str:
+    return " or ".join(kind.__name__ for kind in get_args(rule_type) or (rule_type,))

@@ -1,11 +1,15 @@
-"""What every test shares: where compiled code is kept, and how many threads there are.
+"""What every test shares: where compiled code is kept, how many threads there are, and how to install a distribution.
 
-Both are set in the environment before Numba is imported, and subprocesses inherit them.
+The first two are set in the environment before Numba is imported, and subprocesses inherit them.
 """
 
 import hashlib
 import os
+import sys
+import textwrap
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -21,3 +25,30 @@ def _digest_of_kernels() -> str:
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / f"numba-{_digest_of_kernels()}")
 # Tests of two threads must run, and mean the same, on a machine with one core.
 os.environ["NUMBA_NUM_THREADS"] = "2"
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a distribution that offers entry points, each standing for one module with the given source."""
+    from minicnn import plugins
+
+    monkeypatch.delenv("MINICNN_PLUGINS", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+    modules = []
+
+    def install(distribution, entry_points, source, version="1.2.3", metadata=""):
+        module = distribution.replace("-", "_")
+        modules.append(module)
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        folder = tmp_path / f"{module}-{version}.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{metadata}")
+        lines = "".join(f"{name} = {module}\n" for name in entry_points)
+        (folder / "entry_points.txt").write_text(f"[minicnn]\n{lines}")
+        return module
+
+    install.folder = tmp_path
+    yield install
+    plugins.use_files([])
+    for module in modules:
+        sys.modules.pop(module, None)

@@ -6,9 +6,9 @@ import textwrap
 
 import pytest
 
-from minicnn import plugins
+from minicnn import hookspecs, plugins
 from minicnn.errors import PluginError, SettingError, UnknownNameError
-from minicnn.rules import LossRule, OptimizerRule
+from minicnn.rules import AnyOptimizer, LossRule
 
 GOOD = """
 from minicnn.hookspecs import hookimpl
@@ -24,28 +24,6 @@ def prepare(step, state, learning_rate):
 def minicnn_optimizers():
     return [OptimizerRule("far-descent", update, prepare, (Hyperparameter("learning_rate", 1.0),))]
 """
-
-
-@pytest.fixture
-def install(tmp_path, monkeypatch):
-    """Install a distribution that offers entry points, each standing for a module with the given source."""
-    monkeypatch.syspath_prepend(tmp_path)
-    modules = []
-
-    def install(distribution, entry_points, source, version="1.2.3"):
-        module = distribution.replace("-", "_")
-        modules.append(module)
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
-        folder = tmp_path / f"{module}-{version}.dist-info"
-        folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        lines = "".join(f"{name} = {module}\n" for name in entry_points)
-        (folder / "entry_points.txt").write_text(f"[minicnn]\n{lines}")
-        return module
-
-    yield install
-    for module in modules:
-        sys.modules.pop(module, None)
 
 
 def error_of(name, kind="optimizer"):
@@ -98,7 +76,7 @@ def test_asking_for_one_rule_imports_no_other_plugin(install):
     install("minicnn-raising", ["optimizer.raising"], "raise RuntimeError('imported')")
     script = """
         import sys
-        from minicnn import plugins
+        from minicnn import hookspecs, plugins
         plugins.names("optimizer"), plugins.names("loss")
         loaded = [name for name in sys.modules if name.startswith(("minicnn.optimizers", "minicnn.losses", "numba"))]
         assert loaded == [], loaded
@@ -146,7 +124,7 @@ def test_a_hook_that_hands_over_a_wrong_type_is_named(install, value):
     install("minicnn-bad", ["optimizer.bad"], hook)
     text = error_of("bad")
     assert "minicnn-bad 1.2.3" in text
-    assert "must return a list of OptimizerRule" in text
+    assert "must return a list of OptimizerRule or TensorRule or StepRule" in text
 
 
 @pytest.mark.parametrize("source", [GOOD, "", "from minicnn.hookspecs import hookimpl\n"])
@@ -161,6 +139,13 @@ def test_two_plugins_of_one_name_are_both_named(install):
     text = error_of("far-descent")
     assert "minicnn-far 1.2.3 and minicnn-further 9.0" in text
     assert plugins.names("optimizer").count("far_descent") == 1
+
+
+def test_an_install_that_was_cut_off_stops_nobody(install):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    (install.folder / "minicnn_far-1.2.3.dist-info" / "METADATA").unlink()
+    assert plugins.find("optimizer", "adam").name == "adam"
+    assert ("minicnn_far", "?") in {(offer.distribution, offer.version) for offer in plugins.offers()}
 
 
 def test_a_plugin_cannot_replace_a_built_in_rule(install):
@@ -190,8 +175,147 @@ def test_one_module_may_stand_behind_several_names(install):
 
 
 def test_every_built_in_entry_point_offers_a_rule_of_its_name():
-    for kind, rule_type in (("optimizer", OptimizerRule), ("loss", LossRule)):
+    for kind, rule_type in (("optimizer", AnyOptimizer), ("loss", LossRule)):
         for name in plugins.names(kind):
             rule = plugins.find(kind, name)
             assert isinstance(rule, rule_type)
             assert rule.name == name
+
+
+# --- versions --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plugin_for_a_newer_api_is_named_with_both_versions(install):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD + "\nminicnn_api = 99\n")
+    text = error_of("far-descent")
+    assert "minicnn-far 1.2.3" in text and "plugin API 99" in text and f"has {hookspecs.API_VERSION}" in text
+
+
+def test_a_plugin_for_this_api_is_taken(install):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD + f"\nminicnn_api = {hookspecs.API_VERSION}\n")
+    assert plugins.find("optimizer", "far-descent").name == "far-descent"
+
+
+@pytest.mark.parametrize("requirement", ["minicnn-numba>=99.1", "minicnn_numba (>=99.1)", "minicnn-numba[data]<200,>=99.1"])
+def test_a_plugin_that_needs_a_newer_minicnn_is_named_and_not_imported(install, requirement):
+    module = install("minicnn-far", ["optimizer.far-descent"], GOOD, metadata=f"Requires-Dist: {requirement}\n")
+    assert "minicnn-far 1.2.3 needs minicnn-numba 99.1, this is" in error_of("far-descent")
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize("requirement", ["minicnn-numba>=0.1", "minicnn-numba", "numba>=99", "minicnn-numba>=0.1.0.0"])
+def test_other_requirements_are_no_hindrance(install, requirement):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD, metadata=f"Requires-Dist: {requirement}\n")
+    assert plugins.find("optimizer", "far-descent").name == "far-descent"
+
+
+# --- the switch ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", ["", "minicnn-other", "adam"])
+def test_a_plugin_that_is_switched_off_is_not_there(install, monkeypatch, value):
+    module = install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    monkeypatch.setenv("MINICNN_PLUGINS", value)
+    assert "far_descent" not in plugins.names("optimizer")
+    assert "minicnn-far 1.2.3 is switched off by MINICNN_PLUGINS" in error_of("far-descent")
+    assert module not in sys.modules
+    assert plugins.find("optimizer", "adam").name == "adam"
+
+
+@pytest.mark.parametrize("value", ["minicnn-far", "Minicnn_Far", "else, far-descent", "optimizer.far_descent"])
+def test_the_switch_takes_distributions_and_names(install, monkeypatch, value):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    monkeypatch.setenv("MINICNN_PLUGINS", value)
+    assert plugins.find("optimizer", "far-descent").name == "far-descent"
+
+
+def test_the_switch_chooses_between_two_of_one_name(install, monkeypatch):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    install("minicnn-further", ["optimizer.far_descent"], GOOD)
+    monkeypatch.setenv("MINICNN_PLUGINS", "minicnn-further")
+    plugins.find("optimizer", "far-descent")
+    assert "minicnn_further" in sys.modules and "minicnn_far" not in sys.modules
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def file(install, source, name="rule.py"):
+    path = install.folder / name
+    path.write_text(textwrap.dedent(source))
+    return path
+
+
+def test_a_file_offers_its_rules_until_others_are_named(install):
+    plugins.use_files([file(install, GOOD)])
+    assert plugins.find("optimizer", "far_descent").name == "far-descent"
+    assert "far_descent" in plugins.names("optimizer")
+    plugins.use_files([])
+    with pytest.raises(UnknownNameError, match=r"--plugin FILE\.py"):
+        plugins.find("optimizer", "far_descent")
+
+
+def test_a_file_counts_whatever_the_switch_says_and_may_be_named_twice(install, monkeypatch):
+    monkeypatch.setenv("MINICNN_PLUGINS", "")
+    path = file(install, GOOD)
+    plugins.use_files([path, str(path)])
+    assert plugins.find("optimizer", "far-descent").name == "far-descent"
+
+
+def test_a_file_and_a_distribution_of_one_name_are_both_named(install):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    path = file(install, GOOD)
+    plugins.use_files([path])
+    text = error_of("far-descent")
+    assert str(path) in text and "minicnn-far 1.2.3" in text
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (None, "no such file"),
+        ("raise RuntimeError('no luck')", "cannot be loaded: RuntimeError: no luck"),
+        ("", "offers nothing"),
+        ("from minicnn.hookspecs import hookimpl\n@hookimpl\ndef minicnn_optimiser(): pass", "minicnn_optimiser"),
+        ("from minicnn.hookspecs import hookimpl\n@hookimpl\ndef minicnn_losses(): return [1]", "a list of LossRule"),
+        ("minicnn_api = 2 * 50", "plugin API 100"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_an_error_that_names_it(install, source, reason):
+    path = install.folder / "rule.py" if source is None else file(install, source)
+    with pytest.raises(PluginError) as caught:
+        plugins.use_files([path])
+    assert str(path) in str(caught.value) and reason in str(caught.value)
+    assert plugins.find("optimizer", "adam").name == "adam"
+
+
+def test_a_file_that_is_no_python_is_refused(install):
+    with pytest.raises(PluginError, match="must be a Python file"):
+        plugins.use_files([file(install, GOOD, "rule.txt")])
+
+
+def test_what_a_plugin_prints_does_not_reach_stdout(install, capsys):
+    install("minicnn-far", ["optimizer.far-descent"], "print('hello')\n" + GOOD)
+    plugins.find("optimizer", "far-descent")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+# --- what is known without an import ---------------------------------------------------------------------------------
+
+
+def test_states_say_what_is_wrong_and_only_a_state_imports(install, monkeypatch):
+    install("minicnn-far", ["optimizer.far-descent"], GOOD)
+    install("minicnn-bad", ["loss.bad"], "raise RuntimeError('imported')")
+    install("minicnn-odd", ["optimiser.odd", "odd"], "raise RuntimeError('imported')")
+    install("minicnn-impostor", ["optimizer.adam"], "raise RuntimeError('imported')")
+    known = plugins.offers()
+    clashes = {offer.name: offer.clash(known) for offer in known if offer.clash(known)}
+    assert set(clashes) == {"adam", "odd", ""}
+    assert "minicnn-impostor 1.2.3 and minicnn-numba" in clashes["adam"]
+    assert "the kinds are optimizer, loss, schedule" in clashes["odd"]
+    assert not {"minicnn_far", "minicnn_bad", "minicnn_odd", "minicnn_impostor"} & set(sys.modules)
+    states = {offer.distribution: offer.state(known) for offer in known if offer.distribution != "minicnn-numba"}
+    assert states["minicnn-far"] == "ok" and "RuntimeError: imported" in states["minicnn-bad"]
+    assert states["minicnn-impostor"] == clashes["adam"]
+    monkeypatch.setenv("MINICNN_PLUGINS", "")
+    assert {offer.state(known) for offer in known if offer.distribution == "minicnn-far"} == {"off"}

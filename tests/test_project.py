@@ -15,7 +15,7 @@ import minicnn
 ROOT = Path(minicnn.__file__).resolve().parent.parent
 PACKAGE = ROOT / "minicnn"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES = 9_000
+MOST_LINES = 10_500
 
 
 def python(code, **environment):
@@ -152,8 +152,9 @@ def test_only_the_console_report_imports_rich():
     assert importing("rich") == ["minicnn/report/console.py"]
 
 
-def test_only_kernels_and_backends_import_numba():
-    assert [path for path in importing("numba") if not path.startswith(("minicnn/kernels/", "minicnn/backends/"))] == []
+def test_only_kernels_backends_and_the_conformance_kit_import_numba():
+    allowed = ("minicnn/kernels/", "minicnn/backends/", "minicnn/testing/")  # the kit looks at what Numba made
+    assert [path for path in importing("numba") if not path.startswith(allowed)] == []
     assert importing("numba.cuda") == []
 
 

@@ -35,7 +35,7 @@ def test_the_wheel_holds_data_licence_and_entry_points(tmp_path):
     (wheel,) = tmp_path.glob("minicnn_numba-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     for wanted in ("minicnn/data/embedded/fashion-mnist-12k.npz", "minicnn/data/embedded/fashion-mnist-LICENSE.txt",
-                   "minicnn/py.typed", "minicnn/cli/train.py"):  # fmt: skip
+                   "minicnn/py.typed", "minicnn/cli/train.py", "minicnn/cli/templates/pyproject.toml.txt"):  # fmt: skip
         assert wanted in names
     assert any(name.endswith("entry_points.txt") for name in names)
     assert not [name for name in names if name.startswith("tests")]

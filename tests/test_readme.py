@@ -5,14 +5,26 @@ import re
 import shlex
 import subprocess
 import sys
+import sysconfig
+import venv
 from pathlib import Path
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+BEGIN, END = README.index("## Your optimizer in ten minutes"), README.index("### When a plugin is broken")
 
 
-def run(command, folder):
-    bin_folder = Path(sys.executable).parent
+def blocks(text):
+    """(language, text) of each code block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text):
+    lines = text.splitlines()
+    assert lines and all(line.startswith("$ ") for line in lines), text
+    return [shlex.split(line[2:]) for line in lines]
+
+
+def run(command, folder, bin_folder=Path(sys.executable).parent):
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
     result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
@@ -21,13 +33,12 @@ def run(command, folder):
 
 def test_every_example_runs(tmp_path):
     python = []
-    for language, text in BLOCKS:
+    for language, text in blocks(README[:BEGIN] + README[END:]):
         if language == "toml" and text.startswith("# network.toml"):
             (tmp_path / "network.toml").write_text(text)
         elif language == "console":
-            for line in text.splitlines():
-                assert line.startswith("$ "), line
-                run(shlex.split(line[2:]), tmp_path)
+            for command in commands(text):
+                run(command, tmp_path)
         elif language == "python":
             python.append(text)
     assert len(python) >= 4
@@ -38,6 +49,41 @@ def test_every_example_runs(tmp_path):
     counts = [int(number) for number in re.findall(r"\d+", out.splitlines()[-1])]
     assert len(counts) == 10
     assert sum(counts) == 2000
+
+
+def fresh_environment(folder):
+    """A virtual environment in which minicnn is installed as it is here, and what is installed later stays there."""
+    venv.create(folder, with_pip=True)
+    bin_folder = folder / "bin"
+    (site_packages,) = folder.glob("lib/python*/site-packages")
+    here = sysconfig.get_path("purelib")
+    (site_packages / "beside.pth").write_text(f"import site; site.addsitedir({here!r})\n")
+    script = bin_folder / "minicnn"
+    script.write_text(f"#!{bin_folder / 'python'}\nimport sys\nfrom minicnn.cli import main\nsys.exit(main())\n")
+    script.chmod(0o755)
+    return bin_folder
+
+
+def test_the_tutorial_leads_from_an_empty_folder_to_a_working_plugin(tmp_path):
+    bin_folder = fresh_environment(tmp_path / "venv")
+    folder = tmp_path / "work"
+    folder.mkdir()
+    printed = {}
+    texts = [text for language, text in blocks(README[BEGIN:END]) if language == "console"]
+    for command in [command for text in texts for command in commands(text)]:
+        if "runs/edited" in command:
+            rule = folder / "minicnn-sign-momentum" / "minicnn_sign_momentum.py"
+            before = rule.read_text()
+            rule.write_text(before.replace("return p - learning_rate *", "return p - 3.0 * learning_rate *"))
+            assert rule.read_text() != before
+        printed[" ".join(command)] = run(command, folder, bin_folder)
+    assert "sign_momentum" in printed["minicnn plugins list"]
+    assert "minicnn-sign-momentum" in printed["minicnn plugins info sign-momentum"]
+    assert "none of" in printed["minicnn plugins check sign-momentum"]
+    weights = [(folder / "runs" / run / "model.safetensors").read_bytes()[-64:] for run in ("mine", "edited")]
+    assert weights[0] != weights[1]
+    assert (folder / "dist" / "minicnn_sign_momentum-0.1.0-py3-none-any.whl").is_file()
+    assert "sign_momentum" not in run([sys.executable, "-m", "minicnn", "plugins", "list"], folder)
 
 
 def test_the_continuous_integration_runs_these_commands():

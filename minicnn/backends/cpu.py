@@ -8,12 +8,12 @@ import numba
 import numpy as np
 
 from minicnn.errors import PluginError, SettingError
-from minicnn.kernels.cpu import passes, step
-from minicnn.kernels.cpu.rules import compile_loss, compile_update
+from minicnn.kernels.cpu import passes, step, tensor
+from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.network.network import Network
 from minicnn.network.translation import Plan, make_plan
-from minicnn.rules import LossRule, OptimizerRule
+from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, TensorRule
 
 # A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register tile.
 _CHUNK_BYTES = 1024 * 1024
@@ -50,15 +50,44 @@ def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtyp
     return lay_out(network, max(1, min(chunk, batch)), training, dtype)
 
 
-def compile_optimizer(rule: OptimizerRule, dtype: np.dtype) -> int:
-    """Address of the compiled update; raises `PluginError` if it does not compile."""
-    return compile_update(rule, dtype).address
+class Update:
+    """An elementwise or a whole-tensor rule, compiled for ``dtype``; raises `PluginError` if it does not compile.
+
+    ``largest`` is the size of the largest tensor that it will see.
+    """
+
+    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, largest: int):
+        self._name = rule.name
+        if isinstance(rule, TensorRule):
+            self._compiled = compile_tensor_update(rule, dtype)
+            self._scratch: np.ndarray | None = np.empty((len(rule.scratch), largest), dtype)
+        else:
+            self._compiled, self._scratch = compile_update(rule, dtype), None
+
+    def __call__(self, params: np.ndarray, grads: np.ndarray, slots: np.ndarray, scalars: np.ndarray,
+                 tensors: np.ndarray) -> None:  # fmt: skip
+        """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]: ``tensors`` [count, (offset, rows, columns)]."""
+        _check_scalars(self._name, self._compiled.scalars, scalars)
+        given = (self._compiled.address, params, grads, slots, scalars)
+        if self._scratch is None:
+            step.update(*given, tensors)
+        else:
+            step.update_tensors(*given, self._scratch, tensors)
 
 
-def apply_update(rule: OptimizerRule, params: np.ndarray, grads: np.ndarray, slots: np.ndarray,
-                 scalars: np.ndarray) -> None:  # fmt: skip
-    """Update ``params`` [P] and ``slots`` [slots, P] in place from ``grads`` [P]."""
-    step.update(compile_optimizer(rule, params.dtype), params, grads, slots, scalars)
+def _check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
+    if len(scalars) != wanted:
+        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {len(scalars)}")
+
+
+def axpy(factor: float, x: np.ndarray, y: np.ndarray) -> None:
+    """y ← factor · x + y of flat vectors."""
+    tensor.axpy(factor, x, y)
+
+
+def norm(x: np.ndarray) -> float:
+    """√Σ x² of a flat vector, summed in float64."""
+    return tensor.norm(x)
 
 
 def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
@@ -139,7 +168,7 @@ class StepResult(NamedTuple):
 class Training:
     """Everything one fused training step needs: gradients a lane, workspaces a thread, the compiled rules."""
 
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: OptimizerRule, loss: LossRule,
+    def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
         dtype = params.dtype
         threads = thread_count(threads)
@@ -152,13 +181,22 @@ class Training:
         self._turned = np.zeros_like(params)
         self._totals = np.zeros((lanes, 2))
         self._squares = np.zeros(step.reduction_blocks(len(params)))
-        self._update, self._loss = compile_update(optimizer, dtype), compile_loss(loss, dtype)
+        self._loss = compile_loss(loss, dtype)
+        self._name = optimizer.name
+        self._update = compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
         self._clip = float(clip_norm), float(clip_value)
+
+    @property
+    def grads(self) -> np.ndarray:
+        """The gradient [flat_size] of the last step, clipped."""
+        return self._grads[0]
 
     def step(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, scale: float, targets: np.ndarray,
              class_weights: np.ndarray, loss_hyperparameters: np.ndarray, divisor: float, key: int,
              slots: np.ndarray, scalars: np.ndarray) -> StepResult:  # fmt: skip
         """Forward, loss, backward, update on ``images[order]``, an array [N, H·W·C] of uint8 or the parameters' dtype.
+
+        The update is left out for an optimizer that is not elementwise: it does its own with ``grads``.
 
         ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean; ``key`` is the
         seed of this step's dropout.
@@ -169,21 +207,22 @@ class Training:
     def compile(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
                 loss_hyperparameters: np.ndarray, slots: np.ndarray) -> None:  # fmt: skip
         """Compile the step, or load it from the cache, by running it on one image and copies of what it changes."""
-        scalars = np.ones(self._update.scalars, self.params.dtype)
+        scalars = np.ones(self._update.scalars if self._update else 0, self.params.dtype)
         self._launch(self.params.copy(), images, labels, np.zeros(1, np.int64), 0.0, targets, class_weights,
                      loss_hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
 
     def _launch(self, params, images, labels, order, scale, targets, class_weights, loss_hyperparameters, divisor, key,
                 slots, scalars) -> StepResult:  # fmt: skip
         number = params.dtype.type
-        if len(scalars) != self._update.scalars:
-            raise PluginError(f"the optimizer's update takes {self._update.scalars} scalars, prepare gave {len(scalars)}")
+        if self._update:
+            _check_scalars(self._name, self._update.scalars, scalars)
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
                 step.lane_address(params.dtype, images.dtype), self.plan.table, params, self._turned, self._work,
                 self._grads, images, labels, order, number(scale), targets, class_weights,
                 self._loss.address, loss_hyperparameters, number(divisor),
-                np.uint64(key), self._totals, self._squares, self._update.address, slots, scalars, *self._clip,
+                np.uint64(key), self._totals, self._squares, self._update.address if self._update else 0, slots, scalars,
+                *self._clip,
             )  # fmt: skip
         return StepResult(total / divisor, int(correct), norm)

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicnn.errors import PluginError
+
 if TYPE_CHECKING:
     from minicnn.network.network import Network
     from minicnn.training.events import Evaluation
@@ -23,6 +25,37 @@ def add_json(parser: argparse._ActionsContainer, what: str) -> None:
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads`` for inference."""
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: all cores)")
+
+
+def add_plugins(parser: argparse._ActionsContainer) -> None:
+    """Add the options that say which plugins there are."""
+    parser.add_argument("--plugin", metavar="FILE.py", action="append", default=[],
+                        help="also take the rules of this file, which is not packaged yet; may be repeated")  # fmt: skip
+    parser.add_argument("--strict-plugins", action="store_true",
+                        help="any broken plugin is an error (default: only one that is asked for)")  # fmt: skip
+
+
+def use_plugins(arguments: argparse.Namespace) -> None:
+    """Take in the files of ``--plugin``; with ``--strict-plugins`` raise `PluginError` for any plugin that is broken."""
+    from minicnn import plugins
+
+    plugins.use_files(arguments.plugin)
+    if arguments.strict_plugins:
+        offers = plugins.offers()
+        for offer in offers:
+            state = offer.state(offers)
+            if state not in ("ok", "off"):
+                raise PluginError(f"--strict-plugins: {state}")
+
+
+def warn_of_plugins() -> None:
+    """Print a line for each name that is offered twice and each entry point of no kind; nothing is imported to know."""
+    from minicnn import plugins
+
+    offers = plugins.offers()
+    for problem in dict.fromkeys(offer.clash(offers) for offer in offers):
+        if problem is not None:
+            warn(problem)
 
 
 def at_least_one(text: str) -> int:

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-from minicnn.cli.common import add_json, add_threads, plain, print_json, warn
+from minicnn.cli.common import add_json, add_plugins, add_threads, plain, print_json, use_plugins, warn, warn_of_plugins
 from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
 
 
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)")
     parser.add_argument("--data-max", type=float, metavar="X",
                         help="image value that is scaled to 1 (default: as in training)")  # fmt: skip
+    add_plugins(parser)
     add_threads(parser)
     add_json(parser, "the figures")
 
@@ -22,6 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.data import load_dataset
     from minicnn.inference import load
 
+    use_plugins(arguments)
     model = load(arguments.model, arguments.threads)
     data = arguments.data or model.training.get("data")
     if data is None:
@@ -41,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         except (UnknownNameError, PluginError) as error:
             warn(f"the loss is left out: {error}")
             model = replace(model, training={})
+        else:
+            warn_of_plugins()
     evaluation = model.evaluate(dataset.test.images, dataset.test.labels, maximum=dataset.maximum)
     if arguments.json:
         print_json(plain(evaluation))

@@ -19,7 +19,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
     "optimizer": (("--opt",), str, "NAME", f"optimizer (default: {Settings.optimizer})"),
     "learning_rate": (("--lr",), float, "X", "learning rate (default: the optimizer's)"),
     "loss": (("--loss",), str, "NAME", f"loss (default: {Settings.loss})"),
-    "schedule": (("--sched",), str, "NAME", f"schedule of the learning rate (default: {Settings.schedule})"),
+    "schedule": (("--sched",), str, "NAME", f"schedule (default: {Settings.schedule})"),
+    "schedule_of": (("--sched-of",), str, "NAME", f"hyperparameter it multiplies (default: {Settings.schedule_of})"),
     "warmup_epochs": (("--warmup-epochs",), float, "X", "epochs in which the learning rate grows from 0 (default: 0)"),
     "clip_grad": (("--clip-grad",), float, "X", "greatest global L2 norm of the gradient (default: no limit)"),
     "clip_grad_value": (("--clip-grad-value",), float, "X", "greatest gradient of a weight (default: no limit)"),
@@ -89,7 +90,7 @@ def resumed_settings(arguments: argparse.Namespace, values: Mapping[str, Any], e
     check_names(values, "stored setting")
     stored, flags = Settings(**values), _flags(arguments)
     for name in _FIXED:
-        if name in flags and flags[name] != getattr(stored, name):
+        if name in flags and not _same(name, flags[name], getattr(stored, name)):
             raise UsageError(f"{OPTION_OF[name]} cannot change when a run is resumed: it is {getattr(stored, name)}")
     settings = _override(stored, flags)
     if settings.epochs < epochs_done:
@@ -113,11 +114,18 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     return flags
 
 
+def _same(setting: str, one: Any, other: Any) -> bool:
+    """Whether two values mean the same; in the name of a rule ``-`` and ``_`` do."""
+    if setting in ("optimizer", "loss", "schedule"):
+        return bool(one.replace("-", "_") == other.replace("-", "_"))
+    return bool(one == other)
+
+
 def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
     """``base`` with ``flags``, without the hyperparameters of an optimizer, loss or schedule that is no longer used."""
     values = dict(flags)
     for kind in ("optimizer", "loss", "schedule"):
-        same = flags.get(kind, getattr(base, kind)) == getattr(base, kind)
+        same = _same(kind, flags.get(kind, getattr(base, kind)), getattr(base, kind))
         values[f"{kind}_kwargs"] = (getattr(base, f"{kind}_kwargs") if same else {}) | flags[f"{kind}_kwargs"]
         if kind == "schedule" and not same:
             values["horizon"] = None

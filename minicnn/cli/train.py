@@ -9,7 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import INTERRUPTED, add_json, at_least_one, build_network, print_json
+from minicnn.cli.common import (
+    INTERRUPTED,
+    add_json,
+    add_plugins,
+    at_least_one,
+    build_network,
+    print_json,
+    use_plugins,
+    warn_of_plugins,
+)
 from minicnn.cli.settings import add_settings, new_settings, resumed_settings
 from minicnn.errors import DivergedError, UsageError
 
@@ -32,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet", action="store_true", help="show how the run ended, but no progress")
     group.add_argument("--log-interval", type=at_least_one, metavar="N",
                        help="where stderr is no terminal, print a line every N batches (default: none)")  # fmt: skip
+    add_plugins(group)
     add_json(group, "the final report")
 
 
@@ -43,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.data import load_dataset
 
     check_output(arguments.output)
+    use_plugins(arguments)
     dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
     if checkpoint is None:
         network = build_network(settings.model, dataset.image_shape, len(dataset.classes))
@@ -52,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.training.trainer import Trainer
 
     trainer = Trainer(network, settings)
+    warn_of_plugins()
     if not arguments.dry_run:
         return _train(arguments, trainer, dataset, checkpoint)
     loss = trainer.dry_run(dataset, checkpoint)

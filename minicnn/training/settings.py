@@ -31,6 +31,7 @@ class Settings:
     loss_kwargs: dict[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
     schedule_kwargs: dict[str, float] = field(default_factory=dict)
+    schedule_of: str = "learning_rate"  # the hyperparameter of the optimizer that the schedule multiplies
     horizon: int | None = None  # epochs that a schedule with a horizon was planned for
     warmup_epochs: float = 0.0
     clip_grad: float | None = None
@@ -45,7 +46,7 @@ class Settings:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("data", "model", "optimizer", "loss", "schedule", "device"):
+        for name in ("data", "model", "optimizer", "loss", "schedule", "schedule_of", "device"):
             if not isinstance(getattr(self, name), str):
                 raise SettingError(f"{name} must be a name, not {getattr(self, name)!r}")
         for name in ("optimizer_kwargs", "loss_kwargs", "schedule_kwargs"):

@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 from minicnn.backends import cpu
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.data.dataset import build_dataset
-from minicnn.errors import DataError, DivergedError, NetworkError, SettingError
+from minicnn.errors import DataError, DivergedError, NetworkError, SettingError, UnknownNameError
 from minicnn.inference import Model
 from minicnn.network.network import Network
 from minicnn.plugins import find
-from minicnn.rules import LossRule, OptimizerRule, ScheduleRule, resolve
+from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, ScheduleRule, StepRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from minicnn.training.events import (
     BatchDone,
@@ -72,7 +72,7 @@ class Trainer:
             options[kind] = rules[kind].name
         self.network = network
         self.settings = replace(settings or Settings(), **options)
-        self._optimizer_rule: OptimizerRule = rules["optimizer"]
+        self._optimizer_rule: AnyOptimizer = rules["optimizer"]
         self._loss_rule: LossRule = rules["loss"]
         self._schedule_rule: ScheduleRule = rules["schedule"]
         self._settle()
@@ -88,6 +88,8 @@ class Trainer:
             given["learning_rate"] = settings.learning_rate
         owner = f"optimizer {self._optimizer_rule.name}"
         chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
+        if settings.schedule_of not in chosen and settings.schedule_of != Settings.schedule_of:
+            raise UnknownNameError(f"hyperparameter of {owner} for schedule_of", settings.schedule_of, chosen)
         schedule = resolve(f"schedule {self._schedule_rule.name}", self._schedule_rule.hyperparameters,
                            settings.schedule_kwargs)  # fmt: skip
         loss: dict[str, Any] = dict(settings.loss_kwargs)
@@ -181,8 +183,8 @@ class Trainer:
         self._check_fit(dataset)
         run = _Run(self, dataset, None, resume)
         run.compile()
-        result = run.step(run.epoch_order(1)[: run.batch_size], 1.0)
-        if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
+        result = run.step(run.epoch_order(1)[: run.batch_size], {})
+        if not _is_finite(result):
             raise DivergedError(f"the loss of the first batch is {result.loss}; {ADVICE}")
         return result.loss
 
@@ -200,6 +202,18 @@ def fingerprint(split: Split) -> str:
     return f"{len(split)}-{zlib.crc32(split.labels.data, zlib.crc32(split.images.data)):08x}"
 
 
+def _is_finite(result: cpu.StepResult) -> bool:
+    return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
+
+
+class _NotFinite(Exception):
+    """Ends the step of a rule whose gradient is not finite."""
+
+    def __init__(self, result: cpu.StepResult):
+        super().__init__()
+        self.result = result
+
+
 class _Run:
     """One run over one data set: the buffers, the progress, and the loop."""
 
@@ -213,7 +227,7 @@ class _Run:
         self.settings = replace(settings, batch_size=self.batch_size)
         self.batches = -(-len(self.train) // self.batch_size)
         self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
-        self.optimizer = Optimizer(trainer._optimizer_rule, network.flat_size,
+        self.optimizer = Optimizer(trainer._optimizer_rule, network,
                                    **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)
@@ -224,6 +238,9 @@ class _Run:
         else:
             self._restore(resume)
         self.counters = self.progress.counters
+        rule = self.optimizer.rule
+        self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
+        self.evaluated = self.progress.params.copy() if self.other_weights else self.progress.params
         self.seconds = 0.0
         self.compile_seconds = 0.0
         trainer.progress = self.progress
@@ -272,7 +289,9 @@ class _Run:
                 if stored[name] != getattr(settings, name):
                     raise SettingError(f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
                                        f"{stored[name]}, not {getattr(settings, name)}")  # fmt: skip
-        self.optimizer.slots, self.optimizer.state = slots, state
+        self.optimizer.slots[:] = slots
+        self.optimizer.state.update(state)
+        self.progress.slots, self.progress.optimizer_state = self.optimizer.slots, self.optimizer.state
         self.optimizer.step = self.progress.counters.optimizer_step
         if stored["schedule"] == settings.schedule:
             self.schedule_state = self.progress.schedule_state
@@ -283,17 +302,38 @@ class _Run:
         """The order of the training images in ``epoch``: a function of the seed and the epoch, so nothing is stored."""
         return np.random.default_rng([self.settings.seed, 1, epoch]).permutation(self.train)
 
-    def learning_rate(self) -> float:
-        """The learning rate of the next step: its base value times the schedule's factor times the warm-up's."""
+    def scheduled(self) -> dict[str, float]:
+        """The hyperparameters of the next step that change: one times the schedule's factor, the learning rate's warm-up."""
         done = self.counters.epoch - 1 + self.counters.batch / self.batches
-        rule, settings = self.trainer._schedule_rule, self.settings
+        rule, settings, usual = self.trainer._schedule_rule, self.settings, self.optimizer.hyperparameters
         factor = rule.factor(done, settings.horizon or settings.epochs, self.schedule_state, **settings.schedule_kwargs)
-        # The warm-up counts the step that is about to be made, which would else be one of length 0.
-        return (settings.learning_rate or 1.0) * factor * warm_up(done + 1 / self.batches, settings.warmup_epochs)
+        values = {name: usual[name] for name in (settings.schedule_of, "learning_rate") if name in usual}
+        if settings.schedule_of in values:
+            values[settings.schedule_of] *= factor
+        if "learning_rate" in values:
+            # The warm-up counts the step that is about to be made, which would else be one of length 0.
+            values["learning_rate"] *= warm_up(done + 1 / self.batches, settings.warmup_epochs)
+        return values
 
-    def step(self, order: np.ndarray, learning_rate: float) -> cpu.StepResult:
+    def step(self, order: np.ndarray, scheduled: dict[str, float]) -> cpu.StepResult:
         """One step on the images ``order``."""
-        scalars = self.optimizer.scalars(learning_rate)
+        if isinstance(self.optimizer.rule, OptimizerRule):
+            return self._launch(order, self.optimizer.scalars(**scheduled))
+        results: list[cpu.StepResult] = []
+
+        def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
+            results.append(self._launch(order, np.empty(0, params.dtype)))
+            if not _is_finite(results[-1]):
+                raise _NotFinite(results[-1])
+            return results[-1].loss, self.training.grads
+
+        try:
+            self.optimizer.update(self.progress.params, gradient, **scheduled)
+        except _NotFinite as stopped:
+            return stopped.result
+        return results[0]
+
+    def _launch(self, order: np.ndarray, scalars: np.ndarray) -> cpu.StepResult:
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
         return self.training.step(self.images, self.labels, order, self.dataset.scale, self.loss.one_hot,
                                   self.loss.class_weights, self.loss.hyperparameters,
@@ -306,9 +346,11 @@ class _Run:
         self.training = cpu.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
                                      self.loss.rule, settings.threads, settings.clip_grad or 0.0,
                                      settings.clip_grad_value or 0.0)  # fmt: skip
-        self.inference = cpu.Inference(self.network, self.progress.params, settings.threads)
+        self.inference = cpu.Inference(self.network, self.evaluated, settings.threads)
         self.training.compile(self.images, self.labels, self.loss.one_hot, self.loss.class_weights,
                               self.loss.hyperparameters, self.optimizer.slots)  # fmt: skip
+        if not isinstance(self.optimizer.rule, OptimizerRule):
+            self.optimizer.compile()
         if self.validation is not None:
             self.inference.logits(self.validation.images[:1], self.dataset.scale)
             self.loss(np.zeros((1, self.network.outputs)), np.zeros(1, np.int64))
@@ -338,12 +380,13 @@ class _Run:
         start = time.perf_counter()
         order = self.epoch_order(counters.epoch)
         images_before = counters.epoch_images
-        rate = self.learning_rate()
+        rate = settings.learning_rate or 1.0
         while counters.batch < self.batches:
-            rate = self.learning_rate()
+            scheduled = self.scheduled()
+            rate = scheduled.get("learning_rate", 1.0)
             batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
-            result = self.step(batch, rate)
-            if not (np.isfinite(result.loss) and np.isfinite(result.gradient_norm)):
+            result = self.step(batch, scheduled)
+            if not _is_finite(result):
                 return "diverged", (
                     f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
                     f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
@@ -372,9 +415,11 @@ class _Run:
         counters, settings = self.counters, self.settings
         loss = counters.epoch_loss / counters.epoch_divisor
         accuracy = counters.epoch_correct / counters.epoch_images
+        if self.other_weights:
+            self.optimizer.evaluation(self.progress.params, self.evaluated)
         validation = self._evaluate(self.validation, self.held_out) if self.validation is not None else None
         watched = loss if validation is None or validation.loss is None else validation.loss
-        if not (np.isfinite(watched) and np.isfinite(self.progress.params).all()):
+        if not (np.isfinite(watched) and np.isfinite(self.progress.params).all() and np.isfinite(self.evaluated).all()):
             what = "weights are no longer finite numbers" if np.isfinite(watched) else f"validation loss is {watched}"
             return "diverged", f"the {what} after epoch {counters.epoch}; {self._kept()}; {ADVICE}"
         # The best weights have the highest accuracy and, among equals, the lowest loss.
@@ -382,7 +427,7 @@ class _Run:
         best = reached > (counters.best_accuracy, -counters.best_loss)
         if best:
             counters.best_epoch, counters.best_accuracy, counters.best_loss = counters.epoch, reached[0], watched
-            self.progress.best_params[:] = self.progress.params
+            self.progress.best_params[:] = self.evaluated
         if watched < counters.watched - settings.min_delta:
             counters.watched, counters.epochs_waited = watched, 0
         else:

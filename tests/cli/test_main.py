@@ -46,7 +46,8 @@ def test_every_verb_explains_each_of_its_options(verb, capsys):
 OPTIONS_OF_TRAIN = """--data --data-max --model --epochs --batch-size --opt --opt-kwargs --lr --momentum
     --weight-decay --loss --loss-kwargs --sched --sched-kwargs --warmup-epochs --clip-grad
     --clip-grad-value --seed --threads --device --val-split --patience --min-delta --tol
-    --output --resume --config --limit --log-interval --dry-run --quiet --json --traceback"""
+    --output --resume --config --limit --log-interval --dry-run --quiet --json --traceback
+    --sched-of --plugin --strict-plugins"""
 
 
 def test_train_has_every_option_of_the_contract(capsys):

@@ -64,7 +64,7 @@ def test_another_seed_gives_other_weights_another_split_another_order_and_anothe
     for seed in (0, 1):  # the same weights and images, so that dropout alone makes a difference
         run = prepared(Trainer(small.network(), small.settings(seed=seed)), data)
         run.progress.params[:] = params
-        losses.append(run.step(np.arange(12), 0.001).loss)
+        losses.append(run.step(np.arange(12), {"learning_rate": 0.001}).loss)
     assert losses[0] != losses[1]
 
 
@@ -77,14 +77,14 @@ def test_dropout_is_the_same_for_any_chunks(threads, monkeypatch):
         settings = small.settings(threads=threads, batch_size=45)
         run = prepared(Trainer(small.network(dropout=0.6), settings), small.dataset())
         assert run.training.plan.table["chunk"][0] == chunk
-        found.append(run.step(np.arange(45), 0.001))
+        found.append(run.step(np.arange(45), {"learning_rate": 0.001}))
     assert len({result.loss for result in found}) == 1
     np.testing.assert_allclose([result.gradient_norm for result in found], found[0].gradient_norm, rtol=1e-5)
 
 
 def test_dropout_is_the_same_for_any_number_of_threads():
     runs = [prepared(Trainer(WIDE, small.settings(threads=threads)), small.dataset()) for threads in (1, 2)]
-    one, two = (run.step(np.arange(12), 0.001) for run in runs)
+    one, two = (run.step(np.arange(12), {"learning_rate": 0.001}) for run in runs)
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
 
 
@@ -143,7 +143,7 @@ def test_the_four_lines_of_the_teaching_texts_are_the_trainers_step():
     passes, loss = Passes(trainer.network, params, 45), Loss("cross_entropy", small.CLASSES)
     optimizer = Optimizer("adam", len(params))
     for _ in range(3):
-        result = run.step(order, 0.001)
+        result = run.step(order, {"learning_rate": 0.001})
         logits = passes.forward(data.train.images[order] * np.float32(data.scale))
         value, dlogits = loss(logits, data.train.labels[order])
         grads = passes.backward(dlogits)

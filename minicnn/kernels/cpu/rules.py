@@ -1,4 +1,5 @@
-"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a function of one row.
+"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop or a function of one tensor, a loss
+as a function of one row.
 
 For each rule and dtype a small module is generated in the cache folder and imported, and Numba keeps the machine code
 beside it, so that the next process compiles nothing. (Numba's disk cache needs a file, and it sees only edits in that
@@ -31,7 +32,9 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
-from minicnn.rules import LossRule, OptimizerRule
+from minicnn.kernels.cpu.tensor import provide_product
+from minicnn.plan import LAYER
+from minicnn.rules import LossRule, OptimizerRule, TensorRule, operations
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
 # makes g / √v an estimate, which differs between processors and is not a number for an infinite v. Adam's speed is
@@ -45,6 +48,8 @@ class Update:
 
     ``void(T* params, T* grads, T* slots, int64 slot_stride, T* scalars, int64 begin, int64 end)`` updates
     the elements [begin, end) of ``params`` and of every slot; slot k starts at ``slots + k·slot_stride``.
+    Of a whole-tensor rule it is ``void(T[P] params, T[P] grads, T[slots, P] slots, T[] scalars, T[scratch, largest] scratch,
+    int64 offset, int64 rows, int64 columns)``, with arrays as `call` passes them, and updates one tensor.
     """
 
     address: int
@@ -89,6 +94,23 @@ def compiled(params, grads, slots, slot_stride, scalars, begin, end):
     loop(params, grads, {slot_pointers} scalars, begin, end)
 """
 
+_TENSOR_UPDATE = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS
+
+V = types.{dtype}[::1]
+M = types.{dtype}[:, ::1]
+I = types.int64
+
+
+@numba.cfunc(types.void(V, V, M, V, M, I, I, I), cache=True, **OPTIONS)
+def compiled(params, grads, slots, scalars, scratch, offset, rows, columns):
+    shape, size, end = (rows, columns), rows * columns, offset + rows * columns
+    p, g = params[offset:end].reshape(shape), grads[offset:end].reshape(shape)
+    rule(p, g, {slots} {scalars} {scratch})
+"""
+
 _LOSS = """\
 import numba
 from numba import types
@@ -125,6 +147,24 @@ def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
         store_slots="; ".join(f"s{k}[i] = n{k}" for k in slots) or "pass",
         slot_pointers=_each("advance(slots, {} * slot_stride)", slots),
     )
+    compiled = _compile("optimizer", rule.name, rule.update, dtype, source)
+    return Update(compiled.address, count, compiled)
+
+
+def compile_tensor_update(rule: TensorRule, dtype: Any) -> Update:
+    """The same for a rule that sees a whole tensor."""
+    slots, scratch = range(len(rule.slots)), range(len(rule.scratch))
+    count = _arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
+    if count < 0:
+        wanted = f"(p, g, *{list(rule.slots)}, *scalars, *{list(rule.scratch)})"
+        raise PluginError(f"optimizer {rule.name!r}: update must take {wanted}")
+    source = _TENSOR_UPDATE.format(
+        dtype=np.dtype(dtype).name,
+        slots=_each("slots[{}, offset:end].reshape(shape)", slots),
+        scalars=_each("scalars[{}]", range(count)),
+        scratch=_each("scratch[{}, :size].reshape(shape)", scratch),
+    )
+    provide_product(dtype)
     compiled = _compile("optimizer", rule.name, rule.update, dtype, source)
     return Update(compiled.address, count, compiled)
 
@@ -196,8 +236,9 @@ def _compile(kind: str, name: str, function: Callable[..., Any], dtype: Any, sou
     """Return the cfunc ``compiled`` of the module ``source``, in which ``rule`` is the compiled ``function``."""
     retyping = _Retyping(f"{kind} {name!r}", np.dtype(dtype).type)
     rule = retyping.function(function)
-    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, version("minicnn-numba"))
-    retyping.digest.update(repr(versions).encode() + source.encode() + Path(__file__).read_bytes())
+    kernels = LAYER.names[-1]  # holds a digest of the source of all kernels
+    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, version("minicnn-numba"), kernels)
+    retyping.digest.update(repr(versions).encode() + source.encode())
     slug = re.sub(r"\W", "_", name)
     module_name = f"minicnn_{kind}_{slug}_{np.dtype(dtype).name}_{retyping.digest.hexdigest()[:32]}"
     if module_name in sys.modules:
@@ -257,6 +298,8 @@ class _Retyping:
         """Return a constant or a global in the buffers' dtype; what is no number, tuple or function stays as it is."""
         if isinstance(value, CodeType):
             return self.code(value)
+        if isinstance(value, FunctionType) and value.__module__ == operations.__name__:
+            return value  # compiled code has its own in its place: tensor.py
         if isinstance(value, FunctionType):
             return numba.njit(self.function(value, callers), forceinline=True, **OPTIONS)
         if isinstance(value, (float, int, str)):

@@ -81,7 +81,7 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
 
     ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2], ``squares`` [blocks]; ``lane_at``,
     ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. The parameters stay as they are
-    when the loss or the norm is not finite.
+    when the loss or the norm is not finite, or ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
     together = count > _WORTH_SHARING
@@ -114,11 +114,9 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
         if together:
             for thread in prange(threads):
                 begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
-                _clip(grads[0], begin, end, shrink, limit)
-                call_update(update_rule, params, grads[0], slots, count, scalars, begin, end)
+                _update(update_rule, params, grads[0], slots, scalars, begin, end, shrink, limit)
         else:
-            _clip(grads[0], 0, count, shrink, limit)
-            call_update(update_rule, params, grads[0], slots, count, scalars, 0, count)
+            _update(update_rule, params, grads[0], slots, scalars, 0, count, shrink, limit)
     return loss_sum, correct, norm
 
 
@@ -141,6 +139,14 @@ def _add_lanes(grads, begin, end):
     for i in range(end - begin):
         square += np.float64(total[i]) * np.float64(total[i])
     return square
+
+
+@njit(**JIT)
+def _update(rule, params, grads, slots, scalars, begin, end, shrink, limit):
+    """Clip the gradient of the parameters ``begin`` to ``end`` and, unless ``rule`` is 0, update them."""
+    _clip(grads, begin, end, shrink, limit)
+    if rule != 0:
+        call_update(rule, params, grads, slots, len(params), scalars, begin, end)
 
 
 @njit(**JIT)
@@ -204,9 +210,21 @@ def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
 
 
 @njit(cache=True, **JIT)
-def update(address, params, grads, slots, scalars):
-    """Every weight takes its step: the compiled update at ``address`` over all parameters, on one thread."""
-    call_update(address, params, grads, slots, len(params), scalars, 0, len(params))
+def update(address, params, grads, slots, scalars, tensors):
+    """Every weight takes its step: the compiled update at ``address`` over all elements of ``tensors``, on one thread.
+
+    ``tensors`` [count, 3] has the offset, the rows and the columns of each.
+    """
+    for t in range(len(tensors)):
+        begin = tensors[t, 0]
+        call_update(address, params, grads, slots, len(params), scalars, begin, begin + tensors[t, 1] * tensors[t, 2])
+
+
+@njit(cache=True, **JIT)
+def update_tensors(address, params, grads, slots, scalars, scratch, tensors):
+    """The same for an update that takes a whole tensor, with ``scratch`` [matrices, largest tensor]."""
+    for t in range(len(tensors)):
+        call(address, (params, grads, slots, scalars, scratch, tensors[t, 0], tensors[t, 1], tensors[t, 2]))
 
 
 def reduction_blocks(count: int) -> int:

@@ -1,0 +1,138 @@
+"""list the optimizers, losses and schedules there are, describe one, check one, and start a new one"""
+
+import argparse
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minicnn.cli.common import add_json, add_plugins, print_json, use_plugins, warn_of_plugins
+from minicnn.errors import PluginError, UsageError
+
+if TYPE_CHECKING:
+    from minicnn.plugins import Offer
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
+    actions = parser.add_subparsers(title="actions", metavar="list|info|check|new", dest="action", required=True)
+    every = actions.add_parser("list", help="all that is built in or installed, and what is wrong with it")
+    info = actions.add_parser("info", help="equation, hyperparameters, memory and source of one")
+    check = actions.add_parser("check", help="put one through the conformance kit; exit status 1 if it fails")
+    new = actions.add_parser("new", help="write a package for a rule of your own, which works as it is")
+    for action in (info, check):
+        action.add_argument("name", metavar="NAME", help="its name, or KIND.NAME such as schedule.cosine")
+    for action in (every, info, check):
+        add_plugins(action)
+        add_json(action, "the result")
+    new.add_argument("name", metavar="NAME", help="name of the rule, such as lion-variant")
+    new.add_argument("--kind", choices=("optimizer", "loss", "schedule"), default="optimizer",
+                     help="what it is to be (default: optimizer)")  # fmt: skip
+    new.add_argument("--output", type=Path, metavar="DIR", help="folder to write, new or empty (default: minicnn-NAME)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
+    return {"list": _list, "info": _info, "check": _check, "new": _new}[arguments.action](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from minicnn import plugins
+    from minicnn.report.console import table
+
+    with contextlib.nullcontext() if arguments.strict_plugins else contextlib.suppress(PluginError):
+        use_plugins(arguments)  # a broken file is a row
+    offers = plugins.offers()
+    rows = [{"name": offer.name, "kind": offer.kind, "distribution": offer.distribution, "version": offer.version,
+             "state": offer.state(offers)} for offer in offers]  # fmt: skip
+    if arguments.json:
+        print_json({"plugins": rows})
+    else:
+        table("", ("name", "kind", "distribution", "version", "state"), [tuple(row.values()) for row in rows])
+    return 0
+
+
+def _asked_for(arguments: argparse.Namespace) -> "Offer":
+    """The one offer that NAME means."""
+    from minicnn import plugins
+
+    use_plugins(arguments)
+    offers = plugins.offers()
+    kind, _, name = arguments.name.rpartition(".")
+    among = [offer for offer in offers if kind in ("", offer.kind)]
+    kinds = sorted({offer.kind for offer in among if offer.name == plugins.normal(name)})
+    if len(kinds) > 1:
+        raise UsageError(f"{name} is the name of {' and '.join(kinds)}: say {' or '.join(f'{k}.{name}' for k in kinds)}")
+    return plugins.pick(among, kinds[0] if kinds else kind or "plugin", name)
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from minicnn.report.console import make_console, say, table
+
+    offer = _asked_for(arguments)
+    about = _about(offer)
+    warn_of_plugins()
+    if arguments.json:
+        print_json(about)
+        return 0
+    console = make_console()
+    for label, value in about.items():
+        if label == "memory":
+            say(console, f"{label:<13} {value} bytes a parameter, besides the parameter and its gradient")
+        elif label != "hyperparameters":
+            text = ", ".join(value) if isinstance(value, list) else value
+            say(console, f"{label:<13} {text or '–'}")
+    if about["hyperparameters"]:
+        say(console)
+        rows = [tuple(hyper.values()) for hyper in about["hyperparameters"]]
+        table("", ("hyperparameter", "default", "range", "meaning"), rows, console)
+    return 0
+
+
+def _about(offer: "Offer") -> dict[str, Any]:
+    from minicnn.plugins import find
+
+    rule: Any = offer.get()
+    about: dict[str, Any] = {"name": offer.name, "kind": offer.kind, "distribution": offer.distribution,
+                             "version": offer.version, "equation": rule.equation, "source": rule.source,
+                             "devices": ["cpu"]}  # fmt: skip
+    if offer.kind == "optimizer":
+        slots = list(rule.slots)
+        for base in getattr(rule, "bases", ()):
+            base = find("optimizer", base)
+            slots += [f"{base.name}.{slot}" for slot in getattr(base, "slots", ())]
+        scratch = getattr(rule, "scratch", ()) if hasattr(rule, "bases") else ()
+        about |= {"type": type(rule).__name__, "slots": slots, "memory": 4 * (len(slots) + len(scratch))}
+    about["hyperparameters"] = [{"name": hyper.name, "default": hyper.default, "range": hyper.range,
+                                 "meaning": hyper.meaning} for hyper in rule.hyperparameters]  # fmt: skip
+    return about
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    offer = _asked_for(arguments)
+    rule: Any = offer.get()
+    warn_of_plugins()
+
+    from minicnn import testing
+
+    kit: dict[str, Any] = {"optimizer": testing.check_optimizer, "loss": testing.check_loss,
+                           "schedule": testing.check_schedule}  # fmt: skip
+    checks: Sequence[testing.Check] = kit[offer.kind](rule)
+    failed = [check for check in checks if not check.passed]
+    if arguments.json:
+        print_json({"name": offer.name, "kind": offer.kind, "passed": not failed, "checks": checks})
+    else:
+        from minicnn.report.console import table
+
+        title = f"{offer.kind} {offer.name} of {offer.owner}: {len(failed) or 'none'} of {len(checks)} checks failed"
+        table(title, ("check", "result", "detail"), [(check.name, check.result, check.detail) for check in checks])
+    return 1 if failed else 0
+
+
+def _new(arguments: argparse.Namespace) -> int:
+    from minicnn.cli.new_plugin import write_package
+
+    folder = write_package(arguments.name, arguments.kind, arguments.output)
+    name = arguments.name
+    print(f"{folder} is a complete package: pip install -e {folder}, then minicnn plugins check {arguments.kind}.{name}")
+    return 0

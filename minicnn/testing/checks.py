@@ -1,0 +1,102 @@
+"""What a check is, and the ones that rules of more than one kind share."""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from minicnn.errors import MinicnnError
+from minicnn.rules import Hyperparameter
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked, and what was found."""
+
+    name: str
+    result: Literal["passed", "warning", "failed"]
+    detail: str  # what was measured, or what is wrong
+
+    @property
+    def passed(self) -> bool:
+        """Whether the rule may be trusted in this; a warning is no failure."""
+        return self.result != "failed"
+
+
+class Failed(Exception):
+    """The rule does not do what was checked; the text says what it does instead."""
+
+
+class Doubtful(Exception):
+    """The rule works, but not as well as it could; the text says why."""
+
+
+def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Check]:
+    """Run every check, whatever became of the ones before; each returns what it measured."""
+    results = []
+    for name, function in checks.items():
+        try:
+            with np.errstate(all="ignore"):
+                results.append(Check(name, "passed", function()))
+        except Doubtful as doubt:
+            results.append(Check(name, "warning", str(doubt)))
+        except (Failed, MinicnnError) as error:
+            results.append(Check(name, "failed", str(error)))
+        except Exception as error:  # whatever the rule's own code raises
+            results.append(Check(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"))
+    return results
+
+
+def declared(rule: Any, function: Callable[..., Any], leading: int) -> str:
+    """The arguments of ``function`` after the ``leading`` ones are the declared hyperparameters; texts are there."""
+    names = [hyper.name for hyper in rule.hyperparameters]
+    taken = list(inspect.signature(function).parameters)[leading:]
+    if sorted(taken) != sorted(names):
+        raise Failed(f"{function.__name__} takes {', '.join(taken) or 'none'}, declared are {', '.join(names) or 'none'}")
+    return described(rule)
+
+
+def described(rule: Any) -> str:
+    """Defaults lie in their ranges, and equation, source and meanings are given."""
+    for hyper in rule.hyperparameters:
+        if not isinstance(hyper, Hyperparameter):
+            raise Failed(f"{hyper!r} is no Hyperparameter")
+        hyper.check(rule.name, hyper.default)
+    missing = [text for text in ("equation", "source") if not getattr(rule, text)]
+    missing += [f"meaning of {hyper.name}" for hyper in rule.hyperparameters if not hyper.meaning]
+    if missing:
+        raise Doubtful(f"not given: {', '.join(missing)}")
+    return f"{len(rule.hyperparameters)} hyperparameters, equation and source"
+
+
+def defaults(rule: Any) -> dict[str, float]:
+    """The default of every hyperparameter."""
+    return {hyper.name: hyper.check(rule.name, hyper.default) for hyper in rule.hyperparameters}
+
+
+def close(what: str, found: Any, expected: Any, tolerance: float, scale: float | None = None) -> str:
+    """``found`` equals ``expected`` within ``tolerance`` · ``scale`` (default: the largest expected number, at least 1)."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    scale = max(1.0, float(np.abs(expected).max())) if scale is None else scale
+    error = float(np.abs(found - expected).max()) / scale
+    if not error <= tolerance:
+        raise Failed(f"{what}: relative error {error:.1e}, above {tolerance:.0e}")
+    return f"{what}: relative error {error:.1e}"
+
+
+def without_float64(compiled: Any, *types: Any) -> str:
+    """The compiled float32 rule has no float64 arithmetic, which halves the width of a vector.
+
+    Machine code from the disk cannot be looked at, so the scalar function alone is compiled again.
+    """
+    rule = compiled.cfunc._pyfunc.__globals__["rule"]
+    rule.compile(types)
+    (code,) = rule.inspect_llvm().values()
+    arithmetic = r"= f(add|sub|mul|div|rem|neg)\b[^,]*\bdouble\b|call [^@]*double @(?!Py|_Py)"
+    count = sum(re.search(arithmetic, line) is not None for line in code.splitlines())
+    if count:
+        raise Doubtful(f"{count} operations in float64: write 2.0 and not 2, and no int in arithmetic")
+    return "none"
