@@ -63,6 +63,9 @@ class Update:
             self._scratch: np.ndarray | None = np.empty((len(rule.scratch), largest), dtype)
         else:
             self._compiled, self._scratch = compile_update(rule, dtype), None
+        # A call for no tensor compiles, or loads, the loop around it.
+        none, slots = np.empty(0, dtype), np.empty((len(rule.slots), 0), dtype)
+        self(none, none, slots, np.empty(self._compiled.scalars, dtype), np.empty((0, 3), np.int64))
 
     def __call__(self, params: np.ndarray, grads: np.ndarray, slots: np.ndarray, scalars: np.ndarray,
                  tensors: np.ndarray) -> None:  # fmt: skip

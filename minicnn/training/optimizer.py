@@ -65,6 +65,9 @@ class Optimizer:
         """Compile what a step needs, or load it from the disk; raises `PluginError` if that fails."""
         for part in self._parts.values():
             part.compiled  # noqa: B018
+        if isinstance(self.rule, StepRule):
+            vector = np.zeros(1, self.slots.dtype)
+            self._work.axpy(self._work.norm(vector), vector, vector)
 
     def scalars(self, **scheduled: float) -> np.ndarray:
         """Begin the next step of an elementwise rule: what it computes once for all elements, with what is scheduled."""

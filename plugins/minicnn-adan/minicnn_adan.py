@@ -16,6 +16,8 @@ import math
 
 from minicnn import Hyperparameter, OptimizerRule, hookimpl
 
+minicnn_api = 1  # the version of the plugin API that this is written for
+
 
 def prepare(step, state, learning_rate, beta1, beta2, beta3, epsilon, weight_decay):
     root = math.sqrt(1.0 - beta3**step)  # √n̂ + ε = (√n + root · ε) / root

@@ -11,6 +11,8 @@ import math
 
 from minicnn import Hyperparameter, LossRule, hookimpl
 
+minicnn_api = 1  # the version of the plugin API that this is written for
+
 
 def row(logits, label, dlogits, gamma, alpha):
     largest = logits[0]

@@ -18,6 +18,8 @@ from minicnn import Hyperparameter, hookimpl
 from minicnn.rules import StepRule, TensorRule
 from minicnn.rules.operations import axpy, matmul, norm
 
+minicnn_api = 1  # the version of the plugin API that this is written for
+
 
 def prepare(step, state, learning_rate, momentum, weight_decay):
     return learning_rate, momentum, 1.0 - learning_rate * weight_decay

@@ -13,6 +13,8 @@ from minicnn import Hyperparameter, hookimpl
 from minicnn.optimizers.momentum import MOMENTUM
 from minicnn.rules import StepRule
 
+minicnn_api = 1  # the version of the plugin API that this is written for
+
 
 def sam(base, name="sam"):
     """The rule that steps with ``base``, an elementwise or a whole-tensor rule, whose hyperparameters it has besides ρ."""

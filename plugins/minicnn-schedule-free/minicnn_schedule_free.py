@@ -16,6 +16,8 @@ import math
 from minicnn import Hyperparameter, OptimizerRule, hookimpl
 from minicnn.rules import StepRule
 
+minicnn_api = 1  # the version of the plugin API that this is written for
+
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 0.0025, 0.0, open_minimum=True, meaning="step size"),
     Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True, meaning="how near β₁ the average gradients are taken"),
