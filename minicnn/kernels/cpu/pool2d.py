@@ -30,6 +30,17 @@ def _window(layer, p, q):
 
 
 @njit(**JIT)
+def _covers(layer):
+    """Whether the windows cover the image and neither overlap nor reach beyond it: each element belongs to one window."""
+    return (
+        layer.stride_height == layer.kernel_height
+        and layer.stride_width == layer.kernel_width
+        and layer.output_height * layer.stride_height == layer.input_height
+        and layer.output_width * layer.stride_width == layer.input_width
+    )
+
+
+@njit(**JIT)
 def max_forward(layer, work, n):
     """The largest number of each window; not-a-number wins, so that a diverged run shows.
 
@@ -37,27 +48,75 @@ def max_forward(layer, work, n):
     """
     W, C = layer.input_width, layer.input_channels
     lanes = VECTOR_BYTES // work.itemsize
-    y = layer.output
+    y, halves = layer.output, _covers(layer) and layer.kernel_height == 2 and layer.kernel_width == 2
     for i in range(n):
         x = layer.input + i * layer.input_size
         for p in range(layer.output_height):
             for q in range(layer.output_width):
+                if halves:  # the usual case, without loops and edges: twice as fast
+                    top = x + 2 * (p * W + q) * C
+                    for c in range(0, C, lanes):
+                        at, below, count = top + c, top + W * C + c, C - c
+                        upper = maximum(load(work, at + C, count), load(work, at, count))
+                        lower = maximum(load(work, below + C, count), load(work, below, count))
+                        _store_largest(layer, work, y + c, maximum(lower, upper), count)
+                    y += C
+                    continue
                 h_first, h_end, v_first, v_end = _window(layer, p, q)
                 for c in range(0, C, lanes):
-                    at, count = x + (h_first * W + v_first) * C + c, C - c
-                    largest = load(work, at, count)
-                    if h_end - h_first == 2 and v_end - v_first == 2:  # without loops: 1.7 times as fast
-                        right, below, last = at + C, at + W * C, at + W * C + C
-                        largest = maximum(load(work, right, count), largest)
-                        largest = maximum(maximum(load(work, last, count), load(work, below, count)), largest)
-                    else:
+                    largest = load(work, x + (h_first * W + v_first) * C + c, C - c)
+                    for h in range(h_first, h_end):
+                        for v in range(v_first, v_end):
+                            largest = maximum(load(work, x + (h * W + v) * C + c, C - c), largest)
+                    _store_largest(layer, work, y + c, largest, C - c)
+                y += C
+
+
+@njit(**JIT)
+def _store_largest(layer, work, at, largest, count):
+    """Write the maximum of a window, or 0 if that is larger and the layer is ``rectified``."""
+    store(work, at, maximum(largest, load(work, at, 0)) if layer.rectified else largest, count)
+
+
+@njit(**JIT)
+def max_backward(layer, work, n):
+    """dy goes to the first element of the window, in reading order, that is not smaller than the maximum."""
+    W, C = layer.input_width, layer.input_channels
+    lanes = VECTOR_BYTES // work.itemsize
+    once = _covers(layer)  # then every element of dx is written once, and need not be added to
+    halves = once and layer.kernel_height == 2 and layer.kernel_width == 2
+    if not once:
+        work[layer.d_input : layer.d_input + n * layer.input_size] = 0
+    y, dy = layer.output, layer.d_output
+    for i in range(n):
+        x, dx = layer.input + i * layer.input_size, layer.d_input + i * layer.input_size
+        for p in range(layer.output_height):
+            for q in range(layer.output_width):
+                if halves:  # without loops and edges, as in max_forward
+                    top = 2 * (p * W + q) * C
+                    for c in range(0, C, lanes):
+                        count = C - c
+                        largest, left = load(work, y + c, count), _slope(layer, work, y + c, dy + c, count)
+                        for at in (top + c, top + C + c, top + W * C + c, top + W * C + C + c):
+                            left = _take(work, x + at, dx + at, left, largest, count, True)
+                else:
+                    h_first, h_end, v_first, v_end = _window(layer, p, q)
+                    for c in range(0, C, lanes):
+                        count = C - c
+                        largest, left = load(work, y + c, count), _slope(layer, work, y + c, dy + c, count)
                         for h in range(h_first, h_end):
                             for v in range(v_first, v_end):
-                                largest = maximum(load(work, x + (h * W + v) * C + c, count), largest)
-                    if layer.rectified:
-                        largest = maximum(largest, load(work, at, 0))  # zeros
-                    store(work, y + c, largest, count)
+                                at = (h * W + v) * C + c
+                                left = _take(work, x + at, dx + at, left, largest, count, once)
                 y += C
+                dy += C
+
+
+@njit(**JIT)
+def _slope(layer, work, y, dy, count):
+    """dy, or 0 where a ``rectified`` layer put out 0: what the elements of a window have to share, all or nothing."""
+    left = load(work, dy, count)
+    return zero_unless_less(left, load(work, y, 0), load(work, y, count)) if layer.rectified else left
 
 
 @njit(**JIT)
@@ -67,47 +126,6 @@ def _take(work, x, dx, left, largest, count, once):
     taken = zero_where_less(left, candidate, largest)
     store(work, dx, taken if once else add(load(work, dx, count), taken), count)
     return zero_unless_less(left, candidate, largest)
-
-
-@njit(**JIT)
-def max_backward(layer, work, n):
-    """dy goes to the first element of the window, in reading order, that is not smaller than the maximum."""
-    W, C = layer.input_width, layer.input_channels
-    lanes = VECTOR_BYTES // work.itemsize
-    # Where windows neither overlap nor leave gaps, every element of dx is written once and need not be added to.
-    once = (
-        layer.stride_height == layer.kernel_height
-        and layer.stride_width == layer.kernel_width
-        and layer.output_height * layer.stride_height == layer.input_height
-        and layer.output_width * layer.stride_width == W
-    )
-    if not once:
-        work[layer.d_input : layer.d_input + n * layer.input_size] = 0
-    y, dy = layer.output, layer.d_output
-    for i in range(n):
-        x, dx = layer.input + i * layer.input_size, layer.d_input + i * layer.input_size
-        for p in range(layer.output_height):
-            for q in range(layer.output_width):
-                h_first, h_end, v_first, v_end = _window(layer, p, q)
-                for c in range(0, C, lanes):
-                    largest = load(work, y + c, C - c)
-                    left = load(work, dy + c, C - c)  # what the elements before have left of dy: all or nothing
-                    if layer.rectified:
-                        left = zero_unless_less(left, load(work, y, 0), largest)
-                    at, count = (h_first * W + v_first) * C + c, C - c
-                    if once and h_end - h_first == 2 and v_end - v_first == 2:  # without loops: see max_forward
-                        left = _take(work, x + at, dx + at, left, largest, count, once)
-                        left = _take(work, x + at + C, dx + at + C, left, largest, count, once)
-                        at += W * C
-                        left = _take(work, x + at, dx + at, left, largest, count, once)
-                        _take(work, x + at + C, dx + at + C, left, largest, count, once)
-                        continue
-                    for h in range(h_first, h_end):
-                        for v in range(v_first, v_end):
-                            at = (h * W + v) * C + c
-                            left = _take(work, x + at, dx + at, left, largest, count, once)
-                y += C
-                dy += C
 
 
 @njit(**JIT)
