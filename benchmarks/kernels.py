@@ -16,7 +16,8 @@ from rows import Context, Row, RowFailed, Task
 from timing import Contestant, measure, spread
 
 from minicnn import Conv2d, Dense, MaxPool2d, Optimizer
-from minicnn.backends.cpu import compile_optimizer, lay_out
+from minicnn.backends.cpu import lay_out
+from minicnn.kernels.cpu.rules import compile_update
 from minicnn.plan import CONV2D, DENSE, MAX_POOL2D
 
 _CONVOLUTIONS = {
@@ -112,7 +113,7 @@ def _optimizer(name: str, network: str) -> Callable[[Context], Row]:
     def run(context: Context) -> Row:
         size = NETWORKS[network].flat_size
         optimizer = Optimizer(name, size)
-        address = compile_optimizer(optimizer.rule, np.dtype(np.float32))
+        address = compile_update(optimizer.rule, np.dtype(np.float32)).address
         table = lay_out(NETWORKS[network], 1, True, np.dtype(np.float32)).table
         params, grads = np.random.default_rng(0).standard_normal((2, size)).astype(np.float32)
         scalars, slots = optimizer.scalars(), optimizer.slots

@@ -170,3 +170,24 @@ def test_not_a_number_passes_through_pooling_and_relu():
     logits, _ = run_passes(network, np.ones(network.flat_size), x, np.ones((1, 4)))
     assert np.isnan(logits[0, 0])
     assert not np.isnan(logits[0, 1:]).any()
+
+
+@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr)
+def test_gradients_equal_numeric_derivatives(activation):
+    """dL/dw of the kernels against (L(w + h) − L(w − h)) / 2h of their own forward pass, L = Σ r · logits, for every weight."""
+    network = Network((9, 8, 2), [Conv2d(3, (3, 2), (1, 2), 1), activation, MaxPool2d(2, 1), Conv2d(4, 2, dilation=2), activation,
+                                  AvgPool2d(2, 1, 1), Conv2d(3, 3, 2), Flatten(), Dense(4), activation, Dense(3)])  # fmt: skip
+    rng = np.random.default_rng(3)
+    params = random_params(network, rng)
+    x, r = rng.normal(size=(2, 9, 8, 2)), rng.normal(size=(2, 3))
+    _, grads = run_passes(network, params, x, r)
+
+    def loss(values):
+        return float((run_passes(network, values, x, r)[0] * r).sum())
+
+    for spec in network.parameters:
+        for index in range(spec.offset, spec.offset + spec.size):
+            step = np.zeros_like(params)
+            step[index] = 1e-6
+            numeric = (loss(params + step) - loss(params - step)) / 2e-6
+            assert abs(grads[index] - numeric) < 1e-6 * max(1, abs(numeric)), f"{spec.name}[{index - spec.offset}]"
