@@ -16,7 +16,7 @@ from numba.core.runtime import _nrt_python, rtsys
 import minicnn
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Model, Network, ReLU, Trainer
 from minicnn.kernels.cpu import passes, step
-from minicnn.training.trainer import _Run
+from minicnn.training.run import Run
 from tests.training import small
 
 forward = minicnn.forward
@@ -144,7 +144,7 @@ def prepared(network, images=400, batch_size=100, **options):
     x = rng.integers(0, 256, (images, *network.input_shape), dtype=np.uint8)
     options = {"batch_size": batch_size, "threads": 2, "val_split": 0.0} | options
     trainer = Trainer(network, **options)
-    run = _Run(trainer, trainer._dataset(x, np.arange(images) % network.outputs, None, None, None), None, None)
+    run = Run(trainer, trainer._dataset(x, np.arange(images) % network.outputs, None, None, None), None, None)
     run.compile()
     return run
 

@@ -151,7 +151,7 @@ class Inference:
             self._ranges[rows.dtype] = step.range_address(out.dtype, rows.dtype)
         arguments = (self._ranges[rows.dtype], self.plan.table, self.params, self._work, rows, order,
                      out.dtype.type(scale), out)  # fmt: skip
-        if self.threads == 1 or len(order) * self._multiply_adds < _WORTH_A_THREAD:
+        if self.threads == 1 or len(order) == 1 or len(order) * self._multiply_adds < _WORTH_A_THREAD:
             step.infer_serial(*arguments)
             return out
         with _one_at_a_time:

@@ -1,9 +1,6 @@
-"""The training loop: batches, epochs, when to stop, what to keep."""
+"""The trainer: checks that everything fits, and runs it."""
 
-import time
-import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
-from copy import deepcopy
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,32 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.backends import cpu
-from minicnn.data import Dataset, Split, stratified_split
+from minicnn.data import Dataset
 from minicnn.data.dataset import build_dataset
 from minicnn.errors import DataError, DivergedError, NetworkError, SettingError, UnknownNameError
 from minicnn.inference import Model
 from minicnn.network.network import Network
 from minicnn.plugins import find
-from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, ScheduleRule, StepRule, resolve
-from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
+from minicnn.training.checkpoint import Checkpoint, Progress
 from minicnn.training.events import (
-    BatchDone,
-    CheckpointSaved,
-    Compiled,
     EpochDone,
-    Evaluation,
     Event,
     RunEnded,
-    RunStarted,
 )
 from minicnn.training.loss import Loss
-from minicnn.training.metrics import evaluate
-from minicnn.training.optimizer import Optimizer
-from minicnn.training.schedules import warm_up
+from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.settings import Settings, check_names
-
-DEFAULT_BATCH_SIZE = 64
-ADVICE = "try a smaller learning rate, --clip-grad 1, or --warmup-epochs 1"
 
 
 @dataclass(frozen=True)
@@ -172,7 +159,7 @@ class Trainer:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and raises nothing."""
         self._check_fit(dataset)
         self._interrupted = False  # before anything is compiled: that may take long enough to be interrupted
-        run = _Run(self, dataset, output, resume)
+        run = Run(self, dataset, output, resume)
         try:
             yield from run.events()
         finally:
@@ -181,10 +168,10 @@ class Trainer:
     def dry_run(self, dataset: Dataset, resume: Checkpoint | None = None) -> float:
         """Check that everything fits and run one batch on a copy of the weights; return its mean loss."""
         self._check_fit(dataset)
-        run = _Run(self, dataset, None, resume)
+        run = Run(self, dataset, None, resume)
         run.compile()
         result = run.step(run.epoch_order(1)[: run.batch_size], {})
-        if not _is_finite(result):
+        if not is_finite(result):
             raise DivergedError(f"the loss of the first batch is {result.loss}; {ADVICE}")
         return result.loss
 
@@ -195,322 +182,3 @@ class Trainer:
         if self.network.outputs != len(dataset.classes):
             raise NetworkError(f"the network {self.network.name} has {self.network.outputs} outputs, but {dataset.name} "
                                f"has {len(dataset.classes)} classes")  # fmt: skip
-
-
-def fingerprint(split: Split) -> str:
-    """A short check sum of images and labels, by which a resumed run knows its data."""
-    return f"{len(split)}-{zlib.crc32(split.labels.data, zlib.crc32(split.images.data)):08x}"
-
-
-def _is_finite(result: cpu.StepResult) -> bool:
-    return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
-
-
-class _NotFinite(Exception):
-    """Ends the step of a rule whose gradient is not finite."""
-
-    def __init__(self, result: cpu.StepResult):
-        super().__init__()
-        self.result = result
-
-
-class _Run:
-    """One run over one data set: the buffers, the progress, and the loop."""
-
-    def __init__(self, trainer: Trainer, dataset: Dataset, output: Path | None, resume: Checkpoint | None):
-        settings, network = trainer.settings, trainer.network
-        self.trainer, self.network, self.dataset, self.output = trainer, network, dataset, output
-        self.images = dataset.train.images.reshape(len(dataset.train), -1)
-        self.labels = dataset.train.labels
-        self._split(settings)
-        self.batch_size = self._choose_batch_size(settings, len(self.train))
-        self.settings = replace(settings, batch_size=self.batch_size)
-        self.batches = -(-len(self.train) // self.batch_size)
-        self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
-        self.optimizer = Optimizer(trainer._optimizer_rule, network,
-                                   **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
-        self.fingerprint = fingerprint(dataset.train)
-        self.schedule_state = dict(trainer._schedule_rule.state)
-        if resume is None:
-            params = network.initialize(np.random.default_rng([settings.seed, 0]))
-            self.progress = Progress(params, params.copy(), self.optimizer.slots, self.optimizer.state,
-                                     self.schedule_state)  # fmt: skip
-        else:
-            self._restore(resume)
-        self.counters = self.progress.counters
-        rule = self.optimizer.rule
-        self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
-        self.evaluated = self.progress.params.copy() if self.other_weights else self.progress.params
-        self.seconds = 0.0
-        self.compile_seconds = 0.0
-        trainer.progress = self.progress
-
-    def _split(self, settings: Settings) -> None:
-        """Which images train and which validate: ``limit`` keeps the first, then the validation set is taken out."""
-        kept = self.labels[: settings.limit]
-        if self.dataset.validation is not None:
-            self.train, self.held_out = np.arange(len(kept)), np.arange(len(self.dataset.validation))
-            self.validation: Split | None = self.dataset.validation
-        else:
-            self.train, self.held_out = stratified_split(kept, settings.val_split, settings.seed)
-            self.validation = self.dataset.train if len(self.held_out) else None
-        if len(self.train) == 0:
-            raise DataError(f"{self.dataset.name}: no image is left to train on")
-
-    def _choose_batch_size(self, settings: Settings, count: int) -> int:
-        if self.trainer._optimizer_rule.full_batch:
-            if settings.batch_size not in (None, count):
-                name = self.trainer._optimizer_rule.name
-                raise SettingError(f"optimizer {name} takes the full batch, all {count} training "
-                                   "images: leave the batch size out")  # fmt: skip
-            return count
-        if settings.batch_size is not None and settings.batch_size > count:
-            raise SettingError(f"batch_size {settings.batch_size} is above the number of training images, {count}")
-        return settings.batch_size or min(DEFAULT_BATCH_SIZE, count)
-
-    @staticmethod
-    def _learning_rate(settings: Settings) -> dict[str, float]:
-        return {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
-
-    def _restore(self, checkpoint: Checkpoint) -> None:
-        if checkpoint.network != self.network:
-            raise SettingError("the network differs from the one of the run to be resumed")
-        if checkpoint.fingerprint != self.fingerprint:
-            raise DataError(f"{self.dataset.name} is not the data that the run to be resumed was trained on")
-        stored, settings = checkpoint.settings, self.settings
-        if stored["optimizer"] != settings.optimizer:
-            raise SettingError(f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}")
-        self.progress = deepcopy(checkpoint.progress)
-        slots, state = self.progress.slots, self.progress.optimizer_state
-        if slots.shape != self.optimizer.slots.shape or state.keys() != self.optimizer.state.keys():
-            raise SettingError(f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed")
-        if self.progress.counters.batch:
-            for name in ("batch_size", "seed", "limit", "val_split"):
-                if stored[name] != getattr(settings, name):
-                    raise SettingError(f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
-                                       f"{stored[name]}, not {getattr(settings, name)}")  # fmt: skip
-        self.optimizer.slots[:] = slots
-        self.optimizer.state.update(state)
-        self.progress.slots, self.progress.optimizer_state = self.optimizer.slots, self.optimizer.state
-        self.optimizer.step = self.progress.counters.optimizer_step
-        if stored["schedule"] == settings.schedule:
-            self.schedule_state = self.progress.schedule_state
-        else:
-            self.progress.schedule_state = self.schedule_state
-
-    def epoch_order(self, epoch: int) -> np.ndarray:
-        """The order of the training images in ``epoch``: a function of the seed and the epoch, so nothing is stored."""
-        return np.random.default_rng([self.settings.seed, 1, epoch]).permutation(self.train)
-
-    def scheduled(self) -> dict[str, float]:
-        """The hyperparameters of the next step that change: one times the schedule's factor, the learning rate's warm-up."""
-        done = self.counters.epoch - 1 + self.counters.batch / self.batches
-        rule, settings, usual = self.trainer._schedule_rule, self.settings, self.optimizer.hyperparameters
-        factor = rule.factor(done, settings.horizon or settings.epochs, self.schedule_state, **settings.schedule_kwargs)
-        values = {name: usual[name] for name in (settings.schedule_of, "learning_rate") if name in usual}
-        if settings.schedule_of in values:
-            values[settings.schedule_of] *= factor
-        if "learning_rate" in values:
-            # The warm-up counts the step that is about to be made, which would else be one of length 0.
-            values["learning_rate"] *= warm_up(done + 1 / self.batches, settings.warmup_epochs)
-        return values
-
-    def step(self, order: np.ndarray, scheduled: dict[str, float]) -> cpu.StepResult:
-        """One step on the images ``order``."""
-        if isinstance(self.optimizer.rule, OptimizerRule):
-            return self._launch(order, self.optimizer.scalars(**scheduled))
-        results: list[cpu.StepResult] = []
-
-        def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
-            results.append(self._launch(order, np.empty(0, params.dtype)))
-            if not _is_finite(results[-1]):
-                raise _NotFinite(results[-1])
-            return results[-1].loss, self.training.grads
-
-        try:
-            self.optimizer.update(self.progress.params, gradient, **scheduled)
-        except _NotFinite as stopped:
-            return stopped.result
-        return results[0]
-
-    def _launch(self, order: np.ndarray, scalars: np.ndarray) -> cpu.StepResult:
-        key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
-        return self.training.step(self.images, self.labels, order, self.dataset.scale, self.loss.one_hot,
-                                  self.loss.class_weights, self.loss.hyperparameters,
-                                  self.loss.divisor(self.labels[order]), key, self.optimizer.slots, scalars)  # fmt: skip
-
-    def compile(self) -> float:
-        """Compile or load every kernel by a step that changes nothing; return the seconds that it took."""
-        start = time.perf_counter()
-        settings = self.settings
-        self.training = cpu.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
-                                     self.loss.rule, settings.threads, settings.clip_grad or 0.0,
-                                     settings.clip_grad_value or 0.0)  # fmt: skip
-        self.inference = cpu.Inference(self.network, self.evaluated, settings.threads)
-        self.training.compile(self.images, self.labels, self.loss.one_hot, self.loss.class_weights,
-                              self.loss.hyperparameters, self.optimizer.slots)  # fmt: skip
-        if not isinstance(self.optimizer.rule, OptimizerRule):
-            self.optimizer.compile()
-        if self.validation is not None:
-            self.inference.logits(self.validation.images[:1], self.dataset.scale)
-            self.loss(np.zeros((1, self.network.outputs)), np.zeros(1, np.int64))
-        return time.perf_counter() - start
-
-    def events(self) -> Iterator[Event]:
-        """The run: every event in its turn."""
-        settings, counters = self.settings, self.counters
-        yield RunStarted(self.network.name, self.network.parameter_count, len(self.train), len(self.held_out),
-                         self.batches, counters.epoch, settings.epochs,
-                         {name: value for name, value in settings.to_dict().items() if value is not None})  # fmt: skip
-        self.compile_seconds = self.compile()
-        yield Compiled(self.compile_seconds)
-        reason, explanation = "epochs done", f"all {settings.epochs} epochs are done"
-        begun = time.perf_counter()
-        while counters.epoch <= settings.epochs:
-            stop = yield from self._epoch(begun)
-            if stop is not None:
-                reason, explanation = stop
-                break
-        self.seconds = time.perf_counter() - begun
-        yield from self._finish(reason, explanation)
-
-    def _epoch(self, begun: float) -> Generator[Event, None, tuple[str, str] | None]:
-        """Train and validate one epoch; return (reason, explanation) if the run is to stop."""
-        counters, settings = self.counters, self.settings
-        start = time.perf_counter()
-        order = self.epoch_order(counters.epoch)
-        images_before = counters.epoch_images
-        rate = settings.learning_rate or 1.0
-        while counters.batch < self.batches:
-            scheduled = self.scheduled()
-            rate = scheduled.get("learning_rate", 1.0)
-            batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
-            result = self.step(batch, scheduled)
-            if not _is_finite(result):
-                return "diverged", (
-                    f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
-                    f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
-                )
-            divisor = self.loss.divisor(self.labels[batch])
-            counters.batch += 1
-            counters.optimizer_step = self.optimizer.step
-            counters.epoch_loss += result.loss * divisor
-            counters.epoch_divisor += divisor
-            counters.epoch_correct += result.correct
-            counters.epoch_images += len(batch)
-            counters.epoch_norm += result.gradient_norm
-            now = time.perf_counter()
-            speed = (counters.epoch_images - images_before) / (now - start)
-            images_left = (settings.epochs - counters.epoch + 1) * len(self.train) - counters.epoch_images
-            yield BatchDone(counters.epoch, counters.batch, counters.epoch_loss / counters.epoch_divisor,
-                            counters.epoch_correct / counters.epoch_images, counters.epoch_images, speed,
-                            images_left / speed)  # fmt: skip
-            if self.trainer._interrupted and counters.batch < self.batches:
-                yield from self._save_checkpoint()
-                return "interrupted", f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved"
-        return (yield from self._end_epoch(rate, start))
-
-    def _end_epoch(self, rate: float, start: float) -> Generator[Event, None, tuple[str, str] | None]:
-        """Validate, keep the best weights, save, and decide whether to go on."""
-        counters, settings = self.counters, self.settings
-        loss = counters.epoch_loss / counters.epoch_divisor
-        accuracy = counters.epoch_correct / counters.epoch_images
-        if self.other_weights:
-            self.optimizer.evaluation(self.progress.params, self.evaluated)
-        validation = self._evaluate(self.validation, self.held_out) if self.validation is not None else None
-        watched = loss if validation is None or validation.loss is None else validation.loss
-        if not (np.isfinite(watched) and np.isfinite(self.progress.params).all() and np.isfinite(self.evaluated).all()):
-            what = "weights are no longer finite numbers" if np.isfinite(watched) else f"validation loss is {watched}"
-            return "diverged", f"the {what} after epoch {counters.epoch}; {self._kept()}; {ADVICE}"
-        # The best weights have the highest accuracy and, among equals, the lowest loss.
-        reached = (accuracy if validation is None else validation.accuracy, -watched)
-        best = reached > (counters.best_accuracy, -counters.best_loss)
-        if best:
-            counters.best_epoch, counters.best_accuracy, counters.best_loss = counters.epoch, reached[0], watched
-            self.progress.best_params[:] = self.evaluated
-        if watched < counters.watched - settings.min_delta:
-            counters.watched, counters.epochs_waited = watched, 0
-        else:
-            counters.epochs_waited += 1
-        rule = self.trainer._schedule_rule
-        if rule.observe is not None:
-            rule.observe(watched, self.schedule_state, **settings.schedule_kwargs)
-        change, counters.previous_loss = abs(counters.previous_loss - loss), loss
-        yield EpochDone(
-            counters.epoch, loss, accuracy, validation.loss if validation else None,
-            validation.accuracy if validation else None, rate, counters.epoch_norm / self.batches,
-            time.perf_counter() - start, best,
-        )  # fmt: skip
-        done = counters.epoch
-        counters.start_epoch(done + 1)
-        if best:
-            yield from self._save_model(None)
-        yield from self._save_checkpoint()
-        if self.trainer._interrupted:
-            return "interrupted", f"interrupted after epoch {done}; all is saved"
-        if settings.tol is not None and change < settings.tol:
-            return "converged", f"the training loss changed by {change:.2g}, less than {settings.tol:g}, in epoch {done}"
-        if settings.patience is not None and counters.epochs_waited >= settings.patience:
-            return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
-        return None
-
-    def _kept(self) -> str:
-        """Which weights are left when the run diverges."""
-        best = self.counters.best_epoch
-        return f"the weights of epoch {best}, the best one, are kept" if best else "the first weights are kept"
-
-    def _evaluate(self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None) -> Evaluation:
-        inference = self.inference
-        if params is not None:
-            inference = cpu.Inference(self.network, params, self.settings.threads)
-        return evaluate(inference, split.images, split.labels, self.dataset.scale, self.dataset.classes, self.loss, order)
-
-    def _finish(self, reason: str, explanation: str) -> Iterator[Event]:
-        """The test set, once, with the best weights; then the end of the run."""
-        counters, test = self.counters, None
-        if reason not in ("interrupted", "diverged") and self.dataset.test is not None:
-            test = self._evaluate(self.dataset.test, None, self.progress.best_params)
-            self.compile_seconds += test.compile_seconds
-            yield from self._save_model(test)
-        elif reason == "diverged" and counters.best_epoch == 0:
-            yield from self._save_model(None)
-        yield RunEnded(
-            reason, explanation, counters.epoch - (counters.batch == 0), counters.best_epoch, self.seconds,
-            self.compile_seconds, test, self.output,
-        )  # fmt: skip
-
-    def model(self, test: Evaluation | None) -> Model:
-        """The model with the best weights, and how it was made."""
-        counters, settings = self.counters, self.settings
-        figures: dict[str, Any] = {"epoch": counters.best_epoch}
-        if counters.best_epoch:
-            figures |= {"accuracy": counters.best_accuracy, "loss": counters.best_loss,
-                        "of": "training" if self.validation is None else "validation"}  # fmt: skip
-        if test is not None:
-            figures |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
-        hyperparameters = {hyper.name: float(value) for hyper, value in
-                           zip(self.loss.rule.hyperparameters, self.loss.hyperparameters, strict=True)}  # fmt: skip
-        weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
-        return Model(
-            network=self.network, params=self.progress.best_params.copy(), classes=tuple(self.dataset.classes),
-            maximum=self.dataset.maximum, image_dtype=self.dataset.train.images.dtype.name,
-            probabilities=self.loss.rule.probabilities, threads=settings.threads,
-            training={
-                "data": self.dataset.name,
-                "settings": settings.to_dict(),
-                "loss": {"name": self.loss.rule.name, "hyperparameters": hyperparameters, "class_weights": weights},
-                "figures": figures,
-            },
-        )  # fmt: skip
-
-    def _save_model(self, test: Evaluation | None) -> Iterator[Event]:
-        if self.output is not None:
-            path = self.output / "model.safetensors"
-            self.model(test).save(path)
-            yield CheckpointSaved(path)
-
-    def _save_checkpoint(self) -> Iterator[Event]:
-        if self.output is not None:
-            path = self.output / "last.safetensors"
-            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
-            yield CheckpointSaved(path)

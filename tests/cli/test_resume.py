@@ -60,8 +60,8 @@ def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_bitwise_the_uninterrupted
 def test_a_second_ctrl_c_stops_at_once(place):
     """The kernels are held up, so that no batch ends between the two."""
     code = "; ".join((
-        "import os, signal, time, minicnn.cli, minicnn.training.trainer as trainer",
-        "trainer._Run.compile = lambda run: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2), "
+        "import os, signal, time, minicnn.cli, minicnn.training.run as run",
+        "run.Run.compile = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2), "
         "os.kill(os.getpid(), signal.SIGINT), time.sleep(60), 0.0)[-1]",
         f"raise SystemExit(minicnn.cli.main({['train', *SOFTMAX, '--output', 'run']}))",
     ))  # fmt: skip

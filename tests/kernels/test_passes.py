@@ -174,9 +174,10 @@ def test_not_a_number_passes_through_pooling_and_relu():
 
 @pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr)
 def test_gradients_equal_numeric_derivatives(activation):
-    """dL/dw of the kernels against (L(w + h) − L(w − h)) / 2h of their own forward pass, L = Σ r · logits, for every weight."""
-    network = Network((9, 8, 2), [Conv2d(3, (3, 2), (1, 2), 1), activation, MaxPool2d(2, 1), Conv2d(4, 2, dilation=2), activation,
-                                  AvgPool2d(2, 1, 1), Conv2d(3, 3, 2), Flatten(), Dense(4), activation, Dense(3)])  # fmt: skip
+    """dL/dw of the kernels against (L(w + h) − L(w − h)) / 2h of their forward pass, L = Σ r · logits, for every weight."""
+    first = [Conv2d(3, (3, 2), (1, 2), 1), activation, MaxPool2d(2, 1), Conv2d(4, 2, dilation=2), activation]
+    second = [AvgPool2d(2, 1, 1), Conv2d(3, 3, 2), Flatten(), Dense(4), activation, Dense(3)]
+    network = Network((9, 8, 2), [*first, *second])
     rng = np.random.default_rng(3)
     params = random_params(network, rng)
     x, r = rng.normal(size=(2, 9, 8, 2)), rng.normal(size=(2, 3))

@@ -7,7 +7,7 @@ from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, Network, Optimizer, P
 from minicnn.backends import cpu
 from minicnn.plan import DROPOUT
 from minicnn.training.events import BatchDone, EpochDone
-from minicnn.training.trainer import _Run
+from minicnn.training.run import Run
 from tests.training import small
 
 WIDE = Network((6, 6, 1), [Conv2d(24, 3), ReLU(), Flatten(), Dropout(0.2), Dense(3)])
@@ -20,7 +20,7 @@ def every_step_is_worth_a_second_thread(monkeypatch):
 
 def prepared(trainer, data):
     """A run with its kernels compiled, before its first step."""
-    prepared_run = _Run(trainer, data, None, None)
+    prepared_run = Run(trainer, data, None, None)
     prepared_run.compile()
     return prepared_run
 
