@@ -1,5 +1,10 @@
 """Every layer's forward and backward kernel against the float64 oracle, over many odd shapes."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -24,6 +29,8 @@ from minicnn.network.layers import (
 )
 from minicnn.network.network import Network
 from tests.networks import oracle_passes, random_params
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_passes(network, params, x, dlogits, fill=0):
@@ -192,3 +199,15 @@ def test_gradients_equal_numeric_derivatives(activation):
             step[index] = 1e-6
             numeric = (loss(params + step) - loss(params - step)) / 2e-6
             assert abs(grads[index] - numeric) < 1e-6 * max(1, abs(numeric)), f"{spec.name}[{index - spec.offset}]"
+
+
+@pytest.mark.parametrize("features", ["+avx,+avx2,+fma", "+sse2"])
+def test_all_of_this_holds_for_the_vectors_of_other_machines(features):
+    """The tests above once more in a process that is told of narrower vectors and fewer registers."""
+    environment = {**os.environ, "NUMBA_CPU_FEATURES": features}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not other_machines", __file__]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    width = "from minicnn.kernels.cpu.tile import VECTOR_BYTES; print(VECTOR_BYTES)"
+    printed = subprocess.check_output([sys.executable, "-c", width], env=environment, cwd=ROOT, text=True)
+    assert int(printed) == (32 if "avx" in features else 16)

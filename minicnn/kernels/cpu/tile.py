@@ -15,7 +15,7 @@ import functools
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, types
+from numba import cfunc, config, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -24,8 +24,12 @@ JIT = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
 
 
 def _host_vectors() -> tuple[int, int]:
-    """Bytes in a vector register of this machine, and how many registers there are."""
-    features = llvm.get_host_cpu_features()
+    """Bytes in a vector register of this machine, or of the one that NUMBA_CPU_FEATURES describes, and their number."""
+    described = config.CPU_FEATURES
+    if described is None:
+        features = llvm.get_host_cpu_features()
+    else:
+        features = dict.fromkeys(described.replace("+", "").split(","), True)
     if features.get("avx512f"):
         return 64, 32
     if features.get("avx"):
