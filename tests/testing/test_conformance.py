@@ -13,7 +13,7 @@ from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, ScheduleRule,
 from minicnn.rules.operations import norm
 from minicnn.testing import training
 from minicnn.testing.checks import Failed
-from minicnn.training import trainer
+from minicnn.training import run
 
 RATE = Hyperparameter("learning_rate", 0.01, 0.0, open_minimum=True, meaning="step size η")
 
@@ -140,13 +140,13 @@ def test_a_rule_that_cannot_be_compiled_fails_with_the_reason_and_raises_nothing
 
 def test_a_second_compilation_is_found(monkeypatch):
     assert training.compiles_once(optimizer=GOOD)
-    evaluate = trainer.evaluate
+    evaluate = run.evaluate
 
     def compiling(*arguments):
         njit(lambda x: x + 1.0)(1.0)
         return evaluate(*arguments)
 
-    monkeypatch.setattr(trainer, "evaluate", compiling)
+    monkeypatch.setattr(run, "evaluate", compiling)
     with pytest.raises(Failed, match="compiled again"):
         training.compiles_once(optimizer=GOOD)
 

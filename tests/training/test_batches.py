@@ -7,7 +7,7 @@ from minicnn import Dataset, Dense, Flatten, Network, Trainer
 from minicnn.backends import cpu
 from minicnn.data.dataset import Split
 from minicnn.errors import DataError, NetworkError, SettingError, UnknownNameError
-from minicnn.training import trainer as trainer_module
+from minicnn.training import run as run_module
 from minicnn.training.events import BatchDone, EpochDone, RunEnded, RunStarted
 from tests.training import small
 
@@ -28,13 +28,13 @@ def steps(monkeypatch):
 @pytest.fixture
 def evaluated(monkeypatch):
     """What is evaluated, in order: (images, how many of them)."""
-    seen, original = [], trainer_module.evaluate
+    seen, original = [], run_module.evaluate
 
     def spy(inference, images, labels, scale, classes, loss, order=None):
         seen.append((images, len(images) if order is None else len(order)))
         return original(inference, images, labels, scale, classes, loss, order)
 
-    monkeypatch.setattr(trainer_module, "evaluate", spy)
+    monkeypatch.setattr(run_module, "evaluate", spy)
     return seen
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from minicnn import Hyperparameter, OptimizerRule, ScheduleRule, Trainer, load
 from minicnn.errors import DivergedError, SettingError
-from minicnn.training import trainer as trainer_module
+from minicnn.training import run as run_module
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone, CheckpointSaved, Compiled, EpochDone, RunEnded, RunStarted
 from tests.training import small
@@ -116,8 +116,8 @@ def test_an_improvement_below_min_delta_is_none():
 
 
 def test_patience_counts_anew_after_an_improvement(monkeypatch):
-    losses, original = iter([5.0, 6.0, 4.0, 4.5, 4.0, 3.0, 3.5, 3.5, 9.0, 9.0]), trainer_module.evaluate
-    monkeypatch.setattr(trainer_module, "evaluate", lambda *args: replace(original(*args), loss=next(losses)))
+    losses, original = iter([5.0, 6.0, 4.0, 4.5, 4.0, 3.0, 3.5, 3.5, 9.0, 9.0]), run_module.evaluate
+    monkeypatch.setattr(run_module, "evaluate", lambda *args: replace(original(*args), loss=next(losses)))
     _, events = small.train(epochs=10, patience=2, data=small.dataset(test=False))
     assert small.of_kind(events, EpochDone)[0].validation_loss == 5.0
     assert ended(events).reason == "no improvement" and ended(events).epoch == 5
