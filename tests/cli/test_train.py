@@ -2,6 +2,7 @@
 
 import json
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pexpect
@@ -137,7 +138,8 @@ EVERY_SETTING = """--data-max 300 --epochs 7 -b 20 --opt sgd --lr 0.3 --weight-d
 
 def test_every_option_reaches_the_settings(minicnn):
     assert dry_settings(minicnn, *EVERY_SETTING.split()) == {
-        "data": "tiny.npz", "data_max": 300.0, "model": "softmax", "epochs": 7, "batch_size": 20, "optimizer": "sgd",
+        "data": str(Path("tiny.npz").resolve()),
+        "data_max": 300.0, "model": "softmax", "epochs": 7, "batch_size": 20, "optimizer": "sgd",
         "optimizer_kwargs": {"weight_decay": 0.01}, "learning_rate": 0.3, "loss": "cross_entropy",
         "loss_kwargs": {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]}, "schedule": "step",
         "schedule_kwargs": {"step_size": 2.0, "gamma": 0.5}, "horizon": None, "warmup_epochs": 1.5, "clip_grad": 2.0,
@@ -216,3 +218,11 @@ def test_a_diverged_run_is_status_1_keeps_good_weights_and_says_what_to_try(json
     assert "smaller learning rate" in result.out
     assert minicnn("evaluate", "run").status == 0
     assert json.loads((place / "run" / "report.json").read_text())["reason"] == "diverged"
+
+
+def test_a_model_finds_its_data_from_any_folder(minicnn, place, monkeypatch):
+    assert minicnn("train", *SOFTMAX, "--epochs", 1, "--output", "run").status == 0
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert minicnn("evaluate", "../run", "--json").status == 0
+    assert minicnn("train", "--resume", "../run", "--epochs", 2).status == 0
