@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -203,8 +203,3 @@ def load(path: str | Path, threads: int | None = None) -> Model:
 def save(model: Model, path: str | Path) -> None:
     """Write ``model`` to ``path``; the same as ``model.save(path)``."""
     model.save(path)
-
-
-def class_names(count: int, names: Sequence[str] | None) -> tuple[str, ...]:
-    """``names``, or the numbers from 0 as names."""
-    return tuple(names) if names is not None else tuple(str(k) for k in range(count))

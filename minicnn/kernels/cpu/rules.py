@@ -221,8 +221,8 @@ def advance(typing_context, pointer, count):
 
 
 def as_tuple(value: object) -> object:
-    """Return a tuple as it is, and anything else as a tuple of one; for compiled code."""
-    raise NotImplementedError
+    """Return a tuple as it is, and anything else as a tuple of one."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 @overload(as_tuple, inline="always")
