@@ -10,12 +10,10 @@ a result does not depend on how rows and columns were cut.
 The vector width and the number of registers are those of the host.
 """
 
-import functools
-
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
-from numba import cfunc, config, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -42,12 +40,17 @@ VECTOR_BYTES, _REGISTERS = _host_vectors()
 BLOCK_ROWS = {1: 12, 2: 12 if _REGISTERS == 32 else 6}
 
 _I64 = ir.IntType(64)
+_I32 = ir.IntType(32)
 _I1 = ir.IntType(1)
+# What a product is handed in memory. As arguments, most of it would go by the stack, and be copied there from one call to
+# the next by vector moves that stall on what was just stored.
+_FIELDS = ("rows", "columns", "outer", "inner", "a_row", "a_outer", "a_inner", "b_outer", "b_inner", "init_row", "c_row")
+_SHAPE = ir.ArrayType(_I64, len(_FIELDS))
 
 
 def _masked(module: ir.Module, name: str, vector: ir.VectorType, lanes: int, store: bool) -> ir.Function:
     """Declare LLVM's masked load or store of ``vector``."""
-    mask, pointer, align = ir.VectorType(_I1, lanes), vector.as_pointer(), ir.IntType(32)
+    mask, pointer, align = ir.VectorType(_I1, lanes), vector.as_pointer(), _I32
     if store:
         signature = ir.FunctionType(ir.VoidType(), [vector, pointer, align, mask])
     else:
@@ -70,21 +73,18 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
         return module.globals[name]
     pointer, vector = element.as_pointer(), ir.VectorType(element, lanes)
     suffix = f"v{lanes}{kind}.p0"
-    signature = ir.FunctionType(
-        ir.VoidType(),
-        [pointer, _I64, _I64, _I64, pointer, _I64, _I64, pointer, _I64, pointer, _I64, _I64, _I64, _I64],
-    )
-    function = ir.Function(module, signature, name)
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_SHAPE.as_pointer(), *4 * [pointer], _I64]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     function.attributes.add("nounwind")
-    a, a_row, a_outer, a_inner, b, b_outer, b_inner, init, init_row, c, c_row, outer, inner, valid = function.args
+    shape, a, b, init, c, valid = function.args
 
     entry = function.append_basic_block("entry")
     from_init, from_zero = function.append_basic_block("from_init"), function.append_basic_block("from_zero")
     outer_loop, inner_loop = function.append_basic_block("outer"), function.append_basic_block("inner")
     outer_end, done = function.append_basic_block("outer_end"), function.append_basic_block("done")
     build = ir.IRBuilder(entry)
+    _, _, outer, inner, a_row, a_outer, a_inner, b_outer, b_inner, init_row, c_row = _read_shape(build, shape)
     zero = ir.Constant(vector, [0.0] * lanes)
     count = range(rows * vectors)
 
@@ -96,8 +96,8 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
               for m in range(0, rows, 3)]  # fmt: skip
 
     if partial:
-        splat = build.insert_element(ir.Constant(ir.VectorType(_I64, lanes), ir.Undefined), valid, ir.IntType(32)(0))
-        splat = build.shuffle_vector(splat, splat, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+        splat = build.insert_element(ir.Constant(ir.VectorType(_I64, lanes), ir.Undefined), valid, _I32(0))
+        splat = build.shuffle_vector(splat, splat, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
         lane = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
         mask = build.icmp_unsigned("<", lane, splat)
 
@@ -105,14 +105,14 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
         at = builder.bitcast(builder.gep(base, [_I64(j * lanes)]), vector.as_pointer())
         if partial and j == vectors - 1:
             masked_load = _masked(module, f"llvm.masked.load.{suffix}", vector, lanes, store=False)
-            return builder.call(masked_load, [at, ir.IntType(32)(element_bytes), mask, zero])
+            return builder.call(masked_load, [at, _I32(element_bytes), mask, zero])
         return builder.load(at, align=element_bytes)
 
     def store(builder, value, base, j):
         at = builder.bitcast(builder.gep(base, [_I64(j * lanes)]), vector.as_pointer())
         if partial and j == vectors - 1:
             masked_store = _masked(module, f"llvm.masked.store.{suffix}", vector, lanes, store=True)
-            builder.call(masked_store, [value, at, ir.IntType(32)(element_bytes), mask])
+            builder.call(masked_store, [value, at, _I32(element_bytes), mask])
         else:
             builder.store(value, at, align=element_bytes)
 
@@ -154,8 +154,8 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
     results = []
     for m in range(rows):
         at = build.gep(a_i[m // 3], [build.mul(a_row, _I64(m % 3))])
-        single = build.insert_element(ir.Constant(vector, ir.Undefined), build.load(at), ir.IntType(32)(0))
-        spread = build.shuffle_vector(single, single, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+        single = build.insert_element(ir.Constant(vector, ir.Undefined), build.load(at), _I32(0))
+        spread = build.shuffle_vector(single, single, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes))
         results += [build.call(multiply_add, [spread, columns[j], sums[m * vectors + j]]) for j in range(vectors)]
     next_i = build.add(i, _I64(1))
     i.add_incoming(next_i, inner_loop)
@@ -187,79 +187,75 @@ def _emit_block(module: ir.Module, element: ir.Type, lanes: int, rows: int, vect
     return function
 
 
+def _read_shape(build: ir.IRBuilder, shape: ir.Value) -> list[ir.Value]:
+    return [build.load(cgutils.gep_inbounds(build, shape, 0, field)) for field in range(_SHAPE.count)]
+
+
+def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Function:
+    """Emit the whole product: C is cut into blocks of at most two vectors and of nearly equal height, without thin rests."""
+    pointer = element.as_pointer()
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_SHAPE.as_pointer(), *4 * [pointer]]), "minicnn_product")
+    function.linkage = "internal"
+    function.attributes.add("nounwind")
+    shape, a, b, init, c = function.args
+    build = ir.IRBuilder(function.append_basic_block("entry"))
+    rows, columns, _, _, a_row, _, _, _, _, init_row, c_row = _read_shape(build, shape)
+    no_init = build.icmp_unsigned("==", build.ptrtoint(init, _I64), _I64(0))
+    with cgutils.for_range_slice(build, _I64(0), columns, _I64(2 * lanes), _I64) as (n, _):
+        rest = build.sub(columns, n)
+        two = build.icmp_signed(">", rest, _I64(lanes))
+        valid = build.sub(rest, build.select(two, _I64(lanes), _I64(0)))  # columns in the last vector
+        partial = build.icmp_signed("<", valid, _I64(lanes))
+        variant = build.add(build.select(two, _I64(100), _I64(0)), build.select(partial, _I64(200), _I64(0)))
+        blocks = [build.udiv(build.add(rows, _I64(most - 1)), _I64(most)) for most in BLOCK_ROWS.values()]
+        count = build.select(two, blocks[1], blocks[0])
+        each = build.zext(build.udiv(build.trunc(rows, _I32), build.trunc(count, _I32)), _I64)
+        longer = build.sub(rows, build.mul(each, count))  # so many blocks have one row more
+        with cgutils.for_range(build, count) as loop:
+            is_longer = build.icmp_signed("<", loop.index, longer)
+            m = build.add(build.mul(loop.index, each), build.select(is_longer, loop.index, longer))
+            height = build.add(each, build.zext(is_longer, _I64))
+            init_at = build.gep(init, [build.add(build.mul(m, init_row), n)])
+            given = [shape, build.gep(a, [build.mul(m, a_row)]), build.gep(b, [n]), build.select(no_init, init, init_at),
+                     build.gep(c, [build.add(build.mul(m, c_row), n)]), valid]  # fmt: skip
+            after = build.append_basic_block("block_done")
+            switch = build.switch(build.add(height, variant), after)
+            for vectors in (1, 2):
+                for is_partial in (False, True):
+                    for block_rows in range(1, BLOCK_ROWS[vectors] + 1):
+                        case = build.append_basic_block()
+                        switch.add_case(_I64(block_rows + 100 * (vectors - 1) + 200 * is_partial), case)
+                        with build.goto_block(case):
+                            build.call(_emit_block(module, element, lanes, block_rows, vectors, is_partial), given)
+                            build.branch(after)
+            build.position_at_end(after)
+    build.ret_void()
+    return function
+
+
 @intrinsic
-def _block(typingctx, rows, columns, outer, inner, a, a0, a_row, a_outer, a_inner, b, b0, b_outer, b_inner,
-           init, init0, init_row, c, c0, c_row):  # fmt: skip
-    """One block of at most ``BLOCK_ROWS`` rows and two vectors; a pointer is followed by an offset in elements."""
-    signature = types.void(rows, columns, outer, inner, a, a0, a_row, a_outer, a_inner, b, b0, b_outer, b_inner,
-                           init, init0, init_row, c, c0, c_row)  # fmt: skip
-    bits = c.dtype.bitwidth
-    lanes = VECTOR_BYTES * 8 // bits
+def _product(typing_context, number):
+    """The address of the product for numbers of this type."""
 
-    def codegen(context, builder, signature, arguments):
-        (rows, columns, outer, inner, a, a0, a_row, a_outer, a_inner, b, b0, b_outer, b_inner,
-         init, init0, init_row, c, c0, c_row) = arguments  # fmt: skip
-        element = context.get_value_type(signature.args[-3].dtype)
-        two = builder.icmp_signed(">", columns, _I64(lanes))
-        last = builder.sub(columns, builder.select(two, _I64(lanes), _I64(0)))
-        partial = builder.icmp_signed("<", last, _I64(lanes))
-        number = builder.add(rows, builder.select(two, _I64(100), _I64(0)))
-        number = builder.add(number, builder.select(partial, _I64(200), _I64(0)))
-        init_is_null = builder.icmp_unsigned("==", builder.ptrtoint(init, _I64), _I64(0))
-        init_at = builder.select(init_is_null, init, builder.gep(init, [init0]))
-        passed = [builder.gep(a, [a0]), a_row, a_outer, a_inner, builder.gep(b, [b0]), b_outer, b_inner,
-                  init_at, init_row, builder.gep(c, [c0]), c_row, outer, inner, last]  # fmt: skip
-        after = builder.append_basic_block("block_done")
-        switch = builder.switch(number, after)
-        for vectors in (1, 2):
-            for is_partial in (False, True):
-                for m in range(1, BLOCK_ROWS[vectors] + 1):
-                    case = builder.append_basic_block()
-                    switch.add_case(_I64(m + 100 * (vectors - 1) + 200 * is_partial), case)
-                    builder.position_at_end(case)
-                    builder.call(_emit_block(builder.module, element, lanes, m, vectors, is_partial), passed)
-                    builder.branch(after)
-        builder.position_at_end(after)
-        return context.get_dummy_value()
+    def generate(context, builder, signature, values):
+        lanes = VECTOR_BYTES * 8 // number.bitwidth
+        return builder.ptrtoint(_emit_product(builder.module, context.get_value_type(number), lanes), _I64)
 
-    return signature, codegen
+    return types.int64(number), generate
 
 
-_ROWS_1, _ROWS_2 = BLOCK_ROWS[1], BLOCK_ROWS[2]
-
-
-def _multiply(rows, columns, outer, inner, a, a_row, a_outer, a_inner, b, b_outer, b_inner,
-              init, init_row, c, c_row, lanes):  # fmt: skip
-    for n in range(0, columns, 2 * lanes):
-        width = min(2 * lanes, columns - n)
-        most = _ROWS_1 if width <= lanes else _ROWS_2
-        blocks, each, longer = 1, rows, 0
-        if rows > most:  # blocks of nearly equal height leave no thin remainder
-            blocks = (rows + most - 1) // most
-            each, longer = rows // blocks, rows % blocks
-        m = 0
-        for block in range(blocks):
-            height = each + 1 if block < longer else each
-            _block(height, width, outer, inner, a, m * a_row, a_row, a_outer, a_inner, b, n, b_outer, b_inner,
-                   init, m * init_row + n, init_row, c, m * c_row + n, c_row)  # fmt: skip
-            m += height
-
-
-@functools.cache
-def _compiled(dtype: str):
-    element = types.float32 if dtype == "float32" else types.float64
-    pointer, number = types.CPointer(element), types.int64
-    signature = types.void(number, number, number, number, pointer, number, number, number, pointer, number, number,
-                           pointer, number, pointer, number, number)  # fmt: skip
-    return cfunc(signature, cache=True, fastmath=FASTMATH, error_model="numpy")(_multiply)
+@njit(cache=True)
+def _product_address(number):
+    return _product(number)
 
 
 def multiply_address(dtype) -> int:
     """Address of the compiled product for float32 or float64: what the plan's field ``multiply`` holds.
 
-    The product is called through its address, so that its machine code is made once and not once a caller.
+    The product is called through its address, so that its machine code is made once and not once a caller; it is emitted
+    and not compiled from Python, because half of a small network's products are so short that a call's cost shows.
     """
-    return _compiled(np.dtype(dtype).name).address
+    return _product_address(np.dtype(dtype).type(0))
 
 
 @intrinsic
@@ -271,30 +267,26 @@ def multiply(typingctx, address, rows, columns, outer, inner, a, a0, a_row, a_ou
     them a matrix begins. The rows of ``init`` are ``init_row`` apart: ``c_row`` to add to C itself, 0 to start every row
     with one bias vector; ``init0 = -1`` starts at zero. No length may be 0.
     """
-    arguments = (address, rows, columns, outer, inner, a, a0, a_row, a_outer, a_inner, b, b0, b_outer, b_inner,
-                 init, init0, init_row, c, c0, c_row)  # fmt: skip
-    signature = types.void(*(kind if isinstance(kind, types.Array) else types.int64 for kind in arguments))
-    lanes = VECTOR_BYTES * 8 // c.dtype.bitwidth
+    arguments = {"address": address, "rows": rows, "columns": columns, "outer": outer, "inner": inner, "a": a, "a0": a0,
+                 "a_row": a_row, "a_outer": a_outer, "a_inner": a_inner, "b": b, "b0": b0, "b_outer": b_outer,
+                 "b_inner": b_inner, "init": init, "init0": init0, "init_row": init_row, "c": c, "c0": c0,
+                 "c_row": c_row}  # fmt: skip
+    signature = types.void(*(kind if isinstance(kind, types.Array) else types.int64 for kind in arguments.values()))
 
-    def codegen(context, builder, signature, values):
-        element = context.get_value_type(c.dtype).as_pointer()
-        passed, index = [], 1
-        while index < len(values):
-            kind = signature.args[index]
-            if isinstance(kind, types.Array):
-                data = context.make_array(kind)(context, builder, values[index]).data
-                index += 1
-                passed.append(builder.gep(data, [values[index]]))
-                if index == init_offset:
-                    absent = builder.icmp_signed("<", values[index], _I64(0))
-                    passed[-1] = builder.select(absent, ir.Constant(element, None), passed[-1])
-            else:
-                passed.append(values[index])
-            index += 1
-        passed.append(_I64(lanes))
+    def generate(context, builder, signature, values):
+        pointer = context.get_value_type(c.dtype).as_pointer()
+        given = dict(zip(arguments, values, strict=True))
+        shape = cgutils.alloca_once(builder, _SHAPE)
+        for field, name in enumerate(_FIELDS):
+            builder.store(given[name], cgutils.gep_inbounds(builder, shape, 0, field))
+        passed = [shape]
+        for name, kind in (("a", a), ("b", b), ("init", init), ("c", c)):
+            data = context.make_array(kind)(context, builder, given[name]).data
+            passed.append(builder.gep(data, [given[f"{name}0"]]))
+        absent = builder.icmp_signed("<", given["init0"], _I64(0))
+        passed[3] = builder.select(absent, ir.Constant(pointer, None), passed[3])
         function = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
-        builder.call(builder.inttoptr(values[0], function.as_pointer()), passed)
+        builder.call(builder.inttoptr(given["address"], function.as_pointer()), passed)
         return context.get_dummy_value()
 
-    init_offset = 15
-    return signature, codegen
+    return signature, generate
