@@ -55,7 +55,7 @@ def _dense_dw(layer, params, turned, work, grads, n, calls):
 @njit(cache=True, **JIT)
 def _pool_forward(layer, params, turned, work, grads, n, calls):
     for _ in range(calls):
-        pool2d.max_forward(layer, work, n)
+        pool2d.max_forward(layer, params, work, n)
 
 
 @njit(cache=True, **JIT)

@@ -7,6 +7,7 @@ Numbers are kept in flat buffers; the plan says where in them everything lies, a
                activations                                 input, output
                gradients of the loss by activations        d_input, d_output
              filters of joined columns                   joined_filters
+             maxima of planes, sums of their slopes      maxima, sums
 
 An activation of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at
 ``output + n * output_size``. ``bias`` is -1 where there is none, ``d_input`` is -1 where no gradient is needed.
@@ -29,6 +30,7 @@ SILU = 9
 GELU = 10
 DROPOUT = 11
 
+DOTS = 5  # most taps, and most filters, whose sums a convolution in planes keeps in registers together
 ALIGNMENT = 16  # elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
 
 
@@ -72,6 +74,9 @@ _INTEGERS = (
     "d_output",
     "joined",  # neighbouring output columns that a convolution with few filters computes as one
     "joined_filters",  # their filters, in ``work``, followed by the bias and by the gradient of the filters
+    "pitch",  # from line to line of a plane, where a convolution and the pooling after it work in planes, else 0
+    "maxima",  # the pooling's: its maxima in planes, one sample's more than ``chunk``
+    "sums",  # the convolution's: sums for each lane of a vector
     "rectified",  # 1 where max pooling also does the ReLU that stood before it
     "multiply",  # address of the compiled matrix product, filled in by the backend
     "forward",  # address of the compiled forward pass of one chunk, filled in by the backend

@@ -1,5 +1,6 @@
 """From a network to its plan: the table that the kernels walk (`minicnn.plan`)."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -52,7 +53,8 @@ def make_plan(network: Network, chunk: int, training: bool, lanes: int) -> Plan:
     if not records:  # nothing but Flatten: the logits are the input; an activation with slope 1 changes nothing
         records = [_identity(network, chunk)]
     table = np.array(records, dtype=p.LAYER)
-    free = _join_columns(table, lanes, 0)
+    free = _lay_planes(table, lanes, chunk, 0)
+    free = _join_columns(table, lanes, free)
     free = _place_activations(table, chunk, training, free)
     if training:
         free = _place_gradients(table, chunk, free)
@@ -113,6 +115,30 @@ def _image(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape if len(shape) == 3 else (1, 1, shape[0])
 
 
+def _lay_planes(table: np.ndarray, lanes: int, chunk: int, free: int) -> int:
+    """Let grey images pass a convolution with few filters and its pooling in planes; return where the free space begins."""
+    for conv, pool in itertools.pairwise(table):
+        if not (conv["kind"] == p.CONV2D and conv["input_channels"] == 1 and conv["output_channels"] < lanes
+                and pool["kind"] == p.MAX_POOL2D and all(_fits_planes(conv, pool, side) for side in ("height", "width"))):  # fmt: skip
+            continue
+        conv["pitch"] = pool["pitch"] = conv["input_width"]
+        conv["output_size"] = pool["input_size"] = conv["output_channels"] * conv["output_height"] * conv["pitch"]
+        pool["bias"], pool["maxima"] = conv["bias"], free
+        free += p.round_up((chunk + 1) * int(pool["output_size"]))
+        conv["sums"] = free
+        filters = int(conv["kernel_height"] * (conv["kernel_width"] + p.DOTS) * (conv["output_channels"] + p.DOTS))
+        free += p.round_up(filters * lanes)
+    return free
+
+
+def _fits_planes(conv: np.void, pool: np.void, side: str) -> bool:
+    """Whether along ``side`` every pixel is read at every tap, and belongs to one window of two."""
+    valid = conv[f"output_{side}"] == conv[f"input_{side}"] - conv[f"kernel_{side}"] + 1
+    usual = conv[f"stride_{side}"] == conv[f"dilation_{side}"] == 1
+    halves = pool[f"kernel_{side}"] == pool[f"stride_{side}"] == 2 and pool[f"input_{side}"] == 2 * pool[f"output_{side}"]
+    return bool(valid and usual and halves)
+
+
 def _join_columns(table: np.ndarray, lanes: int, free: int) -> int:
     """Let convolutions with few filters compute several output columns as one; return where the free space begins.
 
@@ -121,7 +147,7 @@ def _join_columns(table: np.ndarray, lanes: int, free: int) -> int:
     does 3 steps instead of 5.
     """
     for record in table:
-        if record["kind"] != p.CONV2D:
+        if record["kind"] != p.CONV2D or record["pitch"]:
             continue
         S, K, stride = (int(record[field]) for field in ("kernel_width", "output_channels", "stride_width"))
         choices = [j for j in range(1, 2 * lanes // K + 1) if record["output_width"] % j == 0] or [1]

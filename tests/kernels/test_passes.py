@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from minicnn.backends.cpu import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
+from minicnn.kernels.cpu.tile import VECTOR_BYTES
 from minicnn.network.layers import (
     GELU,
     AvgPool2d,
@@ -45,10 +46,13 @@ def run_passes(network, params, x, dlogits, fill=0):
     return logits, grads
 
 
-def assert_equals_oracle(network, samples=3, dtype=np.float64, tolerance=1e-10, seed=0):
+def assert_equals_oracle(network, samples=3, dtype=np.float64, tolerance=1e-10, seed=0, whole=False):
+    """``whole`` makes small whole numbers of images and weights, so that the largest number of a window is often a tie."""
     rng = np.random.default_rng(seed)
     params = random_params(network, rng, dtype)
     x = rng.normal(size=(samples, *network.input_shape)).astype(dtype)
+    if whole:
+        params, x = np.rint(2 * params), np.rint(x)
     dlogits = rng.normal(size=(samples, network.outputs)).astype(dtype)
     expected_logits, expected_grads = oracle_passes(network, params, x, dlogits)
     logits, grads = run_passes(network, params, x, dlogits)
@@ -88,6 +92,26 @@ def test_convolutions_of_any_geometry_equal_the_oracle(window, padding, dilation
     except NetworkError:
         assume(False)
     assert_equals_oracle(network, samples, seed=seed)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kernel=st.tuples(st.integers(1, 6), st.integers(1, 7)),
+    pooled=st.tuples(st.integers(1, 5), st.integers(1, 20)),  # wider than one vector and than two
+    filters=st.integers(1, 7),
+    samples=st.integers(1, 4),
+    bias=st.booleans(),
+    rectified=st.booleans(),
+    ties=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_grey_images_in_planes_equal_the_oracle(kernel, pooled, filters, samples, bias, rectified, ties, seed):
+    shape = tuple(2 * size + taps - 1 for size, taps in zip(pooled, kernel, strict=True))
+    layers = [Conv2d(filters, kernel, bias=bias), *([ReLU()] if rectified else []), MaxPool2d(2), Flatten(), Dense(3)]
+    network = Network((*shape, 1), layers)
+    if VECTOR_BYTES == 64:  # eight float64, so up to seven filters go in planes
+        assert lay_out(network, samples, True, np.float64).table[0]["pitch"] == shape[1]
+    assert_equals_oracle(network, samples, seed=seed, whole=ties)
 
 
 @settings(max_examples=80, deadline=None)

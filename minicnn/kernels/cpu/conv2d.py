@@ -14,7 +14,7 @@ the input that exists; the columns near the edges are short runs of their own.
 
 from numba import njit
 
-from minicnn.kernels.cpu import bias
+from minicnn.kernels.cpu import bias, planar
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
 from minicnn.kernels.cpu.vector import transpose
 from minicnn.plan import ALIGNMENT
@@ -131,6 +131,9 @@ def _join_filters(layer, params, work):
 @njit(**JIT)
 def forward(layer, params, work, n):
     """y = b + x * w for the first ``n`` samples of the chunk."""
+    if layer.pitch > 0:
+        planar.forward(layer, params, work, n)
+        return
     J = layer.joined
     w, w0, b0 = params, layer.weight, layer.bias
     if J > 1:
@@ -217,6 +220,9 @@ def _scatter(layer, turned, work, n):
 @njit(**JIT)
 def backward_filter(layer, work, grads, n):
     """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk."""
+    if layer.pitch > 0:
+        planar.backward_filter(layer, work, grads, n)
+        return
     K, C, S = layer.output_channels, layer.input_channels, layer.kernel_width
     if layer.joined > 1:
         _, _, d_filters, size = _joined_places(layer)

@@ -24,7 +24,7 @@ def forward_chunk(plan, params, work, n, key, first_sample):
         elif kind == DENSE:
             dense.forward(layer, params, work, n)
         elif kind == MAX_POOL2D:
-            pool2d.max_forward(layer, work, n)
+            pool2d.max_forward(layer, params, work, n)
         elif kind == AVG_POOL2D:
             pool2d.average_forward(layer, work, n)
         elif kind == DROPOUT:

@@ -12,6 +12,7 @@ LeNet-5's first pooling layer took ten times as long.
 
 from numba import njit
 
+from minicnn.kernels.cpu import planar
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import add, load, maximum, scale, store, zero_unless_less, zero_where_less
 
@@ -41,11 +42,14 @@ def _covers(layer):
 
 
 @njit(**JIT)
-def max_forward(layer, work, n):
+def max_forward(layer, params, work, n):
     """The largest number of each window; not-a-number wins, so that a diverged run shows.
 
     With ``rectified`` also y = max(0, y): the ReLU before the pooling, which may as well come after it.
     """
+    if layer.pitch > 0:
+        planar.max_forward(layer, params, work, n)
+        return
     W, C = layer.input_width, layer.input_channels
     lanes = VECTOR_BYTES // work.itemsize
     y, halves = layer.output, _covers(layer) and layer.kernel_height == 2 and layer.kernel_width == 2
@@ -81,6 +85,9 @@ def _store_largest(layer, work, at, largest, count):
 @njit(**JIT)
 def max_backward(layer, work, n):
     """dy goes to the first element of the window, in reading order, that is not smaller than the maximum."""
+    if layer.pitch > 0:
+        planar.max_backward(layer, work, n)
+        return
     W, C = layer.input_width, layer.input_channels
     lanes = VECTOR_BYTES // work.itemsize
     once = _covers(layer)  # then every element of dx is written once, and need not be added to

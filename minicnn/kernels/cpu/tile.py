@@ -35,9 +35,9 @@ def _host_vectors() -> tuple[int, int]:
     return 16, 32 if features.get("neon") else 16
 
 
-VECTOR_BYTES, _REGISTERS = _host_vectors()
+VECTOR_BYTES, REGISTERS = _host_vectors()
 # Rows of a block that is 1 or 2 vectors wide: all registers but those for B, one for the broadcast and one spare.
-BLOCK_ROWS = {1: 12, 2: 12 if _REGISTERS == 32 else 6}
+BLOCK_ROWS = {1: 12, 2: 12 if REGISTERS == 32 else 6}
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)

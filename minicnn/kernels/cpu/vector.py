@@ -9,7 +9,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.tile import JIT, REGISTERS, VECTOR_BYTES
 
 _I32 = ir.IntType(32)
 
@@ -45,8 +45,9 @@ def _address(context, builder, kind, array, offset):
 
 
 def _mask(builder, kind, count):
-    lanes = ir.Constant(ir.VectorType(ir.IntType(64), kind.lanes), list(range(kind.lanes)))
-    return builder.icmp_signed("<", lanes, _splat(builder, count, kind.lanes))
+    # Compared as 32-bit numbers: one instruction for a vector of 16 lanes, where 64 bits take five.
+    lanes = ir.Constant(ir.VectorType(_I32, kind.lanes), list(range(kind.lanes)))
+    return builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(count, _I32), kind.lanes))
 
 
 def _splat(builder, value, lanes):
@@ -202,3 +203,123 @@ def zero_unless_less(typing_context, a, x, y):
         return builder.select(builder.fcmp_ordered("<", x, y), a, _zeros(signature.args[0]))
 
     return a(a, x, y), generate
+
+
+@intrinsic
+def plus(typing_context, a, number):
+    """a + number, with one number for all lanes."""
+
+    def generate(context, builder, signature, values):
+        return builder.fadd(values[0], _splat(builder, values[1], signature.args[0].lanes))
+
+    return a(a, a.dtype), generate
+
+
+def _shuffle(builder, a, b, lanes):
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes)))
+
+
+@intrinsic
+def pair_maximum(typing_context, a, b):
+    """The larger of each two neighbours in a, followed by those in b; not-a-number if either is."""
+
+    def generate(context, builder, signature, values):
+        lanes = 2 * signature.args[0].lanes
+        even, odd = (_shuffle(builder, *values, range(first, lanes, 2)) for first in (0, 1))
+        larger = builder.select(builder.fcmp_unordered(">", odd, even), odd, even)
+        return builder.select(builder.fcmp_unordered("uno", even, even), even, larger)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def spread(typing_context, a, half):
+    """Every number of the first (``half`` = 0) or the second half of a, twice."""
+
+    def generate(context, builder, signature, values):
+        lanes = signature.args[0].lanes
+        first, second = (_shuffle(builder, values[0], values[0], [start + n // 2 for n in range(lanes)])
+                         for start in (0, lanes // 2))  # fmt: skip
+        return builder.select(builder.icmp_signed("==", values[1], ir.IntType(64)(0)), first, second)
+
+    return a(a, types.int64), generate
+
+
+def _is_largest(builder, x, largest):
+    """(whether a number is its window's maximum, whether its left or right neighbour is, whether it is the right one)"""
+    lanes = x.type.count
+    swapped = _shuffle(builder, x, x, [n ^ 1 for n in range(lanes)])
+    right = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [n & 1 for n in range(lanes)])
+    return builder.fcmp_unordered(">=", x, largest), builder.fcmp_unordered(">=", swapped, largest), right
+
+
+@intrinsic
+def take_upper(typing_context, upper, largest, slope):
+    """``slope`` where a number of a window's upper line is the first that is not smaller than ``largest``, else 0."""
+
+    def generate(context, builder, signature, values):
+        own, other, right = _is_largest(builder, values[0], values[1])
+        taken = builder.and_(own, builder.not_(builder.and_(other, right)))
+        return builder.select(taken, values[2], _zeros(signature.args[0]))
+
+    return upper(upper, largest, slope), generate
+
+
+@intrinsic
+def take_lower(typing_context, upper, lower, largest, slope):
+    """The same for a window's lower line: 0 as well where the upper line has such a number."""
+
+    def generate(context, builder, signature, values):
+        upper, lower, largest, slope = values
+        above, beside, _ = _is_largest(builder, upper, largest)
+        own, other, right = _is_largest(builder, lower, largest)
+        before = builder.or_(builder.or_(above, beside), builder.and_(other, right))
+        return builder.select(builder.and_(own, builder.not_(before)), slope, _zeros(signature.args[0]))
+
+    return upper(upper, lower, largest, slope), generate
+
+
+# Rows and columns of the sums that `dots` keeps in registers, beside the vectors of the rows.
+DOTS = (5, 3) if REGISTERS == 32 else (5, 2)
+
+
+@intrinsic
+def dots(typing_context, array, a, a_row, a_rows, b, b_row, b_rows, length, sums):
+    """sums[i, j] += Σ_q a[i, q] · b[j, q], every lane of a vector by itself; all in one ``array``, as offsets.
+
+    ``sums`` holds a vector for each of the `DOTS` pairs. Where there are fewer rows than that, the last one counts again.
+    """
+
+    def generate(context, builder, signature, values):
+        array, a, a_row, a_rows, b, b_row, b_rows, length, sums = values
+        kind = Vector(signature.args[0].dtype)
+        vector, i64 = _llvm_type(kind), ir.IntType(64)
+        mask_type, align = ir.VectorType(ir.IntType(1), kind.lanes), _I32(kind.dtype.bitwidth // 8)
+        declared = ir.FunctionType(vector, [vector.as_pointer(), _I32, mask_type, vector])
+        load_masked = cgutils.get_or_insert_function(builder.module, declared, f"llvm.masked.load.{_suffix(kind)}.p0")
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(vector, [vector] * 3), f"llvm.fmuladd.{_suffix(kind)}")  # fmt: skip
+
+        def place(offset):
+            return _address(context, builder, signature.args[0], array, offset)[0]
+
+        def starts(first, step, rows, most):
+            last = builder.sub(rows, i64(1))
+            numbers = [builder.select(builder.icmp_signed("<", i64(n), last), i64(n), last) for n in range(most)]
+            return [builder.add(first, builder.mul(step, number)) for number in numbers]
+
+        a_at, b_at = starts(a, a_row, a_rows, DOTS[0]), starts(b, b_row, b_rows, DOTS[1])
+        places = [place(builder.add(sums, i64(n * kind.lanes))) for n in range(DOTS[0] * DOTS[1])]
+        totals = [cgutils.alloca_once_value(builder, builder.load(at, align=align.constant)) for at in places]
+        with cgutils.for_range_slice(builder, i64(0), length, i64(kind.lanes), i64) as (q, _):
+            mask = _mask(builder, kind, builder.sub(length, q))
+            given = [[builder.call(load_masked, [place(builder.add(at, q)), align, mask, _zeros(kind)]) for at in side]
+                     for side in (a_at, b_at)]  # fmt: skip
+            for n, total in enumerate(totals):
+                product = given[0][n // DOTS[1]], given[1][n % DOTS[1]]
+                builder.store(builder.call(multiply_add, [*product, builder.load(total)]), total)
+        for at, total in zip(places, totals, strict=True):
+            builder.store(builder.load(total), at, align=align.constant)
+        return context.get_dummy_value()
+
+    return types.void(array, *[types.int64] * 8), generate
