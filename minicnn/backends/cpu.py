@@ -139,7 +139,6 @@ class Inference:
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
         self._work = np.zeros((self.threads, self.plan.work_size), params.dtype)
         self._multiply_adds = network.multiply_adds
-        self._ranges: dict[np.dtype, int] = {}  # compiled code by the dtype of the images
 
     def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
         """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by ``scale``."""
@@ -147,9 +146,7 @@ class Inference:
             order = np.arange(len(images))
         out = np.empty((len(order), self.network.outputs), self.params.dtype)
         rows = images.reshape(len(images), math.prod(images.shape[1:]))
-        if rows.dtype not in self._ranges:
-            self._ranges[rows.dtype] = step.range_address(out.dtype, rows.dtype)
-        arguments = (self._ranges[rows.dtype], self.plan.table, self.params, self._work, rows, order,
+        arguments = (step.range_address(out.dtype, rows.dtype), self.plan.table, self.params, self._work, rows, order,
                      out.dtype.type(scale), out)  # fmt: skip
         if self.threads == 1 or len(order) == 1 or len(order) * self._multiply_adds < _WORTH_A_THREAD:
             step.infer_serial(*arguments)

@@ -5,6 +5,7 @@ through the loss, and back. Threads share out the lanes, and lanes are added in 
 on the number of lanes but not on which thread ran when.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -64,6 +65,7 @@ def _lane(plan, params, turned, work, grads, images, labels, order, begin, end, 
         backward_chunk(plan, turned, work, grads, n, key, start)
 
 
+@functools.cache
 def lane_address(dtype, image_dtype) -> int:
     """Address of a lane compiled for parameters of ``dtype`` and images of ``image_dtype``."""
     number = from_dtype(np.dtype(dtype))
@@ -174,6 +176,7 @@ def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
                 logits[start + i, k] = work[last.output + i * outputs + k]
 
 
+@functools.cache
 def range_address(dtype, image_dtype) -> int:
     """Address of the inference of a range compiled for parameters of ``dtype`` and images of ``image_dtype``."""
     number = from_dtype(np.dtype(dtype))
