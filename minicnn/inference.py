@@ -157,10 +157,10 @@ class Model:
 
         One workspace serves one thread.
         """
-        from minicnn.backends.cpu import lay_out
+        from minicnn.backends.cpu import lay_out, workspace
 
         plan = lay_out(self.network, batch_size, False, self.params.dtype)
-        return NjitArguments(plan.table, self.params, np.zeros(plan.work_size, self.params.dtype))
+        return NjitArguments(plan.table, self.params, workspace(plan.work_size, self.params.dtype))
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""

@@ -50,6 +50,17 @@ def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtyp
     return lay_out(network, max(1, min(chunk, batch)), training, dtype)
 
 
+def workspace(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Zeros that are written and not only promised, as `np.zeros` does.
+
+    A masked load or store whose unused lanes reach into a page that was never written makes the processor look into
+    it, at every call: one image through LeNet-5 took 17 µs in place of 6.
+    """
+    array = np.empty(shape, dtype)
+    array.fill(0)
+    return array
+
+
 class Update:
     """An elementwise or a whole-tensor rule, compiled for ``dtype``; raises `PluginError` if it does not compile.
 
@@ -111,8 +122,8 @@ class Passes:
     def __init__(self, network: Network, params: np.ndarray, batch_size: int):
         self.params = params
         self.plan = lay_out(network, batch_size, True, params.dtype)
-        self._work = np.zeros(self.plan.work_size, params.dtype)
-        self._turned = np.zeros_like(params)
+        self._work = workspace(self.plan.work_size, params.dtype)
+        self._turned = workspace(len(params), params.dtype)
         self._logits = np.empty((batch_size, network.outputs), params.dtype)
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
@@ -124,7 +135,7 @@ class Passes:
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
         """The slope [flat_size] of the loss by every parameter, after `forward` on the same batch."""
-        grads = np.zeros_like(self.params)
+        grads = workspace(len(self.params), self.params.dtype)
         dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
         passes.backward(self.plan.table, self.params, self._turned, self._work, dlogits, grads, np.uint64(key))
         return grads
@@ -137,7 +148,7 @@ class Inference:
         self.network, self.params = network, params
         self.threads = thread_count(threads)
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
-        self._work = np.zeros((self.threads, self.plan.work_size), params.dtype)
+        self._work = workspace((self.threads, self.plan.work_size), params.dtype)
         self._multiply_adds = network.multiply_adds
 
     def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
@@ -176,9 +187,9 @@ class Training:
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
         lanes = min(threads, batch_size)
         self.plan = _plan_for_batch(network, -(-batch_size // lanes), True, dtype)
-        self._work = np.zeros((min(self.threads, lanes), self.plan.work_size), dtype)
-        self._grads = np.zeros((lanes, len(params)), dtype)
-        self._turned = np.zeros_like(params)
+        self._work = workspace((min(self.threads, lanes), self.plan.work_size), dtype)
+        self._grads = workspace((lanes, len(params)), dtype)
+        self._turned = workspace(len(params), params.dtype)
         self._totals = np.zeros((lanes, 2))
         self._squares = np.zeros(step.reduction_blocks(len(params)))
         self._loss = compile_loss(loss, dtype)
