@@ -143,11 +143,12 @@ class Model:
                 maximum = 1.0
             elif array.dtype == np.uint8 and self.image_dtype == "float32" and maximum == 1.0:
                 maximum = 255.0
-        low, high = (float(array.min()), float(array.max())) if array.size else (0.0, 0.0)
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise DataError("the images contain NaN or infinity")
-        if low < 0 or high > maximum:
-            raise DataError(f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:g} to {high:g}")
+        if array.size and (array.dtype != np.uint8 or maximum < 255):  # else no value can be wrong
+            low, high = float(array.min()), float(array.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise DataError("the images contain NaN or infinity")
+            if low < 0 or high > maximum:
+                raise DataError(f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:g} to {high:g}")
         if array.dtype != np.uint8:
             array = array.astype(np.float32)
         return np.ascontiguousarray(array), 1.0 / maximum
