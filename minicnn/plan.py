@@ -79,7 +79,9 @@ _INTEGERS = (
     "sums",  # the convolution's: sums for each lane of a vector
     "rectified",  # 1 where max pooling also does the ReLU that stood before it
     "multiply",  # address of the compiled matrix product, filled in by the backend
-    "forward",  # address of the compiled forward pass of one chunk, filled in by the backend
+    "forward",  # address of the compiled forward pass of one chunk, filled in by the backend, like the next two
+    "backward",  # of the backward pass
+    "turn",  # of what copies the weights into the order in which the backward pass reads them
     "layer",  # number of the layer in its network: a key of dropout's random numbers
 )
 

@@ -40,6 +40,8 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Pl
     plan = make_plan(network, chunk, training, VECTOR_BYTES // np.dtype(dtype).itemsize)
     plan.table["multiply"] = multiply_address(dtype)
     plan.table["forward"] = passes.forward_address(dtype)
+    if training:
+        plan.table["backward"], plan.table["turn"] = passes.backward_addresses(dtype)
     return plan
 
 

@@ -16,6 +16,7 @@ import math
 from numba import njit
 
 from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import copy
 from minicnn.plan import GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
 
 
@@ -25,7 +26,7 @@ def forward(layer, work, n):
     count = n * layer.output_size
     y = work[layer.output : layer.output + count]
     if layer.input != layer.output:
-        y[:] = work[layer.input : layer.input + count]
+        copy(work, layer.input, work, layer.output, count)
     number, kind = work.dtype.type, layer.kind
     zero, half, one = number(0), number(0.5), number(1)
     if kind == RELU:

@@ -10,8 +10,11 @@ arithmetic for deep learning (2016).
 
 Padding is never stored. A run of output columns that read the same filter columns is one matrix product over exactly
 the input that exists; the columns near the edges are short runs of their own.
+
+A constant argument is written ``np.int64(0)``: for a literal, Numba would compile the called function once more.
 """
 
+import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu import bias, planar
@@ -57,14 +60,14 @@ def _end_of_run(q, positions, stride, dilation, padding, taps, length):
 def _correlate(layer, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
                x, x0, w, w0, b, b0, y, y0):  # fmt: skip
     """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k], the buffers given as arrays and offsets; b0 < 0: no bias."""
-    q = 0
+    q = np.int64(0)
     while q < Q:
         run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
         s_first = _first_tap(q, stride_w, dilation_w, pad_left, S)
         taps = _end_tap(q, stride_w, dilation_w, pad_left, S, W) - s_first
         v = q * stride_w + s_first * dilation_w - pad_left
-        # The rows of the product go along the longer of the two: output columns, or samples.
-        along_samples = N > run
+        # The rows of the product go along the output columns, or along the samples where these few columns fill no block.
+        along_samples = run < 8 and N > run
         rows, others = (N, run) if along_samples else (run, N)
         x_row, x_other = (H * W * C, stride_w * C) if along_samples else (stride_w * C, H * W * C)
         y_row, y_other = (P * Q * K, K) if along_samples else (K, P * Q * K)
@@ -183,38 +186,48 @@ def backward_data(layer, turned, work, n):
         dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
         _correlate(layer, n, layer.output_height, layer.output_width, layer.output_channels,
                    layer.input_height, layer.input_width, layer.input_channels,
-                   layer.kernel_height, layer.kernel_width, 1, 1,
+                   layer.kernel_height, layer.kernel_width, np.int64(1), np.int64(1),
                    dilation_h * (layer.kernel_height - 1) - layer.padding_top,
                    dilation_w * (layer.kernel_width - 1) - layer.padding_left, dilation_h, dilation_w,
-                   work, layer.d_output, turned, layer.weight, turned, -1, work, layer.d_input)  # fmt: skip
+                   work, layer.d_output, turned, layer.weight, turned, np.int64(-1), work, layer.d_input)  # fmt: skip
 
 
 @njit(**JIT)
 def _scatter(layer, turned, work, n):
-    """dx[n,h,v,c] += Σ_k dy[n,p,q,k] · w[r,s,c,k] for each (p, q, r), all (s, c) at once; the rows are the samples."""
+    """dx[n,h,v,c] += Σ_{r,k} dy[n,p,q,k] · w[r,s,c,k] for each (h, q), all (s, c) at once; the rows are the samples."""
     H, W, C = layer.input_height, layer.input_width, layer.input_channels
     P, Q, K = layer.output_height, layer.output_width, layer.output_channels
     R, S, dilation_w = layer.kernel_height, layer.kernel_width, layer.dilation_width
+    stride_h, dilation_h = layer.stride_height, layer.dilation_height
     work[layer.d_input : layer.d_input + n * H * W * C] = 0
-    for p in range(P):
-        r_first = _first_tap(p, layer.stride_height, layer.dilation_height, layer.padding_top, R)
-        r_end = _end_tap(p, layer.stride_height, layer.dilation_height, layer.padding_top, R, H)
+    for h in range(H):
+        # The filter rows that read line h are equally far apart, and so are the lines p of dy that they were read for.
+        first, lines, apart = 0, 0, 1
+        for r in range(R):
+            at = h + layer.padding_top - r * dilation_h
+            if at >= 0 and at % stride_h == 0 and at // stride_h < P:
+                if lines == 0:
+                    first = r
+                elif lines == 1:
+                    apart = r - first
+                lines += 1
+        if lines == 0:
+            continue
+        p = (h + layer.padding_top - first * dilation_h) // stride_h
         for q in range(Q):
             s_first = _first_tap(q, layer.stride_width, dilation_w, layer.padding_left, S)
             taps = _end_tap(q, layer.stride_width, dilation_w, layer.padding_left, S, W) - s_first
             if taps <= 0:
                 continue
-            dy = layer.d_output + (p * Q + q) * K
             # The rows of dx that follow each other here do not overlap, so no load waits for the store before.
-            for r in range(r_first, r_end):
-                h = p * layer.stride_height + r * layer.dilation_height - layer.padding_top
-                v = q * layer.stride_width + s_first * dilation_w - layer.padding_left
-                groups, width = (1, taps * C) if dilation_w == 1 else (taps, C)
-                for s in range(groups):
-                    dx = layer.d_input + (h * W + v + s * dilation_w) * C
-                    multiply(layer.multiply, n, width, 1, K, work, dy, P * Q * K, 0, 1,
-                             turned, layer.weight + (r * K * S + s_first + s) * C, 0, S * C,
-                             work, dx, H * W * C, work, dx, H * W * C)  # fmt: skip
+            v = q * layer.stride_width + s_first * dilation_w - layer.padding_left
+            groups, width = (1, taps * C) if dilation_w == 1 else (taps, C)
+            for s in range(groups):
+                dx = layer.d_input + (h * W + v + s * dilation_w) * C
+                multiply(layer.multiply, n, width, lines, K, work, layer.d_output + (p * Q + q) * K, P * Q * K,
+                         -(apart * dilation_h // stride_h) * Q * K, 1, turned,
+                         layer.weight + (first * K * S + s_first + s) * C, apart * K * S * C, S * C,
+                         work, dx, H * W * C, work, dx, H * W * C)  # fmt: skip
 
 
 @njit(**JIT)
@@ -257,7 +270,7 @@ def _correlate_filter(layer, work, n, dw, dw0):
             p = max(0, (pad_top - r * dilation_h + stride_h - 1) // stride_h)
             lines = min(P, (H - 1 + pad_top - r * dilation_h) // stride_h + 1) - p
             h = p * stride_h + r * dilation_h - pad_top
-            q = 0
+            q = np.int64(0)
             while q < Q and lines > 0:
                 run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
                 s_first = _first_tap(q, stride_w, dilation_w, pad_left, S)

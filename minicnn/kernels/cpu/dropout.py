@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import copy
 
 
 @njit(**JIT)
@@ -39,7 +40,7 @@ def forward(layer, work, n, key, first_sample):
     """y from x; ``key`` stands for seed and step, ``first_sample`` is the chunk's place in its batch."""
     count = n * layer.output_size
     if layer.input != layer.output:
-        work[layer.output : layer.output + count] = work[layer.input : layer.input + count]
+        copy(work, layer.input, work, layer.output, count)
     _scale_kept(layer, work, layer.output, layer.output_size, n, key, first_sample)
 
 

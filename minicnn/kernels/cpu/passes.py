@@ -4,12 +4,15 @@
 (here and in ``step.py``) are cached on disk; the ones beneath them are compiled into them.
 """
 
+import functools
+
 import numpy as np
 from numba import from_dtype, njit, types
 
 from minicnn.kernels.cpu import activation, conv2d, dense, dropout, pool2d
 from minicnn.kernels.cpu.call import PLAN, call, compiled
 from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import copy
 from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D
 
 
@@ -33,6 +36,7 @@ def forward_chunk(plan, params, work, n, key, first_sample):
             activation.forward(layer, work, n)
 
 
+@functools.cache
 def forward_address(dtype) -> int:
     """Address of `forward_chunk` for float32 or float64: what the plan's field ``forward`` holds."""
     numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
@@ -83,6 +87,14 @@ def turn_weights(plan, params, turned, part, parts):
                 dense.turn(layer, params, turned, part, parts)
 
 
+@functools.cache
+def backward_addresses(dtype) -> tuple[int, int]:
+    """Addresses of `backward_chunk` and `turn_weights`: the plan's fields ``backward`` and ``turn``."""
+    numbers, integer = types.Array(from_dtype(np.dtype(dtype)), 1, "C"), types.int64
+    backward = compiled(backward_chunk, PLAN, numbers, numbers, numbers, integer, types.uint64, integer)
+    return backward.address, compiled(turn_weights, PLAN, numbers, numbers, integer, integer).address
+
+
 @njit(cache=True, **JIT)
 def forward(plan, params, work, x, logits):
     """Inference: logits[n,o] of the images x[n,h,w,c].
@@ -110,9 +122,9 @@ def forward_keep(plan, params, work, x, logits, key):
     """The forward pass of one chunk in the training plan, which keeps every activation for ``backward``."""
     first, last = plan[0], plan[len(plan) - 1]
     n = len(x)
-    work[first.input : first.input + n * first.input_size] = x.reshape(-1)
+    copy(x.reshape(-1), np.int64(0), work, first.input, n * first.input_size)
     call(first.forward, (plan, params, work, n, key, 0))
-    logits.reshape(-1)[:] = work[last.output : last.output + n * last.output_size]
+    copy(work, last.output, logits.reshape(-1), np.int64(0), n * last.output_size)
 
 
 @njit(cache=True, **JIT)
@@ -120,6 +132,6 @@ def backward(plan, params, turned, work, dlogits, grads, key):
     """The slope of the loss by every weight, added to ``grads``, from dlogits[n,o] after ``forward_keep``."""
     last = plan[len(plan) - 1]
     n = len(dlogits)
-    turn_weights(plan, params, turned, 0, 1)
-    work[last.d_output : last.d_output + n * last.output_size] = dlogits.reshape(-1)
-    backward_chunk(plan, turned, work, grads, n, key, 0)
+    call(last.turn, (plan, params, turned, 0, 1))
+    copy(dlogits.reshape(-1), np.int64(0), work, last.d_output, n * last.output_size)
+    call(last.backward, (plan, turned, work, grads, n, key, 0))

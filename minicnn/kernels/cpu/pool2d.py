@@ -105,7 +105,7 @@ def max_backward(layer, work, n):
                         count = C - c
                         largest, left = load(work, y + c, count), _slope(layer, work, y + c, dy + c, count)
                         for at in (top + c, top + C + c, top + W * C + c, top + W * C + C + c):
-                            left = _take(work, x + at, dx + at, left, largest, count, True)
+                            left = _take(work, x + at, dx + at, left, largest, count, once)
                 else:
                     h_first, h_end, v_first, v_end = _window(layer, p, q)
                     for c in range(0, C, lanes):

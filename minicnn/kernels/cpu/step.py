@@ -12,7 +12,6 @@ import numpy as np
 from numba import from_dtype, njit, prange, types
 
 from minicnn.kernels.cpu.call import PLAN, call, call_loss, call_update, compiled
-from minicnn.kernels.cpu.passes import backward_chunk, turn_weights
 from minicnn.kernels.cpu.tile import JIT
 
 _WORTH_SHARING = 100_000  # parameters from which on threads also share what is done once a step; a region costs 5 µs
@@ -62,7 +61,7 @@ def _lane(plan, params, turned, work, grads, images, labels, order, begin, end, 
             totals[1] += _largest(logits) == label
             for k in range(outputs):
                 dlogits[k] /= divisor
-        backward_chunk(plan, turned, work, grads, n, key, start)
+        call(first.backward, (plan, turned, work, grads, n, key, start))
 
 
 @functools.cache
@@ -86,12 +85,12 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
     when the loss or the norm is not finite, or ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
-    together = count > _WORTH_SHARING
+    together, none, turn_at = count > _WORTH_SHARING, np.int64(0), plan[0].turn
     if together:
         for thread in prange(threads):
-            turn_weights(plan, params, turned, thread, threads)
+            call(turn_at, (plan, params, turned, thread, threads))
     else:
-        turn_weights(plan, params, turned, 0, 1)
+        call(turn_at, (plan, params, turned, 0, 1))
     for thread in prange(threads):
         for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
             call(lane_at, (plan, params, turned, work[thread], grads[lane], images, labels, order,
@@ -102,7 +101,7 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
         for thread in prange(threads):
             _add_blocks(grads, squares, thread * blocks // threads, (thread + 1) * blocks // threads)
     else:
-        _add_blocks(grads, squares, 0, blocks)
+        _add_blocks(grads, squares, none, blocks)
     loss_sum, correct, square = 0.0, 0.0, 0.0
     for lane in range(lanes):
         loss_sum += totals[lane, 0]
@@ -118,7 +117,7 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
                 begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
                 _update(update_rule, params, grads[0], slots, scalars, begin, end, shrink, limit)
         else:
-            _update(update_rule, params, grads[0], slots, scalars, 0, count, shrink, limit)
+            _update(update_rule, params, grads[0], slots, scalars, none, count, shrink, limit)
     return loss_sum, correct, norm
 
 

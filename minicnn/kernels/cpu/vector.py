@@ -142,6 +142,15 @@ def transpose_square(typing_context, source, offset, rows, columns, row_step, ta
 
 
 @njit(**JIT)
+def copy(source, start, target, target_start, count):
+    """target[target_start + i] = source[start + i]. Numba's own assignment of slices compiles for two seconds, for the text
+    of an error, and copies at a quarter of the speed."""
+    read, write = source[start : start + count], target[target_start : target_start + count]
+    for i in range(count):
+        write[i] = read[i]
+
+
+@njit(**JIT)
 def transpose(source, offset, rows, columns, row_step, target, target_offset, target_step):
     """target[c, r] = source[r, c] for matrices in flat arrays whose rows are ``row_step`` and ``target_step`` apart."""
     lanes = VECTOR_BYTES // source.itemsize
