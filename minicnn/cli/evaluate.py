@@ -2,24 +2,37 @@
 
 import argparse
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from minicnn.cli.common import add_json, add_plugins, add_threads, plain, print_json, use_plugins, warn, warn_of_plugins
 from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
 
+if TYPE_CHECKING:
+    from minicnn.data import Dataset, Split
+    from minicnn.inference import Model
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    add_model_and_data(parser)
+    add_json(parser, "the figures")
+
+
+def add_model_and_data(parser: argparse.ArgumentParser) -> None:
+    """Add what `model_and_data` reads: a model, labelled images, plugins and threads."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
     parser.add_argument("--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)")
     parser.add_argument("--data-max", type=float, metavar="X",
                         help="image value that is scaled to 1 (default: as in training)")  # fmt: skip
     add_plugins(parser)
     add_threads(parser)
-    add_json(parser, "the figures")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Evaluate and print the figures."""
+def model_and_data(arguments: argparse.Namespace) -> "tuple[Model, Dataset, Split]":
+    """(model, data set that fits it, its test split); the data are the model's own unless ``--data`` names others.
+
+    A model whose loss is not installed any more comes without what it knows of its training, with a warning.
+    """
     from minicnn.data import load_dataset
     from minicnn.inference import load
 
@@ -45,7 +58,13 @@ def run(arguments: argparse.Namespace) -> int:
             model = replace(model, training={})
         else:
             warn_of_plugins()
-    evaluation = model.evaluate(dataset.test.images, dataset.test.labels, maximum=dataset.maximum)
+    return model, dataset, dataset.test
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print the figures."""
+    model, dataset, test = model_and_data(arguments)
+    evaluation = model.evaluate(test.images, test.labels, maximum=dataset.maximum)
     if arguments.json:
         print_json(plain(evaluation))
         return 0

@@ -1,0 +1,48 @@
+"""Pictures of characters."""
+
+import io
+
+import numpy as np
+from rich.console import Console
+
+from minicnn.report.terminal import heat_map, sparkline
+
+
+def printed(grid, marks=None, width=80, **options):
+    console = Console(file=io.StringIO(), width=width, color_system=options.pop("colours", None), force_terminal=True)
+    heat_map(grid, marks, console, **options)
+    return console.file.getvalue()
+
+
+def test_a_sparkline_goes_from_the_lowest_to_the_highest_bar():
+    assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == "▁▂▃▄▅▆▇█"
+    assert sparkline([5, 5, 5]) == "▁▁▁"
+    assert sparkline([]) == ""
+
+
+def test_what_is_not_finite_is_a_gap_in_a_sparkline():
+    assert sparkline([0.0, np.nan, 1.0, np.inf]) == "▁ █ "
+    assert sparkline([np.nan, np.nan]) == "  "
+
+
+def test_a_long_sparkline_is_made_of_means():
+    assert sparkline(np.repeat([0, 1, 0], 100), width=3) == "▁█▁"
+
+
+def test_a_heat_map_without_colours_is_light_where_low_and_dark_where_high():
+    assert printed(np.array([[0.0, 1.0], [0.5, np.nan]])) == "  @@\n++·\n"
+
+
+def test_a_mark_stands_on_its_cell():
+    assert printed(np.array([[0.0, 1.0], [0.5, 1.0]]), {(0, 1): "o"}) == "  o@\n++@@\n"
+
+
+def test_a_large_heat_map_is_thinned_to_what_fits_and_keeps_its_marks():
+    lines = printed(np.zeros((101, 101)), {(100, 100): "M"}, width=40).splitlines()
+    assert len(lines) == 24 and max(map(len, lines)) <= 40
+    assert lines[-1].endswith("M")
+
+
+def test_a_heat_map_with_colours_has_the_lowest_and_the_highest():
+    out = printed(np.array([[0.0, 1.0]]), colours="truecolor")
+    assert "48;2;68;1;84" in out and "48;2;253;231;37" in out
