@@ -79,8 +79,8 @@ def warn(text: str) -> None:
 
 
 def plain(evaluation: "Evaluation") -> dict[str, Any]:
-    """An `Evaluation` as JSON has it, images a second included."""
-    return {**asdict(evaluation), "images_per_second": evaluation.images_per_second}
+    """An `Evaluation` as JSON has it, F1 and images a second included."""
+    return {**asdict(evaluation), "f1": evaluation.f1, "images_per_second": evaluation.images_per_second}
 
 
 def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Network":

@@ -267,7 +267,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print loss, accuracy, images a second, precision and recall of each class, and the confusion matrix.
+    """Print loss, accuracy, images a second, precision, recall and F1 of each class, and the confusion matrix.
 
     The matrix is left out, and a line says so, for more than 20 classes and where the console is too narrow for it.
     """
@@ -278,9 +278,9 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
     say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
     say(console, f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling")
     say(console)
-    figures = zip(classes, confusion, evaluation.precision, evaluation.recall, strict=True)
-    rows = [(name, sum(counts), _percent(precision), _percent(recall)) for name, counts, precision, recall in figures]
-    table("", ["class", "images", "precision %", "recall %"], rows, console)
+    figures = zip(classes, confusion, evaluation.precision, evaluation.recall, evaluation.f1, strict=True)
+    rows = [(name, sum(counts), *map(_percent, shares)) for name, counts, *shares in figures]
+    table("", ["class", "images", "precision %", "recall %", "F1 %"], rows, console)
     say(console)
     widest = max(len(f"{count:,}") for counts in confusion for count in counts)
     width = 10 + len(classes) * (widest + 2)  # at least 10 for the names

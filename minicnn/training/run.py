@@ -281,7 +281,7 @@ class Run:
         yield EpochDone(
             counters.epoch, loss, accuracy, validation.loss if validation else None,
             validation.accuracy if validation else None, rate, counters.epoch_norm / self.batches,
-            time.perf_counter() - start, best,
+            time.perf_counter() - start, best, self.optimizer.step,
         )  # fmt: skip
         done = counters.epoch
         counters.start_epoch(done + 1)
