@@ -9,7 +9,8 @@ import os
 import re
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -238,6 +239,25 @@ class ConsoleReporter:
             say(self._out, f"next      minicnn train --resume {shlex.quote(str(run.output))}")
         elif "model.safetensors" in run.files:
             say(self._out, f"next      minicnn evaluate {shlex.quote(str(run.output / 'model.safetensors'))}")
+
+
+@contextmanager
+def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while the block runs, if that is a terminal: call what it gives with (steps done, steps)."""
+    console = console or make_console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:3.0f} %"))
+    bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, expand=True,
+                   disable=not console.is_interactive)  # fmt: skip
+    task, shown_at = bar.add_task(description), -math.inf
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown_at
+        if console.get_time() >= shown_at + REFRESH_SECONDS:
+            shown_at = console.get_time()
+            bar.update(task, completed=done, total=total, refresh=True)
+
+    with bar:
+        yield show
 
 
 def _cell(value: object) -> str:

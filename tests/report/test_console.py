@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minicnn.report.console import ConsoleReporter, evaluation_table, make_console, predictions_table, table
+from minicnn.report.console import (
+    ConsoleReporter,
+    evaluation_table,
+    make_console,
+    predictions_table,
+    progress_bar,
+    table,
+)
 from minicnn.training.events import BatchDone, CheckpointSaved, Compiled, EpochDone, Evaluation, RunEnded, RunStarted
 
 SETTINGS = {
@@ -394,3 +401,18 @@ def test_lines_for_a_file_or_pipe_are_not_folded(capsys, monkeypatch):
 def test_the_report_package_and_the_json_lines_do_not_load_rich():
     code = "import sys, minicnn.report, minicnn.report.jsonl; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_progress_bar_shows_its_share_on_a_terminal_and_leaves_nothing():
+    screen = console(terminal=True, clock=Clock())
+    with progress_bar("looking", screen) as progress:
+        progress(30, 100)
+    text = screen.file.getvalue()
+    assert "looking" in text and "30 %" in text and text.endswith("\x1b[1A\x1b[2K")
+
+
+def test_a_progress_bar_is_silent_where_there_is_no_terminal():
+    screen = console()
+    with progress_bar("looking", screen) as progress:
+        progress(1, 2)
+    assert screen.file.getvalue() == ""
