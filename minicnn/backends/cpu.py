@@ -145,13 +145,13 @@ class Passes:
 
         After `forward_by_layer` on the same batch; the last of them is ``dlogits`` itself.
         """
-        unused = np.zeros_like(self.params)
+        table, grads = self.plan.table, np.zeros_like(self.params)
         slopes = [np.ascontiguousarray(dlogits, self.params.dtype)]
-        for i in range(len(self.plan.table) - 1, -1, -1):
-            layer = self.plan.table[i]
+        for i in range(len(table) - 1, -1, -1):
+            layer = table[i]
             if layer["d_input"] < 0:
                 break
-            passes.backward(self.plan.table[i : i + 1], self.params, self._turned, self._work, slopes[0], unused, np.uint64(key))
+            passes.backward(table[i : i + 1], self.params, self._turned, self._work, slopes[0], grads, np.uint64(key))
             dx = self._work[layer["d_input"] : layer["d_input"] + len(dlogits) * layer["input_size"]]
             slopes.insert(0, dx.reshape(len(dlogits), -1).copy())
         return slopes

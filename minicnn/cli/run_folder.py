@@ -25,6 +25,8 @@ FILES = {
     "last.safetensors": "everything that train --resume needs",
     "config.toml": "the settings, for train --config",
     "metrics.jsonl": "one line an epoch",
+    "record.safetensors": "the way of the weights, for landscape",
+    "record.jsonl": "the health of tensors and layers, a line a time",
     "report.json": "the final figures, timings, machine, versions",
 }
 

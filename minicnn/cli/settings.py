@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minicnn.cli.common import at_least_one
 from minicnn.errors import SettingError, UsageError
 from minicnn.training.settings import Settings, check_names, read_settings
 
@@ -38,9 +39,11 @@ KWARGS = {
     "loss_kwargs": ("--loss-kwargs", "hyperparameters of the loss; class_weights=balanced or 1,2,3 (default: its own)"),
     "schedule_kwargs": ("--sched-kwargs", "hyperparameters of the schedule (default: its own)"),
 }
+_RECORD = ("keep the way of the weights and the norms, update ratios and activations of the layers, a line an epoch or every "
+           "EVERY batches (default: off; an epoch)")  # fmt: skip
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 
-OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()}
+OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"record": "--record"}
 # What a run is: with another value of these, it would not be the same run that goes on.
 _FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "device", "val_split", "limit")
 
@@ -52,6 +55,7 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         group.add_argument(*strings, dest=name, type=kind, metavar=metavar, help=text)
     for name, (option, text) in KWARGS.items():
         group.add_argument(option, dest=name, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
+    group.add_argument("--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
     for name in SHORT:
         option = f"--{name.replace('_', '-')}"
         group.add_argument(option, dest=name, type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
@@ -100,7 +104,8 @@ def resumed_settings(arguments: argparse.Namespace, values: Mapping[str, Any], e
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
-    flags = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    flags = {name: getattr(arguments, name) for name in (*OPTIONS, "record")
+             if getattr(arguments, name, None) is not None}  # fmt: skip
     for name, (option, _) in KWARGS.items():
         pairs = getattr(arguments, name) or []
         flags[name] = dict(pairs)

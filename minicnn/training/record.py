@@ -7,8 +7,10 @@ singular value decomposition", Linear Algebra and its Applications 2006.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +19,7 @@ from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
 from minicnn.plan import RELU
 from minicnn.storage import read_tensors, write_atomically, write_tensors
+from minicnn.training.checkpoint import Counters
 from minicnn.training.events import Recorded
 
 RANK = 6  # directions kept: the file is then about as large as `last.safetensors` of Adam
@@ -75,3 +78,148 @@ def load_record(folder: Path | str) -> Record:
         raise ModelFileError(f"{folder / LINES_FILE} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
         raise ModelFileError(f"{folder} does not hold a usable record: {error}") from None
+
+
+class Recorder:
+    """Watches a run: some of its steps, and the weights and activations after every ``every`` steps and each epoch.
+
+    ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are multiplied by ``scale``. Nothing here
+    changes the run.
+    """
+
+    def __init__(self, network: Network, params: np.ndarray, images: np.ndarray, train: np.ndarray, scale: float,
+                 every: int, batches: int):  # fmt: skip
+        self.network, self.params = network, params
+        self.every, self.batches = every, batches
+        count = max(IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE))
+        chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
+        self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
+        self._passes = cpu.Passes(network, params, IMAGES[0])
+        self._before = np.empty_like(params)
+        self._looks, self._looked_at = False, 0
+        self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at
+        self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)), np.empty(0))
+
+    def compile(self) -> None:
+        """Compile what a line needs, or load it from the disk."""
+        self._norms(self._before)
+        self._activations()
+
+    def begin(self, folder: Path | None, counters: Counters) -> Iterator[Recorded]:
+        """Go on with the record in ``folder`` where a resumed run is; else yield the line of the weights at the start."""
+        lines: list[int] = []
+        if counters.optimizer_step and folder is not None and (folder / PATH_FILE).exists():
+            record = load_record(folder)
+            lines = [i for i, line in enumerate(record.lines) if line.step <= counters.optimizer_step]
+        if lines:
+            self.record = replace(record, lines=[record.lines[i] for i in lines], path=record.path[lines],
+                                  distances=record.distances[lines])  # fmt: skip
+        else:
+            yield from self._line(counters)
+
+    def before_step(self, counters: Counters) -> None:
+        """A step is about to be made."""
+        left = self._steps_left(counters.optimizer_step + 1, counters.batch + 1)
+        self._looks = left % max(1, min(self.every, self.batches) // STEPS_A_LINE) == 0
+        if self._looks:
+            self._before[:] = self.params
+
+    def after_step(self, grads: np.ndarray, counters: Counters) -> Iterator[Recorded]:
+        """The step is made, with the gradient ``grads`` [P]; yields a line when one is due."""
+        if not self._looks:
+            return
+        self._sums += [self._norms(vector) for vector in (grads, self.params - self._before, self.params)]
+        self._looked_at += 1
+        if self._steps_left(counters.optimizer_step, counters.batch) == 0:
+            yield from self._line(counters)
+            self._sums[:], self._looked_at = 0, 0
+
+    def _steps_left(self, step: int, batch: int) -> int:
+        """Steps from ``step``, that of ``batch``, to the one of the next line."""
+        return min(-step % self.every, self.batches - batch)
+
+    def save(self, folder: Path) -> None:
+        """Write `record.safetensors` and `record.jsonl`."""
+        record = self.record
+        steps = np.array([line.step for line in record.lines])
+        tensors = {"steps": steps, "first": record.first, "basis": record.basis, "path": record.path,
+                   "distances": record.distances}  # fmt: skip
+        lines = [json.dumps(asdict(line), allow_nan=False) + "\n" for line in record.lines]
+        write_tensors(folder / PATH_FILE, "record", tensors, {})
+        write_atomically(folder / LINES_FILE, "".join(lines).encode())
+
+    def _norms(self, vector: np.ndarray) -> list[float]:
+        return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self.network.parameters]
+
+    def _line(self, counters: Counters) -> Iterator[Recorded]:
+        """The line of this moment; none when the weights are no longer finite, for the run is about to end."""
+        record = _with_point(self.record, self.params)
+        if not np.isfinite(record.distances[-1]):
+            return
+        grads, changes, weights = self._sums
+        tensors = [spec.name for spec in self.network.parameters]
+
+        def by_tensor(figures: Iterable[float]) -> dict[str, float | None]:
+            return {name: _figure(figure) for name, figure in zip(tensors, figures, strict=True)}
+
+        with np.errstate(divide="ignore", invalid="ignore"):  # weights that are all 0
+            line = Recorded(
+                epoch=counters.epoch - 1 + counters.batch / self.batches,
+                step=counters.optimizer_step,
+                gradient_norm=by_tensor(grads / self._looked_at) if self._looked_at else {},
+                update_ratio=by_tensor(changes / weights) if self._looked_at else {},
+                weight_norm=by_tensor(self._norms(self.params)),
+                **self._activations(),
+            )
+        self.record = replace(record, lines=[*record.lines, line])
+        yield line
+
+    def _activations(self) -> dict[str, Any]:
+        """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that are 0 everywhere."""
+        table, images = self._passes.plan.table, self._images
+        sums, squares = np.zeros(len(table)), np.zeros(len(table))
+        largest = [np.full(layer["output_channels"], -np.inf) for layer in table]
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(images), IMAGES[0]):
+                for i, y in enumerate(self._passes.forward_by_layer(images[start : start + IMAGES[0]])):
+                    sums[i] += y.sum()
+                    squares[i] += np.vdot(y, y)
+                    np.maximum(largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i])
+            counts = len(images) * table["output_size"]
+            means = sums / counts
+            deviations = np.sqrt(np.maximum(squares / counts - means**2, 0))
+        mean, deviation, dead = {}, {}, {}
+        for i, layer in enumerate(table):
+            name = self.network.layer_names[layer["layer"]]
+            mean[name], deviation[name] = _figure(means[i]), _figure(deviations[i])
+            if layer["kind"] == RELU or layer["rectified"]:  # then the ReLU stands before this layer
+                name = self.network.layer_names[layer["layer"] - layer["rectified"]]
+                dead[name] = float(np.mean(largest[i] <= 0))
+        return {"activation_mean": mean, "activation_std": deviation, "dead": dead}
+
+
+def _figure(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _with_point(record: Record, params: np.ndarray) -> Record:
+    """``record`` with another point of the way."""
+    rest = params - record.first
+    distance = cpu.norm(rest)
+    if not np.isfinite(distance):
+        return replace(record, distances=np.append(record.distances, distance))
+    basis, coordinates = record.basis, np.zeros(len(record.basis))
+    for _ in range(2):  # once leaves rounding errors in the directions that are there
+        along = basis @ rest
+        rest = rest - along @ basis
+        coordinates += along
+    left = cpu.norm(rest)
+    path = np.vstack([record.path, coordinates])
+    if left > 1e-5 * distance:
+        basis = np.vstack([basis, rest / rest.dtype.type(left)])
+        path = np.column_stack([path, np.zeros(len(path))])
+        path[-1, -1] = left
+    if len(basis) > RANK:
+        _, _, rows = np.linalg.svd(path, full_matrices=False)
+        basis, path = rows[:RANK].astype(basis.dtype) @ basis, path @ rows[:RANK].T
+    return replace(record, basis=basis, path=path, distances=np.append(record.distances, distance))
