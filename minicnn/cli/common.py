@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from minicnn.errors import PluginError
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from minicnn.network.network import Network
     from minicnn.training.events import Evaluation
 
@@ -76,6 +79,16 @@ def print_json(value: object) -> None:
 def warn(text: str) -> None:
     """Print a warning, one line, on stderr."""
     print(f"minicnn: warning: {text}", file=sys.stderr)
+
+
+def save_pictures(folder: Path, pictures: "Mapping[str, Callable[[], Figure]]") -> list[str]:
+    """Draw each picture and write it to ``folder`` as PNG and SVG; return the files' names. Without matplotlib, warn."""
+    from minicnn.report import plots
+
+    if not plots.available():
+        warn("no pictures are drawn without matplotlib: pip install 'minicnn-numba[plots]'")
+        return []
+    return [path.name for name, draw in pictures.items() for path in plots.save(draw(), folder / name)]
 
 
 def plain(evaluation: "Evaluation") -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The options of a training run, and the settings that they, a file or a stored run amount to."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,22 @@ OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"r
 _FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "device", "val_split", "limit")
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting; what is not given is None."""
+def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) -> None:
+    """Add an option for every setting but those ``left_out``; what is not given is None."""
     group = parser.add_argument_group("settings of the run")
+
+    def add(name: str, *strings: str, **how: Any) -> None:
+        if name not in left_out:
+            group.add_argument(*strings, dest=name, **how)
+
+    parser.set_defaults(**dict.fromkeys(left_out))
     for name, (strings, kind, metavar, text) in OPTIONS.items():
-        group.add_argument(*strings, dest=name, type=kind, metavar=metavar, help=text)
+        add(name, *strings, type=kind, metavar=metavar, help=text)
     for name, (option, text) in KWARGS.items():
-        group.add_argument(option, dest=name, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
-    group.add_argument("--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
+        add(name, option, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
+    add("record", "--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
     for name in SHORT:
-        option = f"--{name.replace('_', '-')}"
-        group.add_argument(option, dest=name, type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
+        add(name, f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
 
 
 def key_value(text: str) -> tuple[str, Any]:
