@@ -39,8 +39,8 @@ KWARGS = {
     "loss_kwargs": ("--loss-kwargs", "hyperparameters of the loss; class_weights=balanced or 1,2,3 (default: its own)"),
     "schedule_kwargs": ("--sched-kwargs", "hyperparameters of the schedule (default: its own)"),
 }
-_RECORD = ("keep the way of the weights and the norms, update ratios and activations of the layers, a line an epoch or every "
-           "EVERY batches (default: off; an epoch)")  # fmt: skip
+_RECORD = ("keep the way of the weights, the norms of gradients and updates and the activations of the layers, a line an "
+           "epoch, or every EVERY batches (default: keep nothing)")  # fmt: skip
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 
 OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"record": "--record"}
@@ -110,7 +110,7 @@ def resumed_settings(arguments: argparse.Namespace, values: Mapping[str, Any], e
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
     flags = {name: getattr(arguments, name) for name in (*OPTIONS, "record")
-             if getattr(arguments, name, None) is not None}  # fmt: skip
+             if getattr(arguments, name) is not None}  # fmt: skip
     for name, (option, _) in KWARGS.items():
         pairs = getattr(arguments, name) or []
         flags[name] = dict(pairs)
