@@ -1,0 +1,89 @@
+"""The loss along one direction: the curve, its slope, and the steps w ← w − learning rate · slope."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minicnn.inference import Model
+from minicnn.insight.descent import Path, Plane
+from minicnn.insight.directions import Direction, largest_gradients, named
+from minicnn.insight.objective import Objective
+from minicnn.training.loss import Loss
+
+_LADDER = (0.1, 0.5, 0.9, 1.1, 2.0, 4.0, 8.0, 16.0)  # of 2 / C'': tried when no learning rate is given
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """The curve ``losses`` [points] over ``values`` [points], with the slope dC/dc at the model's own point.
+
+    ``curvature`` is C'' at the lowest point of the curve: near there a learning rate above 2 / C'' does not settle.
+    """
+
+    direction: Direction
+    values: np.ndarray
+    losses: np.ndarray
+    own_loss: float
+    own_slope: float
+    curvature: float
+    walks: list[Path]
+
+    @property
+    def largest_rate(self) -> float | None:
+        """2 / C'', beyond which steps near the lowest point grow instead of shrinking; None where the curve is not convex.
+
+        Near a minimum C ≈ C''/2 · (w − w*)², so that each step multiplies w − w* by 1 − learning rate · C''.
+        """
+        return 2 / self.curvature if self.curvature > 0 else None
+
+
+def loss_slice(model: Model, x: ArrayLike, y: ArrayLike, direction: str | Direction | None = None,
+               learning_rates: Sequence[float] | None = None, points: int = 201, *, loss: Loss | None = None,
+               start: float | None = None, steps: int = 12) -> Slice:  # fmt: skip
+    """The loss of ``model`` along one direction, by default the weight with the largest gradient, and walks from ``start``.
+
+    ``learning_rates`` None shows the smallest of 0.1 to 16 times 2 / C'' that converges, that oscillates and that diverges.
+    """
+    objective = Objective.of(model, x, y, loss)
+    direction = direction or largest_gradients(objective, 1)[0]
+    if isinstance(direction, str):
+        (direction,) = named(objective, [direction])
+    return slice_of(objective, direction, learning_rates, points, start, steps)
+
+
+def slice_of(objective: Objective, direction: Direction, learning_rates: Sequence[float] | None = None, points: int = 201,
+             start: float | None = None, steps: int = 12) -> Slice:  # fmt: skip
+    """The slice along ``direction``; a ``start`` that is None is a tenth of the range from its higher end."""
+    values = direction.coordinates(points)
+    losses = objective.rows(direction.vector)(objective.params, values - direction.origin) / objective.divisor
+    plane = Plane(objective, [direction])
+    own_loss, own_slope = plane.gradient(np.array([direction.origin]))
+    span, lowest = direction.high - direction.low, values[losses.argmin()]
+    ahead, behind = (plane.gradient(np.array([lowest + side * 0.01 * span]))[1][0] for side in (1, -1))
+    curvature = float((ahead - behind) / (0.02 * span))
+    if start is None:
+        start = direction.low + 0.1 * span if losses[0] > losses[-1] else direction.high - 0.1 * span
+    slope = float(plane.gradient(np.array([start]))[1][0])
+    largest = 2 / curvature if curvature > 0 else span / abs(slope or 1.0)
+    rates = [float(f"{share * largest:.2g}") for share in _LADDER] if learning_rates is None else learning_rates
+    walks = [plane.descend([start], "sgd", rate, steps, float(min(np.ptp(losses), own_loss))) for rate in rates]
+    if learning_rates is None:
+        kinds = [verdict(walk) for walk in walks]
+        walks = [walks[kinds.index(kind)] for kind in ("converging", "oscillating", "diverging") if kind in kinds]
+    return Slice(direction, values, losses, float(own_loss), float(own_slope[0]), curvature, walks)
+
+
+def verdict(walk: Path) -> str:
+    """How the steps of a walk along one direction go on: converging, oscillating, diverging, or hardly moving.
+
+    Diverging: the loss rose, or the walk left the picture. Oscillating: most of the last steps turned back.
+    """
+    slopes = walk.gradients[:, 0]
+    if walk.outcome in ("diverged", "left the picture") or walk.losses[-1] > walk.losses[0]:
+        return "diverging"
+    turns = np.sign(slopes[1:]) != np.sign(slopes[:-1])
+    if walk.outcome != "converged" and turns[len(turns) // 2 :].mean() > 0.5:
+        return "oscillating"
+    return "hardly moving" if abs(slopes[-1]) > 0.7 * abs(slopes[0]) else "converging"
