@@ -129,11 +129,14 @@ class Passes:
         passes.backward(self.plan.table, self.params, self._turned, self._work, dlogits, grads, np.uint64(key))
         return grads
 
-    def forward_by_layer(self, x: np.ndarray, key: int = 0) -> list[np.ndarray]:
-        """The outputs [N, numbers in a sample] of the layers of the plan, for whoever wants to look at each."""
+    def forward_by_layer(self, x: np.ndarray, key: int = 0, first: int = 0) -> list[np.ndarray]:
+        """The outputs [N, numbers in a sample] of the layers of the plan, for whoever wants to look at each.
+
+        ``x`` is the input of layer ``first``, where the pass begins.
+        """
         outputs = []
-        for i, layer in enumerate(self.plan.table):
-            y = np.empty((len(x), layer["output_size"]), self.params.dtype)
+        for i in range(first, len(self.plan.table)):
+            y = np.empty((len(x), self.plan.table[i]["output_size"]), self.params.dtype)
             x = np.ascontiguousarray(x, y.dtype).reshape(len(x), 1, 1, -1)
             passes.forward_keep(self.plan.table[i : i + 1], self.params, self._work, x, y, np.uint64(key))
             outputs.append(y)
