@@ -118,12 +118,13 @@ def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
                 errors.append((relative_error(explicit[index], numeric, cost.value), index, numeric))
             done += 1
             progress(done, total)
-        error, at, numeric = max(errors, key=lambda found: (np.isnan(found[0]), found[0]), default=(None, None, None))
-        checks.append(TensorCheck(
-            spec.name, spec.size, len(errors), len(indices) - len(errors), error,
-            None if at is None else weight_name(network, at), None if at is None else float(explicit[at]), numeric,
-            error is not None and error <= TOLERANCE,
-        ))  # fmt: skip
+        checked, kinks = len(errors), len(indices) - len(errors)
+        if not errors:
+            checks.append(TensorCheck(spec.name, spec.size, 0, kinks, None, None, None, None, False))
+            continue
+        error, at, numeric = max(errors, key=lambda found: (np.isnan(found[0]), found[0]))
+        checks.append(TensorCheck(spec.name, spec.size, checked, kinks, error, weight_name(network, at), float(explicit[at]),
+                                  numeric, error <= TOLERANCE))  # fmt: skip
     return checks
 
 

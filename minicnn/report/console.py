@@ -20,7 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from minicnn.training.events import BatchDone, Compiled, EpochDone, Evaluation, Event, RunEnded, RunStarted
+from minicnn.insight.advice import Advice
+from minicnn.training.events import BatchDone, Compiled, EpochDone, Evaluation, Event, Recorded, RunEnded, RunStarted
 
 NOTHING = "–"  # stands for None and not-a-number
 LARGEST_MATRIX = 20  # classes
@@ -93,6 +94,10 @@ def _batch_figures(event: BatchDone) -> str:
     )
 
 
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+
+
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, dict):
@@ -124,7 +129,9 @@ class ConsoleReporter:
         self._epochs = self._batches = 0
         self._header_is_due = True
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event | Advice) -> None:
+        if isinstance(event, Recorded):
+            return
         if isinstance(event, BatchDone):
             if not self._quiet:
                 self._show_batch(event)
@@ -139,6 +146,9 @@ class ConsoleReporter:
                 say(self._out, f"compiling or loading kernels: {event.seconds:.1f} s")
             case EpochDone() if not self._quiet:
                 self._show_epoch(event)
+            case Advice() if not self._quiet:
+                for i, line in enumerate(_wrapped(event.text, self._out.width - 6)):
+                    say(self._out, f"{'' if i else '!':>5} {line}", style="yellow")
 
     def close(self) -> None:
         """Take the progress bar away, if there is one."""
@@ -170,12 +180,7 @@ class ConsoleReporter:
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
-        settings = textwrap.wrap(
-            "  ".join(_flat(run.settings)),
-            width=max(self._out.width - 10, 20),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        settings = _wrapped("  ".join(_flat(run.settings)), self._out.width - 10)
         say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
         say(
             self._out,
@@ -298,8 +303,7 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
     say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
     say(console, f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling")
     say(console)
-    figures = zip(classes, confusion, evaluation.precision, evaluation.recall, evaluation.f1, strict=True)
-    rows = [(name, sum(counts), *map(_percent, shares)) for name, counts, *shares in figures]
+    rows = [(name, images, *map(_percent, shares)) for name, images, *shares in evaluation.by_class]
     table("", ["class", "images", "precision %", "recall %", "F1 %"], rows, console)
     say(console)
     widest = max(len(f"{count:,}") for counts in confusion for count in counts)
