@@ -14,7 +14,7 @@ from minicnn.insight.objective import Objective
 from minicnn.network.network import Network
 from minicnn.training.record import load_record
 
-_REACHES = 0.25 * 2.0 ** np.arange(7)  # how far the range of a weight goes to one side: until the loss has risen, or
+_REACHES = 0.25 * 2.0 ** np.arange(7)  # how far the range of a weight goes to each side: until the loss has risen, or
 _USUAL_REACH = 4.0  # where it never rises
 
 
@@ -82,7 +82,7 @@ def principal_directions(params: np.ndarray, folder: Path | str) -> list[Directi
     for number, (vector, along, share) in enumerate(zip(vectors, (path + end).T, shares, strict=True), 1):
         low, high = min(along.min(), 0.0), max(along.max(), 0.0)
         margin = 0.15 * (high - low)
-        label = f"principal direction {number} ({100 * share:.0f} % of the path)"
+        label = f"principal direction {number} ({100 * share:.0f} %)"  # of the squared distances on the path
         found.append(Direction(label, vector, 0.0, low - margin, high + margin, along))
     return found
 
@@ -121,13 +121,13 @@ def named(objective: Objective, texts: Sequence[str], run: Path | str | None = N
 
 
 def fitted(objective: Objective, direction: Direction) -> Direction:
-    """``direction`` with the least range at whose ends the loss is half as high again as at the own point.
+    """``direction`` with a range of 0.25, 0.5, ... 16 to each side, at one end of which the loss has risen by half.
 
-    To each side it is one of 0.25, 0.5, ... 16, and 4 where the loss does not rise.
+    Where it rises on both sides, at both; where on none, the range is 4.
     """
     tail = objective.since(first_layer(objective.network, direction.vector))
     tried = np.concatenate([[0.0], -_REACHES, _REACHES])
     losses = tail.rows(direction.vector[-len(tail.params) :])(tail.params, tried)
     rises = (losses[1:] > 1.5 * losses[0]).reshape(2, -1)
-    low, high = (float(_REACHES[side.argmax()]) if side.any() else _USUAL_REACH for side in rises)
-    return replace(direction, low=direction.origin - low, high=direction.origin + high)
+    reach = max((float(_REACHES[side.argmax()]) for side in rises if side.any()), default=_USUAL_REACH)
+    return replace(direction, low=direction.origin - reach, high=direction.origin + reach)

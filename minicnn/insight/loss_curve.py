@@ -6,6 +6,8 @@ import numpy as np
 
 from minicnn.training.loss import Loss
 
+_ENDS = 0.02, 0.98  # the probabilities that are shown; the slope has no end at 0
+
 
 @dataclass(frozen=True, eq=False)
 class LossCurve:
@@ -24,7 +26,7 @@ class LossCurve:
 
 
 def loss_curve(loss: Loss, logits: np.ndarray | None = None, labels: np.ndarray | None = None,
-               points: int = 199) -> LossCurve:  # fmt: skip
+               points: int = 197) -> LossCurve:  # fmt: skip
     """The curve of ``loss``, with the samples that have ``logits`` [N, K] and ``labels`` [N] marked.
 
     All other classes share the rest, (1 − a) / (K − 1) each, so that the logits z follow from a, and by the chain rule
@@ -33,7 +35,16 @@ def loss_curve(loss: Loss, logits: np.ndarray | None = None, labels: np.ndarray 
     """
     outputs, rule = len(loss.class_weights), loss.rule
     kind = "output" if rule.target == "values" and rule.probabilities == "softmax" else rule.probabilities
-    a = np.arange(1, points + 1) / (points + 1)
+    logits = np.empty((0, outputs)) if logits is None else np.asarray(logits, np.float64)
+    labels = np.empty(0, np.int64) if labels is None else labels
+    true = np.arange(len(labels)), labels
+    if kind == "softmax":
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
+        predicted = powers[true] / powers.sum(axis=1)
+    else:
+        predicted = logits[true] if kind == "output" else 1 / (1 + np.exp(-logits[true]))
+    low, high = (min([0.0, *predicted]), max([1.0, *predicted])) if kind == "output" else _ENDS
+    a = np.linspace(low, high, points)
     share = np.full((points, outputs), 1.0 / max(1, outputs - 1))
     share[:, 0] = -1
     each = np.where(share < 0, a[:, None], (1 - a[:, None]) * share)  # class 0 is the true one
@@ -45,14 +56,6 @@ def loss_curve(loss: Loss, logits: np.ndarray | None = None, labels: np.ndarray 
     else:
         z = each
     losses, slopes = _each_alone(loss, z, np.zeros(points, np.int64))
-    logits = np.empty((0, outputs)) if logits is None else np.asarray(logits, np.float64)
-    labels = np.empty(0, np.int64) if labels is None else labels
-    true = np.arange(len(labels)), labels
-    if kind == "softmax":
-        powers = np.exp(logits - logits.max(axis=1, keepdims=True, initial=-np.inf))
-        predicted = powers[true] / powers.sum(axis=1)
-    else:
-        predicted = logits[true] if kind == "output" else 1 / (1 + np.exp(-logits[true]))
     marked, _ = _each_alone(loss, logits, labels)
     return LossCurve(rule.name, kind, a, losses, (slopes * by_a).sum(axis=1), predicted, marked)
 

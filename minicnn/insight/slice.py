@@ -12,7 +12,8 @@ from minicnn.insight.directions import Direction, largest_gradients, named
 from minicnn.insight.objective import Objective
 from minicnn.training.loss import Loss
 
-_LADDER = (0.1, 0.5, 0.9, 1.1, 2.0, 4.0, 8.0, 16.0)  # of 2 / C'': tried when no learning rate is given
+_LADDER = (0.1, 0.5, 0.9, 1.1, 1.3, 1.6, 2.0, 3.0, 6.0, 12.0)  # of 2 / C'': tried when no learning rate is given
+_KINDS = ("converging", "oscillating", "diverging")
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ def loss_slice(model: Model, x: ArrayLike, y: ArrayLike, direction: str | Direct
                start: float | None = None, steps: int = 12) -> Slice:  # fmt: skip
     """The loss of ``model`` along one direction, by default the weight with the largest gradient, and walks from ``start``.
 
-    ``learning_rates`` None shows the smallest of 0.1 to 16 times 2 / C'' that converges, that oscillates and that diverges.
+    ``learning_rates`` None shows the smallest of 0.1 to 12 times 2 / C'' that converges, that oscillates and that diverges.
     """
     objective = Objective.of(model, x, y, loss)
     direction = direction or largest_gradients(objective, 1)[0]
@@ -68,10 +69,13 @@ def slice_of(objective: Objective, direction: Direction, learning_rates: Sequenc
     slope = float(plane.gradient(np.array([start]))[1][0])
     largest = 2 / curvature if curvature > 0 else span / abs(slope or 1.0)
     rates = [float(f"{share * largest:.2g}") for share in _LADDER] if learning_rates is None else learning_rates
-    walks = [plane.descend([start], "sgd", rate, steps, float(min(np.ptp(losses), own_loss))) for rate in rates]
-    if learning_rates is None:
-        kinds = [verdict(walk) for walk in walks]
-        walks = [walks[kinds.index(kind)] for kind in ("converging", "oscillating", "diverging") if kind in kinds]
+    walks: list[Path] = []
+    for rate in rates:
+        walk = plane.descend([start], "gd", rate, steps, float(min(np.ptp(losses), own_loss)))
+        if learning_rates is not None or verdict(walk) in set(_KINDS) - {verdict(other) for other in walks}:
+            walks.append(walk)
+        if learning_rates is None and len(walks) == len(_KINDS):
+            break
     return Slice(direction, values, losses, float(own_loss), float(own_slope[0]), curvature, walks)
 
 

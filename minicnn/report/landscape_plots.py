@@ -1,7 +1,7 @@
 """Pictures of the loss: the surface over two directions, the slice along one, and the loss of one prediction."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -9,15 +9,15 @@ from minicnn.insight.descent import Path
 from minicnn.insight.loss_curve import LossCurve
 from minicnn.insight.slice import Slice, verdict
 from minicnn.insight.surface import Surface
-from minicnn.report.plots import BLUE, COLOURS, ORANGE, SKY, SURFACE, VERMILION, figure
+from minicnn.report.plots import BLUE, ORANGE, PURPLE, SKY, SURFACE, VERMILION, YELLOW, figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _LOG_FROM = 20.0  # highest over lowest loss, from which on a logarithmic scale is needed to see the floor
-_PATHS = (VERMILION, ORANGE, SKY, *COLOURS[4:])  # what stands out from the surface's colours
-_PREDICTIONS = {"softmax": "predicted probability a of the true class (softmax)", "output": "output a for the true class",
-                "sigmoid": "predicted probability a of the true class (sigmoid)"}  # fmt: skip
+_PATHS = (VERMILION, SKY, YELLOW, PURPLE, ORANGE)  # of optimizers; all stand out from the surface's colours
+_WORDS = {"softmax": "predicted probability a of the true class", "output": "output a for the true class",
+          "sigmoid": "predicted probability a of the true class"}  # fmt: skip
 
 
 def is_steep(losses: np.ndarray) -> bool:
@@ -28,21 +28,24 @@ def is_steep(losses: np.ndarray) -> bool:
 
 def surface_plot(surface: Surface, paths: Sequence[Path] = ()) -> "Figure":
     """The surface in three dimensions, and its contours with the minimum, the model's own point and the paths down."""
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.colors import PowerNorm
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     steep = is_steep(surface.losses)
     shown = np.log10(surface.losses) if steep else surface.losses
     x, y = np.meshgrid(surface.x_values, surface.y_values)
     drawn = figure(height=8.6)
-    above, below = drawn.subfigures(2, 1, height_ratios=(1.1, 1))
+    above, below = cast("np.ndarray", drawn.subfigures(2, 1, height_ratios=(1.1, 1)))
     solid: Any = above.add_subplot(projection="3d")
     solid.plot_surface(x, y, shown, cmap=SURFACE, rcount=60, ccount=60, linewidth=0, alpha=0.9)
     solid.set(xlabel=surface.x.label, ylabel=surface.y.label, zlabel="mean loss C")
     solid.view_init(elev=35, azim=-60)
     flat = below.add_subplot()
-    colours = flat.contourf(x, y, shown, levels=24, cmap=SURFACE)
-    flat.contour(x, y, shown, levels=24, colors="white", linewidths=0.3)
-    bar = below.colorbar(colours, ax=flat, label="mean loss C")
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    levels = low + (high - low) * np.linspace(0, 1, 25) ** (1 if steep else 2)  # closer where it is flat: at the bottom
+    colours = flat.contourf(x, y, shown, levels=levels, cmap=SURFACE, norm=PowerNorm(1 if steep else 0.5, low, high))
+    flat.contour(x, y, shown, levels=levels, colors="white", linewidths=0.3)
+    bar = below.colorbar(colours, ax=flat, label="mean loss C", ticks=MaxNLocator(8), spacing="proportional")
     if steep:
         power = FuncFormatter(lambda exponent, _: f"{10**exponent:.2g}")
         bar.ax.yaxis.set_major_formatter(power)
@@ -64,7 +67,7 @@ def surface_plot(surface: Surface, paths: Sequence[Path] = ()) -> "Figure":
               linestyle="none", label=f"minimum, C = {surface.losses[row, column]:.4g}")  # fmt: skip
     flat.plot(surface.x.origin, surface.y.origin, "o", color="white", markersize=8, markeredgecolor="black",
               linestyle="none", label=f"the model, C = {surface.own_loss:.4g}")  # fmt: skip
-    below.legend(loc="outside lower center", ncols=4)
+    below.legend(loc="outside lower center", ncols=4, facecolor="0.8")
     return drawn
 
 
@@ -91,8 +94,9 @@ def slice_plot(cut: Slice) -> "Figure":
         _curve(axes, cut)
         places, losses = walk.points[:, 0], walk.losses
         for start, end, low, high in zip(places[:-1], places[1:], losses[:-1], losses[1:], strict=True):
-            axes.annotate("", (end, high), (start, low), arrowprops={"arrowstyle": "->", "color": VERMILION},
-                          annotation_clip=False)  # fmt: skip
+            arrow: Any = axes.annotate("", (end, high), (start, low), annotation_clip=False,
+                                       arrowprops={"arrowstyle": "->", "color": VERMILION})  # fmt: skip
+            arrow.arrow_patch.set_clip_path(axes.patch)  # a step may lead out of the picture
         axes.plot(places, losses, ".", color=VERMILION)
         axes.set(title=f"learning rate {walk.learning_rate:.3g}:\n{verdict(walk)}", xlabel=cut.direction.label)
         axes.set_xlim(cut.direction.low, cut.direction.high)
@@ -113,7 +117,7 @@ def loss_curve_plot(curve: LossCurve) -> "Figure":
     for axes, values, label in zip(drawn.subplots(1, 2), (curve.losses, curve.slopes),
                                    (f"loss C ({curve.loss})", "slope dC/da"), strict=True):  # fmt: skip
         axes.plot(curve.values, values, color=BLUE, label="all other classes alike")
-        axes.set(xlabel=_PREDICTIONS[curve.prediction], ylabel=label)
+        axes.set(xlabel=_WORDS[curve.prediction], ylabel=label)
         axes.grid(alpha=0.3)
         if values is curve.losses and len(curve.sample_values):
             axes.plot(curve.sample_values, curve.sample_losses, ".", color=VERMILION, alpha=0.6,

@@ -3,9 +3,10 @@
 On a terminal a heat map has colours; elsewhere it is made of characters from light to dark.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.text import Text
 
@@ -18,7 +19,7 @@ MISSING = "·"
 VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 
 
-def sparkline(values: Sequence[float], width: int | None = None) -> str:
+def sparkline(values: ArrayLike, width: int | None = None) -> str:
     """``values`` as a row of bars, at most ``width`` of them (then each is a mean); one that is not finite is a space.
 
     >>> sparkline([1, 2, 3, 2])
