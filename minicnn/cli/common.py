@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from minicnn.errors import PluginError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from minicnn.network.network import Network
+    from minicnn.report.plots import Figure
     from minicnn.training.events import Evaluation
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
