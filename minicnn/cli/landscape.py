@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--along", nargs="+", default=[], metavar="DIRECTION",
                         help="two directions, or one for --slice: a weight such as conv1.weight[0,0,0,3], random (as long "
                              "as the filters), pc1 and pc2 (principal directions of a run trained with --record), or "
-                             "to:PATH, a line to another model (default: the weights with the largest gradients)")  # fmt: skip
+                             "to:PATH, a line to another model (default: weights with the largest gradients)")  # fmt: skip
     parser.add_argument("--points", type=at_least_two, metavar="N",
                         help="points along each direction (default: 41; for --slice 201)")  # fmt: skip
     parser.add_argument("--reach", type=float, metavar="X",
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument("--loss-curve", action="store_true",
                       help="the loss of one image and its slope, over the prediction for its class")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="folder of landscape*.csv and, with the extra plots, pictures (default: the model's)")  # fmt: skip
+                        help="where CSV files and, with the extra plots, pictures go (default: beside MODEL)")  # fmt: skip
     add_json(parser, "the figures")
 
 

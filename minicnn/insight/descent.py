@@ -89,7 +89,7 @@ class Plane:
         outside = [max(one.low - c, c - one.high) for one, c in zip(self.directions, point, strict=True)]
         if not np.isfinite(loss):
             return "diverged"
-        if (np.array(outside) > 0.5 * self.ranges).any():
+        if (np.array(outside) > self.ranges).any():
             return "left the picture"
         flat = (np.abs(gradient) * self.ranges).max() < _FLAT * scale
         return "converged" if flat and (moved / self.ranges).max() < _STILL else "not converged"

@@ -65,7 +65,8 @@ def random_direction(network: Network, params: np.ndarray, rng: np.random.Genera
 
 def line_to(network: Network, params: np.ndarray, model: Model, label: str = "other model") -> Direction:
     """The way to another model of the same network: it is at 1, the own point at 0."""
-    if model.network.layers != network.layers or model.network.input_shape != network.input_shape:
+    shapes = [[(spec.name, spec.shape) for spec in one.parameters] for one in (network, model.network)]
+    if shapes[0] != shapes[1]:
         raise SettingError(f"{label} has another network than the model: there is no line between them")
     vector = model.params - params
     if not vector.any():

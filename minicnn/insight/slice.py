@@ -20,7 +20,8 @@ _KINDS = ("converging", "oscillating", "diverging")
 class Slice:
     """The curve ``losses`` [points] over ``values`` [points], with the slope dC/dc at the model's own point.
 
-    ``curvature`` is C'' at the lowest point of the curve: near there a learning rate above 2 / C'' does not settle.
+    The values go from ``direction.low`` to ``high``, and on to where the walks went, by half as much at most. ``curvature``
+    is C'' at ``bottom``, the lowest point of the range: near there a learning rate above 2 / C'' does not settle.
     """
 
     direction: Direction
@@ -28,6 +29,7 @@ class Slice:
     losses: np.ndarray
     own_loss: float
     own_slope: float
+    bottom: float
     curvature: float
     walks: list[Path]
 
@@ -56,16 +58,21 @@ def loss_slice(model: Model, x: ArrayLike, y: ArrayLike, direction: str | Direct
 
 def slice_of(objective: Objective, direction: Direction, learning_rates: Sequence[float] | None = None, points: int = 201,
              start: float | None = None, steps: int = 12) -> Slice:  # fmt: skip
-    """The slice along ``direction``; a ``start`` that is None is a tenth of the range from its higher end."""
-    values = direction.coordinates(points)
-    losses = objective.rows(direction.vector)(objective.params, values - direction.origin) / objective.divisor
+    """The slice along ``direction``; a ``start`` that is None is a fifth of the range from its higher end."""
+    rows = objective.rows(direction.vector)
+
+    def curve(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        values = np.linspace(low, high, points)
+        return values, rows(objective.params, values - direction.origin) / objective.divisor
+
+    values, losses = curve(direction.low, direction.high)
     plane = Plane(objective, [direction])
     own_loss, own_slope = plane.gradient(np.array([direction.origin]))
-    span, lowest = direction.high - direction.low, values[losses.argmin()]
-    ahead, behind = (plane.gradient(np.array([lowest + side * 0.01 * span]))[1][0] for side in (1, -1))
+    span, bottom = direction.high - direction.low, float(values[losses.argmin()])
+    ahead, behind = (plane.gradient(np.array([bottom + side * 0.01 * span]))[1][0] for side in (1, -1))
     curvature = float((ahead - behind) / (0.02 * span))
     if start is None:
-        start = direction.low + 0.1 * span if losses[0] > losses[-1] else direction.high - 0.1 * span
+        start = direction.low + 0.2 * span if losses[0] > losses[-1] else direction.high - 0.2 * span
     slope = float(plane.gradient(np.array([start]))[1][0])
     largest = 2 / curvature if curvature > 0 else span / abs(slope or 1.0)
     rates = [float(f"{share * largest:.2g}") for share in _LADDER] if learning_rates is None else learning_rates
@@ -76,7 +83,9 @@ def slice_of(objective: Objective, direction: Direction, learning_rates: Sequenc
             walks.append(walk)
         if learning_rates is None and len(walks) == len(_KINDS):
             break
-    return Slice(direction, values, losses, float(own_loss), float(own_slope[0]), curvature, walks)
+    places = [direction.low, direction.high, *(place for walk in walks for place in walk.points[:, 0])]
+    values, losses = curve(max(min(places), direction.low - 0.5 * span), min(max(places), direction.high + 0.5 * span))
+    return Slice(direction, values, losses, float(own_loss), float(own_slope[0]), bottom, curvature, walks)
 
 
 def verdict(walk: Path) -> str:

@@ -90,7 +90,10 @@ def two_directions(objective: Objective, wanted: Sequence[str | Direction], run:
 
 def surface_of(objective: Objective, directions: Sequence[Direction], points: int = 41,
                progress: Callable[[int, int], None] = lambda done, rows: None) -> Surface:  # fmt: skip
-    """The surface over two directions. ``progress(rows done, rows)`` is called after each row; Ctrl-C keeps those done."""
+    """The surface over two directions. ``progress(rows done, rows)`` is called after each row.
+
+    Ctrl-C keeps the rows that are done, if there are two at least.
+    """
     x, y = directions
     layers = [first_layer(objective.network, direction.vector) for direction in directions]
     tail = objective.since(min(layers))
@@ -106,5 +109,6 @@ def surface_of(objective: Objective, directions: Sequence[Direction], points: in
             losses[row] = rows(params, along - inner.origin) / tail.divisor
             progress(row + 1, points)
     except KeyboardInterrupt:
-        pass
+        if np.isnan(losses[1]).any():
+            raise
     return Surface(x, y, x.coordinates(points), y.coordinates(points), losses if outer is y else losses.T, own_loss)

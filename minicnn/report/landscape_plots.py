@@ -31,23 +31,27 @@ def surface_plot(surface: Surface, paths: Sequence[Path] = ()) -> "Figure":
     from matplotlib.colors import PowerNorm
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    steep = is_steep(surface.losses)
-    shown = np.log10(surface.losses) if steep else surface.losses
-    x, y = np.meshgrid(surface.x_values, surface.y_values)
+    steep, done = is_steep(surface.losses), np.isfinite(surface.losses)
+    rows, columns = done.any(axis=1), done.any(axis=0)  # not all when it was interrupted
+    losses = surface.losses[np.ix_(rows, columns)]
+    shown = np.log10(losses) if steep else losses
+    x, y = np.meshgrid(surface.x_values[columns], surface.y_values[rows])
     drawn = figure(height=8.6)
     above, below = cast("np.ndarray", drawn.subfigures(2, 1, height_ratios=(1.1, 1)))
-    solid: Any = above.add_subplot(projection="3d")
+    solid: Any = above.add_subplot(projection="3d", computed_zorder=False)  # the paths before the surface
     solid.plot_surface(x, y, shown, cmap=SURFACE, rcount=60, ccount=60, linewidth=0, alpha=0.9)
     solid.set(xlabel=surface.x.label, ylabel=surface.y.label, zlabel="mean loss C")
-    solid.view_init(elev=35, azim=-60)
+    solid.view_init(elev=40, azim=-60)
+    for axis in (solid.xaxis, solid.yaxis, solid.zaxis):
+        axis.set_major_locator(MaxNLocator(5))
     flat = below.add_subplot()
-    low, high = np.nanmin(shown), np.nanmax(shown)
+    low, high = shown.min(), shown.max()
     levels = low + (high - low) * np.linspace(0, 1, 25) ** (1 if steep else 2)  # closer where it is flat: at the bottom
     colours = flat.contourf(x, y, shown, levels=levels, cmap=SURFACE, norm=PowerNorm(1 if steep else 0.5, low, high))
     flat.contour(x, y, shown, levels=levels, colors="white", linewidths=0.3)
     bar = below.colorbar(colours, ax=flat, label="mean loss C", ticks=MaxNLocator(8), spacing="proportional")
     if steep:
-        power = FuncFormatter(lambda exponent, _: f"{10**exponent:.2g}")
+        power = FuncFormatter(lambda exponent, _: f"{10**exponent:.3g}")
         bar.ax.yaxis.set_major_formatter(power)
         solid.zaxis.set_major_formatter(power)
     flat.set(xlabel=surface.x.label, ylabel=surface.y.label)
@@ -55,6 +59,7 @@ def surface_plot(surface: Surface, paths: Sequence[Path] = ()) -> "Figure":
     flat.set_ylim(surface.y_values[0], surface.y_values[-1])
     if surface.x.path is not None and surface.y.path is not None:
         flat.plot(surface.x.path, surface.y.path, color="white", marker=".", markersize=4, label="path of the run")
+    low_corner, high_corner = np.array([(one.low, one.high) for one in (surface.x, surface.y)]).T
     names = list(dict.fromkeys(path.optimizer for path in paths))
     for number, path in enumerate(paths):
         colour = _PATHS[names.index(path.optimizer) % len(_PATHS)]
@@ -62,6 +67,10 @@ def surface_plot(surface: Surface, paths: Sequence[Path] = ()) -> "Figure":
         flat.plot(*path.points.T, color=colour, linewidth=1.6, marker=".", markersize=3,
                   label=path.optimizer if first else None)  # fmt: skip
         flat.plot(*path.points[0], color=colour, marker="s", markersize=6, markeredgecolor="black")
+        inside = ((path.points >= low_corner) & (path.points <= high_corner)).all(axis=1)
+        heights = np.where(inside, np.log10(path.losses) if steep else path.losses, np.nan)
+        solid.plot(*path.points.T, heights, color=colour, linewidth=1.6, zorder=10)
+        solid.plot(*path.points[:1].T, heights[:1], color=colour, marker="s", markeredgecolor="black", zorder=11)
     row, column = surface.minima()[0]
     flat.plot(surface.x_values[column], surface.y_values[row], "*", color="white", markersize=14, markeredgecolor="black",
               linestyle="none", label=f"minimum, C = {surface.losses[row, column]:.4g}")  # fmt: skip
@@ -86,7 +95,7 @@ def slice_plot(cut: Slice) -> "Figure":
     rate = cut.largest_rate
     hint = "not convex at its lowest point" if rate is None else f"steps settle for a learning rate below 2/C'' = {rate:.3g}"
     top.set(ylabel="mean loss C", title=f"C'' = {cut.curvature:.3g} at the lowest point: {hint}")
-    top.set_xlabel(cut.direction.label)
+    top.set(xlabel=cut.direction.label, xlim=(cut.direction.low, cut.direction.high))
     top.legend()
     shared = None
     for number, walk in enumerate(walks):
@@ -99,7 +108,7 @@ def slice_plot(cut: Slice) -> "Figure":
             arrow.arrow_patch.set_clip_path(axes.patch)  # a step may lead out of the picture
         axes.plot(places, losses, ".", color=VERMILION)
         axes.set(title=f"learning rate {walk.learning_rate:.3g}:\n{verdict(walk)}", xlabel=cut.direction.label)
-        axes.set_xlim(cut.direction.low, cut.direction.high)
+        axes.set_xlim(cut.values[0], cut.values[-1])
         axes.set_ylabel("mean loss C" if number == 0 else "")
     return drawn
 

@@ -44,13 +44,13 @@ def show_surface(surface: Surface, ways: Sequence[Path], minima: Sequence[int | 
 def show_slice(cut: Slice) -> None:
     """Print the curve, the slope and what a learning rate may be, and how each walk went."""
     one, rate = cut.direction, cut.largest_rate
-    low, high = cut.losses.min(), cut.losses.max()
-    print(f"along     {one.label}, from {one.low:.3g} to {one.high:.3g}; loss from {low:.4g} to {high:.4g}")
+    low, high = cut.values[0], cut.values[-1]
+    print(f"along     {one.label}, from {low:.3g} to {high:.3g}; loss from {cut.losses.min():.4g} to {cut.losses.max():.4g}")
     print(f"          {sparkline(cut.losses, _WIDTH)}")
-    print(f"          {' ' * round((one.origin - one.low) / (one.high - one.low) * (_WIDTH - 1))}o")
+    print(f"          {' ' * round((one.origin - low) / (high - low) * (_WIDTH - 1))}o")
     print(f"o model   at {one.origin:.4g}, loss {cut.own_loss:.4f}, slope {cut.own_slope:.4g}")
     hint = "not convex there" if rate is None else f"learning rates above 2/C'' = {rate:.3g} do not settle there"
-    print(f"bottom    at {cut.values[cut.losses.argmin()]:.4g}, loss {low:.4f}, C'' = {cut.curvature:.3g}: {hint}")
+    print(f"bottom    at {cut.bottom:.4g}, C'' = {cut.curvature:.3g}: {hint}")
     columns = ["learning rate", "start", "end", "loss", "steps", "", "loss after each step"]
     table("steps", columns, [
         (walk.learning_rate, _coordinate(walk.points[0, 0]), _coordinate(walk.points[-1, 0]), f"{walk.losses[-1]:.4f}",
