@@ -76,7 +76,7 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     from minicnn.insight.gradcheck import Cost
     from minicnn.training.loss import Loss
 
-    rng = np.random.default_rng(arguments.seed)
+    rng = np.random.default_rng(Settings(seed=arguments.seed).seed)  # which checks it
     made: dict[str, Any] = {"name": Settings.loss, "hyperparameters": {}, "class_weights": None}
     if arguments.trained is not None:
         if arguments.model is not None:

@@ -4,7 +4,7 @@ import pytest
 
 from minicnn import Dense, Flatten, Network, ReLU, Sigmoid, Tanh, Trainer, load_dataset, preset
 from minicnn.insight.advice import Advice, advised
-from minicnn.training.events import EpochDone, Recorded, RunStarted
+from minicnn.training.events import EpochDone, Recorded
 from tests.training import small
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from minicnn.insight.advice import Advice
 from minicnn.report.console import (
     ConsoleReporter,
     evaluation_table,
@@ -16,7 +17,16 @@ from minicnn.report.console import (
     progress_bar,
     table,
 )
-from minicnn.training.events import BatchDone, CheckpointSaved, Compiled, EpochDone, Evaluation, RunEnded, RunStarted
+from minicnn.training.events import (
+    BatchDone,
+    CheckpointSaved,
+    Compiled,
+    EpochDone,
+    Evaluation,
+    Recorded,
+    RunEnded,
+    RunStarted,
+)
 
 SETTINGS = {
     "optimizer": "adam",
@@ -401,6 +411,27 @@ def test_lines_for_a_file_or_pipe_are_not_folded(capsys, monkeypatch):
 def test_the_report_package_and_the_json_lines_do_not_load_rich():
     code = "import sys, minicnn.report, minicnn.report.jsonl; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_warning_is_folded_below_the_row_of_its_epoch():
+    screen = console(width=40)
+    reporter = ConsoleReporter(screen, console())
+    text = "dead units: 80 % of relu1 are dead; try a smaller learning rate"
+    for event in (STARTED, epoch(1), Advice(1, "dead units", text)):
+        reporter(event)
+    *_, row, first, second = screen.file.getvalue().splitlines()
+    assert row.split()[0] == "1"
+    assert (first, second) == ("    ! dead units: 80 % of relu1 are", "      dead; try a smaller learning rate")
+
+
+def test_the_line_of_a_record_leaves_the_bar_where_it_is():
+    quiet, screen = console(), console(terminal=True, clock=Clock())
+    reporter = ConsoleReporter(quiet, screen)
+    reporter(STARTED)
+    drawn = screen.file.getvalue()
+    reporter(Recorded(0.5, 2, {}, {}, {}, {}, {}, {}))
+    assert screen.file.getvalue() == drawn
+    reporter.close()
 
 
 def test_a_progress_bar_shows_its_share_on_a_terminal_and_leaves_nothing():
