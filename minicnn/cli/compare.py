@@ -57,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         if len(set(names)) == len(names):
             runs = [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
         finished = [run for run in runs if run.epochs]
+        if not finished and interrupted:
+            return common.INTERRUPTED
         if not finished:
             raise MinicnnError("no run finished an epoch: there is nothing to compare")
         target = arguments.target or min(max(run.curve("accuracy")) for run in finished)

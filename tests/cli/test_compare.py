@@ -82,3 +82,24 @@ def test_a_folder_that_holds_something_is_refused(place, minicnn):
     (place / "full").mkdir()
     (place / "full" / "thing").touch()
     assert "full is there and not empty" in minicnn("compare", "--opt", "adam", "sgd", "--output", "full", *SOFTMAX).error
+
+
+@pytest.mark.parametrize(("epochs", "rows"), [(2, 2), (0, 0)])
+def test_ctrl_c_ends_training_and_compares_what_there_is(place, minicnn, monkeypatch, epochs, rows):
+    """The second optimizer is interrupted after ``epochs`` epochs; without any, so is the first one."""
+    from minicnn.training.trainer import Trainer
+
+    events = Trainer.run
+
+    def interrupted(self, *arguments):
+        for event in events(self, *arguments):
+            stops = self.settings.optimizer == "sgd" or epochs == 0
+            if stops and getattr(event, "epoch", 0) > epochs:
+                self.interrupt()
+            yield event
+
+    monkeypatch.setattr(Trainer, "run", interrupted)
+    result = minicnn("compare", "--opt", "adam", "sgd", "lion", *TRAIN, "--output", "c", "--quiet")
+    assert result.status == 130
+    assert not (place / "c" / "lion").exists()
+    assert len([line for line in result.out.splitlines() if line.startswith(("adam ", "sgd "))]) == rows
