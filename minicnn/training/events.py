@@ -30,6 +30,12 @@ class Evaluation:
         return [2 * self.confusion[c][c] / total if total else None for c, total in enumerate(totals)]
 
     @property
+    def by_class(self) -> list[tuple[str, int, float | None, float | None, float | None]]:
+        """(name, images, precision, recall, F1) of each class."""
+        images = [sum(row) for row in self.confusion]
+        return list(zip(self.classes, images, self.precision, self.recall, self.f1, strict=True))
+
+    @property
     def images_per_second(self) -> float:
         """Images a second, compile time left out."""
         return self.images / self.seconds if self.seconds > 0 else float("inf")
