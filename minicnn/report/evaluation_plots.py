@@ -13,7 +13,7 @@ from minicnn.training.events import Evaluation
 if TYPE_CHECKING:
     from minicnn.report.plots import Figure
 
-LARGEST_WITH_NUMBERS = 20  # classes
+MOST_NAMES = 20  # of classes, on an axis; with more classes there is no room for numbers
 MOST_FILTERS = 64
 
 
@@ -24,12 +24,12 @@ def confusion_matrix(evaluation: Evaluation) -> "Figure":
     axes = drawn.subplots()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     image = axes.imshow(shares, cmap=MATRIX, vmin=0, vmax=100)
-    few = len(classes) <= LARGEST_WITH_NUMBERS
-    names = [textwrap.shorten(name, 18, placeholder="…") for name in classes]
-    axes.set_xticks(range(len(classes)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=10 if few else 5)
-    axes.set_yticks(range(len(classes)), names, fontsize=10 if few else 5)
+    named = range(0, len(classes), -(-len(classes) // MOST_NAMES))
+    names = [textwrap.shorten(classes[i], 18, placeholder="…") for i in named]
+    axes.set_xticks(named, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(named, names)
     axes.set(xlabel="predicted class", ylabel="true class")
-    if few:
+    if len(classes) <= MOST_NAMES:
         for i, j in np.ndindex(*counts.shape):
             axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", fontsize=9,
                       color="black" if shares[i, j] > 50 else "white")  # fmt: skip
@@ -70,6 +70,5 @@ def filters(name: str, weights: np.ndarray) -> "Figure":
         image = axes.imshow(grid[..., 0], cmap=MATRIX, vmin=-largest, vmax=largest)
         drawn.colorbar(image, ax=axes, label="weight", shrink=0.8)
     axes.set_axis_off()
-    axes.set_title(f"{name}: {len(shown)} of {len(weights)} filters" if len(shown) < len(weights) else
-                   f"{name}: {len(weights)} filters")  # fmt: skip
+    axes.set_title(f"{name}: {len(shown)} of {len(weights)} filters")
     return drawn

@@ -25,8 +25,8 @@ def run_curves(run: RunCurves) -> "Figure":
             if np.isfinite(values).any():
                 axes.plot(run.curve("epoch"), values, color=colour, marker=mark, markersize=4,
                           label={"train": "training"}.get(kind, kind))  # fmt: skip
-        axes.set(xlabel="epoch", ylabel="accuracy (%)" if percent > 1 else "mean loss")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set(xlabel="epoch", ylabel="accuracy (%)" if percent > 1 else "mean loss", xlim=(0.5, len(run.epochs) + 0.5))
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
     return drawn
@@ -51,10 +51,11 @@ def comparison(runs: Sequence[RunCurves], target: float) -> "Figure":
         elif max(max(run.curve("train_loss")) for run in runs) > 20 * min(min(run.curve("train_loss")) for run in runs) > 0:
             axes.set_yscale("log")
         if across == "epoch":
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
     handles, names = panels.flat[1].get_legend_handles_labels()
-    drawn.legend(handles, names, loc="outside lower center", ncols=min(4, len(handles)))
+    longest = max(map(len, names))
+    drawn.legend(handles, names, loc="outside lower center", ncols=max(1, min(len(names), 90 // (longest + 8))))
     return drawn
 
 
