@@ -52,6 +52,7 @@ def run_page(name: str, network: Network, evaluation: Evaluation, run: RunCurves
     after = []
     if run is not None and run.report:
         facts.append(f"trained for {run.report['seconds']:.1f} s: {run.report['explanation']}")
+        facts += [f"warning after epoch {warning['epoch']}: {warning['text']}" for warning in run.report.get("warnings", ())]
         after = [(title, run.report[title]) for title in ("settings", "machine", "versions")]
     every = [("", "".join(f"<p>{html.escape(fact)}</p>\n" for fact in facts)), *sections]
     for title, values in after:

@@ -10,7 +10,7 @@ from minicnn.training.events import Evaluation
 NETWORK = Network((2, 2), [Flatten(), Dense(2)], name="<b>tiny</b>")
 EVALUATION = Evaluation(4, None, 0.75, [0.5, 1.0], [1.0, None], [[1, 0], [1, 2]], ["<i>ant</i>", "bee & cat"], 1.0, 0.0)
 REPORT = {"seconds": 2.0, "explanation": "all <1> epochs are done", "settings": {"opt": "adam", "kwargs": {"beta": 0.9}},
-          "machine": {"cores": 2}, "versions": {"python": "3"}}  # fmt: skip
+          "warnings": [{"epoch": 2, "kind": "dead units", "text": "dead units: try <this>"}], "machine": {"cores": 2}, "versions": {"python": "3"}}  # fmt: skip
 
 
 class Page(HTMLParser):
@@ -44,6 +44,7 @@ def test_text_is_shown_literally():
     shown = Page(page(RunCurves("a", [], {}, REPORT)))
     assert "b" not in shown.tags and "i" not in shown.tags
     assert "<b>tiny</b>, 10 parameters" in shown.text and "all <1> epochs are done" in shown.text
+    assert "warning after epoch 2: dead units: try <this>" in shown.text
     assert 'kwargs{"beta": 0.9}' in shown.text and "accuracy 75.00 % ± 21.65 on 4 images" in shown.text
     assert Page(table(["a", "b"], [("<x>", "&")])).text.split() == ["ab", "<x>&"]
 
