@@ -10,7 +10,8 @@ from minicnn.training.events import Evaluation
 NETWORK = Network((2, 2), [Flatten(), Dense(2)], name="<b>tiny</b>")
 EVALUATION = Evaluation(4, None, 0.75, [0.5, 1.0], [1.0, None], [[1, 0], [1, 2]], ["<i>ant</i>", "bee & cat"], 1.0, 0.0)
 REPORT = {"seconds": 2.0, "explanation": "all <1> epochs are done", "settings": {"opt": "adam", "kwargs": {"beta": 0.9}},
-          "warnings": [{"epoch": 2, "kind": "dead units", "text": "dead units: try <this>"}], "machine": {"cores": 2}, "versions": {"python": "3"}}  # fmt: skip
+          "warnings": [{"epoch": 2, "kind": "dead units", "text": "dead units: try <this>"}],
+          "machine": {"cores": 2}, "versions": {"python": "3"}}  # fmt: skip
 
 
 class Page(HTMLParser):
