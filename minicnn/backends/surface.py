@@ -51,7 +51,7 @@ class LossRows:
         self._chunks = -(-len(images) // chunk)
         self._threads = min(thread_count(threads), self._chunks)
         self._direction = direction
-        self._tail = np.array([tail[0].offset, tail[-1].offset + tail[-1].size] if tail else [0, 0])
+        self._tail = (tail[0].offset, tail[-1].offset + tail[-1].size) if tail else (0, 0)
         self._data = np.ascontiguousarray(images.reshape(len(images), -1)), labels, targets, class_weights
         self._loss, self._hyperparameters = compile_loss(rule, dtype), hyperparameters
         sizes = (plan.work_size, *[chunk * int(table["output_size"].max())] * 3, network.flat_size, network.outputs)

@@ -56,10 +56,13 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
         _run(following, fixed, work, n)
         share[:shared] = work[joint.output : joint.output + shared]
     last = rest[len(rest) - 1] if len(rest) > 0 else joint
+    begin, end = tail
     rest_params = params
-    if tail[1] > tail[0]:
+    if end > begin:
         rest_params = moved
         moved[:] = params
+    # Slices, whose indices begin at 0, are what LLVM vectorizes.
+    tail_params, tail_direction, tail_moved = params[begin:end], direction[begin:end], moved[begin:end]
     z, after = work[layer.output : layer.output + size], work[joint.output : joint.output + shared]
     for index in range(len(coordinates)):
         c = work.dtype.type(coordinates[index])
@@ -68,8 +71,8 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
         _run(packed, packed_params, work, n)
         for i in range(shared):
             after[i] += share[i]
-        for i in range(tail[0], tail[1]):
-            moved[i] = params[i] + c * direction[i]
+        for i in range(end - begin):
+            tail_moved[i] = tail_params[i] + c * tail_direction[i]
         _run(rest, rest_params, work, n)
         total = 0.0
         for i in range(n):
@@ -86,8 +89,8 @@ def loss_row(before, changing, following, packed, rest, params, fixed, packed_pa
 
     The layers: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same ``packed``, with the
     changing ``channels`` alone (both empty: nothing is shared); the ``rest``. ``fixed`` [P] are the parameters of g without
-    the changing channels, ``packed_params`` those channels' weights; ``tail`` [2] is the range of parameters after k
-    that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers from ``work`` to ``dlogits`` have one row a
+    the changing channels, ``packed_params`` those channels' weights; ``tail`` is the range (begin, end) of parameters after
+    k that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers from ``work`` to ``dlogits`` have one row a
     thread.
     """
     threads, size = len(work), changing[0].chunk
