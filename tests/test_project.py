@@ -149,7 +149,7 @@ def importing(package):
 
 
 def test_only_the_reports_on_the_terminal_import_rich():
-    assert importing("rich") == [f"minicnn/report/{name}.py" for name in ("console", "evaluation_terminal", "terminal")]
+    assert importing("rich") == [f"minicnn/report/{name}.py" for name in ("console", "terminal")]
 
 
 def test_only_the_pictures_import_matplotlib():

@@ -99,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _show(model: "Model", images: "np.ndarray", found: "list[Mistake]") -> None:
     from minicnn.insight.mistakes import first_layer_filters
-    from minicnn.report.evaluation_terminal import show_images
+    from minicnn.report.terminal import show_images
 
     if found:
         captions = [(f"{model.classes[mistake.predicted]} {100 * mistake.probability:.1f} %",

@@ -1,20 +1,24 @@
-"""Pictures for the terminal, of characters: sparklines and heat maps. They need no extra.
+"""Pictures for the terminal, of characters: sparklines, heat maps, images. They need no extra.
 
 On a terminal a heat map has colours; elsewhere it is made of characters from light to dark.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
+from rich.cells import set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from minicnn.report.console import make_console, say
+from minicnn.insight.mistakes import tiles
+from minicnn.report.console import literal, make_console, say
 
 BARS = "▁▂▃▄▅▆▇█"
 SHADES = " .:-=+*#%@"
 MISSING = "·"
+IMAGE_COLUMNS = 78  # of the terminal, for images side by side
+LARGEST_IMAGE = 14  # rows and columns; what is larger is shown as means over squares
 # Nine colours of the map viridis, from low to high: equal steps in brightness, so that they are in order also in grey.
 VIRIDIS = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 
@@ -58,6 +62,24 @@ def heat_map(grid: np.ndarray, marks: Mapping[tuple[int, int], str] | None = Non
             else:
                 text.append(mark + SHADES[level] * (2 - len(mark)))
         console.print(text, soft_wrap=True) if coloured else say(console, text.plain.rstrip())
+
+
+def show_images(title: str, images: np.ndarray, captions: Sequence[Sequence[str]], rows: int,
+                console: Console | None = None) -> None:  # fmt: skip
+    """Print as many of ``images`` [N, H, W] as fit on ``rows`` rows, each over the lines of its caption."""
+    console = console or make_console()
+    say(console)
+    say(console, title, style="bold")
+    side = -(-max(images.shape[1:]) // LARGEST_IMAGE)
+    height, width = (-(-size // side) for size in images.shape[1:])
+    padded = np.pad(images, ((0, 0), (0, height * side - images.shape[1]), (0, width * side - images.shape[2])), "edge")
+    small = padded.reshape(len(images), height, side, width, side).mean(axis=(2, 4))
+    across = max(1, min(console.width, IMAGE_COLUMNS) // (2 * (width + 1)))
+    for first in range(0, min(len(small), rows * across), across):
+        row = small[first : first + across, ..., np.newaxis]
+        heat_map(tiles(row, len(row))[..., 0], console=console, most_columns=IMAGE_COLUMNS)
+        for line in zip(*captions[first : first + across], strict=True):
+            say(console, "  ".join(set_cell_size(literal(words), 2 * width) for words in line).rstrip())
 
 
 def _levels(values: np.ndarray, count: int) -> np.ndarray:

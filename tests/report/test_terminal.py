@@ -5,7 +5,7 @@ import io
 import numpy as np
 from rich.console import Console
 
-from minicnn.report.terminal import heat_map, sparkline
+from minicnn.report.terminal import heat_map, show_images, sparkline
 
 
 def printed(grid, marks=None, width=80, **options):
@@ -46,3 +46,28 @@ def test_a_large_heat_map_is_thinned_to_what_fits_and_keeps_its_marks():
 def test_a_heat_map_with_colours_has_the_lowest_and_the_highest():
     out = printed(np.array([[0.0, 1.0]]), colours="truecolor")
     assert "48;2;68;1;84" in out and "48;2;253;231;37" in out
+
+
+def images(numbers, captions, **options):
+    console = Console(file=io.StringIO(), width=80, color_system=None)
+    show_images("these", numbers, captions, console=console, **options)
+    return console.file.getvalue().splitlines()
+
+
+def test_images_stand_side_by_side_over_their_captions():
+    white, black = np.ones((3, 2)), np.zeros((3, 2))
+    lines = images(np.array([white, black]), [("white", "a"), ("[b]lack", "b")], rows=1)
+    assert lines == ["", "these", "@@@@·", "@@@@·", "@@@@·", "whit  [b]l", "a     b"]
+
+
+def test_a_large_image_is_shown_as_means_over_squares():
+    image = np.kron(np.eye(14), np.ones((2, 2)))
+    lines = images(image[np.newaxis], [()], rows=1)[2:]
+    assert [line.index("@@") for line in lines] == [2 * i for i in range(14)]
+    assert images(image[np.newaxis, :27, :28], [()], rows=1)[2:] == lines
+
+
+def test_as_many_images_are_shown_as_fit_on_the_rows():
+    numbers = np.random.default_rng(0).random((50, 4, 4))
+    assert len(images(numbers, [()] * 50, rows=2)) == 2 + 2 * 4
+    assert max(map(len, images(numbers, [()] * 50, rows=2))) <= 80
