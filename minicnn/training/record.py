@@ -25,7 +25,7 @@ from minicnn.training.events import Recorded
 RANK = 6  # directions kept: the file is then about as large as `last.safetensors` of Adam
 STEPS_A_LINE = 8  # that are looked at: one alone says little about an epoch
 IMAGES = 16, 128  # fewest and most that activations are looked at on
-IMAGES_A_LINE = 32  # one image is looked at for so many that are trained on, which keeps the cost low
+IMAGES_A_LINE = 64  # one image is looked at for so many that are trained on, which keeps the cost low
 PATH_FILE, LINES_FILE = "record.safetensors", "record.jsonl"
 
 
@@ -176,25 +176,25 @@ class Recorder:
 
     def _activations(self) -> dict[str, Any]:
         """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that are 0 everywhere."""
-        table, images = self._passes.plan.table, self._images
+        table, images, names = self._passes.plan.table, self._images, self.network.layer_names
         sums, squares = np.zeros(len(table)), np.zeros(len(table))
-        largest = [np.full(layer["output_channels"], -np.inf) for layer in table]
+        # The ReLU before a max pooling is done by that.
+        relus = {i: names[layer["layer"] - layer["rectified"]] for i, layer in enumerate(table)
+                 if layer["kind"] == RELU or layer["rectified"]}  # fmt: skip
+        largest = {i: np.zeros(table[i]["output_channels"]) for i in relus}
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(images), IMAGES[0]):
                 for i, y in enumerate(self._passes.forward_by_layer(images[start : start + IMAGES[0]])):
                     sums[i] += y.sum()
-                    squares[i] += np.vdot(y, y)
-                    np.maximum(largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i])
-            counts = len(images) * table["output_size"]
-            means = sums / counts
-            deviations = np.sqrt(np.maximum(squares / counts - means**2, 0))
-        mean, deviation, dead = {}, {}, {}
-        for i, layer in enumerate(table):
-            name = self.network.layer_names[layer["layer"]]
-            mean[name], deviation[name] = _figure(means[i]), _figure(deviations[i])
-            if layer["kind"] == RELU or layer["rectified"]:  # then the ReLU stands before this layer
-                name = self.network.layer_names[layer["layer"] - layer["rectified"]]
-                dead[name] = float(np.mean(largest[i] <= 0))
+                    squares[i] += cpu.norm(y.reshape(-1)) ** 2
+                    if i in relus:
+                        np.maximum(largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i])
+            means = sums / (len(images) * table["output_size"])
+            deviations = np.sqrt(np.maximum(squares / (len(images) * table["output_size"]) - means**2, 0))
+        layers = [names[layer["layer"]] for layer in table]
+        mean, deviation = ({name: _figure(figure) for name, figure in zip(layers, figures, strict=True)}
+                           for figures in (means, deviations))  # fmt: skip
+        dead = {name: float(np.mean(largest[i] <= 0)) for i, name in relus.items()}
         return {"activation_mean": mean, "activation_std": deviation, "dead": dead}
 
 
@@ -208,10 +208,11 @@ def _with_point(record: Record, params: np.ndarray) -> Record:
     distance = cpu.norm(rest)
     if not np.isfinite(distance):
         return replace(record, distances=np.append(record.distances, distance))
+    # Products by einsum and axpy: the threads of BLAS would get in the way of those that train.
     basis, coordinates = record.basis, np.zeros(len(record.basis))
     for _ in range(2):  # once leaves rounding errors in the directions that are there
-        along = basis @ rest
-        rest = rest - along @ basis
+        along = np.einsum("rp,p->r", basis, rest)
+        _subtract(rest, along, basis)
         coordinates += along
     left = cpu.norm(rest)
     path = np.vstack([record.path, coordinates])
@@ -221,5 +222,14 @@ def _with_point(record: Record, params: np.ndarray) -> Record:
         path[-1, -1] = left
     if len(basis) > RANK:
         _, _, rows = np.linalg.svd(path, full_matrices=False)
-        basis, path = rows[:RANK].astype(basis.dtype) @ basis, path @ rows[:RANK].T
+        turned = np.zeros((RANK, basis.shape[1]), basis.dtype)
+        for row, out in zip(rows, turned, strict=False):
+            _subtract(out, -row, basis)
+        basis, path = turned, path @ rows[:RANK].T
     return replace(record, basis=basis, path=path, distances=np.append(record.distances, distance))
+
+
+def _subtract(rest: np.ndarray, factors: np.ndarray, basis: np.ndarray) -> None:
+    """rest ← rest − factors · basis."""
+    for factor, row in zip(factors, basis, strict=True):
+        cpu.axpy(-factor, row, rest)
