@@ -71,6 +71,8 @@ def model_and_data(arguments: argparse.Namespace) -> "tuple[Model, Dataset, Spli
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the figures."""
+    if arguments.output and not arguments.report:
+        raise UsageError("--output says where --report writes: give both")
     model, dataset, test = model_and_data(arguments)
     evaluation = model.evaluate(test.images, test.labels, maximum=dataset.maximum)
     found: list[Mistake] = []

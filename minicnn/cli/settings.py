@@ -139,4 +139,9 @@ def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
         values[f"{kind}_kwargs"] = (getattr(base, f"{kind}_kwargs") if same else {}) | flags[f"{kind}_kwargs"]
         if kind == "schedule" and not same:
             values["horizon"] = None
-    return replace(base, **values)
+    from minicnn.data.known import KNOWN
+
+    settings = replace(base, **values)
+    if settings.data not in KNOWN and Path(settings.data).exists():  # so that evaluate and --resume find it from anywhere
+        return replace(settings, data=str(Path(settings.data).resolve()))
+    return settings

@@ -51,10 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, train, and return the exit status."""
     settings, checkpoint = _settings(arguments)
 
-    from minicnn.data.known import KNOWN
-
-    if settings.data not in KNOWN and Path(settings.data).exists():  # so that evaluate and --resume find it from anywhere
-        settings = replace(settings, data=str(Path(settings.data).resolve()))
     from minicnn.cli.run_folder import check_output
     from minicnn.data import load_dataset
 

@@ -46,6 +46,13 @@ def test_the_table_and_the_csv_have_a_row_a_run(place, minicnn):
     assert {row["optimizer"] for row in rows} == {"sgd", "adam"} and all(float(row["seconds"]) > 0 for row in rows)
 
 
+def test_a_compared_run_is_evaluated_from_anywhere(place, minicnn, monkeypatch):
+    assert minicnn("compare", "--opt", "adam", "sgd", *TRAIN, "--output", "c", "--quiet").status == 0
+    (place / "elsewhere").mkdir()
+    monkeypatch.chdir(place / "elsewhere")
+    assert minicnn("evaluate", place / "c" / "sgd").status == 0
+
+
 def test_an_optimizer_that_diverges_is_a_row_without_accuracy(minicnn):
     result = minicnn("compare", "--opt", "sgd:learning_rate=3e38", "adam", *TRAIN, "--output", "c", "--quiet")
     assert result.status == 0 and "sgd-learning_rate=3e38: diverged after 0 epochs" in result.out

@@ -90,6 +90,11 @@ def test_without_matplotlib_the_figures_are_there_and_a_warning_says_what_is_mis
     assert not (place / model / "report.html").exists()
 
 
+def test_a_place_without_a_report_is_wrong_usage(minicnn, model):
+    result = minicnn("evaluate", model, "--output", "there")
+    assert result.status == 2 and "--report" in result.error
+
+
 def test_a_folder_that_cannot_be_made_is_named(place, minicnn, model):
     result = minicnn("evaluate", model, "--report", "--output", "tiny.npz/x")
     assert result.status == 1 and "tiny.npz/x" in result.error
