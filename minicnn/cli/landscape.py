@@ -178,7 +178,7 @@ def _loss_curve(arguments: argparse.Namespace, model: "Model", objective: "Objec
     """The loss over the prediction for the true class."""
     from dataclasses import asdict
 
-    from minicnn.insight.loss_curve import loss_curve
+    from minicnn.insight.prediction import loss_curve
     from minicnn.report.landscape_plots import loss_curve_plot
     from minicnn.report.landscape_terminal import show_loss_curve
 

@@ -2,3 +2,24 @@
 
 Every function here returns arrays and plain dataclasses; `minicnn.report` draws them.
 """
+
+import importlib
+from typing import Any
+
+_WHERE = {
+    "Direction": "directions",
+    "Objective": "objective",
+    "Plane": "descent",
+    "descend": "descent",
+    "loss_curve": "prediction",
+    "loss_slice": "slice",
+    "loss_surface": "surface",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'minicnn.insight' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"minicnn.insight.{_WHERE[name]}"), name)
+

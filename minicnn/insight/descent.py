@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minicnn.backends.surface import first_layer
-from minicnn.insight.directions import Direction
+from minicnn.inference import Model
+from minicnn.insight.directions import Direction, chosen
 from minicnn.insight.objective import Objective
 from minicnn.rules import AnyOptimizer
+from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
 
 FIRST_STEP = 0.05  # of the picture: how far a first step goes when no learning rate is given
@@ -43,7 +46,7 @@ class Plane:
         self.directions = directions
         self._tail = objective.since(min(first_layer(objective.network, one.vector) for one in directions))
         self._vectors = np.array([one.vector[-len(self._tail.params) :] for one in directions])
-        self._origin = np.array([one.origin for one in directions])
+        self.origin = np.array([one.origin for one in directions])
 
     @property
     def ranges(self) -> np.ndarray:
@@ -55,7 +58,7 @@ class Plane:
 
             params = own + Σ_i (c_i − origin_i) · v_i            ∂C/∂c_i = Σ_w ∂C/∂w · v_i[w]
         """
-        moved = (point - self._origin).astype(self._vectors.dtype)
+        moved = (point - self.origin).astype(self._vectors.dtype)
         loss, grads = self._tail.gradient(self._tail.params + moved @ self._vectors)
         return loss, self._vectors.astype(np.float64) @ grads
 
@@ -109,6 +112,19 @@ class Plane:
         usual = optimizer.hyperparameters.get("learning_rate")
         longest = max(lengths)
         return usual if usual is None or not 0 < longest < np.inf else float(f"{usual * FIRST_STEP / longest:.2g}")
+
+
+def descend(model: Model, x: ArrayLike, y: ArrayLike, directions: Sequence[str | Direction], start: Sequence[float],
+            optimizer: str | AnyOptimizer = "gd", learning_rate: float | None = None, steps: int = 100, *,
+            loss: Loss | None = None, **hyperparameters: float) -> Path:  # fmt: skip
+    """The way of ``optimizer`` from ``start`` on the loss of ``model`` on images ``x`` with labels ``y``.
+
+    ``directions`` are those of a surface, or of `minicnn.insight.directions.named`; see `Plane.descend` for the rest.
+    """
+    objective = Objective.of(model, x, y, loss)
+    plane = Plane(objective, chosen(objective, directions))
+    scale = plane.gradient(plane.origin)[0]
+    return plane.descend(start, optimizer, learning_rate, steps, scale, **hyperparameters)
 
 
 def _optimizer(rule: str | AnyOptimizer, size: int, rate: float | None, hyperparameters: dict[str, float]) -> Optimizer:

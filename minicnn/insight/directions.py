@@ -121,6 +121,13 @@ def named(objective: Objective, texts: Sequence[str], run: Path | str | None = N
     return found
 
 
+def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | str | None = None,
+           seed: int = 0) -> list[Direction]:  # fmt: skip
+    """The directions that are ``wanted``, by what `named` takes or as they are."""
+    found = iter(named(objective, [one for one in wanted if isinstance(one, str)], run, seed))
+    return [one if isinstance(one, Direction) else next(found) for one in wanted]
+
+
 def fitted(objective: Objective, direction: Direction) -> Direction:
     """``direction`` with a range of 0.25, 0.5, ... 16 to each side, at one end of which the loss has risen by half.
 

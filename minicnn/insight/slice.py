@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from minicnn.inference import Model
 from minicnn.insight.descent import Path, Plane
-from minicnn.insight.directions import Direction, largest_gradients, named
+from minicnn.insight.directions import Direction, chosen, largest_gradients
 from minicnn.insight.objective import Objective
 from minicnn.training.loss import Loss
 
@@ -50,10 +50,8 @@ def loss_slice(model: Model, x: ArrayLike, y: ArrayLike, direction: str | Direct
     ``learning_rates`` None shows the smallest of 0.1 to 12 times 2 / C'' that converges, that oscillates and that diverges.
     """
     objective = Objective.of(model, x, y, loss)
-    direction = direction or largest_gradients(objective, 1)[0]
-    if isinstance(direction, str):
-        (direction,) = named(objective, [direction])
-    return slice_of(objective, direction, learning_rates, points, start, steps)
+    (found,) = chosen(objective, [direction or largest_gradients(objective, 1)[0]])
+    return slice_of(objective, found, learning_rates, points, start, steps)
 
 
 def slice_of(objective: Objective, direction: Direction, learning_rates: Sequence[float] | None = None, points: int = 201,

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from minicnn.backends.surface import first_layer
 from minicnn.errors import SettingError
 from minicnn.inference import Model
-from minicnn.insight.directions import Direction, largest_gradients, named
+from minicnn.insight.directions import Direction, chosen, largest_gradients
 from minicnn.insight.objective import Objective
 from minicnn.training.loss import Loss
 
@@ -80,8 +80,7 @@ def two_directions(objective: Objective, wanted: Sequence[str | Direction], run:
     wanted = list(wanted) or largest_gradients(objective)
     if len(wanted) != 2:
         raise SettingError(f"directions must be two, not {len(wanted)}")
-    named_ones = iter(named(objective, [one for one in wanted if isinstance(one, str)], run, seed))
-    first, second = (one if isinstance(one, Direction) else next(named_ones) for one in wanted)
+    first, second = chosen(objective, wanted, run, seed)
     lengths, along = [float(np.linalg.norm(one.vector)) for one in (first, second)], float(first.vector @ second.vector)
     if abs(along) > 0.999 * lengths[0] * lengths[1]:
         raise SettingError(f"directions must differ: {first.label} and {second.label} are the same")

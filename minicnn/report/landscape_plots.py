@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from minicnn.insight.descent import Path
-from minicnn.insight.loss_curve import LossCurve
+from minicnn.insight.prediction import LossCurve
 from minicnn.insight.slice import Slice, verdict
 from minicnn.insight.surface import Surface
 from minicnn.report.plots import BLUE, ORANGE, PURPLE, SKY, SURFACE, VERMILION, YELLOW, figure

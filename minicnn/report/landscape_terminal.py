@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minicnn.insight.descent import Path
-from minicnn.insight.loss_curve import LossCurve
+from minicnn.insight.prediction import LossCurve
 from minicnn.insight.slice import Slice, verdict
 from minicnn.insight.surface import Surface
 from minicnn.report.console import table

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn.errors import SettingError
-from minicnn.insight.descent import Plane
+from minicnn.insight.descent import Plane, descend
 from minicnn.insight.directions import single_weight
 from minicnn.insight.objective import Objective
 from minicnn.insight.slice import loss_slice, verdict
@@ -135,3 +135,11 @@ def test_an_optimizers_wrong_hyperparameter_is_refused():
     plane, _, _ = quadratic()
     with pytest.raises(SettingError, match="learning_rate"):
         plane.descend([0.0, 0.0], "gd", -1.0)
+
+
+def test_one_call_goes_down_between_weights_that_are_named():
+    model, (x, y) = small_model(LINEAR, "mse"), small_data(LINEAR, 30)
+    _, hessian, minimum = quadratic()
+    path = descend(model, x, y, TWO, [1.0, 0.5], "gd", 0.1, 3)
+    expected = [minimum + np.linalg.matrix_power(np.eye(2) - 0.1 * hessian, k) @ ([1.0, 0.5] - minimum) for k in range(4)]
+    np.testing.assert_allclose(path.points, expected, atol=2e-5)

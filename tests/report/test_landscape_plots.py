@@ -5,7 +5,7 @@ import pytest
 
 from minicnn.insight.descent import Path
 from minicnn.insight.directions import Direction
-from minicnn.insight.loss_curve import loss_curve
+from minicnn.insight.prediction import loss_curve
 from minicnn.insight.slice import Slice
 from minicnn.insight.surface import Surface
 from minicnn.report import landscape_plots, plots

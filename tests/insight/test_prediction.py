@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from minicnn.insight.loss_curve import loss_curve
+from minicnn.insight.prediction import loss_curve
 from minicnn.plugins import names
 from minicnn.training.loss import Loss
 
