@@ -8,7 +8,7 @@ from minicnn.cli import common
 from minicnn.cli.settings import add_settings, new_settings
 
 if TYPE_CHECKING:
-    from minicnn.insight.lr_find import RangeTest
+    from minicnn.insight.range_test import RangeTest
 
 # Settings without a meaning here: the learning rate is what is looked for, and the epochs are not counted.
 LEFT_OUT = ("epochs", "learning_rate", "schedule", "schedule_of", "schedule_kwargs", "warmup_epochs", "patience",
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from minicnn.cli.run_folder import make_folder
     from minicnn.data import load_dataset
-    from minicnn.insight.lr_find import lr_find
+    from minicnn.insight.range_test import lr_find
     from minicnn.report.console import progress_bar
     from minicnn.report.run_plots import range_test
     from minicnn.storage import write_csv

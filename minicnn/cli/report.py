@@ -21,13 +21,13 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     Returns the mistakes, and the names of the files. Without matplotlib there is the CSV alone, and a warning.
     """
     from minicnn.insight.compare import read_run
-    from minicnn.insight.mistakes import first_layer_filters, mistakes
+    from minicnn.insight.mistakes import confident_mistakes, first_layer_filters
     from minicnn.report import evaluation_plots, html, run_plots
     from minicnn.storage import write_atomically, write_csv
 
     test = dataset.test
     assert test is not None
-    found = mistakes(model, test.images, test.labels, maximum=dataset.maximum)
+    found = confident_mistakes(model, test.images, test.labels, maximum=dataset.maximum)
     run = read_run(run_folder) if (run_folder / "metrics.jsonl").exists() else None
     filters = first_layer_filters(model)
     columns = ["class", "images", "precision", "recall", "f1", *(f"as {name}" for name in evaluation.classes)]

@@ -18,8 +18,8 @@ class Mistake:
     probability_of_label: float
 
 
-def mistakes(model: Model, images: np.ndarray, labels: np.ndarray, count: int = 16,
-             maximum: float | None = None) -> list[Mistake]:  # fmt: skip
+def confident_mistakes(model: Model, images: np.ndarray, labels: np.ndarray, count: int = 16,
+                       maximum: float | None = None) -> list[Mistake]:  # fmt: skip
     """The ``count`` wrongly classified images that ``model`` is most certain of, the most certain one first.
 
     ``images`` [N, H, W, C] and ``maximum`` are as for `Model.evaluate`, ``labels`` int64 [N].

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minicnn.insight.compare import RunCurves
-from minicnn.insight.lr_find import RangeTest
+from minicnn.insight.range_test import RangeTest
 from minicnn.report.plots import BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION, figure
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import pytest
 
 from minicnn import AvgPool2d, Conv2d, Dense, Flatten, Network, ReLU
 from minicnn.inference import Model
-from minicnn.insight.mistakes import first_layer_filters, mistakes, tiles
+from minicnn.insight.mistakes import confident_mistakes, first_layer_filters, tiles
 from tests.training.small import arrays, train
 
 
@@ -19,11 +19,11 @@ def test_they_are_the_wrong_ones_and_the_most_certain_come_first(model):
     labels = (labels + (np.arange(90) % 4 == 0)) % 3  # a quarter is labelled wrongly
     probabilities = model.predict_proba(images)
     wrong = {int(i) for i in np.flatnonzero(probabilities.argmax(axis=1) != labels)}
-    every = mistakes(model, images, labels, count=1000)
+    every = confident_mistakes(model, images, labels, count=1000)
     assert len(every) == len(wrong) >= 20 and {mistake.index for mistake in every} == wrong
     certainties = [mistake.probability for mistake in every]
     assert certainties == sorted(certainties, reverse=True)
-    assert mistakes(model, images, labels, count=7) == every[:7]
+    assert confident_mistakes(model, images, labels, count=7) == every[:7]
     for mistake in every:
         row = probabilities[mistake.index]
         assert mistake.label == labels[mistake.index] and mistake.predicted == row.argmax()
@@ -32,14 +32,14 @@ def test_they_are_the_wrong_ones_and_the_most_certain_come_first(model):
 
 def test_a_perfect_model_makes_none(model):
     images, _ = arrays(12)
-    assert mistakes(model, images, model.predict(images)) == []
+    assert confident_mistakes(model, images, model.predict(images)) == []
 
 
 def test_images_on_another_scale_are_read_with_their_maximum(model):
     images, labels = arrays(60, seed=5)
     labels = (labels + 1) % 3
-    other = mistakes(model, images.astype(np.float32) * 2, labels, maximum=510)
-    expected = mistakes(model, images, labels)
+    other = confident_mistakes(model, images.astype(np.float32) * 2, labels, maximum=510)
+    expected = confident_mistakes(model, images, labels)
     assert [mistake.index for mistake in other] == [mistake.index for mistake in expected]
     assert other[0].probability == pytest.approx(expected[0].probability, rel=1e-5)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn.insight.compare import RunCurves
-from minicnn.insight.lr_find import RangeTest
+from minicnn.insight.range_test import RangeTest
 from minicnn.insight.mistakes import Mistake
 from minicnn.report import plots
 from minicnn.report.evaluation_plots import confusion_matrix, filters, worst_mistakes

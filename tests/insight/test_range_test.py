@@ -5,7 +5,7 @@ import pytest
 
 from minicnn import Trainer
 from minicnn.errors import SettingError
-from minicnn.insight.lr_find import lr_find, marks, smooth
+from minicnn.insight.range_test import lr_find, marks, smooth
 from minicnn.rules import Hyperparameter, OptimizerRule
 from tests.training.small import dataset, network, train
 
