@@ -10,10 +10,15 @@ _WHERE = {
     "Direction": "directions",
     "Objective": "objective",
     "Plane": "descent",
+    "confident_mistakes": "mistakes",
     "descend": "descent",
+    "first_layer_filters": "mistakes",
     "loss_curve": "prediction",
     "loss_slice": "slice",
     "loss_surface": "surface",
+    "lr_find": "range_test",
+    "ranking": "compare",
+    "read_run": "compare",
 }
 __all__ = sorted(_WHERE)
 
