@@ -10,8 +10,8 @@ from minicnn.errors import DataError, MinicnnError, UsageError
 from minicnn.training.settings import Settings
 
 if TYPE_CHECKING:
-    from minicnn.insight.gradcheck import Cost, TensorCheck
-    from minicnn.insight.trace import Trace
+    from minicnn.insight.chain_rule import Trace
+    from minicnn.insight.gradient_check import Cost, TensorCheck
 
 _BIASES = 0.1  # deviation; were they all 0, as at the start of a training, black pixels would lie on the kinks of ReLU
 
@@ -41,13 +41,13 @@ def run(arguments: argparse.Namespace) -> int:
     cost = _cost(arguments)
     batch = {"network": cost.network.name, "loss": cost.loss.rule.name, "images": len(cost.labels), "cost": cost.value}
     if arguments.trace is not None:
-        from minicnn.insight.trace import trace
+        from minicnn.insight.chain_rule import trace
 
         traced = trace(cost, arguments.trace)
         print_json({**batch, "trace": traced}) if arguments.json else _show_trace(cost, traced)
         return 0
 
-    from minicnn.insight.gradcheck import STEP, TOLERANCE, gradcheck
+    from minicnn.insight.gradient_check import STEP, TOLERANCE, gradcheck
     from minicnn.report.console import progress_bar
 
     with progress_bar("weights") as progress:
@@ -73,7 +73,7 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     import numpy as np
 
     from minicnn.data import load_dataset
-    from minicnn.insight.gradcheck import Cost
+    from minicnn.insight.gradient_check import Cost
     from minicnn.training.loss import Loss
 
     rng = np.random.default_rng(Settings(seed=arguments.seed).seed)  # which checks it

@@ -7,15 +7,19 @@ import importlib
 from typing import Any
 
 _WHERE = {
+    "Cost": "gradient_check",
     "Direction": "directions",
     "Objective": "objective",
     "Plane": "descent",
     "confident_mistakes": "mistakes",
+    "advised": "advice",
     "descend": "descent",
+    "gradcheck": "gradient_check",
     "first_layer_filters": "mistakes",
     "loss_curve": "prediction",
     "loss_slice": "slice",
     "loss_surface": "surface",
+    "trace": "chain_rule",
     "lr_find": "range_test",
     "ranking": "compare",
     "read_run": "compare",

@@ -23,7 +23,7 @@ from minicnn import (
     plugins,
 )
 from minicnn.backends import cpu
-from minicnn.insight.gradcheck import STEP, TOLERANCE, Cost, _winners, gradcheck
+from minicnn.insight.gradient_check import STEP, TOLERANCE, Cost, _winners, gradcheck
 from tests.networks import oracle_passes, random_params
 from tests.reference import layers as reference
 

@@ -8,9 +8,9 @@ import pytest
 from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, MaxPool2d, Network, ReLU, Sigmoid, Tanh
 from minicnn.backends import cpu
 from minicnn.errors import SettingError, UnknownNameError
-from minicnn.insight.gradcheck import Cost
-from minicnn.insight.trace import trace
-from tests.insight.test_gradcheck import EVERY_LAYER, cost_of
+from minicnn.insight.chain_rule import trace
+from minicnn.insight.gradient_check import Cost
+from tests.insight.test_gradient_check import EVERY_LAYER, cost_of
 
 DEEP = [Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dropout(0.3), Dense(6), Tanh(), Dense(3)]
 

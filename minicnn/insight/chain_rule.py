@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.insight.gradcheck import STEP, Cost, relative_error
+from minicnn.insight.gradient_check import STEP, Cost, relative_error
 from minicnn.insight.weights import name as weight_name
 from minicnn.insight.weights import parse
 
