@@ -71,3 +71,11 @@ def test_as_many_images_are_shown_as_fit_on_the_rows():
     numbers = np.random.default_rng(0).random((50, 4, 4))
     assert len(images(numbers, [()] * 50, rows=2)) == 2 + 2 * 4
     assert max(map(len, images(numbers, [()] * 50, rows=2))) <= 80
+
+
+def test_the_next_row_goes_on_with_the_next_images():
+    numbers = np.zeros((3, 14, 14))
+    numbers[2, 0, 0] = numbers[0, 1, 1] = 1
+    lines = images(numbers, [(name,) for name in "abc"], rows=2)[2:]
+    assert lines[1].startswith("  @@") and lines[14].split() == ["a", "b"]
+    assert lines[15].startswith("@@") and lines[-1] == "c"
