@@ -71,22 +71,22 @@ class Model:
         """The factor from image values as they were trained on to the network's input, 1 / maximum."""
         return 1.0 / self.maximum
 
-    def logits(self, images: ArrayLike) -> np.ndarray:
+    def logits(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
         """The linear sums of the last layer, float32 [N, outputs].
 
         ``images`` is [N, H, W, C], or [N, H, W] for one channel, in whole numbers on the scale of the training images, or
         floats: on the training scale if that was floats, else from 0 to 1. Raises `DataError` for another shape, NaN, or
-        values beyond the scale.
+        values beyond the scale. ``maximum`` is the image value that is scaled to 1 where the images are on another scale.
         """
-        checked, scale = self.check_images(images)
+        checked, scale = self.check_images(images, maximum)
         return self._inference.logits(checked, scale)
 
-    def predict_proba(self, images: ArrayLike) -> np.ndarray:
+    def predict_proba(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
         """Probabilities, float32 [N, classes]: the softmax of the logits, p_k = exp(z_k) / Σ_j exp(z_j).
 
         A model trained with binary cross-entropy has the sigmoid of each logit, 1 / (1 + exp(−z_k)), instead.
         """
-        logits = self.logits(images)
+        logits = self.logits(images, maximum)
         if self.probabilities == "sigmoid":
             return np.exp(-np.logaddexp(0, -logits))
         with np.errstate(over="ignore"):  # a difference beyond float32 is minus infinity, and its power 0

@@ -1,11 +1,13 @@
 """Files that are whole or not there: atomic writing, and tensors with JSON metadata as safetensors."""
 
 import contextlib
+import csv
+import io
 import json
 import os
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,15 @@ def write_atomically(path: Path, content: bytes) -> None:
         if temporary is not None:  # Ctrl-C, too, may come in the middle
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table as CSV with a header line; None is an empty cell, numbers have all their digits."""
+    content = io.StringIO(newline="")
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomically(path, content.getvalue().encode())
 
 
 def _umask() -> int:

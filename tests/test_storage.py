@@ -1,5 +1,6 @@
 """Files are whole or not there; a file that is damaged, cut off, foreign or of another kind is one clear error."""
 
+import csv
 import errno
 import json
 import os
@@ -10,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from minicnn.errors import MinicnnError, ModelFileError
-from minicnn.storage import read_tensors, write_atomically, write_tensors
+from minicnn.storage import read_tensors, write_atomically, write_csv, write_tensors
 
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(1.5), "empty": np.zeros((0, 4), np.float32)}
 METADATA = {"name": "größer", "numbers": [1, 2.5, None], "nested": {"x": True}}
@@ -209,3 +210,11 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path):
     path.write_bytes(content)
     with pytest.raises(ModelFileError, match=r"model\.safetensors is damaged.*check sum"):
         read_tensors(path, "model")
+
+
+def test_a_table_comes_back_from_csv_with_every_digit(tmp_path):
+    write_csv(tmp_path / "table.csv", ["name", "x"], [("a, \"b\"\nc", 1 / 3), ("größer", None)])
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
+        header, first, second = csv.reader(file)
+    assert header == ["name", "x"] and second == ["größer", ""]
+    assert first[0] == 'a, "b"\nc' and float(first[1]) == 1 / 3

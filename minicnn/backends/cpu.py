@@ -142,6 +142,36 @@ class Passes:
         passes.backward(self.plan.table, self.params, self._turned, self._work, dlogits, grads, np.uint64(key))
         return grads
 
+    def forward_by_layer(self, x: np.ndarray, key: int = 0, first: int = 0) -> list[np.ndarray]:
+        """The outputs [N, numbers in a sample] of the layers of the plan, for whoever wants to look at each.
+
+        ``x`` is the input of layer ``first``, where the pass begins.
+        """
+        outputs = []
+        for i in range(first, len(self.plan.table)):
+            y = np.empty((len(x), self.plan.table[i]["output_size"]), self.params.dtype)
+            x = np.ascontiguousarray(x, y.dtype).reshape(len(x), 1, 1, -1)
+            passes.forward_keep(self.plan.table[i : i + 1], self.params, self._work, x, y, np.uint64(key))
+            outputs.append(y)
+            x = y
+        return outputs
+
+    def backward_by_layer(self, dlogits: np.ndarray, key: int = 0) -> list[np.ndarray]:
+        """The slopes [N, numbers in a sample] of the loss by the outputs of the layers, from the first with weights on.
+
+        After `forward_by_layer` on the same batch; the last of them is ``dlogits`` itself.
+        """
+        table, grads = self.plan.table, np.zeros_like(self.params)
+        slopes = [np.ascontiguousarray(dlogits, self.params.dtype)]
+        for i in range(len(table) - 1, -1, -1):
+            layer = table[i]
+            if layer["d_input"] < 0:
+                break
+            passes.backward(table[i : i + 1], self.params, self._turned, self._work, slopes[0], grads, np.uint64(key))
+            dx = self._work[layer["d_input"] : layer["d_input"] + len(dlogits) * layer["input_size"]]
+            slopes.insert(0, dx.reshape(len(dlogits), -1).copy())
+        return slopes
+
 
 class Inference:
     """Forward passes alone, in a workspace that keeps nothing."""

@@ -4,6 +4,7 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from minicnn.errors import PluginError
 
 if TYPE_CHECKING:
     from minicnn.network.network import Network
+    from minicnn.report.plots import Figure
     from minicnn.training.events import Evaluation
 
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
@@ -78,9 +80,19 @@ def warn(text: str) -> None:
     print(f"minicnn: warning: {text}", file=sys.stderr)
 
 
+def save_pictures(folder: Path, pictures: "Mapping[str, Callable[[], Figure]]") -> list[str]:
+    """Draw each picture and write it to ``folder`` as PNG and SVG; return the files' names. Without matplotlib, warn."""
+    from minicnn.report import plots
+
+    if not plots.available():
+        warn("no pictures are drawn without matplotlib: pip install 'minicnn-numba[plots]'")
+        return []
+    return [path.name for name, draw in pictures.items() for path in plots.save(draw(), folder / name)]
+
+
 def plain(evaluation: "Evaluation") -> dict[str, Any]:
-    """An `Evaluation` as JSON has it, images a second included."""
-    return {**asdict(evaluation), "images_per_second": evaluation.images_per_second}
+    """An `Evaluation` as JSON has it, F1 and images a second included."""
+    return {**asdict(evaluation), "f1": evaluation.f1, "images_per_second": evaluation.images_per_second}
 
 
 def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Network":

@@ -2,24 +2,45 @@
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from minicnn.cli.common import add_json, add_plugins, add_threads, plain, print_json, use_plugins, warn, warn_of_plugins
 from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from minicnn.data import Dataset, Split
+    from minicnn.inference import Model
+    from minicnn.insight.mistakes import Mistake
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    add_model_and_data(parser)
+    parser.add_argument("--report", action="store_true",
+                        help="also show the most confident mistakes and the filters of the first layer, and write "
+                             "evaluation.csv and, with the extra plots, pictures and one page, report.html")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where --report writes (default: beside the model)")
+    add_json(parser, "the figures")
+
+
+def add_model_and_data(parser: argparse.ArgumentParser) -> None:
+    """Add what `model_and_data` reads: a model, labelled images, plugins and threads."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
     parser.add_argument("--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)")
     parser.add_argument("--data-max", type=float, metavar="X",
                         help="image value that is scaled to 1 (default: as in training)")  # fmt: skip
     add_plugins(parser)
     add_threads(parser)
-    add_json(parser, "the figures")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    """Evaluate and print the figures."""
+def model_and_data(arguments: argparse.Namespace) -> "tuple[Model, Dataset, Split]":
+    """(model, data set that fits it, its test split); the data are the model's own unless ``--data`` names others.
+
+    A model whose loss is not installed any more comes without what it knows of its training, with a warning.
+    """
     from minicnn.data import load_dataset
     from minicnn.inference import load
 
@@ -45,12 +66,51 @@ def run(arguments: argparse.Namespace) -> int:
             model = replace(model, training={})
         else:
             warn_of_plugins()
-    evaluation = model.evaluate(dataset.test.images, dataset.test.labels, maximum=dataset.maximum)
+    return model, dataset, dataset.test
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print the figures."""
+    if arguments.output and not arguments.report:
+        raise UsageError("--output says where --report writes: give both")
+    model, dataset, test = model_and_data(arguments)
+    evaluation = model.evaluate(test.images, test.labels, maximum=dataset.maximum)
+    found: list[Mistake] = []
+    files: list[str] = []
+    if arguments.report:
+        from minicnn.cli.report import write_page
+        from minicnn.cli.run_folder import make_folder
+
+        place = Path(arguments.model)
+        place = place if place.is_dir() else place.parent
+        output = make_folder(arguments.output or place)
+        found, files = write_page(model, dataset, evaluation, place, output)
     if arguments.json:
-        print_json(plain(evaluation))
+        more = {"mistakes": found, "files": files} if arguments.report else {}
+        print_json({**plain(evaluation), **more})
         return 0
 
     from minicnn.report.console import evaluation_table
 
     evaluation_table(evaluation)
+    if arguments.report:
+        _show(model, test.images, found)
+        print(f"\nfiles     {output}: {', '.join(files)}")
     return 0
+
+
+def _show(model: "Model", images: "np.ndarray", found: "list[Mistake]") -> None:
+    from minicnn.insight.mistakes import first_layer_filters
+    from minicnn.report.terminal import show_images
+
+    if found:
+        captions = [(f"{model.classes[mistake.predicted]} {100 * mistake.probability:.1f} %",
+                     f"not {model.classes[mistake.label]} (#{mistake.index})") for mistake in found]  # fmt: skip
+        wrong = images[[mistake.index for mistake in found]].mean(axis=3)
+        show_images("the most confident mistakes", wrong, captions, rows=2)
+    filters = first_layer_filters(model)
+    if filters is not None:
+        name, weights = filters
+        title = f"{name}, each filter and channel as a picture, from {weights.min():.3g} to {weights.max():.3g}"
+        channels = weights.transpose(0, 3, 1, 2).reshape(-1, *weights.shape[1:3])
+        show_images(title, channels, [()] * len(channels), rows=max(1, 16 // weights.shape[1]))

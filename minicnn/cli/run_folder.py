@@ -25,7 +25,10 @@ FILES = {
     "last.safetensors": "everything that train --resume needs",
     "config.toml": "the settings, for train --config",
     "metrics.jsonl": "one line an epoch",
+    "record.safetensors": "the way of the weights, for landscape",
+    "record.jsonl": "the health of tensors and layers, a line a time",
     "report.json": "the final figures, timings, machine, versions",
+    "report.html": "all of it as one page with pictures",
 }
 
 
@@ -33,6 +36,15 @@ def check_output(folder: Path | None) -> None:
     """Raise `UsageError` for a folder that holds something, or is none."""
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--output {folder} is there and not empty; name another, or go on with a run by --resume")
+
+
+def make_folder(folder: Path) -> Path:
+    """Make ``folder`` if it is not there; raises `MinicnnError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """The options of a training run, and the settings that they, a file or a stored run amount to."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from minicnn.cli.common import at_least_one
 from minicnn.errors import SettingError, UsageError
 from minicnn.training.settings import Settings, check_names, read_settings
 
@@ -38,23 +39,31 @@ KWARGS = {
     "loss_kwargs": ("--loss-kwargs", "hyperparameters of the loss; class_weights=balanced or 1,2,3 (default: its own)"),
     "schedule_kwargs": ("--sched-kwargs", "hyperparameters of the schedule (default: its own)"),
 }
+_RECORD = ("keep the way of the weights, the norms of gradients and updates and the activations of the layers, a line an "
+           "epoch, or every EVERY batches (default: keep nothing)")  # fmt: skip
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 
-OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()}
+OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"record": "--record"}
 # What a run is: with another value of these, it would not be the same run that goes on.
 _FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "device", "val_split", "limit")
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Add an option for every setting; what is not given is None."""
+def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) -> None:
+    """Add an option for every setting but those ``left_out``; what is not given is None."""
     group = parser.add_argument_group("settings of the run")
+
+    def add(name: str, *strings: str, **how: Any) -> None:
+        if name not in left_out:
+            group.add_argument(*strings, dest=name, **how)
+
+    parser.set_defaults(**dict.fromkeys(left_out))
     for name, (strings, kind, metavar, text) in OPTIONS.items():
-        group.add_argument(*strings, dest=name, type=kind, metavar=metavar, help=text)
+        add(name, *strings, type=kind, metavar=metavar, help=text)
     for name, (option, text) in KWARGS.items():
-        group.add_argument(option, dest=name, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
+        add(name, option, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
+    add("record", "--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
     for name in SHORT:
-        option = f"--{name.replace('_', '-')}"
-        group.add_argument(option, dest=name, type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
+        add(name, f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
 
 
 def key_value(text: str) -> tuple[str, Any]:
@@ -100,7 +109,8 @@ def resumed_settings(arguments: argparse.Namespace, values: Mapping[str, Any], e
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
-    flags = {name: getattr(arguments, name) for name in OPTIONS if getattr(arguments, name) is not None}
+    flags = {name: getattr(arguments, name) for name in (*OPTIONS, "record")
+             if getattr(arguments, name) is not None}  # fmt: skip
     for name, (option, _) in KWARGS.items():
         pairs = getattr(arguments, name) or []
         flags[name] = dict(pairs)
@@ -129,4 +139,9 @@ def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
         values[f"{kind}_kwargs"] = (getattr(base, f"{kind}_kwargs") if same else {}) | flags[f"{kind}_kwargs"]
         if kind == "schedule" and not same:
             values["horizon"] = None
-    return replace(base, **values)
+    from minicnn.data.known import KNOWN
+
+    settings = replace(base, **values)
+    if settings.data not in KNOWN and Path(settings.data).exists():  # so that evaluate and --resume find it from anywhere
+        return replace(settings, data=str(Path(settings.data).resolve()))
+    return settings

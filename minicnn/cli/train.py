@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--quiet", action="store_true", help="show how the run ended, but no progress")
     group.add_argument("--log-interval", type=at_least_one, metavar="N",
                        help="where stderr is no terminal, print a line every N batches (default: none)")  # fmt: skip
+    group.add_argument("--report", action="store_true",
+                       help="also write report.html, a page with pictures, as evaluate --report does (extra plots)")
     add_plugins(group)
     add_json(group, "the final report")
 
@@ -49,10 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     """Check everything, train, and return the exit status."""
     settings, checkpoint = _settings(arguments)
 
-    from minicnn.data.known import KNOWN
-
-    if settings.data not in KNOWN and Path(settings.data).exists():  # so that evaluate and --resume find it from anywhere
-        settings = replace(settings, data=str(Path(settings.data).resolve()))
     from minicnn.cli.run_folder import check_output
     from minicnn.data import load_dataset
 
@@ -94,27 +92,50 @@ def _settings(arguments: argparse.Namespace) -> "tuple[Settings, Checkpoint | No
 
 def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset",
            checkpoint: "Checkpoint | None") -> int:  # fmt: skip
-    from minicnn.cli.run_folder import FILES, final_report, run_folder, write_config, write_report
+    from minicnn.cli.run_folder import run_folder
+
+    with run_folder(arguments.resume or arguments.output) as folder:
+        ended, report = train_into(folder, trainer, dataset, arguments, checkpoint)
+    if arguments.json:
+        print_json(report)
+    return _status(ended, arguments.json)
+
+
+def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: argparse.Namespace,
+               checkpoint: "Checkpoint | None" = None) -> "tuple[RunEnded, dict[str, Any]]":  # fmt: skip
+    """Train and fill the run folder; return how it ended, and the final report.
+
+    Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run gets a page.
+    """
+    from minicnn.cli.report import write_page
+    from minicnn.cli.run_folder import FILES, final_report, write_config, write_report
+    from minicnn.inference import load
+    from minicnn.insight.advice import Advice, advised
     from minicnn.report.console import ConsoleReporter, make_console
     from minicnn.report.jsonl import JsonlReporter
     from minicnn.training.events import RunEnded, RunStarted
 
     # With --json stdout is for the report alone.
     console = ConsoleReporter(make_console(stderr=arguments.json), None, arguments.quiet, arguments.log_interval)
-    with run_folder(arguments.resume or arguments.output) as folder, _interruptible(trainer):
-        reporters: list[Callable[[Event], None]] = [JsonlReporter(folder / "metrics.jsonl")]
-        if not (arguments.json and arguments.quiet):
-            reporters.append(console)
-        settings: dict[str, Any] = {}
-        ended: RunEnded | None = None
+    reporters: list[Callable[[Event | Advice], None]] = [JsonlReporter(folder / "metrics.jsonl")]
+    if not (arguments.json and arguments.quiet):
+        reporters.append(console)
+    settings: dict[str, Any] = {}
+    warnings: list[Advice] = []
+    ended: RunEnded | None = None
+    with _interruptible(trainer):
         try:
-            for event in trainer.run(dataset, folder, checkpoint):
+            for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
                     settings = event.settings
                     write_config(folder, settings)
+                elif isinstance(event, Advice):
+                    warnings.append(event)
                 elif isinstance(event, RunEnded):
-                    report = final_report(event, trainer.network, settings)
+                    report = final_report(event, trainer.network, settings) | {"warnings": warnings}
                     write_report(folder, report)
+                    if arguments.report and event.test is not None:
+                        write_page(load(folder), dataset, event.test, folder, folder)
                     there = {name: text for name, text in FILES.items() if (folder / name).exists()}
                     event = ended = replace(event, files=there)
                 for reporter in reporters:
@@ -122,9 +143,7 @@ def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset"
         finally:
             console.close()
     assert ended is not None
-    if arguments.json:
-        print_json(report)
-    return _status(ended, arguments.json)
+    return ended, report
 
 
 def _status(ended: "RunEnded", say_why: bool) -> int:

@@ -9,7 +9,8 @@ import os
 import re
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,7 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from minicnn.training.events import BatchDone, Compiled, EpochDone, Evaluation, Event, RunEnded, RunStarted
+from minicnn.insight.advice import Advice
+from minicnn.training.events import BatchDone, Compiled, EpochDone, Evaluation, Event, Recorded, RunEnded, RunStarted
 
 NOTHING = "–"  # stands for None and not-a-number
 LARGEST_MATRIX = 20  # classes
@@ -92,6 +94,10 @@ def _batch_figures(event: BatchDone) -> str:
     )
 
 
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
+
+
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for name, value in settings.items():
         if isinstance(value, dict):
@@ -123,7 +129,9 @@ class ConsoleReporter:
         self._epochs = self._batches = 0
         self._header_is_due = True
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: Event | Advice) -> None:
+        if isinstance(event, Recorded):
+            return
         if isinstance(event, BatchDone):
             if not self._quiet:
                 self._show_batch(event)
@@ -138,6 +146,9 @@ class ConsoleReporter:
                 say(self._out, f"compiling or loading kernels: {event.seconds:.1f} s")
             case EpochDone() if not self._quiet:
                 self._show_epoch(event)
+            case Advice() if not self._quiet:
+                for i, line in enumerate(_wrapped(event.text, self._out.width - 6)):
+                    say(self._out, f"{'' if i else '!':>5} {line}", style="yellow")
 
     def close(self) -> None:
         """Take the progress bar away, if there is one."""
@@ -169,12 +180,7 @@ class ConsoleReporter:
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
-        settings = textwrap.wrap(
-            "  ".join(_flat(run.settings)),
-            width=max(self._out.width - 10, 20),
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+        settings = _wrapped("  ".join(_flat(run.settings)), self._out.width - 10)
         say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
         say(
             self._out,
@@ -240,6 +246,25 @@ class ConsoleReporter:
             say(self._out, f"next      minicnn evaluate {shlex.quote(str(run.output / 'model.safetensors'))}")
 
 
+@contextmanager
+def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while the block runs, if that is a terminal: call what it gives with (steps done, steps)."""
+    console = console or make_console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:3.0f} %"))
+    bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, expand=True,
+                   disable=not console.is_interactive)  # fmt: skip
+    task, shown_at = bar.add_task(description), -math.inf
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown_at
+        if console.get_time() >= shown_at + REFRESH_SECONDS:
+            shown_at = console.get_time()
+            bar.update(task, completed=done, total=total, refresh=True)
+
+    with bar:
+        yield show
+
+
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, Real) and math.isnan(value)):
         return NOTHING
@@ -267,7 +292,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print loss, accuracy, images a second, precision and recall of each class, and the confusion matrix.
+    """Print loss, accuracy, images a second, precision, recall and F1 of each class, and the confusion matrix.
 
     The matrix is left out, and a line says so, for more than 20 classes and where the console is too narrow for it.
     """
@@ -278,9 +303,8 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
     say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
     say(console, f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling")
     say(console)
-    figures = zip(classes, confusion, evaluation.precision, evaluation.recall, strict=True)
-    rows = [(name, sum(counts), _percent(precision), _percent(recall)) for name, counts, precision, recall in figures]
-    table("", ["class", "images", "precision %", "recall %"], rows, console)
+    rows = [(name, images, *map(_percent, shares)) for name, images, *shares in evaluation.by_class]
+    table("", ["class", "images", "precision %", "recall %", "F1 %"], rows, console)
     say(console)
     widest = max(len(f"{count:,}") for counts in confusion for count in counts)
     width = 10 + len(classes) * (widest + 2)  # at least 10 for the names

@@ -8,7 +8,7 @@ from typing import Any
 
 from minicnn.errors import MinicnnError
 from minicnn.storage import write_atomically
-from minicnn.training.events import EpochDone, Event, RunStarted
+from minicnn.training.events import EpochDone, RunStarted
 
 
 def json_ready(value: Any) -> Any:
@@ -35,7 +35,7 @@ class JsonlReporter:
         self._path = Path(path)
         self._lines: list[str] = []
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: object) -> None:
         if isinstance(event, RunStarted):
             self._lines = self._lines_before(event.first_epoch)
         elif isinstance(event, EpochDone):

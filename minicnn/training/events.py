@@ -24,6 +24,18 @@ class Evaluation:
     compile_seconds: float
 
     @property
+    def f1(self) -> list[float | None]:
+        """2 · hits / (labelled + predicted) of each class, the harmonic mean of precision and recall; None of no image."""
+        totals = [sum(row) + sum(row[c] for row in self.confusion) for c, row in enumerate(self.confusion)]
+        return [2 * self.confusion[c][c] / total if total else None for c, total in enumerate(totals)]
+
+    @property
+    def by_class(self) -> list[tuple[str, int, float | None, float | None, float | None]]:
+        """(name, images, precision, recall, F1) of each class."""
+        images = [sum(row) for row in self.confusion]
+        return list(zip(self.classes, images, self.precision, self.recall, self.f1, strict=True))
+
+    @property
     def images_per_second(self) -> float:
         """Images a second, compile time left out."""
         return self.images / self.seconds if self.seconds > 0 else float("inf")
@@ -76,6 +88,25 @@ class EpochDone:
     gradient_norm: float  # mean over the epoch's steps of the global L2 norm before clipping
     seconds: float
     best: bool
+    steps: int = 0  # of the optimizer, since the run began
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A line of a run's record: the health of its tensors and layers, by name; None is a figure that is not finite.
+
+    The figures of a step are means over the steps looked at since the line before, and missing in the line of the first
+    weights. Activations are those of a few training images, the same in every line.
+    """
+
+    epoch: float  # epochs done
+    step: int  # steps done since the run began
+    gradient_norm: dict[str, float | None]  # L2, after clipping
+    update_ratio: dict[str, float | None]  # L2 norm of a step's change over that of the tensor
+    weight_norm: dict[str, float | None]  # L2
+    activation_mean: dict[str, float | None]
+    activation_std: dict[str, float | None]
+    dead: dict[str, float]  # share of a ReLU layer's channels (units) that are 0 on all those images
 
 
 @dataclass(frozen=True)
@@ -100,4 +131,4 @@ class RunEnded:
     files: dict[str, str] = field(default_factory=dict)  # file name -> what it holds
 
 
-Event = RunStarted | Compiled | BatchDone | EpochDone | CheckpointSaved | RunEnded
+Event = RunStarted | Compiled | BatchDone | Recorded | EpochDone | CheckpointSaved | RunEnded

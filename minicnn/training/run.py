@@ -28,6 +28,7 @@ from minicnn.training.events import (
 )
 from minicnn.training.metrics import evaluate
 from minicnn.training.optimizer import Optimizer
+from minicnn.training.record import Recorder
 from minicnn.training.schedules import warm_up
 from minicnn.training.settings import Settings
 
@@ -83,6 +84,10 @@ class Run:
         rule = self.optimizer.rule
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
         self.evaluated = self.progress.params.copy() if self.other_weights else self.progress.params
+        self.recorder: Recorder | None = None
+        if settings.record is not None:
+            self.recorder = Recorder(network, self.progress.params, self.images, self.train, dataset.scale,
+                                     settings.record or self.batches, self.batches)  # fmt: skip
         self.seconds = 0.0
         self.compile_seconds = 0.0
         trainer.progress = self.progress
@@ -196,6 +201,8 @@ class Run:
         if self.validation is not None:
             self.inference.logits(self.validation.images[:1], self.dataset.scale)
             self.loss(np.zeros((1, self.network.outputs)), np.zeros(1, np.int64))
+        if self.recorder is not None:
+            self.recorder.compile()
         return time.perf_counter() - start
 
     def events(self) -> Iterator[Event]:
@@ -206,6 +213,8 @@ class Run:
                          {name: value for name, value in settings.to_dict().items() if value is not None})  # fmt: skip
         self.compile_seconds = self.compile()
         yield Compiled(self.compile_seconds)
+        if self.recorder is not None:
+            yield from self.recorder.begin(self.output, counters)
         reason, explanation = "epochs done", f"all {settings.epochs} epochs are done"
         begun = time.perf_counter()
         while counters.epoch <= settings.epochs:
@@ -227,6 +236,8 @@ class Run:
             scheduled = self.scheduled()
             rate = scheduled.get("learning_rate", 1.0)
             batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
+            if self.recorder is not None:
+                self.recorder.before_step(counters)
             result = self.step(batch, scheduled)
             if not is_finite(result):
                 return "diverged", (
@@ -247,6 +258,8 @@ class Run:
             yield BatchDone(counters.epoch, counters.batch, counters.epoch_loss / counters.epoch_divisor,
                             counters.epoch_correct / counters.epoch_images, counters.epoch_images, speed,
                             images_left / speed)  # fmt: skip
+            if self.recorder is not None:
+                yield from self.recorder.after_step(self.training.grads, counters)
             if self.trainer._interrupted and counters.batch < self.batches:
                 yield from self._save_checkpoint()
                 return "interrupted", f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved"
@@ -281,7 +294,7 @@ class Run:
         yield EpochDone(
             counters.epoch, loss, accuracy, validation.loss if validation else None,
             validation.accuracy if validation else None, rate, counters.epoch_norm / self.batches,
-            time.perf_counter() - start, best,
+            time.perf_counter() - start, best, self.optimizer.step,
         )  # fmt: skip
         done = counters.epoch
         counters.start_epoch(done + 1)
@@ -316,6 +329,8 @@ class Run:
             yield from self._save_model(test)
         elif reason == "diverged" and counters.best_epoch == 0:
             yield from self._save_model(None)
+        if reason == "diverged":
+            self._save_record()  # of the batches that led there
         yield RunEnded(
             reason, explanation, counters.epoch - (counters.batch == 0), counters.best_epoch, self.seconds,
             self.compile_seconds, test, self.output,
@@ -356,3 +371,8 @@ class Run:
             path = self.output / "last.safetensors"
             save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
             yield CheckpointSaved(path)
+            self._save_record()
+
+    def _save_record(self) -> None:
+        if self.recorder is not None and self.output is not None:
+            self.recorder.save(self.output)

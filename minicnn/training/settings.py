@@ -16,7 +16,8 @@ class Settings:
     """Every setting of a run with its default; `SettingError` for a value outside what the setting admits.
 
     None means: nothing given, so the optimizer's own default (``learning_rate``), 64 or the size of a smaller set
-    (``batch_size``), all cores (``threads``), or off (``patience``, ``tol``, ``clip_grad``, ``clip_grad_value``, ``limit``).
+    (``batch_size``), all cores (``threads``), or off (``patience``, ``tol``, ``clip_grad``, ``clip_grad_value``, ``limit``,
+    ``record``).
     """
 
     data: str = "fashion-mnist-12k"
@@ -44,6 +45,7 @@ class Settings:
     min_delta: float = 0.0
     tol: float | None = None
     limit: int | None = None
+    record: int | None = None  # a line of the record after so many batches; 0: after every epoch
 
     def __post_init__(self) -> None:
         for name in ("data", "model", "optimizer", "loss", "schedule", "schedule_of", "device"):
@@ -52,7 +54,8 @@ class Settings:
         for name in ("optimizer_kwargs", "loss_kwargs", "schedule_kwargs"):
             if not isinstance(getattr(self, name), dict):
                 raise SettingError(f"{name} must be a table of names and values, not {getattr(self, name)!r}")
-        whole = {"epochs": 1, "batch_size": 1, "horizon": 1, "seed": 0, "threads": 1, "patience": 1, "limit": 1}
+        whole = {"epochs": 1, "batch_size": 1, "horizon": 1, "seed": 0, "threads": 1, "patience": 1, "limit": 1,
+                 "record": 0}  # fmt: skip
         for name, least in whole.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):

@@ -23,6 +23,7 @@ from minicnn.training.events import (
     RunEnded,
 )
 from minicnn.training.loss import Loss
+from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.settings import Settings, check_names
 
@@ -65,6 +66,7 @@ class Trainer:
         self._settle()
         self.progress: Progress | None = None
         self._model: Model | None = None
+        self._recorder: Recorder | None = None
         self._interrupted = False
 
     def _settle(self) -> None:
@@ -108,6 +110,13 @@ class Trainer:
         if self._model is None:
             raise SettingError("there is no model yet: call fit first")
         return self._model
+
+    @property
+    def record(self) -> Record:
+        """What the run kept; raises `SettingError` before a run with the option ``record``."""
+        if self._recorder is None:
+            raise SettingError("there is no record: train with the option record, 0 for a line an epoch")
+        return self._recorder.record
 
     def interrupt(self) -> None:
         """Let the batch under way finish, save, and end the run; for signal handlers and other threads."""
@@ -160,6 +169,7 @@ class Trainer:
         self._check_fit(dataset)
         self._interrupted = False  # before anything is compiled: that may take long enough to be interrupted
         run = Run(self, dataset, output, resume)
+        self._recorder = run.recorder
         try:
             yield from run.events()
         finally:

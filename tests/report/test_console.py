@@ -8,8 +8,25 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from minicnn.report.console import ConsoleReporter, evaluation_table, make_console, predictions_table, table
-from minicnn.training.events import BatchDone, CheckpointSaved, Compiled, EpochDone, Evaluation, RunEnded, RunStarted
+from minicnn.insight.advice import Advice
+from minicnn.report.console import (
+    ConsoleReporter,
+    evaluation_table,
+    make_console,
+    predictions_table,
+    progress_bar,
+    table,
+)
+from minicnn.training.events import (
+    BatchDone,
+    CheckpointSaved,
+    Compiled,
+    EpochDone,
+    Evaluation,
+    Recorded,
+    RunEnded,
+    RunStarted,
+)
 
 SETTINGS = {
     "optimizer": "adam",
@@ -293,8 +310,8 @@ def test_the_evaluation_shows_figures_classes_and_confusion_with_markup_printed_
     text = "\n".join(line.rstrip() for line in lines)
     assert "loss      0.3412" in text and "87.65 % ± 0.74" in text and "4,000 images/s" in text
     rows = [line.split() for line in lines]
-    assert ["[bold]T-shirt[/bold]/top", "1,000", "90.00", "80.00"] in rows
-    assert ["[/]", "1,000", "–", "–"] in rows
+    assert ["[bold]T-shirt[/bold]/top", "1,000", "90.00", "80.00", "87.93"] in rows
+    assert ["[/]", "1,000", "–", "–", "87.35"] in rows
     assert ["0", "[bold]T-shirt[/bold]/top", "900", "100"] in rows and ["1", "[/]", "147", "853"] in rows
 
 
@@ -394,3 +411,39 @@ def test_lines_for_a_file_or_pipe_are_not_folded(capsys, monkeypatch):
 def test_the_report_package_and_the_json_lines_do_not_load_rich():
     code = "import sys, minicnn.report, minicnn.report.jsonl; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_warning_is_folded_below_the_row_of_its_epoch():
+    screen = console(width=40)
+    reporter = ConsoleReporter(screen, console())
+    text = "dead units: 80 % of relu1 are dead; try a smaller learning rate"
+    for event in (STARTED, epoch(1), Advice(1, "dead units", text)):
+        reporter(event)
+    *_, row, first, second = screen.file.getvalue().splitlines()
+    assert row.split()[0] == "1"
+    assert (first, second) == ("    ! dead units: 80 % of relu1 are", "      dead; try a smaller learning rate")
+
+
+def test_the_line_of_a_record_leaves_the_bar_where_it_is():
+    quiet, screen = console(), console(terminal=True, clock=Clock())
+    reporter = ConsoleReporter(quiet, screen)
+    reporter(STARTED)
+    drawn = screen.file.getvalue()
+    reporter(Recorded(0.5, 2, {}, {}, {}, {}, {}, {}))
+    assert screen.file.getvalue() == drawn
+    reporter.close()
+
+
+def test_a_progress_bar_shows_its_share_on_a_terminal_and_leaves_nothing():
+    screen = console(terminal=True, clock=Clock())
+    with progress_bar("looking", screen) as progress:
+        progress(30, 100)
+    text = screen.file.getvalue()
+    assert "looking" in text and "30 %" in text and text.endswith("\x1b[1A\x1b[2K")
+
+
+def test_a_progress_bar_is_silent_where_there_is_no_terminal():
+    screen = console()
+    with progress_bar("looking", screen) as progress:
+        progress(1, 2)
+    assert screen.file.getvalue() == ""

@@ -14,7 +14,7 @@ def started(first_epoch=1):
 
 
 def epoch(number, loss=0.5):
-    return EpochDone(number, loss, 0.75, None, None, 0.001, 1.5, 2.5, number == 1)
+    return EpochDone(number, loss, 0.75, None, None, 0.001, 1.5, 2.5, number == 1, 10 * number)
 
 
 def epochs_in(path):
@@ -41,6 +41,7 @@ def test_an_epoch_is_one_line_with_every_field(path):
             "gradient_norm": 1.5,
             "seconds": 2.5,
             "best": number == 1,
+            "steps": 10 * number,
         }
         for number in (1, 2)
     ]

@@ -1,0 +1,137 @@
+"""check the explicit gradients against numeric partial derivatives, tensor by tensor, or walk one back through the layers"""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from minicnn.cli.common import add_json, add_plugins, at_least_one, build_network, print_json, use_plugins
+from minicnn.cli.evaluate import model_and_data
+from minicnn.cli.settings import key_value
+from minicnn.errors import DataError, MinicnnError, UsageError
+from minicnn.training.settings import Settings
+
+if TYPE_CHECKING:
+    from minicnn.insight.chain_rule import Trace
+    from minicnn.insight.gradient_check import Cost, TensorCheck
+
+_BIASES = 0.1  # deviation; were they all 0, as at the start of a training, black pixels would lie on the kinks of ReLU
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("trained", metavar="MODEL", nargs="?", help="model file, or run folder (default: see --model)")
+    parser.add_argument("--model", metavar="NAME|FILE.toml",
+                        help=f"network with new weights, biases included (default: {Settings.model})")  # fmt: skip
+    parser.add_argument("--data", metavar="NAME|PATH",
+                        help=f"data set of the batch (default: the model's, else {Settings.data})")  # fmt: skip
+    parser.add_argument("--data-max", type=float, metavar="X", help="image value that is scaled to 1")
+    parser.add_argument("-b", "--batch-size", type=at_least_one, default=8, metavar="N", help="images (default: 8)")
+    parser.add_argument("--loss", metavar="NAME", help=f"loss (default: the model's, else {Settings.loss})")
+    parser.add_argument("--loss-kwargs", type=key_value, nargs="+", default=[], metavar="K=V", help="its hyperparameters")
+    parser.add_argument("--samples", type=at_least_one, default=100, metavar="N", help="weights a tensor (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N",
+                        help="seed of new weights and of the images and weights that are drawn (default: 0)")  # fmt: skip
+    parser.add_argument("--trace", metavar="WEIGHT", help="walk the derivative by one weight, such as "
+                        "conv1.weight[0,0,0,3], back through the layers")  # fmt: skip
+    add_plugins(parser)
+    add_json(parser, "the figures")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check or trace, print the figures, and raise an error for a gradient that is wrong."""
+    cost = _cost(arguments)
+    batch = {"network": cost.network.name, "loss": cost.loss.rule.name, "images": len(cost.labels), "cost": cost.value}
+    if arguments.trace is not None:
+        from minicnn.insight.chain_rule import trace
+
+        traced = trace(cost, arguments.trace)
+        print_json({**batch, "trace": traced}) if arguments.json else _show_trace(cost, traced)
+        return 0
+
+    from minicnn.insight.gradient_check import STEP, TOLERANCE, gradcheck
+    from minicnn.report.console import progress_bar
+
+    with progress_bar("weights") as progress:
+        checks = gradcheck(cost, arguments.samples, arguments.seed, progress)
+    failed = [check for check in checks if not check.passed]
+    if arguments.json:
+        print_json({**batch, "step": STEP, "tolerance": TOLERANCE, "seed": arguments.seed, "passed": not failed,
+                    "tensors": checks})  # fmt: skip
+    else:
+        _show_checks(cost, checks)
+    wrong = [check.tensor for check in failed if check.checked]
+    if wrong:
+        raise MinicnnError("the explicit gradient differs from the numeric one by more than "
+                           f"{TOLERANCE:g} in {', '.join(wrong)}")  # fmt: skip
+    if failed:
+        raise MinicnnError(f"every step in {', '.join(check.tensor for check in failed)} crossed a kink, so nothing was "
+                           "checked there: take fewer images, or another seed")  # fmt: skip
+    return 0
+
+
+def _cost(arguments: argparse.Namespace) -> "Cost":
+    """The loss on the batch as a function of the weights that the options name."""
+    import numpy as np
+
+    from minicnn.data import load_dataset
+    from minicnn.insight.gradient_check import Cost
+    from minicnn.training.loss import Loss
+
+    rng = np.random.default_rng(Settings(seed=arguments.seed).seed)  # which checks it
+    made: dict[str, Any] = {"name": Settings.loss, "hyperparameters": {}, "class_weights": None}
+    if arguments.trained is not None:
+        if arguments.model is not None:
+            raise UsageError("MODEL and --model exclude each other: a trained model has a network")
+        given = argparse.Namespace(**{**vars(arguments), "model": arguments.trained, "threads": 1})
+        model, dataset, split = model_and_data(given)
+        network, params, made = model.network, model.params, model.training.get("loss", made)
+    else:
+        use_plugins(arguments)
+        dataset = load_dataset(arguments.data or Settings.data, maximum=arguments.data_max, seed=arguments.seed)
+        network = build_network(arguments.model or Settings.model, dataset.image_shape, len(dataset.classes))
+        split = dataset.train
+        params = network.initialize(rng)
+        for name, tensor in network.unflatten(params).items():
+            if name.endswith(".bias"):
+                tensor[:] = _BIASES * rng.normal(size=tensor.shape)
+    if arguments.loss is not None or arguments.loss_kwargs:
+        kwargs = dict(arguments.loss_kwargs)
+        made = {"name": arguments.loss or made["name"], "class_weights": kwargs.pop("class_weights", None),
+                "hyperparameters": kwargs}  # fmt: skip
+    if arguments.batch_size > len(split):
+        raise DataError(f"{dataset.name} has {len(split)} images, fewer than --batch-size {arguments.batch_size}")
+    chosen = rng.permutation(len(split))[: arguments.batch_size]
+    loss = Loss(made["name"], network.outputs, made["class_weights"], np.float64, **made["hyperparameters"])
+    return Cost(network, params, split.images[chosen] * dataset.scale, split.labels[chosen], loss)
+
+
+def _title(cost: "Cost") -> str:
+    return f"{cost.network.name}, {len(cost.labels)} images, {cost.loss.rule.name} {cost.value:.4f}, in float64"
+
+
+def _short(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2e}"
+
+
+def _show_checks(cost: "Cost", checks: "list[TensorCheck]") -> None:
+    from minicnn.report.console import table
+
+    rows = [[check.tensor, check.checked, check.kinks, _short(check.error), check.at and check.at.removeprefix(check.tensor),
+             _short(check.explicit), _short(check.numeric),
+             "ok" if check.passed else "WRONG" if check.checked else "?"] for check in checks]  # fmt: skip
+    table(_title(cost), ["tensor", "checked", "kinks", "error", "at", "explicit", "numeric", ""], rows)
+
+
+def _show_trace(cost: "Cost", traced: "Trace") -> None:
+    from minicnn.report.console import make_console, say, table
+
+    console = make_console()
+    rows = [[f"∂{factor.of}/∂{factor.by}", *(value if value is None else f"{value:.6g}" for value in
+             (factor.value, factor.product, factor.explicit))] for factor in traced.factors]  # fmt: skip
+    table(_title(cost), ["factor", "value", "product so far", "backward pass"], rows, console)
+    say(console)
+    say(console, f"∂C/∂{traced.weight} at {traced.value:.6g}")
+    say(console, f"explicit  {traced.explicit:.10g}")
+    if traced.crossed:
+        say(console, f"numeric   {traced.numeric:.10g}, across a kink of ReLU, max pooling or the loss: no derivative")
+    else:
+        say(console, f"numeric   {traced.numeric:.10g}, relative error {traced.error:.1e}")

@@ -1,0 +1,89 @@
+"""find a learning rate: train while it grows, and look where the loss falls and where it rises again"""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from minicnn.cli import common
+from minicnn.cli.settings import add_settings, new_settings
+
+if TYPE_CHECKING:
+    from minicnn.insight.range_test import RangeTest
+
+# Settings without a meaning here: the learning rate is what is looked for, and the epochs are not counted.
+LEFT_OUT = ("epochs", "learning_rate", "schedule", "schedule_of", "schedule_kwargs", "warmup_epochs", "patience",
+            "min_delta", "tol", "record")  # fmt: skip
+WIDTH = 60  # of the curve in the terminal
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_settings(parser, LEFT_OUT)
+    group = parser.add_argument_group("the range test")
+    group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
+    group.add_argument("--from", dest="low", type=float, default=1e-6, metavar="X", help="first rate (default: 1e-6)")
+    group.add_argument("--to", dest="high", type=float, default=10.0, metavar="X", help="last rate (default: 10)")
+    group.add_argument("--steps", type=int, default=200, metavar="N", help="batches to train on (default: 200)")
+    group.add_argument("--output", type=Path, metavar="DIR",
+                       help="folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)")
+    common.add_plugins(group)
+    common.add_json(group, "the figures")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the test on weights of its own, which are then forgotten, and show its curve."""
+    settings = new_settings(arguments)
+    common.use_plugins(arguments)
+
+    from minicnn.cli.run_folder import make_folder
+    from minicnn.data import load_dataset
+    from minicnn.insight.range_test import lr_find
+    from minicnn.report.console import progress_bar
+    from minicnn.report.run_plots import range_test
+    from minicnn.storage import write_csv
+    from minicnn.training.trainer import Trainer
+
+    dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
+    trainer = Trainer(common.build_network(settings.model, dataset.image_shape, len(dataset.classes)), settings)
+    common.warn_of_plugins()
+    with progress_bar("trying learning rates") as progress:
+        result = lr_find(trainer, dataset, arguments.low, arguments.high, arguments.steps, progress)
+    arrays = {name: getattr(result, name).tolist() for name in ("rates", "losses", "smoothed")}
+    files: list[str] = []
+    if arguments.output:
+        folder = make_folder(arguments.output)
+        write_csv(folder / "lr-find.csv", ["learning_rate", "loss", "smoothed"], zip(*arrays.values(), strict=True))
+        files = ["lr-find.csv", *common.save_pictures(folder, {"lr-find": lambda: range_test(result)})]
+    if result.suggestion is None:
+        common.warn("the loss did not fall: try another range, by --from and --to, or more --steps")
+    if arguments.json:
+        figures = {name: getattr(result, name) for name in ("suggestion", "steepest", "lowest", "ended")}
+        common.print_json({**figures, **arrays, "files": files})
+        return 0
+    print(f"network     {trainer.network.name}, {trainer.settings.optimizer}")
+    _show(result)
+    if files:
+        print(f"files       {folder}: {', '.join(files)}")
+    return 0
+
+
+def _show(result: "RangeTest") -> None:
+    import numpy as np
+
+    from minicnn.report.terminal import sparkline
+
+    rates, smoothed, width = result.rates, result.smoothed, min(WIDTH, len(result.rates))
+    if not width:
+        return
+    print(f"tried       {len(rates)} batches, learning rate from {rates[0]:.1e} to {rates[-1]:.1e}: {result.ended}")
+    print(f"loss        {smoothed[0]:.4g} at first, {smoothed.min():.4g} at the lowest, {smoothed[-1]:.4g} at the end")
+    print(f"            {sparkline(np.minimum(smoothed, 1.2 * smoothed[0]), width)}")
+    if result.suggestion is None or result.steepest is None or result.lowest is None:
+        return
+    line = [" "] * width
+    for rate, mark in ((result.lowest, "l"), (result.steepest, "s"), (result.suggestion, "^")):
+        line[int(np.searchsorted(rates, rate)) * width // len(rates)] = mark
+    print(f"            {''.join(line).rstrip()}")
+    print(f"s steepest  {result.steepest:.2e}, where the loss falls fastest")
+    print(f"l lowest    {result.lowest:.2e}, where the loss is lowest; a tenth of it is {result.lowest / 10:.2e}")
+    print(f"^ try       {result.suggestion:.2e}, the middle between them: minicnn train --lr {result.suggestion:.2g}")

@@ -1,0 +1,96 @@
+"""One weight's derivative, walked back through the layers.
+
+A weight w moves the outputs y of its layer, these those of the next layer, and so on to the loss C. With v[l] = ∂y[l]/∂w,
+the movement of all numbers of layer l on all images of the batch, the chain rule reads
+
+    ∂C/∂w = ⟨∂C/∂y[L], v[L]/|v[L]|⟩ · |v[L]|/|v[L−1]| · … · |v[2]|/|v[1]| · |v[1]|
+
+The first factor is the slope of the loss in the direction in which w moves the logits; the next ones say how much longer
+each layer makes the movement, and the last is how much the weight's own layer moves. (In a chain of single neurons these
+are the texts' factors, but for their signs, which are all in the first.) The product of the factors down to layer l is the
+slope of C by a movement of y[l−1], which the backward pass knows on its own as ⟨∂C/∂y[l−1], v[l−1]⟩ / |v[l−1]|: where the
+two part, the backward pass of layer l is wrong. The movements are measured by central differences of forward passes.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn.insight.gradient_check import STEP, Cost, relative_error
+from minicnn.insight.weights import name as weight_name
+from minicnn.insight.weights import parse
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of the chain rule: ``value`` is ∂of/∂by, and ``product`` that of it and all before.
+
+    ``explicit`` is what the backward pass has for the product. None after a layer whose outputs do not move.
+    """
+
+    of: str
+    by: str
+    value: float | None
+    product: float | None
+    explicit: float | None
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The derivative of the loss C by one weight: its factors, from the loss back to the weight.
+
+    ``explicit`` is the backward pass's derivative, ``numeric`` the central difference, ``error`` their relative error.
+    ``crossed`` says that C has a kink within the difference, so that nothing can be compared.
+    """
+
+    weight: str
+    value: float
+    cost: float
+    factors: list[Factor]
+    explicit: float
+    numeric: float
+    error: float
+    crossed: bool
+
+
+def trace(cost: Cost, weight: str) -> Trace:
+    """Walk the derivative by ``weight``, such as ``conv1.weight[0,0,0,3]``, back through the layers.
+
+    Raises `UnknownNameError` and `SettingError` for a name that is no weight of the network.
+    """
+    network = cost.network
+    index = parse(network, weight)
+    first = cost.layer_of(index)
+    explicit = float(cost.explicit()[index])
+    cost.passes.forward_by_layer(cost.inputs[0])
+    slopes = cost.passes.backward_by_layer(cost.dlogits)
+    for step in (STEP, STEP / 10, STEP / 100):  # a shorter one may stay on one side of every kink
+        numeric, movements, crossed = cost.moved(index, step)
+        if not crossed:
+            break
+    slopes = slopes[len(slopes) - len(movements) :]
+    lengths = [float(np.linalg.norm(v)) for v in movements]
+    layers = [_layer_name(cost, i) for i in range(first, len(cost.table))]
+    along = [float(np.vdot(slope, v)) / length if length else None
+             for slope, v, length in zip(slopes, movements, lengths, strict=True)]  # fmt: skip
+
+    factors = [Factor("C", layers[-1], along[-1], along[-1], along[-1])]
+    for i in range(len(layers) - 1, -1, -1):
+        before = lengths[i - 1] if i else 1.0
+        value = lengths[i] / before if before else None
+        product = factors[-1].product
+        if value == 0:
+            product = 0.0
+        elif product is not None and value is not None:
+            product *= value
+        factors.append(Factor(layers[i], layers[i - 1] if i else weight_name(network, index), value, product,
+                              along[i - 1] if i else explicit))  # fmt: skip
+    return Trace(weight_name(network, index), float(cost.passes.params[index]), cost.value, factors, explicit, numeric,
+                 relative_error(explicit, numeric, cost.value, step), crossed)  # fmt: skip
+
+
+def _layer_name(cost: Cost, i: int) -> str:
+    """The name of layer ``i`` of the plan; a max pooling that does the ReLU before it has the names of both."""
+    layer, names = cost.table[i], cost.network.layer_names
+    both = f"{names[layer['layer'] - 1]}+" if layer["rectified"] else ""
+    return both + names[layer["layer"]]

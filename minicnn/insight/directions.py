@@ -1,0 +1,141 @@
+"""Directions through the space of weights: the axes of a landscape."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from minicnn.backends.surface import first_layer
+from minicnn.errors import SettingError
+from minicnn.inference import Model, load
+from minicnn.insight import weights
+from minicnn.insight.objective import Objective
+from minicnn.network.network import Network
+from minicnn.training.record import load_record
+
+_REACHES = 0.25 * 2.0 ** np.arange(7)  # how far the range of a weight goes to each side: until the loss has risen, or
+_USUAL_REACH = 4.0  # where it never rises
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """An axis: the weights at coordinate c are ``params + (c − origin) · vector``, in a picture from ``low`` to ``high``.
+
+    ``origin`` is the coordinate of the model's own point: a single weight's value, else 0. ``vector`` [flat_size] is
+    float32. ``path`` [points] are coordinates of a recorded run along it.
+    """
+
+    label: str
+    vector: np.ndarray
+    origin: float = 0.0
+    low: float = -1.0
+    high: float = 1.0
+    path: np.ndarray | None = None
+
+    def coordinates(self, points: int) -> np.ndarray:
+        """``points`` coordinates from ``low`` to ``high``, float64."""
+        return np.linspace(self.low, self.high, points)
+
+
+def single_weight(network: Network, params: np.ndarray, text: str) -> Direction:
+    """The axis of the one weight that ``text`` names; see `minicnn.insight.weights.parse`."""
+    index = weights.parse(network, text)
+    vector = np.zeros_like(params)
+    vector[index] = 1
+    value = float(params[index])
+    return Direction(weights.name(network, index), vector, value, value - 1, value + 1)
+
+
+def random_direction(network: Network, params: np.ndarray, rng: np.random.Generator, label: str = "random") -> Direction:
+    """A Gaussian direction in which every filter, or row of weights into a unit, is as long as the model's own.
+
+    Biases stay as they are. Source: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4.
+    """
+    vector = np.zeros_like(params)
+    own = network.unflatten(params)
+    for name, tensor in network.unflatten(vector).items():
+        if name.endswith(".weight"):
+            filters = tuple(range(tensor.ndim - 1))
+            draw = rng.standard_normal(tensor.shape)
+            length = np.sqrt((own[name].astype(float) ** 2).sum(axis=filters))
+            tensor[:] = draw * (length / np.sqrt((draw**2).sum(axis=filters)))
+    return Direction(label, vector)
+
+
+def line_to(network: Network, params: np.ndarray, model: Model, label: str = "other model") -> Direction:
+    """The way to another model of the same network: it is at 1, the own point at 0."""
+    shapes = [[(spec.name, spec.shape) for spec in one.parameters] for one in (network, model.network)]
+    if shapes[0] != shapes[1]:
+        raise SettingError(f"{label} has another network than the model: there is no line between them")
+    vector = model.params - params
+    if not vector.any():
+        raise SettingError(f"{label} has the same weights as the model: there is no line between them")
+    return Direction(label, vector, 0.0, -0.5, 1.5)
+
+
+def principal_directions(params: np.ndarray, folder: Path | str) -> list[Direction]:
+    """The first two principal directions of a recorded run (``train --record``), with its path, seen from ``params``."""
+    record = load_record(folder)
+    vectors, path, shares = record.principal_directions()
+    end = (record.first + record.path[-1] @ record.basis - params) @ vectors.T
+    found = []
+    for number, (vector, along, share) in enumerate(zip(vectors, (path + end).T, shares, strict=True), 1):
+        low, high = min(along.min(), 0.0), max(along.max(), 0.0)
+        margin = 0.15 * (high - low)
+        label = f"principal direction {number} ({100 * share:.0f} %)"  # of the squared distances on the path
+        found.append(Direction(label, vector, 0.0, low - margin, high + margin, along))
+    return found
+
+
+def largest_gradients(objective: Objective, count: int = 2) -> list[str]:
+    """The names of the ``count`` weights, biases left out, with the largest gradients at the own point."""
+    network = objective.network
+    grads = np.abs(objective.gradient(objective.params)[1])
+    for name, tensor in network.unflatten(grads).items():
+        if not name.endswith(".weight"):
+            tensor[:] = 0
+    return [weights.name(network, int(index)) for index in np.argsort(-grads, kind="stable")[:count]]
+
+
+def named(objective: Objective, texts: Sequence[str], run: Path | str | None = None, seed: int = 0) -> list[Direction]:
+    """The directions that ``texts`` mean, in ranges in which the loss can be seen to rise.
+
+    Each is a weight (``conv1.weight[0,0,0,3]``), ``random``, ``pc1`` or ``pc2`` (principal directions of the recorded run in
+    the folder ``run``), or ``to:PATH``, the line to another model.
+    """
+    network, params = objective.network, objective.params
+    found = []
+    for number, text in enumerate(texts):
+        if text == "random":
+            rng = np.random.default_rng([seed, number])
+            found.append(random_direction(network, params, rng, f"random direction {number + 1}"))
+        elif text in ("pc1", "pc2"):
+            if run is None:
+                raise SettingError(f"{text} is a direction of a recorded run: give the folder of a `train --record`")
+            found.append(principal_directions(params, run)[int(text[2]) - 1])
+        elif text.startswith("to:"):
+            found.append(line_to(network, params, load(text[3:]), text[3:]))
+        else:
+            found.append(fitted(objective, single_weight(network, params, text)))
+    return found
+
+
+def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | str | None = None,
+           seed: int = 0) -> list[Direction]:  # fmt: skip
+    """The directions that are ``wanted``, by what `named` takes or as they are."""
+    found = iter(named(objective, [one for one in wanted if isinstance(one, str)], run, seed))
+    return [one if isinstance(one, Direction) else next(found) for one in wanted]
+
+
+def fitted(objective: Objective, direction: Direction) -> Direction:
+    """``direction`` with a range of 0.25, 0.5, ... 16 to each side, at one end of which the loss has risen by half.
+
+    Where it rises on both sides, at both; where on none, the range is 4.
+    """
+    tail = objective.since(first_layer(objective.network, direction.vector))
+    tried = np.concatenate([[0.0], -_REACHES, _REACHES])
+    losses = tail.rows(direction.vector[-len(tail.params) :])(tail.params, tried)
+    rises = (losses[1:] > 1.5 * losses[0]).reshape(2, -1)
+    reach = max((float(_REACHES[side.argmax()]) for side in rises if side.any()), default=_USUAL_REACH)
+    return replace(direction, low=direction.origin - reach, high=direction.origin + reach)

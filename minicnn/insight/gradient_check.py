@@ -1,0 +1,153 @@
+"""The explicit gradient against numeric partial derivatives.
+
+    ∂C/∂w ≈ (C(w + h) − C(w − h)) / 2h        error = |explicit − numeric| / max(|explicit|, |numeric|, r)
+
+in float64, by the same kernels. Beneath r, rounding in C leaves too few digits of the difference to compare. Where a ReLU
+or the loss changes sides, or a max pooling its winner, between w − h and w + h, C has a kink and the difference is no
+derivative: such weights are set aside and counted.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from minicnn import plan as p
+from minicnn.backends import cpu
+from minicnn.insight.weights import name as weight_name
+from minicnn.network.network import Network
+from minicnn.training.loss import Loss
+
+STEP = 1e-5  # h: longer ones cross more kinks, shorter ones leave fewer digits
+TOLERANCE = 1e-5  # largest relative error that passes
+ROUNDING = 4 * np.finfo(np.float64).eps  # of C, relative: what is left of a difference of two values of C is below it
+
+
+@dataclass(frozen=True)
+class TensorCheck:
+    """How the explicit gradient of a tensor compares: ``checked`` of its ``weights``, and ``kinks`` more set aside.
+
+    ``error`` is the largest relative error, ``at`` the weight where it is, with its ``explicit`` and ``numeric`` derivative;
+    all None when every sampled weight was set aside, which passes nothing.
+    """
+
+    tensor: str
+    weights: int
+    checked: int
+    kinks: int
+    error: float | None
+    at: str | None
+    explicit: float | None
+    numeric: float | None
+    passed: bool
+
+
+class Cost:
+    """The mean loss C of one batch as a function of the weights, in float64, with its two derivatives.
+
+    ``params`` [flat_size]; ``x`` [N, H, W, C] are scaled images, ``labels`` [N]. Dropout drops the same elements every time.
+    """
+
+    def __init__(self, network: Network, params: np.ndarray, x: np.ndarray, labels: np.ndarray, loss: Loss):
+        self.network, self.labels = network, labels
+        weights = loss.class_weights.tolist() if loss.rule.class_weights else None
+        names = [hyper.name for hyper in loss.rule.hyperparameters]
+        self.loss = Loss(loss.rule, network.outputs, weights, np.float64,
+                         **dict(zip(names, loss.hyperparameters.tolist(), strict=True)))  # fmt: skip
+        self.passes = cpu.Passes(network, params.astype(np.float64), len(x))
+        self.table = self.passes.plan.table
+        self.outputs = self.passes.forward_by_layer(x)
+        self.inputs = [x, *self.outputs[:-1]]  # of each layer of the plan
+        self.value, self.dlogits = self.loss(self.outputs[-1], labels)
+
+    def explicit(self) -> np.ndarray:
+        """The gradient [flat_size] by the backward pass, in the fused form that training runs."""
+        self.passes.forward(self.inputs[0])
+        return self.passes.backward(self.dlogits)
+
+    def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
+        """(numeric ∂C/∂w, ∂y/∂w of every layer from its own on, whether a kink was crossed) of the weight params[index]."""
+        params, first = self.passes.params, self.layer_of(index)
+        before, sides = params[index], []
+        for w in (before + step, before - step):
+            params[index] = w
+            y = self.passes.forward_by_layer(self.inputs[first], first=first)
+            value, dlogits = self.loss(y[-1], self.labels)
+            sides.append((w, value, y, [np.sign(dlogits), *self._kinks(first, y)]))
+        params[index] = before
+        (upper, value, y, kinks), (lower, other, z, others) = sides
+        crossed = any(np.any(a != b) for a, b in zip(kinks, others, strict=True))
+        slopes = [(a - b) / (upper - lower) for a, b in zip(y, z, strict=True)]
+        return float((value - other) / (upper - lower)), slopes, crossed
+
+    def layer_of(self, index: int) -> int:
+        """Which layer of the plan owns ``params[index]``."""
+        (spec,) = [spec for spec in self.network.parameters if spec.offset <= index < spec.offset + spec.size]
+        return int(np.flatnonzero(self.table["layer"] == spec.layer)[0])
+
+    def _kinks(self, first: int, outputs: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """On which side of its kinks every layer from ``first`` on is."""
+        for layer, x, y in zip(self.table[first:], [self.inputs[first], *outputs[:-1]], outputs, strict=True):
+            if layer["kind"] in (p.RELU, p.LEAKY_RELU):
+                yield y > 0
+            elif layer["kind"] == p.MAX_POOL2D:
+                yield _winners(layer, x, y)
+
+
+def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
+              progress: Callable[[int, int], None] = lambda done, total: None) -> list[TensorCheck]:  # fmt: skip
+    """Check the explicit gradient of every tensor at ``samples`` weights, drawn by ``seed``, or at all of a smaller one.
+
+    ``progress`` is called with the weights done and all weights.
+
+    >>> from minicnn import Dense, Flatten
+    >>> network, rng = Network((2, 2), [Flatten(), Dense(3)]), np.random.default_rng(0)
+    >>> cost = Cost(network, network.initialize(rng), rng.random((4, 2, 2, 1)), np.arange(4) % 3, Loss("mse", 3))
+    >>> [(check.tensor, check.checked, check.passed) for check in gradcheck(cost)]
+    [('dense1.weight', 12, True), ('dense1.bias', 3, True)]
+    """
+    network, rng = cost.network, np.random.default_rng(seed)
+    explicit = cost.explicit()
+    drawn = [spec.offset + rng.permutation(spec.size)[:samples] for spec in network.parameters]
+    total, done, checks = sum(map(len, drawn)), 0, []
+    for spec, indices in zip(network.parameters, drawn, strict=True):
+        errors: list[tuple[float, int, float]] = []
+        for index in indices.tolist():
+            numeric, _, crossed = cost.moved(index)
+            if not crossed:
+                errors.append((relative_error(explicit[index], numeric, cost.value), index, numeric))
+            done += 1
+            progress(done, total)
+        checked, kinks = len(errors), len(indices) - len(errors)
+        if not errors:
+            checks.append(TensorCheck(spec.name, spec.size, 0, kinks, None, None, None, None, False))
+            continue
+        error, at, numeric = max(errors, key=lambda found: (np.isnan(found[0]), found[0]))
+        checks.append(TensorCheck(spec.name, spec.size, checked, kinks, error, weight_name(network, at), float(explicit[at]),
+                                  numeric, error <= TOLERANCE))  # fmt: skip
+    return checks
+
+
+def relative_error(explicit: float, numeric: float, value: float, step: float = STEP) -> float:
+    """The error of the explicit derivative of a C of ``value``, as the top of this file has it."""
+    resolved = ROUNDING * abs(value) / step / TOLERANCE
+    return float(abs(explicit - numeric) / max(abs(explicit), abs(numeric), resolved))
+
+
+def _winners(layer: np.void, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which element of its window each output [N, P, Q, C] is; −1 where the ReLU before the pooling makes it 0."""
+    names = ("input_height", "input_width", "input_channels", "output_height", "output_width", "stride_height",
+             "stride_width", "kernel_height", "kernel_width", "padding_top", "padding_left")  # fmt: skip
+    H, W, C, P, Q, down, right, R, S, top, left = (int(layer[name]) for name in names)
+    rows, columns = (P - 1) * down + R, (Q - 1) * right + S
+    padded = np.full((len(x), max(rows, top + H), max(columns, left + W), C), -np.inf)
+    padded[:, top : top + H, left : left + W] = x.reshape(len(x), H, W, C)
+    best = np.full((len(x), P, Q, C), -np.inf)
+    winner = np.full(best.shape, -1)
+    for i, (r, s) in enumerate(np.ndindex(R, S)):
+        candidate = padded[:, r : r + rows - R + 1 : down, s : s + columns - S + 1 : right]
+        winner[candidate > best] = i
+        best = np.maximum(best, candidate)
+    if layer["rectified"]:
+        winner[y.reshape(best.shape) <= 0] = -1
+    return winner

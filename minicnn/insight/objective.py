@@ -1,0 +1,92 @@
+"""What is looked at from all sides: the mean loss of some labelled images as a function of the weights."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minicnn.backends import cpu
+from minicnn.backends.surface import LossRows
+from minicnn.errors import DataError, SettingError
+from minicnn.inference import Model
+from minicnn.network.layers import Dropout, Flatten
+from minicnn.network.network import Network
+from minicnn.rules import StepRule
+from minicnn.training.loss import Loss
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` [N]; as in evaluation, nothing is dropped out.
+
+    ``params`` [flat_size] is the model's own point.
+    """
+
+    network: Network
+    params: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    loss: Loss
+    threads: int | None = None
+
+    @classmethod
+    def of(cls, model: Model, x: ArrayLike, y: ArrayLike, loss: Loss | None = None,
+           maximum: float | None = None) -> "Objective":  # fmt: skip
+        """The loss of ``model`` on images and labels as `Model.evaluate` takes them; ``loss`` None is the model's own."""
+        images, scale = model.check_images(x, maximum)
+        labels = np.asarray(y)
+        if len(images) == 0 or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
+            raise DataError(f"labels must be {len(images) or 'some'} whole numbers, not {labels.dtype} {list(labels.shape)}")
+        if not (0 <= labels.min() and labels.max() < len(model.classes)):
+            raise DataError(f"labels must be from 0 to {len(model.classes) - 1}, not {labels.min()} to {labels.max()}")
+        if loss is None:
+            if "loss" not in model.training:
+                raise SettingError("loss must be named: the model does not say with which loss it was trained")
+            loss = model.trained_loss()
+        layers = [layer for layer in model.network.layers if not isinstance(layer, Dropout)]
+        network = Network(model.network.input_shape, layers, model.network.name)
+        scaled = images.astype(np.float32) * np.float32(scale)
+        return cls(network, model.params, scaled, labels.astype(np.int64), loss, model.threads)
+
+    def since(self, layer: int) -> "Objective":
+        """The same as a function of the weights from ``layer`` on: what comes before is computed, once, for all images.
+
+        Its parameters are the last ones of the flat vector.
+        """
+        network, shape = self.network, self.network.shapes[layer]
+        if layer == 0:
+            return self
+        flat = len(shape) == 1
+        head = Network(network.input_shape, [*network.layers[:layer], *([] if flat else [Flatten()])])
+        activations = cpu.Inference(head, self.params[: head.flat_size], self.threads).logits(self.images, 1.0)
+        shape = (1, 1, *shape) if flat else shape
+        tail = Network(shape, [*([Flatten()] if flat else []), *network.layers[layer:]], network.name)
+        return Objective(tail, self.params[head.flat_size :], activations.reshape(-1, *shape), self.labels, self.loss,
+                         self.threads)  # fmt: skip
+
+    def rows(self, direction: np.ndarray) -> LossRows:
+        """What computes the summed loss along ``direction``; `divisor` makes the mean of it."""
+        loss = self.loss
+        return LossRows(self.network, direction, self.images, self.labels, loss.rule, loss.one_hot, loss.class_weights,
+                        loss.hyperparameters, self.threads)  # fmt: skip
+
+    @property
+    def divisor(self) -> float:
+        """What turns the summed loss into the mean."""
+        return self.loss.divisor(self.labels)
+
+    def gradient(self, params: np.ndarray) -> tuple[float, np.ndarray]:
+        """(C, its gradient [flat_size]) at ``params`` by the forward and the backward pass."""
+        training, loss = self._training, self.loss
+        training.params[:] = params
+        rows = self.images.reshape(len(self.images), -1)
+        none = np.empty((0, 0), np.float32)
+        result = training.step(rows, self.labels, np.arange(len(rows)), 1.0, loss.one_hot, loss.class_weights,
+                               loss.hyperparameters, self.divisor, 0, none, none[0:0].reshape(-1))  # fmt: skip
+        return result.loss, training.grads.copy()
+
+    @functools.cached_property
+    def _training(self) -> cpu.Training:
+        no_update = StepRule("gradient", lambda step: None, ())
+        return cpu.Training(self.network, self.params.copy(), len(self.images), no_update, self.loss.rule, self.threads)

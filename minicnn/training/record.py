@@ -1,0 +1,235 @@
+"""What `train --record` keeps: the way of the weights, and the health of every tensor and layer.
+
+The way is kept in few dimensions: w[t] ≈ w[0] + c[t] · B, where the rows of B [rank, P] are orthonormal. A new point is
+projected on B; what is left of it becomes another row, and beyond `RANK` rows the singular values of all c say which
+direction is given up, that in which the weights went least far. Source: Brand, "Fast low-rank modifications of the thin
+singular value decomposition", Linear Algebra and its Applications 2006.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minicnn.backends import cpu
+from minicnn.errors import MinicnnError, ModelFileError
+from minicnn.network.network import Network
+from minicnn.plan import RELU
+from minicnn.storage import read_tensors, write_atomically, write_tensors
+from minicnn.training.checkpoint import Counters
+from minicnn.training.events import Recorded
+
+RANK = 6  # directions kept: the file is then about as large as `last.safetensors` of Adam
+STEPS_A_LINE = 8  # that are looked at: one alone says little about an epoch
+IMAGES = 16, 128  # fewest and most that activations are looked at on
+IMAGES_A_LINE = 64  # one image is looked at for so many that are trained on, which keeps the cost low
+PATH_FILE, LINES_FILE = "record.safetensors", "record.jsonl"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a recorded run kept: a line and a point of the way for the weights at the start and each time after.
+
+    ``first`` [P] are the weights at the start, ``basis`` [rank, P] the directions that are kept and ``path``
+    [points, rank] the coordinates in them, so that the weights were about ``first + path[i] @ basis``. ``distances``
+    [points] are the exact L2 distances from ``first``. P is the network's `flat_size`.
+    """
+
+    lines: list[Recorded]
+    first: np.ndarray
+    basis: np.ndarray
+    path: np.ndarray
+    distances: np.ndarray
+
+    def principal_directions(self, count: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(directions [count, P], coordinates [points, count], shares [count]) of the way, seen from its end.
+
+        The directions are orthonormal and explain most of the differences w[t] − w[end]; the shares, from 0 to 1, say how
+        much of their squares. The end has the coordinates 0. Source: Li et al., "Visualizing the loss landscape of neural
+        nets", NeurIPS 2018, section 7. Raises `MinicnnError` when the way has fewer dimensions.
+        """
+        differences = self.path - self.path[-1]
+        if np.linalg.matrix_rank(differences) < count:
+            raise MinicnnError(f"the record has {len(self.path)} points, too few for {count} principal directions: "
+                               "train for more epochs, or record more often (--record=EVERY)")  # fmt: skip
+        _, singular, rows = np.linalg.svd(differences, full_matrices=False)
+        coordinates = differences @ rows[:count].T
+        shares = singular[:count] ** 2 / (singular**2).sum()
+        return (rows[:count] @ self.basis).astype(self.first.dtype), coordinates, shares
+
+
+def load_record(folder: Path | str) -> Record:
+    """The record in a run folder; raises `ModelFileError`, which names the file, if it is missing or damaged."""
+    folder = Path(folder)
+    path = folder / PATH_FILE
+    if not path.exists():
+        raise ModelFileError(f"{path}: no such file; `minicnn train --record` writes one")
+    tensors, _ = read_tensors(path, "record")
+    try:
+        lines = [Recorded(**json.loads(line)) for line in (folder / LINES_FILE).read_text("utf-8").splitlines()]
+        points = {int(step): point for point, step in enumerate(tensors["steps"])}
+        lines = [line for line in lines if line.step in points]  # a kill may have come between the two files
+        kept = [points[line.step] for line in lines]
+        return Record(lines, tensors["first"], tensors["basis"], tensors["path"][kept], tensors["distances"][kept])
+    except OSError as error:
+        raise ModelFileError(f"{folder / LINES_FILE} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{folder} does not hold a usable record: {error}") from None
+
+
+class Recorder:
+    """Watches a run: some of its steps, and the weights and activations after every ``every`` steps and each epoch.
+
+    ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are multiplied by ``scale``. Nothing here
+    changes the run.
+    """
+
+    def __init__(self, network: Network, params: np.ndarray, images: np.ndarray, train: np.ndarray, scale: float,
+                 every: int, batches: int):  # fmt: skip
+        self.network, self.params = network, params
+        self.every, self.batches = every, batches
+        count = max(IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE))
+        chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
+        self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
+        self._passes = cpu.Passes(network, params, IMAGES[0])
+        self._before = np.empty_like(params)
+        self._looks, self._looked_at = False, 0
+        self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at
+        self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)), np.empty(0))
+
+    def compile(self) -> None:
+        """Compile what a line needs, or load it from the disk."""
+        self._norms(self._before)
+        self._activations()
+
+    def begin(self, folder: Path | None, counters: Counters) -> Iterator[Recorded]:
+        """Go on with the record in ``folder`` where a resumed run is; else yield the line of the weights at the start."""
+        lines: list[int] = []
+        if counters.optimizer_step and folder is not None and (folder / PATH_FILE).exists():
+            record = load_record(folder)
+            lines = [i for i, line in enumerate(record.lines) if line.step <= counters.optimizer_step]
+        if lines:
+            self.record = replace(record, lines=[record.lines[i] for i in lines], path=record.path[lines],
+                                  distances=record.distances[lines])  # fmt: skip
+        else:
+            yield from self._line(counters)
+
+    def before_step(self, counters: Counters) -> None:
+        """A step is about to be made."""
+        left = self._steps_left(counters.optimizer_step + 1, counters.batch + 1)
+        self._looks = left % max(1, min(self.every, self.batches) // STEPS_A_LINE) == 0
+        if self._looks:
+            self._before[:] = self.params
+
+    def after_step(self, grads: np.ndarray, counters: Counters) -> Iterator[Recorded]:
+        """The step is made, with the gradient ``grads`` [P]; yields a line when one is due."""
+        if not self._looks:
+            return
+        self._sums += [self._norms(vector) for vector in (grads, self.params - self._before, self.params)]
+        self._looked_at += 1
+        if self._steps_left(counters.optimizer_step, counters.batch) == 0:
+            yield from self._line(counters)
+            self._sums[:], self._looked_at = 0, 0
+
+    def _steps_left(self, step: int, batch: int) -> int:
+        """Steps from ``step``, that of ``batch``, to the one of the next line."""
+        return min(-step % self.every, self.batches - batch)
+
+    def save(self, folder: Path) -> None:
+        """Write `record.safetensors` and `record.jsonl`."""
+        record = self.record
+        steps = np.array([line.step for line in record.lines])
+        tensors = {"steps": steps, "first": record.first, "basis": record.basis, "path": record.path,
+                   "distances": record.distances}  # fmt: skip
+        lines = [json.dumps(asdict(line), allow_nan=False) + "\n" for line in record.lines]
+        write_tensors(folder / PATH_FILE, "record", tensors, {})
+        write_atomically(folder / LINES_FILE, "".join(lines).encode())
+
+    def _norms(self, vector: np.ndarray) -> list[float]:
+        return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self.network.parameters]
+
+    def _line(self, counters: Counters) -> Iterator[Recorded]:
+        """The line of this moment; none when the weights are no longer finite, for the run is about to end."""
+        record = _with_point(self.record, self.params)
+        if not np.isfinite(record.distances[-1]):
+            return
+        grads, changes, weights = self._sums
+        tensors = [spec.name for spec in self.network.parameters]
+
+        def by_tensor(figures: Iterable[float]) -> dict[str, float | None]:
+            return {name: _figure(figure) for name, figure in zip(tensors, figures, strict=True)}
+
+        with np.errstate(divide="ignore", invalid="ignore"):  # weights that are all 0
+            line = Recorded(
+                epoch=counters.epoch - 1 + counters.batch / self.batches,
+                step=counters.optimizer_step,
+                gradient_norm=by_tensor(grads / self._looked_at) if self._looked_at else {},
+                update_ratio=by_tensor(changes / weights) if self._looked_at else {},
+                weight_norm=by_tensor(self._norms(self.params)),
+                **self._activations(),
+            )
+        self.record = replace(record, lines=[*record.lines, line])
+        yield line
+
+    def _activations(self) -> dict[str, Any]:
+        """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that are 0 everywhere."""
+        table, images, names = self._passes.plan.table, self._images, self.network.layer_names
+        sums, squares = np.zeros(len(table)), np.zeros(len(table))
+        # The ReLU before a max pooling is done by that.
+        relus = {i: names[layer["layer"] - layer["rectified"]] for i, layer in enumerate(table)
+                 if layer["kind"] == RELU or layer["rectified"]}  # fmt: skip
+        largest = {i: np.zeros(table[i]["output_channels"]) for i in relus}
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(images), IMAGES[0]):
+                for i, y in enumerate(self._passes.forward_by_layer(images[start : start + IMAGES[0]])):
+                    sums[i] += y.sum()
+                    squares[i] += cpu.norm(y.reshape(-1)) ** 2
+                    if i in relus:
+                        np.maximum(largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i])
+            means = sums / (len(images) * table["output_size"])
+            deviations = np.sqrt(np.maximum(squares / (len(images) * table["output_size"]) - means**2, 0))
+        layers = [names[layer["layer"]] for layer in table]
+        mean, deviation = ({name: _figure(figure) for name, figure in zip(layers, figures, strict=True)}
+                           for figures in (means, deviations))  # fmt: skip
+        dead = {name: float(np.mean(largest[i] <= 0)) for i, name in relus.items()}
+        return {"activation_mean": mean, "activation_std": deviation, "dead": dead}
+
+
+def _figure(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _with_point(record: Record, params: np.ndarray) -> Record:
+    """``record`` with another point of the way."""
+    rest = params - record.first
+    distance = cpu.norm(rest)
+    if not np.isfinite(distance):
+        return replace(record, distances=np.append(record.distances, distance))
+    # Products by einsum and axpy: the threads of BLAS would get in the way of those that train.
+    basis, coordinates = record.basis, np.zeros(len(record.basis))
+    for _ in range(2):  # once leaves rounding errors in the directions that are there
+        along = np.einsum("rp,p->r", basis, rest)
+        _subtract(rest, along, basis)
+        coordinates += along
+    left = cpu.norm(rest)
+    path = np.vstack([record.path, coordinates])
+    if left > 1e-5 * distance:
+        basis = np.vstack([basis, rest / rest.dtype.type(left)])
+        path = np.column_stack([path, np.zeros(len(path))])
+        path[-1, -1] = left
+    if len(basis) > RANK:
+        _, _, rows = np.linalg.svd(path, full_matrices=False)
+        turned = np.zeros((RANK, basis.shape[1]), basis.dtype)
+        for row, out in zip(rows, turned, strict=False):
+            _subtract(out, -row, basis)
+        basis, path = turned, path @ rows[:RANK].T
+    return replace(record, basis=basis, path=path, distances=np.append(record.distances, distance))
+
+
+def _subtract(rest: np.ndarray, factors: np.ndarray, basis: np.ndarray) -> None:
+    """rest ← rest − factors · basis."""
+    for factor, row in zip(factors, basis, strict=True):
+        cpu.axpy(-factor, row, rest)

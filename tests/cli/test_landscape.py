@@ -1,0 +1,111 @@
+"""minicnn landscape from the outside."""
+
+import csv
+import json
+from contextlib import contextmanager
+
+import pytest
+
+WEIGHTS = ("dense1.weight[3,1]", "dense1.weight[20,0]")
+
+
+def rows_of(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_surface_is_drawn_written_and_printed(minicnn, model, place):
+    result = minicnn("landscape", model, "--points", 5, "--opt", "gd", "adam", "--starts", 2, "--steps", 30)
+    assert result.status == 0 and result.err == ""
+    for word in ("across    dense1.weight[", "o the model", "minima on the grid", "ways down", "adam", "landscape.svg"):
+        assert word in result.out
+    assert "\x1b" not in result.out
+    assert {path.name for path in (place / model).glob("landscape*")} == {
+        "landscape.csv", "landscape-ways.csv", "landscape.png", "landscape.svg"}  # fmt: skip
+    assert len(rows_of(place / model / "landscape.csv")) == 25
+    ways = rows_of(place / model / "landscape-ways.csv")
+    assert {row["optimizer"] for row in ways} == {"gd", "adam"} and {row["way"] for row in ways} == {"1", "2", "3", "4"}
+
+
+def test_json_has_all_figures_and_the_own_loss_is_evaluates(minicnn, model, place):
+    options = ("--along", *WEIGHTS, "--points", 5, "--start", 0.5, -0.25, "--output", "out")
+    result = minicnn("landscape", model, *options, "--json")
+    figures = json.loads(result.out)
+    assert figures["x"]["direction"] == WEIGHTS[0] and len(figures["losses"]) == len(figures["losses"][0]) == 5
+    assert figures["images"] == 30 and figures["loss"] == "cross_entropy" and figures["complete"]
+    evaluated = json.loads(minicnn("evaluate", model, "--json").out)
+    assert figures["model_loss"] == pytest.approx(evaluated["loss"], rel=1e-5)
+    (way,) = figures["ways"]
+    assert way["points"][0] == [0.5, -0.25] and way["optimizer"] == "gd" and way["minimum"] in (None, 1)
+    assert set(figures["files"]) == {path.name for path in (place / "out").iterdir()}
+
+
+def test_a_slice_shows_the_slope_and_the_steps(minicnn, model, place):
+    result = minicnn("landscape", model, "--slice", "--along", WEIGHTS[0], "--lr", 0.1, 1e4, "--output", "out")
+    assert result.status == 0, result.err
+    assert "slope" in result.out and "2/C''" in result.out and "diverging" in result.out
+    assert {path.name for path in (place / "out").iterdir()} == {
+        "landscape-slice.csv", "landscape-steps.csv", "landscape-slice.png", "landscape-slice.svg"}  # fmt: skip
+    figures = json.loads(minicnn("landscape", model, "--slice", "--start", 1, "--output", "out", "--json").out)
+    assert figures["walks"][0]["points"][0] == [1] and len(figures["values"]) == 201
+
+
+def test_a_loss_curve_is_of_any_loss(minicnn, model, place):
+    result = minicnn("landscape", model, "--loss-curve", "--loss", "binary-cross-entropy", "--output", "out")
+    assert result.status == 0, result.err
+    assert "binary_cross_entropy" in result.out and "dC/da" in result.out
+    assert len(rows_of(place / "out" / "landscape-loss-samples.csv")) == 30
+    assert (place / "out" / "landscape-loss-curve.png").exists()
+
+
+def test_ctrl_c_keeps_what_is_done(minicnn, model, place, monkeypatch):
+    @contextmanager
+    def pressed(description):
+        def show(done, total):
+            if done == 3:
+                raise KeyboardInterrupt
+
+        yield show
+
+    monkeypatch.setattr("minicnn.report.console.progress_bar", pressed)
+    result = minicnn("landscape", model, "--along", *WEIGHTS, "--points", 5, "--output", "out")
+    assert result.status == 130 and "interrupted" in result.err
+    done = [row["loss"] for row in rows_of(place / "out" / "landscape.csv") if row["loss"] != "nan"]
+    assert len(done) == 15 and (place / "out" / "landscape.png").exists()
+    assert not (place / "out" / "landscape-ways.csv").exists()
+
+
+def test_without_matplotlib_there_is_all_but_the_pictures(minicnn, model, place, monkeypatch):
+    monkeypatch.setattr("minicnn.report.plots.available", lambda: False)
+    result = minicnn("landscape", model, "--points", 3, "--output", "out")
+    assert result.status == 0 and "minicnn-numba[plots]" in result.err
+    assert "o the model" in result.out
+    assert {path.suffix for path in (place / "out").iterdir()} == {".csv"}
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "says"),
+    [
+        (["--along", "dense1.weight[3,1]"], 2, "directions must be two, not 1"),
+        (["--along", "dense1.wait[0,0]", "random"], 2, "did you mean 'dense1.weight'"),
+        (["--along", "pc1", "pc2"], 1, "`minicnn train --record` writes one"),
+        (["--along", "to:model", "random"], 2, "has the same weights as the model"),
+        (["--along", "to:nowhere", "random"], 1, "nowhere: no such file"),
+        (["--opt", "adm"], 2, "did you mean 'adam'"),
+        (["--lr", "0.1", "0.2"], 2, "--lr takes one learning rate here"),
+        (["--lr", "-1"], 2, "learning_rate"),
+        (["--start", "1"], 2, "--start takes 2 numbers here, not 1"),
+        (["--slice", "--start", "1", "2"], 2, "--start takes 1 number here, not 2"),
+        (["--slice", "--along", *WEIGHTS], 2, "--slice takes one direction"),
+        (["--reach", "0"], 2, "--reach must be above 0"),
+        (["--points", "1"], 2, "must be a whole number from 2 on"),
+        (["--images", "0"], 2, "must be a whole number from 1 on"),
+        (["--loss", "hinge"], 2, "unknown loss 'hinge'"),
+        (["--slice", "--loss-curve"], 2, "not allowed with"),
+    ],
+)
+def test_wrong_options_are_one_clear_line_and_leave_nothing(minicnn, model, place, options, status, says):
+    before = sorted(place.rglob("*"))
+    result = minicnn("landscape", model, *options)
+    assert result.status == status and says in result.error and result.out == ""
+    assert sorted(place.rglob("*")) == before

@@ -1,0 +1,145 @@
+"""The way down: gradients by the backward pass, the optimizer's own rule, and closed forms where there are any."""
+
+import numpy as np
+import pytest
+
+from minicnn.errors import SettingError
+from minicnn.insight.descent import Plane, descend
+from minicnn.insight.directions import single_weight
+from minicnn.insight.objective import Objective
+from minicnn.insight.slice import loss_slice, verdict
+from minicnn.insight.surface import two_directions
+from minicnn.network.layers import Dropout
+from minicnn.network.network import Network
+from minicnn.plugins import names
+from tests.insight.small import LINEAR, small_data, small_model
+from tests.networks import oracle_steps, oracle_tensors
+from tests.reference import losses as reference
+from tests.reference import network as oracle
+
+TWO = ("dense1.weight[0,1]", "dense1.weight[1,1]")
+
+
+def quadratic():
+    """A plane over two weights into one output with MSE: (plane, Hessian, minimum), the latter two in closed form.
+
+    C = 1/(2N) Σ_n Σ_k (x·w_k + b_k − t_k)²        H = XᵀX / N        w* = H⁻¹ Xᵀ(t − b) / N
+    """
+    model, (x, y) = small_model(LINEAR, "mse"), small_data(LINEAR, 30)
+    objective = Objective.of(model, x, y)
+    directions = [single_weight(LINEAR, model.params, text) for text in TWO]
+    X, t = x.reshape(-1, 2).astype(float), (y == 1) - float(model.weights["dense1.bias"][1])
+    hessian = X.T @ X / len(X)
+    return Plane(objective, directions), hessian, np.linalg.solve(hessian, X.T @ t / len(X))
+
+
+def test_a_path_on_a_quadratic_equals_the_closed_form():
+    plane, hessian, minimum = quadratic()
+    start, rate = np.array([1.5, -2.0]), 0.8 / np.linalg.eigvalsh(hessian)[-1]
+    path = plane.descend(start, "gd", rate, steps=25, scale=1e-9)
+    step = np.eye(2) - rate * hessian
+    expected = [minimum + np.linalg.matrix_power(step, k) @ (start - minimum) for k in range(26)]
+    np.testing.assert_allclose(path.points, expected, atol=2e-5)
+    assert path.optimizer == "gd" and path.steps == 25 and path.outcome == "not converged"
+
+
+def test_a_path_ends_where_it_has_converged_and_says_so():
+    plane, hessian, minimum = quadratic()
+    path = plane.descend([1.0, 0.0], "gd", 1.0 / np.linalg.eigvalsh(hessian)[-1], steps=500, scale=0.1)
+    assert path.outcome == "converged" and path.steps < 500
+    np.testing.assert_allclose(path.points[-1], minimum, atol=0.1)
+
+
+def test_too_large_a_learning_rate_leaves_the_picture():
+    plane, hessian, _ = quadratic()
+    assert plane.descend([1.0, 0.0], "gd", 30 / np.linalg.eigvalsh(hessian)[-1], steps=50).outcome == "left the picture"
+
+
+def test_momentum_follows_its_own_rule_in_the_two_coordinates():
+    plane, hessian, minimum = quadratic()
+    path = plane.descend([1.0, -1.0], "momentum", 0.1, steps=10, scale=1e-9, momentum=0.8)
+    w, v = np.array([1.0, -1.0]), np.zeros(2)
+    for point in path.points[1:]:
+        v = 0.8 * v + hessian @ (w - minimum)
+        w = w - 0.1 * v
+        np.testing.assert_allclose(point, w, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", names("optimizer"))
+def test_every_installed_optimizer_goes_down(name):
+    plane, _, _ = quadratic()
+    path = plane.descend([1.0, 0.0], name, steps=40, scale=1e-9)
+    assert path.losses.min() < path.losses[0] and np.isfinite(path.points).all()
+    longest = np.abs(np.diff(path.points[:2], axis=0)[0] / plane.ranges).max()
+    assert path.learning_rate is None or longest == pytest.approx(0.05, rel=0.3)
+
+
+def numeric_slope(model, x, y, vector, h=1e-5):
+    """The slope along ``vector`` by central differences of the oracle's loss, in float64."""
+    network = Network(model.network.input_shape, [one for one in model.network.layers if not isinstance(one, Dropout)])
+
+    def loss(params):
+        logits = oracle.forward(oracle_steps(network), x.astype(float), oracle_tensors(network, params))[-1]
+        return reference.cross_entropy(logits, y)
+
+    params = model.params.astype(float)
+    return (loss(params + h * vector) - loss(params - h * vector)) / (2 * h)
+
+
+@pytest.mark.parametrize("text", ["conv1.weight[0,1,0,2]", "conv2.bias[4]", "dense1.weight[3,1]", "random"])
+def test_the_tangent_is_the_backward_passs_gradient_and_the_numeric_one(text):
+    model, (x, y) = small_model(), small_data()
+    cut = loss_slice(model, x, y, text, ())
+    _, grads = Objective.of(model, x, y).gradient(model.params)
+    assert cut.own_slope == pytest.approx(float(grads @ cut.direction.vector), rel=1e-4)
+    assert cut.own_slope == pytest.approx(numeric_slope(model, x, y, cut.direction.vector.astype(float)), rel=1e-3, abs=1e-5)
+
+
+def test_both_slopes_of_a_plane_are_numeric_ones_elsewhere_too():
+    model, (x, y) = small_model(), small_data()
+    directions = two_directions(Objective.of(model, x, y), ("random", "dense2.weight[0,0]"))
+    plane = Plane(Objective.of(model, x, y), directions)
+    point = np.array([0.2, directions[1].origin - 0.3])
+    slopes = plane.gradient(point)[1]
+    for number, h in ((0, 1e-2), (1, 1e-2)):
+        step = np.eye(2)[number] * h
+        numeric = (plane.gradient(point + step)[0] - plane.gradient(point - step)[0]) / (2 * h)
+        assert slopes[number] == pytest.approx(numeric, rel=0.02, abs=1e-4)
+
+
+def slices_of_the_quadratic(rates):
+    model, (x, y) = small_model(LINEAR, "mse"), small_data(LINEAR, 30)
+    return loss_slice(model, x, y, TWO[0], rates), float((x.reshape(-1, 2)[:, 0].astype(float) ** 2).mean())
+
+
+def test_the_curvature_of_a_quadratic_is_found_and_with_it_the_largest_learning_rate():
+    cut, curvature = slices_of_the_quadratic(())
+    assert cut.curvature == pytest.approx(curvature, rel=1e-3)
+    assert cut.largest_rate == pytest.approx(2 / curvature, rel=1e-3)
+    assert cut.walks == []
+
+
+def test_learning_rates_around_the_largest_converge_oscillate_and_diverge():
+    _, curvature = slices_of_the_quadratic(())
+    cut, _ = slices_of_the_quadratic([0.3 / curvature, 1.97 / curvature, 2.2 / curvature, 0.005 / curvature])
+    assert [verdict(walk) for walk in cut.walks] == ["converging", "oscillating", "diverging", "hardly moving"]
+
+
+def test_without_learning_rates_each_behaviour_is_shown_once():
+    cut, curvature = slices_of_the_quadratic(None)
+    assert [verdict(walk) for walk in cut.walks] == ["converging", "oscillating", "diverging"]
+    assert cut.walks[0].learning_rate < cut.walks[1].learning_rate < 2 / curvature < cut.walks[2].learning_rate
+
+
+def test_an_optimizers_wrong_hyperparameter_is_refused():
+    plane, _, _ = quadratic()
+    with pytest.raises(SettingError, match="learning_rate"):
+        plane.descend([0.0, 0.0], "gd", -1.0)
+
+
+def test_one_call_goes_down_between_weights_that_are_named():
+    model, (x, y) = small_model(LINEAR, "mse"), small_data(LINEAR, 30)
+    _, hessian, minimum = quadratic()
+    path = descend(model, x, y, TWO, [1.0, 0.5], "gd", 0.1, 3)
+    expected = [minimum + np.linalg.matrix_power(np.eye(2) - 0.1 * hessian, k) @ ([1.0, 0.5] - minimum) for k in range(4)]
+    np.testing.assert_allclose(path.points, expected, atol=2e-5)

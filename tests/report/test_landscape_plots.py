@@ -1,0 +1,77 @@
+"""Pictures of the loss: axes are named, marks are where they belong."""
+
+import numpy as np
+import pytest
+
+from minicnn.insight.descent import Path
+from minicnn.insight.directions import Direction
+from minicnn.insight.prediction import loss_curve
+from minicnn.insight.slice import Slice
+from minicnn.insight.surface import Surface
+from minicnn.report import landscape_plots, plots
+from minicnn.training.loss import Loss
+
+WEIGHT = Direction("conv1.weight[0,0,0,3]", np.ones(1, np.float32), 0.25, -1.0, 1.0)
+OTHER = Direction("random direction 2", np.ones(1, np.float32), 0.0, -2.0, 2.0)
+LOWEST = (8, 2)  # row, column
+
+
+def surface(steep=False):
+    x, y = np.linspace(-1, 1, 9), np.linspace(-2, 2, 11)
+    losses = 0.1 + (x[None] - x[LOWEST[1]]) ** 2 + (y[:, None] - y[LOWEST[0]]) ** 2
+    return Surface(WEIGHT, OTHER, x, y, losses**3 if steep else losses, 0.9)
+
+
+def way(name="gd", points=((0.9, -1.9), (0.2, 0.4))):
+    points = np.array(points)
+    return Path(name, 0.1, points, np.ones(len(points)), np.ones(points.shape), "converged")
+
+
+def texts(drawn):
+    return {label for axes in drawn.axes for label in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())}
+
+
+@pytest.mark.parametrize("steep", [False, True])
+def test_a_surface_has_named_axes_and_its_minimum_and_the_model_in_place(steep):
+    drawn = landscape_plots.surface_plot(surface(steep), [way(), way("adam")])
+    assert {WEIGHT.label, OTHER.label, "mean loss C"} <= texts(drawn)
+    flat = drawn.axes[1]
+    places = {line.get_label(): line.get_xydata()[0].tolist() for line in flat.lines}
+    (star,) = [place for label, place in places.items() if label.startswith("minimum, C = ")]
+    (own,) = [place for label, place in places.items() if label.startswith("the model, C = 0.9")]
+    assert star == [np.linspace(-1, 1, 9)[2], np.linspace(-2, 2, 11)[8]] and own == [0.25, 0.0]
+    assert places["gd"] == places["adam"] == [0.9, -1.9]
+    assert plots.png(drawn)[16:20] == (800).to_bytes(4, "big")
+
+
+def test_an_interrupted_surface_is_drawn_as_far_as_it_goes():
+    part = surface()
+    part.losses[5:] = np.nan
+    assert plots.png(landscape_plots.surface_plot(part))
+
+
+def test_the_path_of_a_run_is_drawn_on_its_principal_directions():
+    one = Direction("principal direction 1", np.ones(1, np.float32), 0.0, -1, 1, np.array([-0.5, 0.0]))
+    found = surface()
+    both = Surface(one, one, found.x_values, found.x_values, found.losses[:9, :9], 1.0)
+    assert "path of the run" in {line.get_label() for line in landscape_plots.surface_plot(both).axes[1].lines}
+
+
+def test_a_slice_has_a_panel_for_each_learning_rate_with_its_verdict():
+    values = np.linspace(-1, 1, 21)
+    walk = Path("gd", 0.1, np.array([[0.9], [0.5], [0.3]]), np.array([0.8, 0.3, 0.1]), np.array([[1.8], [1.0], [0.6]]), "")
+    cut = Slice(WEIGHT, values, values**2, 0.0625, 0.5, 0.0, 2.0, [walk, walk])
+    drawn = landscape_plots.slice_plot(cut)
+    assert len(drawn.axes) == 3
+    assert {"learning rate 0.1:\nconverging", WEIGHT.label, "mean loss C"} <= texts(drawn)
+    assert any("2/C'' = 1" in text for text in texts(drawn))
+    (tangent,) = [line for line in drawn.axes[0].lines if line.get_label() == "tangent, slope 0.5"]
+    (x0, y0), (x1, y1) = tangent.get_xydata()
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(0.5) and y0 + 0.5 * (0.25 - x0) == pytest.approx(0.0625)
+
+
+def test_a_loss_curve_has_the_loss_its_slope_and_the_images():
+    curve = loss_curve(Loss("cross_entropy", 3), np.eye(3), np.arange(3))
+    drawn = landscape_plots.loss_curve_plot(curve)
+    assert {"loss C (cross_entropy)", "slope dC/da", "predicted probability a of the true class"} <= texts(drawn)
+    assert "3 images" in {line.get_label() for line in drawn.axes[0].lines}
