@@ -21,7 +21,7 @@ def record(lines, dead=True):
         norms = {"dense1.weight": float(n), "dense1.bias": 9.0, "dense2.weight": None if n == 2 else 0.0}
         ratios = {name: norm and norm / 10 for name, norm in norms.items()}
         made.append(Recorded(n / 2, n, norms, ratios, {}, {}, {}, {"relu1": n / 10} if dead else {}))
-    return Record(made, np.empty(0), EMPTY, EMPTY, np.empty(0))
+    return Record(made, np.empty(0), EMPTY, EMPTY)
 
 
 def test_there_is_a_panel_a_figure_and_a_curve_a_weight_over_the_epochs():
