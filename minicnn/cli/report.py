@@ -23,7 +23,9 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     from minicnn.insight.compare import read_run
     from minicnn.insight.mistakes import confident_mistakes, first_layer_filters
     from minicnn.report import evaluation_plots, html, run_plots
+    from minicnn.report.health import health
     from minicnn.storage import write_atomically, write_csv
+    from minicnn.training.record import PATH_FILE, load_record
 
     test = dataset.test
     assert test is not None
@@ -36,6 +38,9 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     pictures: dict[str, Callable[[], Figure]] = {}
     if run is not None and run.epochs:
         pictures["curves"] = lambda: run_plots.run_curves(run)
+    if (run_folder / PATH_FILE).exists():
+        record = load_record(run_folder)
+        pictures["health"] = lambda: health(record)
     pictures["confusion"] = lambda: evaluation_plots.confusion_matrix(evaluation)
     if found:
         pictures["mistakes"] = lambda: evaluation_plots.worst_mistakes(test.images, found, model.classes, dataset.maximum)
@@ -57,6 +62,7 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
 
 WORDS = {  # what the pictures show, for whoever cannot see them
     "curves": "loss and accuracy of each epoch, on the training and on the validation images",
+    "health": "gradient norms, update-to-weight ratios and dead units of the layers over the epochs",
     "confusion": "confusion matrix: images of each true class by the class that was predicted",
     "mistakes": "the wrongly classified images of which the network was most certain",
     "filters": "the weights of the first layer as pictures",

@@ -98,6 +98,10 @@ def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset"
         ended, report = train_into(folder, trainer, dataset, arguments, checkpoint)
     if arguments.json:
         print_json(report)
+    elif trainer.settings.record is not None and not arguments.quiet:
+        from minicnn.report.health import show_health
+
+        show_health(trainer.record)
     return _status(ended, arguments.json)
 
 

@@ -34,15 +34,14 @@ class Record:
     """What a recorded run kept: a line and a point of the way for the weights at the start and each time after.
 
     ``first`` [P] are the weights at the start, ``basis`` [rank, P] the directions that are kept and ``path``
-    [points, rank] the coordinates in them, so that the weights were about ``first + path[i] @ basis``. ``distances``
-    [points] are the exact L2 distances from ``first``. P is the network's `flat_size`.
+    [points, rank] the coordinates in them: the weights were about ``first + path[i] @ basis``. P is the network's
+    `flat_size`.
     """
 
     lines: list[Recorded]
     first: np.ndarray
     basis: np.ndarray
     path: np.ndarray
-    distances: np.ndarray
 
     def principal_directions(self, count: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(directions [count, P], coordinates [points, count], shares [count]) of the way, seen from its end.
@@ -64,16 +63,16 @@ class Record:
 def load_record(folder: Path | str) -> Record:
     """The record in a run folder; raises `ModelFileError`, which names the file, if it is missing or damaged."""
     folder = Path(folder)
-    path = folder / PATH_FILE
-    if not path.exists():
-        raise ModelFileError(f"{path}: no such file; `minicnn train --record` writes one")
-    tensors, _ = read_tensors(path, "record")
+    file = folder / PATH_FILE
+    if not file.exists():
+        raise ModelFileError(f"{file}: no such file; `minicnn train --record` writes one")
+    tensors, _ = read_tensors(file, "record")
     try:
         lines = [Recorded(**json.loads(line)) for line in (folder / LINES_FILE).read_text("utf-8").splitlines()]
         points = {int(step): point for point, step in enumerate(tensors["steps"])}
         lines = [line for line in lines if line.step in points]  # a kill may have come between the two files
-        kept = [points[line.step] for line in lines]
-        return Record(lines, tensors["first"], tensors["basis"], tensors["path"][kept], tensors["distances"][kept])
+        path = tensors["path"][[points[line.step] for line in lines]]
+        return Record(lines, tensors["first"], tensors["basis"], path)
     except OSError as error:
         raise ModelFileError(f"{folder / LINES_FILE} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -98,7 +97,7 @@ class Recorder:
         self._before = np.empty_like(params)
         self._looks, self._looked_at = False, 0
         self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at
-        self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)), np.empty(0))
+        self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)))
 
     def compile(self) -> None:
         """Compile what a line needs, or load it from the disk."""
@@ -107,14 +106,11 @@ class Recorder:
 
     def begin(self, folder: Path | None, counters: Counters) -> Iterator[Recorded]:
         """Go on with the record in ``folder`` where a resumed run is; else yield the line of the weights at the start."""
-        lines: list[int] = []
         if counters.optimizer_step and folder is not None and (folder / PATH_FILE).exists():
             record = load_record(folder)
-            lines = [i for i, line in enumerate(record.lines) if line.step <= counters.optimizer_step]
-        if lines:
-            self.record = replace(record, lines=[record.lines[i] for i in lines], path=record.path[lines],
-                                  distances=record.distances[lines])  # fmt: skip
-        else:
+            kept = sum(line.step <= counters.optimizer_step for line in record.lines)
+            self.record = replace(record, lines=record.lines[:kept], path=record.path[:kept])
+        if not self.record.lines:
             yield from self._line(counters)
 
     def before_step(self, counters: Counters) -> None:
@@ -140,10 +136,8 @@ class Recorder:
 
     def save(self, folder: Path) -> None:
         """Write `record.safetensors` and `record.jsonl`."""
-        record = self.record
-        steps = np.array([line.step for line in record.lines])
-        tensors = {"steps": steps, "first": record.first, "basis": record.basis, "path": record.path,
-                   "distances": record.distances}  # fmt: skip
+        record, steps = self.record, np.array([line.step for line in self.record.lines])
+        tensors = {"steps": steps, "first": record.first, "basis": record.basis, "path": record.path}
         lines = [json.dumps(asdict(line), allow_nan=False) + "\n" for line in record.lines]
         write_tensors(folder / PATH_FILE, "record", tensors, {})
         write_atomically(folder / LINES_FILE, "".join(lines).encode())
@@ -153,8 +147,7 @@ class Recorder:
 
     def _line(self, counters: Counters) -> Iterator[Recorded]:
         """The line of this moment; none when the weights are no longer finite, for the run is about to end."""
-        record = _with_point(self.record, self.params)
-        if not np.isfinite(record.distances[-1]):
+        if not np.isfinite(self.params).all():
             return
         grads, changes, weights = self._sums
         tensors = [spec.name for spec in self.network.parameters]
@@ -171,7 +164,7 @@ class Recorder:
                 weight_norm=by_tensor(self._norms(self.params)),
                 **self._activations(),
             )
-        self.record = replace(record, lines=[*record.lines, line])
+        self.record = _with_point(replace(self.record, lines=[*self.record.lines, line]), self.params)
         yield line
 
     def _activations(self) -> dict[str, Any]:
@@ -206,8 +199,6 @@ def _with_point(record: Record, params: np.ndarray) -> Record:
     """``record`` with another point of the way."""
     rest = params - record.first
     distance = cpu.norm(rest)
-    if not np.isfinite(distance):
-        return replace(record, distances=np.append(record.distances, distance))
     # Products by einsum and axpy: the threads of BLAS would get in the way of those that train.
     basis, coordinates = record.basis, np.zeros(len(record.basis))
     for _ in range(2):  # once leaves rounding errors in the directions that are there
@@ -226,7 +217,7 @@ def _with_point(record: Record, params: np.ndarray) -> Record:
         for row, out in zip(rows, turned, strict=False):
             _subtract(out, -row, basis)
         basis, path = turned, path @ rows[:RANK].T
-    return replace(record, basis=basis, path=path, distances=np.append(record.distances, distance))
+    return replace(record, basis=basis, path=path)
 
 
 def _subtract(rest: np.ndarray, factors: np.ndarray, basis: np.ndarray) -> None:

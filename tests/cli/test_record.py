@@ -13,6 +13,7 @@ def test_a_recorded_run_has_a_line_an_epoch_or_every_so_many_batches(option, ste
     result = minicnn("train", *SOFTMAX, "--epochs", 2, "-b", 9, *option, "--output", "run")
     assert result.status == 0 and result.err == ""
     assert "record.safetensors  the way of the weights" in result.out and "record.jsonl" in result.out
+    assert any(line.split()[:1] == ["dense1.weight"] for line in result.out.splitlines())  # the sparklines at the end
     lines = [json.loads(line) for line in (place / "run" / "record.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == steps
     assert load_record(place / "run").path.shape == (len(steps), len(steps) - 1)
@@ -51,3 +52,10 @@ def test_the_warnings_are_in_the_report_that_json_prints(minicnn):
     options = ("--lr", 30, "--epochs", 2, "--record", "--output", "run", "--json", "--quiet")
     result = minicnn("train", *SOFTMAX, *options)
     assert result.err == "" and json.loads(result.out)["warnings"][0]["kind"] == "learning rate too large"
+
+
+def test_the_page_of_a_recorded_run_shows_its_health(place, minicnn):
+    assert minicnn("train", *SOFTMAX, "--epochs", 3, "--record", "--report", "--output", "run").status == 0
+    assert (place / "run" / "health.png").exists()
+    page = (place / "run" / "report.html").read_text()
+    assert ("Health" in page and "update / weight" in page) or "gradient norms" in page
