@@ -1,0 +1,72 @@
+"""The kernels of the passes. Two ways lead through the layers, by the same device functions (`minicnn.kernels.cuda.layout`):
+
+    walk        one launch: a block takes ``per_block`` samples through the layers ``first`` to ``end``; for small networks,
+                where launches would take longer than the work
+    by layer    one launch a layer: all blocks share the tiles, or the elements, of all samples
+
+All kernels take blocks of `THREADS` threads and any number of blocks, and share the work out in strides of the grid.
+Buffers are float32: ``params`` [P], ``work`` [Layout.work_size], ``parts`` [Layout.parts_size]; ``plan`` and ``rates`` come
+from the layout; ``n`` is the number of samples (at most the plan's chunk), ``key`` numbers the step for dropout, and
+``first_sample`` is the place in the batch of sample 0.
+
+One training step of a walked network is: `gather`, `forward` (0 to the number of layers), the loss, `backward`,
+`filter_gradients`, and the sum of the parts by ``Layout.sums``.
+"""
+
+from numba import types
+
+PLAN, NUMBERS, INTEGER, KEY = types.int64[:, ::1], types.float32[::1], types.int64, types.uint64
+_LAYERS = (PLAN, NUMBERS, NUMBERS, NUMBERS, INTEGER, INTEGER, INTEGER, INTEGER, KEY, INTEGER)
+_ELEMENTS = (PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
+_PRODUCT = (PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER)
+
+
+def gather_signature(images):
+    """The signature of `gather` for images of the Numba type ``images``, uint8 or float32."""
+    return types.void(PLAN, NUMBERS, images[:, ::1], types.int64[::1], INTEGER, INTEGER, types.float32)
+
+
+def gather(plan, work, images, order, start, n, scale):
+    """x[i] = images[order[start + i]] · scale, into the first layer's input; ``images`` [N, H·W·C] uint8 or float32."""
+
+
+def forward(plan, rates, params, work, n, first, end, per_block, key, first_sample):
+    """Walk forward: blocks take groups of ``per_block`` samples; a grid of ceil(n / per_block) blocks has one group each."""
+
+
+def backward(plan, rates, params, work, n, first, end, per_block, key, first_sample):
+    """Walk backward from layer ``end`` − 1 to ``first``: dx of every layer from the last layer's ``d_output``."""
+
+
+def forward_product(plan, params, work, n, layer):
+    """y = b + x * w of one convolution or dense layer; the grid is over the tiles (`layout.blocks`)."""
+
+
+def backward_product(plan, params, work, n, layer):
+    """dx of one convolution or dense layer from its dy; only where ``plan[layer, D_INPUT] >= 0``."""
+
+
+def forward_elements(plan, rates, work, n, layer, key, first_sample):
+    """Any other layer forward: pooling, activation (nothing to do for a ReLU that is ``rectified``), dropout."""
+
+
+def backward_elements(plan, rates, work, n, layer, key, first_sample):
+    """The same backward; only where ``plan[layer, D_INPUT] >= 0``."""
+
+
+def filter_gradients(plan, tasks, work, parts, n, accumulate):
+    """All filter and bias gradients, one task a block: written to ``parts``, or added to it where ``accumulate`` is 1.
+
+    After `backward` with the same ``n``. Every task writes all its numbers, also where its split has no positions.
+    """
+
+
+SIGNATURES = {
+    forward: types.void(*_LAYERS),
+    backward: types.void(*_LAYERS),
+    forward_product: types.void(*_PRODUCT),
+    backward_product: types.void(*_PRODUCT),
+    forward_elements: types.void(*_ELEMENTS),
+    backward_elements: types.void(*_ELEMENTS),
+    filter_gradients: types.void(PLAN, PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER),
+}
