@@ -15,7 +15,7 @@ import minicnn
 ROOT = Path(minicnn.__file__).resolve().parent.parent
 PACKAGE = ROOT / "minicnn"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES = 10_000
+MOST_LINES = 12_000
 
 
 def python(code, **environment):
@@ -116,7 +116,7 @@ def loaded_by(code):
 def test_importing_minicnn_loads_nothing_heavy():
     assert loaded_by("import minicnn, minicnn.errors, minicnn.hookspecs as h; minicnn.__all__") == ["pluggy"]
     assert loaded_by("import minicnn") == []
-    assert "numba" in loaded_by("import minicnn; minicnn.Trainer")  # so the question can be answered with yes
+    assert "numba" in loaded_by("import minicnn; minicnn.Passes")  # so the question can be answered with yes
 
 
 def test_a_network_is_described_without_numba():
@@ -155,7 +155,8 @@ def test_only_the_console_report_imports_rich():
 def test_only_kernels_backends_and_the_conformance_kit_import_numba():
     allowed = ("minicnn/kernels/", "minicnn/backends/", "minicnn/testing/")  # the kit looks at what Numba made
     assert [path for path in importing("numba") if not path.startswith(allowed)] == []
-    assert importing("numba.cuda") == []
+    cuda = ("minicnn/kernels/cuda/", "minicnn/backends/cuda.py")
+    assert [path for path in importing("numba.cuda") if not path.startswith(cuda)] == []
 
 
 def test_the_oracle_imports_nothing_of_minicnn():

@@ -2,11 +2,12 @@
 
 import math
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numba
 import numpy as np
 
+from minicnn.backends import Batch, Data, StepResult
 from minicnn.errors import PluginError, SettingError
 from minicnn.kernels.cpu import passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compile_update
@@ -23,6 +24,10 @@ _WORTH_A_THREAD = 1_000_000
 
 # Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads enter it at once.
 _one_at_a_time = threading.Lock()
+
+
+def check_usable() -> None:
+    """There is always a CPU."""
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -53,11 +58,12 @@ def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtyp
 class Update:
     """An elementwise or a whole-tensor rule, compiled for ``dtype``; raises `PluginError` if it does not compile.
 
-    ``largest`` is the size of the largest tensor that it will see.
+    ``tensors`` [count, (offset, rows, columns)] are all that it may see.
     """
 
-    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, largest: int):
+    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, tensors: np.ndarray):
         self._name = rule.name
+        largest = max((rows * columns for _, rows, columns in tensors.tolist()), default=0)
         if isinstance(rule, TensorRule):
             self._compiled = compile_tensor_update(rule, dtype)
             self._scratch: np.ndarray | None = np.empty((len(rule.scratch), largest), dtype)
@@ -81,6 +87,20 @@ class Update:
 def _check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
     if len(scalars) != wanted:
         raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {len(scalars)}")
+
+
+def vector(array: np.ndarray) -> np.ndarray:
+    """``array`` where the device computes with it: here, itself."""
+    return array
+
+
+def fetch(vector: np.ndarray, array: np.ndarray) -> None:
+    """Copy a vector back into the array that it was made of: here, nothing to do."""
+
+
+def copy(x: np.ndarray, y: np.ndarray) -> None:
+    """y ← x of flat vectors."""
+    y[:] = x
 
 
 def axpy(factor: float, x: np.ndarray, y: np.ndarray) -> None:
@@ -160,16 +180,10 @@ class Inference:
         return out
 
 
-class StepResult(NamedTuple):
-    """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm`` are finite."""
-
-    loss: float  # mean over the batch
-    correct: int
-    gradient_norm: float  # global L2 norm before clipping
-
-
 class Training:
     """Everything one fused training step needs: gradients a lane, workspaces a thread, the compiled rules."""
+
+    at_once = 1  # steps that `steps` is best asked for
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
@@ -207,12 +221,18 @@ class Training:
         return self._launch(self.params, images, labels, order, scale, targets, class_weights, loss_hyperparameters,
                             divisor, key, slots, scalars)  # fmt: skip
 
-    def compile(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
-                loss_hyperparameters: np.ndarray, slots: np.ndarray) -> None:  # fmt: skip
+    def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
+        """A step on each of ``batches``."""
+        images, labels, scale, targets, class_weights, hyperparameters = data
+        return [self.step(images, labels, batch.order, scale, targets, class_weights, hyperparameters,
+                          batch.divisor, batch.key, slots, batch.scalars) for batch in batches]  # fmt: skip
+
+    def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of what it changes."""
+        images, labels, _, targets, class_weights, hyperparameters = data
         scalars = np.ones(self._update.scalars if self._update else 0, self.params.dtype)
         self._launch(self.params.copy(), images, labels, np.zeros(1, np.int64), 0.0, targets, class_weights,
-                     loss_hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
+                     hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
 
     def _launch(self, params, images, labels, order, scale, targets, class_weights, loss_hyperparameters, divisor, key,
                 slots, scalars) -> StepResult:  # fmt: skip

@@ -3,7 +3,7 @@
 import argparse
 from dataclasses import replace
 
-from minicnn.cli.common import add_json, add_plugins, add_threads, plain, print_json, use_plugins, warn, warn_of_plugins
+from minicnn.cli.common import add_device, add_json, add_plugins, plain, print_json, use_plugins, warn, warn_of_plugins
 from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
 
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-max", type=float, metavar="X",
                         help="image value that is scaled to 1 (default: as in training)")  # fmt: skip
     add_plugins(parser)
-    add_threads(parser)
+    add_device(parser)
     add_json(parser, "the figures")
 
 
@@ -24,7 +24,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.inference import load
 
     use_plugins(arguments)
-    model = load(arguments.model, arguments.threads)
+    model = load(arguments.model, arguments.threads, arguments.device)
     data = arguments.data or model.training.get("data")
     if data is None:
         raise UsageError(f"{arguments.model} does not say what data it was trained on: name some with --data")

@@ -128,7 +128,8 @@ def _descends(rule: AnyOptimizer, function: Callable[[np.ndarray], tuple[float, 
     first, best = function(start)[0], np.inf
     for factor in _RATES if rate else _RATES[:1]:
         try:
-            optimizer = Optimizer(rule, start.size, np.float64, **({"learning_rate": factor * rate} if rate else {}))
+            rates: dict[str, Any] = {"learning_rate": factor * rate} if rate else {}
+            optimizer = Optimizer(rule, start.size, np.float64, **rates)
         except SettingError:
             continue  # outside the range
         params, weights, lowest = start.copy(), start.copy(), np.inf
