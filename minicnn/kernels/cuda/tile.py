@@ -1,10 +1,12 @@
-"""The tile: the part of a matrix product that one block of threads computes, and what decides its shape.
+"""The tile: the part of a matrix product that one block of threads computes.
 
-A block has `THREADS` threads, each with `RESULTS` × `RESULTS` results in registers, and goes `DEPTH` steps of the reduction
-at a time through shared memory. How many of the threads stand along the columns is chosen at run time from the product's
-size: a tile has ``RESULTS << log2`` columns, and the more rows the fewer columns.
+Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction goes `DEPTH` steps at a
+time through shared memory, in two buffers: while one is multiplied, the numbers for the other are on their way in registers.
+How many of the threads stand along the columns is chosen at run time from the product's size: a tile has
+``RESULTS << log2`` columns, and the more columns the fewer rows.
 """
 
+import numpy as np
 from numba import cuda
 
 device = cuda.jit(device=True, inline="always")
@@ -12,27 +14,59 @@ device = cuda.jit(device=True, inline="always")
 # In the simulator, where a thread of the card is a thread of the host and slow, a block is small.
 SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 RESULTS = 4  # rows, and columns, that a thread computes
-DEPTH = 2 if SIMULATED else 8  # reduction steps in shared memory at a time
-THREADS_LOG2 = 4 if SIMULATED else 8
-THREADS = 1 << THREADS_LOG2
-COLUMNS_LOG2_LEAST = THREADS_LOG2 // 4  # of the threads along the columns
-COLUMNS_LOG2_MOST = THREADS_LOG2 - COLUMNS_LOG2_LEAST
-LONGEST = RESULTS << COLUMNS_LOG2_MOST  # most rows, or columns, of a tile
-
-
-def shape_of(rows, columns):
-    """log2 of how many threads stand along the columns: the shape with the fewest tiles, and of those the squarest."""
-    best = -1
-    fewest = 0
-    for log2 in range(COLUMNS_LOG2_LEAST, COLUMNS_LOG2_MOST + 1):
-        tiles = tiles_of(rows, columns, log2)
-        squarer = abs(2 * log2 - THREADS_LOG2) < abs(2 * best - THREADS_LOG2)
-        if best < 0 or tiles < fewest or (tiles == fewest and squarer):
-            best, fewest = log2, tiles
-    return best
+THREADS_LOG2, DEPTH_LOG2 = (4, 1) if SIMULATED else (8, 3)
+THREADS, DEPTH = 1 << THREADS_LOG2, 1 << DEPTH_LOG2  # threads; reduction steps in shared memory at a time
+LANES_LOG2 = THREADS_LOG2 - DEPTH_LOG2
+LANES = 1 << LANES_LOG2  # threads that load numbers of one reduction step, each every LANES-th
+LEAST_LOG2 = THREADS_LOG2 // 4  # of the threads along the columns
+MOST_LOG2 = THREADS_LOG2 - LEAST_LOG2
+LONGEST = RESULTS << MOST_LOG2  # most rows, or columns, of a tile
+LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at a time
+# One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores at once in other banks.
+LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
 
 
 def tiles_of(rows, columns, log2):
     """How many tiles with ``RESULTS << log2`` columns cover a product of ``rows`` × ``columns``."""
     down, across = (RESULTS * THREADS) >> log2, RESULTS << log2
     return ((rows + down - 1) // down) * ((columns + across - 1) // across)
+
+
+def shape_of(rows, columns):
+    """log2 of how many threads stand along the columns: the shape with the fewest tiles, and of those the squarest."""
+    best, fewest, worst = LEAST_LOG2, rows * columns + 1, THREADS_LOG2
+    for log2 in range(LEAST_LOG2, MOST_LOG2 + 1):
+        down, across, skew = (RESULTS * THREADS) >> log2, RESULTS << log2, abs(2 * log2 - THREADS_LOG2)
+        tiles = ((rows + down - 1) // down) * ((columns + across - 1) // across)
+        if tiles < fewest or (tiles == fewest and skew < worst):
+            best, fewest, worst = log2, tiles, skew
+    return best
+
+
+@device
+def divide(a, b):
+    """a // b of numbers from 0 to 2³² − 1: a dozen instructions, where 64 bits take a hundred."""
+    return np.int32(np.uint32(a) // np.uint32(b))
+
+
+@device
+def keep(tiles, buffer, step, start, lane, length, numbers):
+    """Store the ``numbers`` that a thread has loaded: places ``lane``, ``lane + LANES``, ... below ``length``."""
+    for j in range(LOADS):
+        place = lane + j * LANES
+        if place < length:
+            tiles[buffer, step, start + place] = numbers[j]
+
+
+@device
+def multiply(tiles, buffer, down, across, sums):
+    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j]; both are multiples of 4: 128-bit loads."""
+    a = cuda.local.array(RESULTS, np.float32)
+    b = cuda.local.array(RESULTS, np.float32)
+    for k in range(DEPTH):
+        for i in range(RESULTS):
+            a[i] = tiles[buffer, k, down + i]
+            b[i] = tiles[buffer, k, across + i]
+        for i in range(RESULTS):
+            for j in range(RESULTS):
+                sums[i, j] += a[i] * b[j]

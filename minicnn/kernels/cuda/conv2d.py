@@ -1,0 +1,242 @@
+"""Convolution of NHWC images with HWIO filters, forward and backward; the formulas are in `minicnn.kernels.cpu.conv2d`.
+
+All three passes are one implicit matrix product, Σ_k x[place(row) + place(k)] · other[k, column], where the place in the
+image that a position and a tap read together is the sum of both:
+
+                 rows                 reduction k        other                 columns
+    forward      positions n,p,q      taps r,s,c         w[r,s,c,k]            filters k
+    dx           positions n,h,v      taps r,s,k of dy   w[r,s,c,k] turned     channels c
+    dw           taps r,s,c           positions n,p,q    dy[n,p,q,k]           filters k
+
+A position is at h = p·scale + offset, a tap at r·step; dx reads dy where their sum divides by the stride. The bias is a tap
+that reads 1. Nothing outside the image is read, and no column matrix is ever stored.
+"""
+
+import numpy as np
+from numba import cuda
+
+from minicnn.kernels.cuda import layout as at
+from minicnn.kernels.cuda.tile import (
+    DEPTH,
+    DEPTH_LOG2,
+    LANES,
+    LANES_LOG2,
+    LEADING,
+    LOADS,
+    LONGEST,
+    RESULTS,
+    THREADS,
+    device,
+    divide,
+    keep,
+    multiply,
+    shape_of,
+    tiles_of,
+)
+
+_OUTSIDE, _ONE = -(1 << 30), -(1 << 29)  # heights of rows beyond the product, and of the bias's
+
+_shape_of = device(shape_of)
+_tiles_of = device(tiles_of)
+
+
+@device
+def _image_place(of_tap, outer, middle, inner, image_size, scale, offset, tap_step):
+    """(h, v, start) of the tap (r,s,c) or the position (n,p,q): what it adds to the place that is read."""
+    if of_tap:
+        return np.int32(outer * tap_step[0]), np.int32(middle * tap_step[1]), np.int64(inner)
+    return np.int32(middle * scale[0] + offset[0]), np.int32(inner * scale[1] + offset[1]), outer * image_size
+
+
+@device
+def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bias0, rectified, adds, out, out0,
+             counts, scale, offset, tap_step, divisor, rows, taps, columns, begin, end, log2, tile):  # fmt: skip
+    """One tile of out[row, column] = Σ_{begin ≤ k < end} x · other.
+
+    ``shape`` is (H, W, C) of the image that is read, ``counts`` (P, Q, S) of the positions and a filter's columns; scale,
+    offset, tap_step and divisor are (height, width). ``of_filters``, ``turned`` and ``strided`` say which product it is:
+    constants, mostly, where the function is inlined.
+    """
+    H, W, C = shape
+    P, Q, S = counts
+    tiles = cuda.shared.array((2, DEPTH, LEADING), np.float32)
+    row_h = cuda.shared.array(LONGEST, np.int32)
+    row_v = cuda.shared.array(LONGEST, np.int32)
+    row_start = cuda.shared.array(LONGEST, np.int64)
+    sums = cuda.local.array((RESULTS, RESULTS), np.float32)
+    next_x = cuda.local.array(LOADS, np.float32)
+    next_other = cuda.local.array(LOADS, np.float32)
+    zero, one = np.float32(0), np.float32(1)
+    thread = cuda.threadIdx.x
+    tile_columns, tile_rows = RESULTS << log2, (RESULTS * THREADS) >> log2
+    across = (columns + tile_columns - 1) // tile_columns
+    first_row = tile // across * tile_rows
+    first_column = (tile - tile // across * across) * tile_columns
+    image_size = H * W * C
+    # The digits of an index: outer, middle (of `middle_size`), inner (of `inner_size`); taps are r,s,c, positions n,p,q.
+    if of_filters:
+        row_middle, row_inner, middle_size, inner_size = S, C, P, Q
+        lane, step = thread & (LANES - 1), thread >> LANES_LOG2
+    else:
+        row_middle, row_inner, middle_size, inner_size = P, Q, S, C
+        lane, step = thread >> DEPTH_LOG2, thread & (DEPTH - 1)
+
+    whole = first_row // (row_middle * row_inner)  # the rest fits 32 bits
+    rest = first_row - whole * (row_middle * row_inner)
+    for i in range(thread, LONGEST, THREADS):
+        index = np.int32(rest + i)
+        lines = divide(index, row_inner)
+        outer = divide(lines, row_middle)
+        h, v, start = _image_place(of_filters, whole + outer, lines - outer * row_middle, index - lines * row_inner,
+                                   image_size, scale, offset, tap_step)  # fmt: skip
+        if i >= tile_rows or first_row + i >= rows:
+            h = np.int32(_OUTSIDE)
+        elif of_filters and first_row + i >= taps:
+            h = np.int32(_ONE)
+        elif not strided:
+            start += (h * W + v) * C
+        row_h[i], row_v[i], row_start[i] = h, v, start
+    for i in range(RESULTS):
+        for j in range(RESULTS):
+            sums[i, j] = zero
+
+    # The digits of this thread's own k, and of DEPTH, which is added at every turn.
+    k = begin + step
+    outer = k // (middle_size * inner_size)
+    middle = (k - outer * (middle_size * inner_size)) // inner_size
+    inner = k - (outer * middle_size + middle) * inner_size
+    more_outer = DEPTH // (middle_size * inner_size)
+    more_middle = (DEPTH - more_outer * (middle_size * inner_size)) // inner_size
+    more_inner = DEPTH - (more_outer * middle_size + more_middle) * inner_size
+    other_lane, other_step = (lane, step) if turned else (thread & (LANES - 1), thread >> LANES_LOG2)
+    down, right = (thread >> log2) * RESULTS, (thread & ((1 << log2) - 1)) * RESULTS
+    cuda.syncthreads()
+
+    buffer = 0
+    for turn in range(begin - DEPTH, end, DEPTH):
+        if turn >= begin:
+            keep(tiles, buffer, other_step, 0, other_lane, tile_columns, next_other)
+            keep(tiles, buffer, step, tile_columns, lane, tile_rows, next_x)
+        cuda.syncthreads()
+        if turn + DEPTH < end:  # on their way while the numbers before them are multiplied
+            h, v, start = _image_place(not of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
+            if not strided:
+                start += (h * W + v) * C
+            for j in range(LOADS):
+                if j * LANES < tile_rows:
+                    next_x[j] = _read(of_filters, strided, x, x0, shape, row_h, row_v, row_start, lane + j * LANES,
+                                      k < end, h, v, start, divisor)  # fmt: skip
+            if turned:
+                other_start = other0 + (outer * S + middle) * (columns * C) + inner
+                stride, there = C, k < end
+            else:
+                other_k = turn + DEPTH + other_step
+                other_start, stride, there = other0 + other_k * columns, 1, other_k < end
+            for j in range(LOADS):
+                if j * LANES < tile_columns:
+                    column = first_column + other_lane + j * LANES
+                    value = zero
+                    if there and column < columns:
+                        value = other[other_start + column * stride]
+                    next_other[j] = value
+            k += DEPTH
+            inner += more_inner
+            middle += more_middle
+            if inner >= inner_size:
+                inner -= inner_size
+                middle += 1
+            outer += more_outer
+            if middle >= middle_size:
+                middle -= middle_size
+                outer += 1
+        if turn >= begin:
+            multiply(tiles, buffer, tile_columns + down, right, sums)
+            buffer ^= 1
+
+    for i in range(RESULTS):
+        row = first_row + down + i
+        if row < rows:
+            for j in range(RESULTS):
+                column = first_column + right + j
+                if column < columns:
+                    value = sums[i, j]
+                    if bias0 >= 0:
+                        value += bias[bias0 + column]
+                    if rectified and value < zero:
+                        value = zero
+                    if adds:
+                        value += out[out0 + row * columns + column]
+                    out[out0 + row * columns + column] = value
+    cuda.syncthreads()
+
+
+@device
+def _read(of_filters, strided, x, x0, shape, row_h, row_v, row_start, row, there, h, v, start, divisor):
+    """x at the place of ``row`` and of a k together: 0 outside the image, 1 for the bias."""
+    H, W, C = shape
+    row_height = row_h[row]
+    h = np.int32(row_height + h)
+    v = np.int32(row_v[row] + v)
+    there = there and h >= 0 and v >= 0
+    start = x0 + row_start[row] + start
+    if strided and there:
+        p, q = divide(h, divisor[0]), divide(v, divisor[1])
+        there = p * divisor[0] == h and q * divisor[1] == v
+        h, v = p, q
+        start += (h * W + v) * C
+    value = np.float32(0)
+    if there and h < H and v < W:
+        value = x[start]
+    elif of_filters and row_height == _ONE:
+        value = np.float32(1)
+    return value
+
+
+@device
+def _geometry(plan, layer):
+    """H, W, C, P, Q, K, R, S, and (height, width) of stride, padding and dilation."""
+    return (
+        plan[layer, at.INPUT_HEIGHT], plan[layer, at.INPUT_WIDTH], plan[layer, at.INPUT_CHANNELS],
+        plan[layer, at.OUTPUT_HEIGHT], plan[layer, at.OUTPUT_WIDTH], plan[layer, at.OUTPUT_CHANNELS],
+        plan[layer, at.KERNEL_HEIGHT], plan[layer, at.KERNEL_WIDTH],
+        (plan[layer, at.STRIDE_HEIGHT], plan[layer, at.STRIDE_WIDTH]),
+        (plan[layer, at.PADDING_TOP], plan[layer, at.PADDING_LEFT]),
+        (plan[layer, at.DILATION_HEIGHT], plan[layer, at.DILATION_WIDTH]),
+    )  # fmt: skip
+
+
+@device
+def forward(plan, layer, params, work, sample, n, part, parts):
+    """y = b + x * w of ``n`` samples from ``sample`` on; this block computes tile ``part``, ``part + parts``, ..."""
+    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+    rows, taps = n * P * Q, R * S * C
+    log2 = _shape_of(rows, K)
+    for tile in range(part, _tiles_of(rows, K, log2), parts):
+        _product(False, False, False, work, plan[layer, at.INPUT] + sample * (H * W * C), (H, W, C),
+                 params, plan[layer, at.WEIGHT], params, plan[layer, at.BIAS], plan[layer, at.RECTIFIED] != 0, False,
+                 work, plan[layer, at.OUTPUT] + sample * (P * Q * K), (P, Q, S), stride, (-padding[0], -padding[1]), dilation,
+                 (1, 1), rows, taps, K, 0, taps, log2, tile)  # fmt: skip
+
+
+@device
+def backward_data(plan, layer, params, work, sample, n, part, parts):
+    """dx from dy. With a stride, most sums of a position and a tap are of no dy and count as 0."""
+    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+    rows, taps = n * H * W, R * S * K
+    log2 = _shape_of(rows, C)
+    for tile in range(part, _tiles_of(rows, C, log2), parts):
+        _product(False, True, stride[0] * stride[1] != 1, work, plan[layer, at.D_OUTPUT] + sample * (P * Q * K), (P, Q, K),
+                 params, plan[layer, at.WEIGHT], params, -1, False, False,
+                 work, plan[layer, at.D_INPUT] + sample * (H * W * C), (H, W, S), (1, 1), padding,
+                 (-dilation[0], -dilation[1]), stride, rows, taps, C, 0, taps, log2, tile)  # fmt: skip
+
+
+@device
+def backward_filter(plan, layer, work, parts, n, tile, split, splits, place, accumulate):
+    """One tile of dw (the last row, if there is a bias, is db), summed over one of ``splits`` shares of all positions."""
+    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+    taps, positions = R * S * C, n * P * Q
+    rows = taps + (1 if plan[layer, at.BIAS] >= 0 else 0)
+    _product(True, False, False, work, plan[layer, at.INPUT], (H, W, C), work, plan[layer, at.D_OUTPUT], work, -1, False,
+             accumulate, parts, place, (P, Q, S), stride, (-padding[0], -padding[1]), dilation, (1, 1), rows, taps, K,
+             positions * split // splits, positions * (split + 1) // splits, _shape_of(rows, K), tile)  # fmt: skip
