@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numba
 import numpy as np
 
-from minicnn.backends import Batch, Data, StepResult
-from minicnn.errors import PluginError, SettingError
+from minicnn.backends import Batch, Data, StepResult, check_scalars
+from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
@@ -24,10 +24,6 @@ _WORTH_A_THREAD = 1_000_000
 
 # Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads enter it at once.
 _one_at_a_time = threading.Lock()
-
-
-def check_usable() -> None:
-    """There is always a CPU."""
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -76,17 +72,12 @@ class Update:
     def __call__(self, params: np.ndarray, grads: np.ndarray, slots: np.ndarray, scalars: np.ndarray,
                  tensors: np.ndarray) -> None:  # fmt: skip
         """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]: ``tensors`` [count, (offset, rows, columns)]."""
-        _check_scalars(self._name, self._compiled.scalars, scalars)
+        check_scalars(self._name, self._compiled.scalars, scalars)
         given = (self._compiled.address, params, grads, slots, scalars)
         if self._scratch is None:
             step.update(*given, tensors)
         else:
             step.update_tensors(*given, self._scratch, tensors)
-
-
-def _check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
-    if len(scalars) != wanted:
-        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {len(scalars)}")
 
 
 def vector(array: np.ndarray) -> np.ndarray:
@@ -238,7 +229,7 @@ class Training:
                 slots, scalars) -> StepResult:  # fmt: skip
         number = params.dtype.type
         if self._update:
-            _check_scalars(self._name, self._update.scalars, scalars)
+            check_scalars(self._name, self._update.scalars, scalars)
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
