@@ -43,7 +43,7 @@ def backward(plan, rates, layer, work, sample, n, part, parts):
     d0 = plan[layer, at.D_OUTPUT] + sample * size
     for i in range(part * THREADS + cuda.threadIdx.x, n * size, parts * THREADS):
         d = work[d0 + i]
-        if kind == SILU or kind == GELU:  # noqa: PLR1714
+        if kind in (SILU, GELU):
             x = work[x0 + i]
             if kind == SILU:
                 sigmoid = _ONE / (_ONE + math.exp(-x))

@@ -66,7 +66,7 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
     sums = cuda.local.array((RESULTS, RESULTS), np.float32)
     next_x = cuda.local.array(LOADS, np.float32)
     next_other = cuda.local.array(LOADS, np.float32)
-    zero, one = np.float32(0), np.float32(1)
+    zero = np.float32(0)
     thread = cuda.threadIdx.x
     tile_columns, tile_rows = RESULTS << log2, (RESULTS * THREADS) >> log2
     across = (columns + tile_columns - 1) // tile_columns

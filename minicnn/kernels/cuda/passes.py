@@ -75,7 +75,7 @@ def forward(plan, rates, params, work, n, first, end, per_block, key, first_samp
         count = per_block if sample + per_block < n else n - sample
         for layer in range(first, end):
             kind = plan[layer, at.KIND]
-            if kind == CONV2D or kind == DENSE:  # noqa: PLR1714
+            if kind in (CONV2D, DENSE):
                 conv2d.forward(plan, layer, params, work, sample, count, 0, 1)
             else:
                 _forward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
@@ -89,7 +89,7 @@ def backward(plan, rates, params, work, n, first, end, per_block, key, first_sam
         for layer in range(end - 1, first - 1, -1):
             if plan[layer, at.D_INPUT] >= 0:
                 kind = plan[layer, at.KIND]
-                if kind == CONV2D or kind == DENSE:  # noqa: PLR1714
+                if kind in (CONV2D, DENSE):
                     conv2d.backward_data(plan, layer, params, work, sample, count, 0, 1)
                 else:
                     _backward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
