@@ -90,6 +90,8 @@ class Optimizer:
         if isinstance(self.rule, StepRule):
             vector = self.backend.vector(np.zeros(1, self.slots.dtype))
             self._work.axpy(self._work.norm(vector), vector, vector)
+            if self._device != "cpu":
+                _check_hands_off(self.rule, self)
 
     def scalars(self, **scheduled: float) -> np.ndarray:
         """Begin the next step of an elementwise rule: what it computes once for all elements, with what is scheduled."""
@@ -119,6 +121,50 @@ class Optimizer:
             out[:] = params
 
 
+class _Untouchable:
+    """Stands for a vector on a device that Python cannot reach into: whatever is done with it fails."""
+
+
+class _NoStep:
+    """A `Step` that does nothing, for `_check_hands_off`."""
+
+    number = 1
+
+    def __init__(self, rule: StepRule, owner: Optimizer):
+        self.hyper, self.state, vector = dict(owner.hyperparameters), dict(owner.state), _Untouchable()
+        self.params = self.grads = vector
+        self.slots, self.scratch = dict.fromkeys(owner.slot_names, vector), dict.fromkeys(rule.scratch, vector)
+
+    def gradient(self) -> float:
+        return 0.0
+
+    def update(self, base: str, tensors: str = "all", **hyperparameters: float) -> None:
+        pass
+
+    def axpy(self, factor: float, x: Any, y: Any) -> None:
+        pass
+
+    def copy(self, x: Any, y: Any) -> None:
+        pass
+
+    def norm(self, x: Any) -> float:
+        return 1.0
+
+
+def _check_hands_off(rule: StepRule, owner: Optimizer) -> None:
+    """Raise `PluginError` for a rule whose Python works on vectors itself, which it can on the CPU alone."""
+    probe = _NoStep(rule, owner)
+    try:
+        rule.step(probe)
+        if rule.evaluation is not None:
+            rule.evaluation(probe, probe.params)
+    except (TypeError, AttributeError, ValueError) as error:
+        if "_Untouchable" not in str(error):
+            raise
+        raise PluginError(f"optimizer {rule.name} works on vectors itself, which only the cpu can; on another device it may "
+                          "use no more than gradient, update, axpy, copy and norm of Step") from None  # fmt: skip
+
+
 def _tensors(size: int | Network) -> dict[str, np.ndarray]:
     """(offset, rows, columns) of the tensors, by what `Step.update` calls them."""
     if isinstance(size, Network):
@@ -137,7 +183,7 @@ class _Part:
         self.rule, self.owner = rule, owner
         self.prefix = "" if rule is owner.rule else f"{name}."
         first = owner.slot_names.index(self.prefix + rule.slots[0]) if rule.slots else 0
-        self.slots = owner.vectors[first : first + len(rule.slots)]
+        self.slots = owner.vectors[first : first + len(rule.slots)] if rule.slots else owner.vectors
 
     @functools.cached_property
     def compiled(self) -> Callable[..., None]:

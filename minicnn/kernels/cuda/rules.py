@@ -10,8 +10,9 @@ from numba import types
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cuda.call import digest
+from minicnn.kernels.cuda.share import shared_out
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
-from minicnn.kernels.cuda.tensor import OPERATIONS, shared_out
+from minicnn.kernels.cuda.tensor import OPERATIONS
 from minicnn.kernels.cuda.tile import SIMULATED, device
 from minicnn.kernels.generated import arguments, compile_rule, each
 from minicnn.rules import LossRule, OptimizerRule, TensorRule
@@ -20,7 +21,7 @@ INTEGERS = types.int64[::1]
 LOSS = types.void(NUMBERS, INTEGER, INTEGER, INTEGER, INTEGERS, INTEGERS, INTEGER, INTEGER, ROWS, NUMBERS, NUMBERS, ROWS,
                   INTEGER, ROWS, INTEGER)  # fmt: skip
 UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, INTEGER, ROWS, ROWS, ROWS, TABLE)
-TENSOR_UPDATE = types.void(NUMBERS, NUMBERS, ROWS, NUMBERS, ROWS, TABLE)
+TENSOR_UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, ROWS, TABLE)
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,10 @@ def compiled(params, grads, slots, table, row, squares, partials, results, tenso
 
 _TENSOR_UPDATE = '''\
 from numba import cuda
+from minicnn.kernels.cuda.step import SCALARS
 
 
-def compiled(params, grads, slots, scalars, scratch, tensors):
+def compiled(params, grads, slots, table, scratch, tensors):
     """One tensor a block."""
     for t in range(cuda.blockIdx.x, len(tensors), cuda.gridDim.x):
         rows, columns = tensors[t, 1], tensors[t, 2]
@@ -132,7 +134,7 @@ def compile_tensor_update(rule: TensorRule) -> Kernel:
     count = arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
     source = _TENSOR_UPDATE.format(
         slots=each("slots[{}, begin:end].reshape(shape)", slots),
-        scalars=each("scalars[{}]", range(count)),
+        scalars=each("table[0, SCALARS + {}]", range(count)),
         scratch=each("scratch[{}, begin:end].reshape(shape)", scratch),
     )
     update = shared_out(rule.name, rule.update)
