@@ -19,7 +19,7 @@ def forward(plan, rates, layer, work, sample, n, part, parts):
     kind, size = plan[layer, at.KIND], plan[layer, at.OUTPUT_SIZE]
     x0, y0 = plan[layer, at.INPUT] + sample * size, plan[layer, at.OUTPUT] + sample * size
     for i in range(part * THREADS + cuda.threadIdx.x, n * size, parts * THREADS):
-        x = work[x0 + i]
+        x = work[np.uint64(x0 + i)]
         if kind == RELU:
             y = _ZERO if x < _ZERO else x
         elif kind == LEAKY_RELU:
@@ -32,7 +32,7 @@ def forward(plan, rates, layer, work, sample, n, part, parts):
             y = x / (_ONE + math.exp(-x))
         else:
             y = _HALF * x * (_ONE + math.erf(x * _ROOT_HALF))
-        work[y0 + i] = y
+        work[np.uint64(y0 + i)] = y
 
 
 @device
@@ -42,16 +42,16 @@ def backward(plan, rates, layer, work, sample, n, part, parts):
     x0, y0 = plan[layer, at.INPUT] + sample * size, plan[layer, at.OUTPUT] + sample * size
     d0 = plan[layer, at.D_OUTPUT] + sample * size
     for i in range(part * THREADS + cuda.threadIdx.x, n * size, parts * THREADS):
-        d = work[d0 + i]
+        d = work[np.uint64(d0 + i)]
         if kind in (SILU, GELU):
-            x = work[x0 + i]
+            x = work[np.uint64(x0 + i)]
             if kind == SILU:
                 sigmoid = _ONE / (_ONE + math.exp(-x))
                 d *= sigmoid * (_ONE + x * (_ONE - sigmoid))
             else:
                 d *= _HALF * (_ONE + math.erf(x * _ROOT_HALF)) + x * _DENSITY_AT_ZERO * math.exp(-_HALF * x * x)
         else:
-            y = work[y0 + i]
+            y = work[np.uint64(y0 + i)]
             if kind == RELU:
                 d = d if y > _ZERO else _ZERO
             elif kind == LEAKY_RELU:
@@ -60,4 +60,4 @@ def backward(plan, rates, layer, work, sample, n, part, parts):
                 d *= y * (_ONE - y)
             else:
                 d *= _ONE - y * y
-        work[d0 + i] = d
+        work[np.uint64(d0 + i)] = d

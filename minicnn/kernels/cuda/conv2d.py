@@ -17,6 +17,8 @@ from numba import cuda
 
 from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.tile import (
+    BUFFER,
+    BUFFERS,
     DEPTH,
     DEPTH_LOG2,
     LANES,
@@ -25,6 +27,7 @@ from minicnn.kernels.cuda.tile import (
     LOADS,
     LONGEST,
     RESULTS,
+    RESULTS_LOG2,
     THREADS,
     device,
     divide,
@@ -49,6 +52,14 @@ def _image_place(of_tap, outer, middle, inner, image_size, scale, offset, tap_st
 
 
 @device
+def _digits(index, middle_size, inner_size):
+    """outer, middle, inner of index = (outer · middle_size + middle) · inner_size + inner, below 2³¹."""
+    lines = divide(index, inner_size)
+    outer = divide(lines, middle_size)
+    return outer, np.int32(lines - outer * middle_size), np.int32(index - lines * inner_size)
+
+
+@device
 def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bias0, rectified, adds, out, out0,
              counts, scale, offset, tap_step, divisor, rows, taps, columns, begin, end, log2, tile):  # fmt: skip
     """One tile of out[row, column] = Σ_{begin ≤ k < end} x · other.
@@ -59,7 +70,7 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
     """
     H, W, C = shape
     P, Q, S = counts
-    tiles = cuda.shared.array((2, DEPTH, LEADING), np.float32)
+    tiles = cuda.shared.array(BUFFERS, np.float32)
     row_h = cuda.shared.array(LONGEST, np.int32)
     row_v = cuda.shared.array(LONGEST, np.int32)
     row_start = cuda.shared.array(LONGEST, np.int64)
@@ -68,10 +79,10 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
     next_other = cuda.local.array(LOADS, np.float32)
     zero = np.float32(0)
     thread = cuda.threadIdx.x
-    tile_columns, tile_rows = RESULTS << log2, (RESULTS * THREADS) >> log2
-    across = (columns + tile_columns - 1) // tile_columns
+    tile_columns, tile_rows = np.int32(RESULTS << log2), np.int32((RESULTS * THREADS) >> log2)
+    across = (columns + tile_columns - 1) >> (log2 + RESULTS_LOG2)
     first_row = tile // across * tile_rows
-    first_column = (tile - tile // across * across) * tile_columns
+    first_column = np.int32((tile - tile // across * across) * tile_columns)
     image_size = H * W * C
     # The digits of an index: outer, middle (of `middle_size`), inner (of `inner_size`); taps are r,s,c, positions n,p,q.
     if of_filters:
@@ -83,90 +94,79 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
 
     whole = first_row // (row_middle * row_inner)  # the rest fits 32 bits
     rest = first_row - whole * (row_middle * row_inner)
-    for i in range(thread, LONGEST, THREADS):
-        index = np.int32(rest + i)
-        lines = divide(index, row_inner)
-        outer = divide(lines, row_middle)
-        h, v, start = _image_place(of_filters, whole + outer, lines - outer * row_middle, index - lines * row_inner,
-                                   image_size, scale, offset, tap_step)  # fmt: skip
-        if i >= tile_rows or first_row + i >= rows:
-            h = np.int32(_OUTSIDE)
-        elif of_filters and first_row + i >= taps:
-            h = np.int32(_ONE)
-        elif not strided:
-            start += (h * W + v) * C
-        row_h[i], row_v[i], row_start[i] = h, v, start
+    for share in range((LONGEST + THREADS - 1) // THREADS):
+        row = thread + share * THREADS
+        if row < LONGEST:
+            outer, middle, inner = _digits(np.int32(rest + row), row_middle, row_inner)
+            h, v, start = _image_place(of_filters, whole + outer, middle, inner, image_size, scale, offset, tap_step)
+            if row >= tile_rows or first_row + row >= rows:
+                h = np.int32(_OUTSIDE)
+            elif of_filters and first_row + row >= taps:
+                h = np.int32(_ONE)
+            elif not strided:
+                start += (h * W + v) * C
+            row_h[row], row_v[row], row_start[row] = h, v, start
     for i in range(RESULTS):
         for j in range(RESULTS):
             sums[i, j] = zero
 
     # The digits of this thread's own k, and of DEPTH, which is added at every turn.
     k = begin + step
-    outer = k // (middle_size * inner_size)
-    middle = (k - outer * (middle_size * inner_size)) // inner_size
-    inner = k - (outer * middle_size + middle) * inner_size
-    more_outer = DEPTH // (middle_size * inner_size)
-    more_middle = (DEPTH - more_outer * (middle_size * inner_size)) // inner_size
-    more_inner = DEPTH - (more_outer * middle_size + more_middle) * inner_size
+    outer, middle, inner = _digits(k, middle_size, inner_size)
+    more_outer, more_middle, more_inner = _digits(DEPTH, middle_size, inner_size)
     other_lane, other_step = (lane, step) if turned else (thread & (LANES - 1), thread >> LANES_LOG2)
-    down, right = (thread >> log2) * RESULTS, (thread & ((1 << log2) - 1)) * RESULTS
+    down, right = np.int32((thread >> log2) * RESULTS), np.int32((thread & ((1 << log2) - 1)) * RESULTS)
     cuda.syncthreads()
 
-    buffer = 0
     for turn in range(begin - DEPTH, end, DEPTH):
+        buffer = ((turn - begin) >> DEPTH_LOG2 & 1) * BUFFER
         if turn >= begin:
-            keep(tiles, buffer, other_step, 0, other_lane, tile_columns, next_other)
-            keep(tiles, buffer, step, tile_columns, lane, tile_rows, next_x)
+            keep(tiles, buffer + other_step * LEADING, other_lane, tile_columns, next_other)
+            keep(tiles, buffer + step * LEADING + tile_columns, lane, tile_rows, next_x)
         cuda.syncthreads()
         if turn + DEPTH < end:  # on their way while the numbers before them are multiplied
             h, v, start = _image_place(not of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
             if not strided:
                 start += (h * W + v) * C
+            there = k < end
             for j in range(LOADS):
                 if j * LANES < tile_rows:
                     next_x[j] = _read(of_filters, strided, x, x0, shape, row_h, row_v, row_start, lane + j * LANES,
-                                      k < end, h, v, start, divisor)  # fmt: skip
+                                      there, h, v, start, divisor)  # fmt: skip
             if turned:
-                other_start = other0 + (outer * S + middle) * (columns * C) + inner
-                stride, there = C, k < end
+                start, stride = (outer * S + middle) * (columns * C) + inner, C
             else:
-                other_k = turn + DEPTH + other_step
-                other_start, stride, there = other0 + other_k * columns, 1, other_k < end
+                start, stride = (turn + DEPTH + other_step) * columns, np.int32(1)
+                there = turn + DEPTH + other_step < end
             for j in range(LOADS):
                 if j * LANES < tile_columns:
-                    column = first_column + other_lane + j * LANES
-                    value = zero
-                    if there and column < columns:
-                        value = other[other_start + column * stride]
-                    next_other[j] = value
+                    column = np.int32(first_column + other_lane + j * LANES)
+                    inside = there and column < columns
+                    value = other[np.uint64(other0 + (start + column * stride if inside else 0))]
+                    next_other[j] = value if inside else zero
             k += DEPTH
-            inner += more_inner
-            middle += more_middle
+            inner, middle, outer = np.int32(inner + more_inner), np.int32(middle + more_middle), np.int32(outer + more_outer)
             if inner >= inner_size:
-                inner -= inner_size
-                middle += 1
-            outer += more_outer
+                inner, middle = np.int32(inner - inner_size), np.int32(middle + 1)
             if middle >= middle_size:
-                middle -= middle_size
-                outer += 1
+                middle, outer = np.int32(middle - middle_size), np.int32(outer + 1)
         if turn >= begin:
-            multiply(tiles, buffer, tile_columns + down, right, sums)
-            buffer ^= 1
+            multiply(tiles, buffer + tile_columns + down, buffer + right, sums)
 
     for i in range(RESULTS):
         row = first_row + down + i
         if row < rows:
             for j in range(RESULTS):
-                column = first_column + right + j
+                column = np.int32(first_column + right + j)
                 if column < columns:
                     value = sums[i, j]
                     if bias0 >= 0:
-                        value += bias[bias0 + column]
+                        value += bias[np.uint64(bias0 + column)]
                     if rectified and value < zero:
                         value = zero
                     if adds:
-                        value += out[out0 + row * columns + column]
-                    out[out0 + row * columns + column] = value
+                        value += out[np.uint64(out0 + row * columns + column)]
+                    out[np.uint64(out0 + row * columns + column)] = value
     cuda.syncthreads()
 
 
@@ -174,34 +174,34 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
 def _read(of_filters, strided, x, x0, shape, row_h, row_v, row_start, row, there, h, v, start, divisor):
     """x at the place of ``row`` and of a k together: 0 outside the image, 1 for the bias."""
     H, W, C = shape
+    row = np.uint32(row)
     row_height = row_h[row]
     h = np.int32(row_height + h)
     v = np.int32(row_v[row] + v)
     there = there and h >= 0 and v >= 0
-    start = x0 + row_start[row] + start
+    start = row_start[row] + start
     if strided and there:
         p, q = divide(h, divisor[0]), divide(v, divisor[1])
         there = p * divisor[0] == h and q * divisor[1] == v
         h, v = p, q
         start += (h * W + v) * C
-    value = np.float32(0)
-    if there and h < H and v < W:
-        value = x[start]
-    elif of_filters and row_height == _ONE:
-        value = np.float32(1)
-    return value
+    inside = there and h < H and v < W
+    value = x[np.uint64(x0 + (start if inside else 0))]  # read without a branch, so that all reads are on their way at once
+    outside = np.float32(1) if of_filters and row_height == _ONE else np.float32(0)
+    return value if inside else outside
 
 
 @device
 def _geometry(plan, layer):
-    """H, W, C, P, Q, K, R, S, and (height, width) of stride, padding and dilation."""
+    """H, W, C, P, Q, K, R, S, and (height, width) of stride, padding and dilation, in 32 bits."""
     return (
-        plan[layer, at.INPUT_HEIGHT], plan[layer, at.INPUT_WIDTH], plan[layer, at.INPUT_CHANNELS],
-        plan[layer, at.OUTPUT_HEIGHT], plan[layer, at.OUTPUT_WIDTH], plan[layer, at.OUTPUT_CHANNELS],
-        plan[layer, at.KERNEL_HEIGHT], plan[layer, at.KERNEL_WIDTH],
-        (plan[layer, at.STRIDE_HEIGHT], plan[layer, at.STRIDE_WIDTH]),
-        (plan[layer, at.PADDING_TOP], plan[layer, at.PADDING_LEFT]),
-        (plan[layer, at.DILATION_HEIGHT], plan[layer, at.DILATION_WIDTH]),
+        np.int32(plan[layer, at.INPUT_HEIGHT]), np.int32(plan[layer, at.INPUT_WIDTH]),
+        np.int32(plan[layer, at.INPUT_CHANNELS]), np.int32(plan[layer, at.OUTPUT_HEIGHT]),
+        np.int32(plan[layer, at.OUTPUT_WIDTH]), np.int32(plan[layer, at.OUTPUT_CHANNELS]),
+        np.int32(plan[layer, at.KERNEL_HEIGHT]), np.int32(plan[layer, at.KERNEL_WIDTH]),
+        (np.int32(plan[layer, at.STRIDE_HEIGHT]), np.int32(plan[layer, at.STRIDE_WIDTH])),
+        (np.int32(plan[layer, at.PADDING_TOP]), np.int32(plan[layer, at.PADDING_LEFT])),
+        (np.int32(plan[layer, at.DILATION_HEIGHT]), np.int32(plan[layer, at.DILATION_WIDTH])),
     )  # fmt: skip
 
 
@@ -214,8 +214,8 @@ def forward(plan, layer, params, work, sample, n, part, parts):
     for tile in range(part, _tiles_of(rows, K, log2), parts):
         _product(False, False, False, work, plan[layer, at.INPUT] + sample * (H * W * C), (H, W, C),
                  params, plan[layer, at.WEIGHT], params, plan[layer, at.BIAS], plan[layer, at.RECTIFIED] != 0, False,
-                 work, plan[layer, at.OUTPUT] + sample * (P * Q * K), (P, Q, S), stride, (-padding[0], -padding[1]), dilation,
-                 (1, 1), rows, taps, K, 0, taps, log2, tile)  # fmt: skip
+                 work, plan[layer, at.OUTPUT] + sample * (P * Q * K), (P, Q, S), stride, (-padding[0], -padding[1]),
+                 dilation, (1, 1), rows, taps, K, 0, taps, log2, tile)  # fmt: skip
 
 
 @device

@@ -27,7 +27,8 @@ def _scale_kept(plan, rates, layer, work, source, target, sample, n, part, parts
         if j < size:
             row = mix(mix(mix(key) ^ np.uint64(plan[layer, at.LAYER])) ^ np.uint64(first_sample + i))
             kept = mix(row + np.uint64(j)) >> np.uint64(32) >= threshold
-            work[target + i * size + j] = work[source + i * size + j] * (rates[layer] if kept else np.float32(0))
+            x = work[np.uint64(source + i * size + j)]
+            work[np.uint64(target + i * size + j)] = x * (rates[layer] if kept else np.float32(0))
 
 
 @device

@@ -38,7 +38,7 @@ def gather(plan, work, images, order, start, n, scale):
     for i in range(cuda.blockIdx.x, n, cuda.gridDim.x):
         image = order[start + i]
         for j in range(cuda.threadIdx.x, size, THREADS):
-            work[x0 + i * size + j] = np.float32(images[image, j]) * scale
+            work[np.uint64(x0 + i * size + j)] = np.float32(images[image, j]) * scale
 
 
 @device

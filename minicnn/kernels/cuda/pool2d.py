@@ -57,10 +57,10 @@ def _forward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
             p = divide(pixel, Q)
             h_first, h_end, v_first, v_end = _window(plan, layer, p, pixel - p * Q)
             x0 = plan[layer, at.INPUT] + (sample + i) * plan[layer, at.INPUT_SIZE] + (j - pixel * C)
-            result = work[x0 + (h_first * W + v_first) * C] if of_maximum else _ZERO
+            result = work[np.uint64(x0 + (h_first * W + v_first) * C)] if of_maximum else _ZERO
             for h in range(h_first, h_end):
                 for v in range(v_first, v_end):
-                    x = work[x0 + (h * W + v) * C]
+                    x = work[np.uint64(x0 + (h * W + v) * C)]
                     if not of_maximum:
                         result += x
                     elif x > result or x != x:
@@ -69,18 +69,18 @@ def _forward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
                 result *= rates[layer]
             elif plan[layer, at.RECTIFIED] != 0 and result < _ZERO:
                 result = _ZERO
-            work[plan[layer, at.OUTPUT] + (sample + i) * size + j] = result
+            work[np.uint64(plan[layer, at.OUTPUT] + (sample + i) * size + j)] = result
 
 
 @device
 def _is_first_largest(work, x0, W, C, h, v, h_first, v_first, v_end, largest):
     """Whether (h, v) is the first element of a window, in reading order, that is not smaller than the maximum."""
-    if work[x0 + (h * W + v) * C] < largest:
+    if work[np.uint64(x0 + (h * W + v) * C)] < largest:
         return False
     first = True
     for above in range(h_first, h + 1):
         for left in range(v_first, v if above == h else v_end):
-            if not work[x0 + (above * W + left) * C] < largest:
+            if not work[np.uint64(x0 + (above * W + left) * C)] < largest:
                 first = False
     return first
 
@@ -107,9 +107,9 @@ def _backward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
             for p in range(p_first, p_end):
                 for q in range(q_first, q_end):
                     window = outputs + (p * Q + q) * C
-                    share = work[plan[layer, at.D_OUTPUT] + window]
+                    share = work[np.uint64(plan[layer, at.D_OUTPUT] + window)]
                     if of_maximum:
-                        largest = work[plan[layer, at.OUTPUT] + window]
+                        largest = work[np.uint64(plan[layer, at.OUTPUT] + window)]
                         h_first, _, v_first, v_end = _window(plan, layer, p, q)
                         if (plan[layer, at.RECTIFIED] != 0 and not largest > _ZERO) or not _is_first_largest(
                             work, x0, W, C, h, v, h_first, v_first, v_end, largest
@@ -118,7 +118,7 @@ def _backward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
                     else:
                         share *= rates[layer]
                     dx += share
-            work[plan[layer, at.D_INPUT] + (sample + i) * size + j] = dx
+            work[np.uint64(plan[layer, at.D_INPUT] + (sample + i) * size + j)] = dx
 
 
 @device

@@ -1,5 +1,7 @@
 """The tile: the part of a matrix product that one block of threads computes.
 
+Indices are cast to unsigned at each access: a signed one could count from the end, and every access would test for it.
+
 Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction goes `DEPTH` steps at a
 time through shared memory, in two buffers: while one is multiplied, the numbers for the other are on their way in registers.
 How many of the threads stand along the columns is chosen at run time from the product's size: a tile has
@@ -13,17 +15,21 @@ device = cuda.jit(device=True, inline="always")
 
 # In the simulator, where a thread of the card is a thread of the host and slow, a block is small.
 SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
-RESULTS = 4  # rows, and columns, that a thread computes
-THREADS_LOG2, DEPTH_LOG2 = (4, 1) if SIMULATED else (8, 3)
+RESULTS_LOG2 = 2
+RESULTS = 1 << RESULTS_LOG2  # rows, and columns, that a thread computes
+THREADS_LOG2, DEPTH_LOG2 = (4, 2) if SIMULATED else (8, 3)
 THREADS, DEPTH = 1 << THREADS_LOG2, 1 << DEPTH_LOG2  # threads; reduction steps in shared memory at a time
+LAUNCH_BOUNDS = (THREADS, 2)  # two blocks have room on a multiprocessor: at most 128 registers a thread
 LANES_LOG2 = THREADS_LOG2 - DEPTH_LOG2
 LANES = 1 << LANES_LOG2  # threads that load numbers of one reduction step, each every LANES-th
-LEAST_LOG2 = THREADS_LOG2 // 4  # of the threads along the columns
+LEAST_LOG2 = (THREADS_LOG2 + 1) // 3  # of the threads along the columns
 MOST_LOG2 = THREADS_LOG2 - LEAST_LOG2
 LONGEST = RESULTS << MOST_LOG2  # most rows, or columns, of a tile
 LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at a time
 # One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores at once in other banks.
 LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
+BUFFER = DEPTH * LEADING
+BUFFERS = 2 * BUFFER
 
 
 def tiles_of(rows, columns, log2):
@@ -50,23 +56,35 @@ def divide(a, b):
 
 
 @device
-def keep(tiles, buffer, step, start, lane, length, numbers):
+def keep(tiles, start, lane, length, numbers):
     """Store the ``numbers`` that a thread has loaded: places ``lane``, ``lane + LANES``, ... below ``length``."""
     for j in range(LOADS):
         place = lane + j * LANES
         if place < length:
-            tiles[buffer, step, start + place] = numbers[j]
+            tiles[np.uint64(start + place)] = numbers[j]
 
 
 @device
-def multiply(tiles, buffer, down, across, sums):
-    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j]; both are multiples of 4: 128-bit loads."""
+def _step(tiles, down, across, sums):
+    """sums[i,j] += tiles[down + i] · tiles[across + j]; both are multiples of 4, so that each takes one 128-bit load."""
     a = cuda.local.array(RESULTS, np.float32)
     b = cuda.local.array(RESULTS, np.float32)
-    for k in range(DEPTH):
-        for i in range(RESULTS):
-            a[i] = tiles[buffer, k, down + i]
-            b[i] = tiles[buffer, k, across + i]
-        for i in range(RESULTS):
-            for j in range(RESULTS):
-                sums[i, j] += a[i] * b[j]
+    for i in range(RESULTS):
+        a[i] = tiles[np.uint64(down + i)]
+        b[i] = tiles[np.uint64(across + i)]
+    for i in range(RESULTS):
+        for j in range(RESULTS):
+            sums[i, j] += a[i] * b[j]
+
+
+@device
+def multiply(tiles, down, across, sums):
+    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j] over the `DEPTH` steps of one buffer."""
+    down, across = down & -4, across & -4  # as they are; but now the compiler knows
+    for _ in range(DEPTH // 4):
+        _step(tiles, down, across, sums)
+        _step(tiles, down + LEADING, across + LEADING, sums)
+        _step(tiles, down + 2 * LEADING, across + 2 * LEADING, sums)
+        _step(tiles, down + 3 * LEADING, across + 3 * LEADING, sums)
+        down += 4 * LEADING
+        across += 4 * LEADING
