@@ -46,10 +46,10 @@ def missing(device: str) -> str | None:
             wanted, found = (".".join(map(str, numbers)) for numbers in (LEAST_CAPABILITY, device_capability))
             return f"the card has compute capability {found}, and {wanted} (Turing, 2018) is the least"
         return None
-    error = " ".join(str(importlib.import_module("numba.cuda.cudadrv.driver").driver.initialization_error).split())
-    if "NO_DEVICE" in error or error == "None":
+    why = " ".join(str(importlib.import_module("numba.cuda.cudadrv.driver").driver.initialization_error).split())
+    if "NO_DEVICE" in why:
         return "there is a driver but no NVIDIA card that it can see: put one in, or set CUDA_VISIBLE_DEVICES"
-    return f"the NVIDIA driver is missing or does not start ({error}): install the driver of the card, 580 or newer"
+    return f"the NVIDIA driver is missing or does not start ({why}): install the driver of the card, 580 or newer"
 
 
 def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:

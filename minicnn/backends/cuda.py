@@ -6,6 +6,7 @@ once for `Training.at_once` steps.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numba import cuda, from_dtype
@@ -23,7 +24,10 @@ from minicnn.network.translation import make_plan
 from minicnn.plan import CONV2D, DENSE, RELU
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, TensorRule
 
-__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "fetch", "loss_rows", "norm", "thread_count", "vector"]
+__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "fetch", "loss_rows", "norm", "thread_count",
+           "vector"]  # fmt: skip
+
+Vector = Any  # an array on the card
 
 # Below this many multiply-adds of a batch, launches of a few µs each take longer than walking all layers in one.
 _WORTH_LAUNCHES = 50_000_000
@@ -31,30 +35,30 @@ _MOST_BLOCKS = 1024  # of a launch over elements: enough to fill any card
 _SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
 
 
-def vector(array: np.ndarray) -> "cuda.devicearray.DeviceNDArray":
+def vector(array: np.ndarray) -> Vector:
     """A copy of ``array`` on the card; what is there already is returned as it is."""
     if not isinstance(array, np.ndarray):
         return array
     return cuda.to_device(np.ascontiguousarray(array) if array.size else np.zeros((1,) * array.ndim, array.dtype))
 
 
-def fetch(vector: "cuda.devicearray.DeviceNDArray", array: np.ndarray) -> None:
+def fetch(vector: Vector, array: np.ndarray) -> None:
     """Copy a vector back into the array that it was made of."""
     if array.size:
         vector.copy_to_host(array)
 
 
-def copy(x: "cuda.devicearray.DeviceNDArray", y: "cuda.devicearray.DeviceNDArray") -> None:
+def copy(x: Vector, y: Vector) -> None:
     """y ← x of vectors."""
     y.copy_to_device(x)
 
 
-def axpy(factor: float, x: "cuda.devicearray.DeviceNDArray", y: "cuda.devicearray.DeviceNDArray") -> None:
+def axpy(factor: float, x: Vector, y: Vector) -> None:
     """y ← factor · x + y of vectors."""
     _launch(step.axpy, _blocks(len(y)), factor, x, y)
 
 
-def norm(x: "cuda.devicearray.DeviceNDArray") -> float:
+def norm(x: Vector) -> float:
     """√Σ x² of a vector."""
     squares = _empty(_blocks(len(x)), 2)
     _launch(step.square_sums, len(squares), x, squares)
@@ -74,7 +78,7 @@ def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: n
     return float(partials.copy_to_host()[:, 0].sum()), work.copy_to_host()[n * outputs :].reshape(n, outputs)
 
 
-def _empty(*shape: int) -> "cuda.devicearray.DeviceNDArray":
+def _empty(*shape: int) -> Vector:
     return cuda.device_array(shape, np.float32)
 
 
@@ -83,7 +87,7 @@ def _blocks(count: int) -> int:
     return max(1, min(_MOST_BLOCKS, -(-count // THREADS)))
 
 
-def _launch(kernel, blocks: int, *arguments) -> None:
+def _launch(kernel: Any, blocks: int, *arguments: Any) -> None:
     """Launch a rule's `Kernel`, or one of the functions in ``step.py`` or ``passes.py``."""
     if isinstance(kernel, Kernel):
         launch(kernel.function, kernel.signature, blocks, *arguments)
@@ -91,11 +95,16 @@ def _launch(kernel, blocks: int, *arguments) -> None:
         launch(kernel, (step.SIGNATURES | passes.SIGNATURES)[kernel], blocks, *arguments)
 
 
+def _free_memory() -> float:
+    """Bytes on the card that may be taken."""
+    return _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
+
+
 def _chunk(network: Network, batch: int, training: bool) -> int:
     """The largest part of a batch whose activations fit the free memory."""
     plan = make_plan(network, 1, training, 1)
     bytes_a_sample = 4 * at.lay_out(plan.table, plan.work_size, training).work_size
-    free = _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
+    free = _free_memory()
     if free < bytes_a_sample:
         raise DeviceError(f"device cuda: one image needs {bytes_a_sample:,} bytes, and {free:,.0f} are free on the card")
     return int(min(batch, free // bytes_a_sample))
@@ -111,7 +120,7 @@ class _Images:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
             self._in_order = vector(np.arange(most))
 
-    def gather(self, laid_out: "_LaidOut", order: np.ndarray, orders: "cuda.devicearray.DeviceNDArray", start: int,
+    def gather(self, laid_out: "_LaidOut", order: np.ndarray, orders: Vector, start: int,
                n: int, scale: float) -> None:  # fmt: skip
         """``n`` images, those in ``order``, which is what ``orders`` on the card holds from ``start`` on."""
         if self._all is None:
@@ -138,7 +147,7 @@ class _LaidOut:
             self.tasks, self.sums, self.parts = vector(layout.tasks), vector(layout.sums), _empty(max(1, layout.parts_size))
             self._task_count, self._sum_count = len(layout.tasks), len(layout.sums)
 
-    def forward(self, params: "cuda.devicearray.DeviceNDArray", n: int, key: int, first: int) -> None:
+    def forward(self, params: Vector, n: int, key: int, first: int) -> None:
         """From the first layer's input to the logits; sample 0 is number ``first`` of its batch."""
         if self.walked:
             _launch(passes.forward, n, self.plan, self.rates, params, self.work, n, 0, len(self.table), 1, key, first)
@@ -150,7 +159,7 @@ class _LaidOut:
             elif record[at.KIND] != RELU or not record[at.RECTIFIED]:
                 _launch(passes.forward_elements, blocks, self.plan, self.rates, self.work, n, layer, key, first)
 
-    def backward(self, params: "cuda.devicearray.DeviceNDArray", n: int, key: int, first: int, add: bool) -> None:
+    def backward(self, params: Vector, n: int, key: int, first: int, add: bool) -> None:
         """From dlogits to the parts of all gradients; ``add`` to those of the chunks before."""
         if self.walked:
             _launch(passes.backward, n, self.plan, self.rates, params, self.work, n, 0, len(self.table), 1, key, first)
@@ -165,7 +174,7 @@ class _LaidOut:
         if self._task_count:
             _launch(passes.filter_gradients, self._task_count, self.plan, self.tasks, self.work, self.parts, n, int(add))
 
-    def add_parts(self, grads: "cuda.devicearray.DeviceNDArray", squares: "cuda.devicearray.DeviceNDArray") -> None:
+    def add_parts(self, grads: Vector, squares: Vector) -> None:
         """The gradient from its parts, and its squares."""
         if self._sum_count:
             _launch(step.add_parts, len(squares), self.parts, self.sums, grads, squares)
@@ -242,7 +251,8 @@ class Update:
     """
 
     def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, tensors: np.ndarray):
-        self._name, self._whole, self._tables = rule.name, isinstance(rule, TensorRule), {}
+        self._name, self._whole = rule.name, isinstance(rule, TensorRule)
+        self._tables: dict[bytes, Vector] = {}
         self._kernel = compile_tensor_update(rule) if isinstance(rule, TensorRule) else compile_update(rule)
         self._size = int((tensors[:, 0] + tensors[:, 1] * tensors[:, 2]).max(initial=1))
         self._scratch = _empty(max(1, len(rule.scratch)), self._size) if isinstance(rule, TensorRule) else None
@@ -252,7 +262,7 @@ class Update:
         self._on_card = vector(self._table)
         launchable(self._kernel.function, self._kernel.signature)
 
-    def __call__(self, params, grads, slots, scalars: np.ndarray, tensors: np.ndarray) -> None:
+    def __call__(self, params: Vector, grads: Vector, slots: Vector, scalars: np.ndarray, tensors: np.ndarray) -> None:
         """Change the vectors ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]."""
         check_scalars(self._name, self._kernel.scalars, scalars)
         if len(tensors) == 0:
@@ -275,12 +285,12 @@ class Training:
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
         _check_float32(params)
-        elementwise = isinstance(optimizer, OptimizerRule)
-        self.at_once = 50 if elementwise else 1  # other rules ask for the loss of their step
+        self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
+        self.at_once = 50 if self._update else 1  # other rules ask for the loss of their step
         self.params, self.grads = vector(params), vector(np.zeros_like(params))
         self.batch_size, self._name = batch_size, optimizer.name
         self._laid_out = _LaidOut(network, _chunk(network, batch_size, True), True)
-        self._loss, self._update = compile_loss(loss), compile_update(optimizer) if elementwise else None
+        self._loss = compile_loss(loss)
         self._squares = vector(np.zeros((_blocks(len(params)), 2), np.float32))
         self._partials = _empty(batch_size // THREADS + batch_size // self._laid_out.chunk + 2, 2)
         self._all = vector(np.array([[0, 1, len(params)]]))
@@ -313,8 +323,7 @@ class Training:
         """Copy to the card what is the same in all steps: the whole data set, if it fits."""
         if data is self._data:
             return
-        fits = data.images.nbytes < _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
-        self._images = _Images(data.images, self._laid_out.chunk, fits)
+        self._images = _Images(data.images, self._laid_out.chunk, data.images.nbytes < _free_memory())
         self._labels = vector(data.labels)
         self._for_loss = [vector(array) for array in (data.targets, data.class_weights, data.hyperparameters)]
         self._data = data

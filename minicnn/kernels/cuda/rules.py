@@ -164,7 +164,7 @@ if not SIMULATED:
     from numba.cuda.extending import intrinsic
 
     @intrinsic
-    def as_tuple(typing_context, value):  # noqa: F811
+    def as_tuple(typing_context, value):
         """The same, compiled."""
         if isinstance(value, types.BaseTuple):
             return value(value), lambda context, builder, signature, values: values[0]

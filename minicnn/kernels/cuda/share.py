@@ -18,6 +18,8 @@ from minicnn.errors import PluginError
 from minicnn.kernels.cuda.tile import THREADS
 from minicnn.rules import operations
 
+_OPERATIONS = (operations.norm, operations.dot, operations.axpy, operations.matmul)
+
 
 def shared_out(name: str, function: FunctionType) -> FunctionType:
     """The rewritten ``function`` of the rule ``name``; raises `PluginError` for what the threads cannot share."""
@@ -35,7 +37,8 @@ def shared_out(name: str, function: FunctionType) -> FunctionType:
     assert isinstance(outer, ast.FunctionDef)
     outer.body = [definition, ast.Return(ast.Name(definition.name, ast.Load()))]
     module = ast.fix_missing_locations(ast.Module([outer], []))
-    scope = {**function.__globals__, "_cuda": cuda, "_THREADS": THREADS}
+    scope = {**function.__globals__, "_cuda": cuda, "_THREADS": THREADS,
+             **{f"_{operation.__name__}": operation for operation in _OPERATIONS}}  # fmt: skip
     exec(compile(module, function.__code__.co_filename, "exec"), scope)
     made: FunctionType = scope["outer"](*(cell.cell_contents for cell in function.__closure__ or ()))
     return made
@@ -74,14 +77,31 @@ class _Sharing:
 
     def is_operation(self, node: ast.Call) -> bool:
         """Whether a call is of a function of `minicnn.rules.operations`."""
-        function = self.known.get(node.func.id) if isinstance(node.func, ast.Name) else None
-        return isinstance(function, FunctionType) and function.__module__ == operations.__name__
+        function = self.called(node)
+        return function is not None and function.__module__ == operations.__name__
+
+    def called(self, node: ast.AST) -> FunctionType | None:
+        """The Python function that a node calls, if it is a call of one."""
+        function = node.func if isinstance(node, ast.Call) else None
+        found: Any = None
+        if isinstance(function, ast.Name):
+            found = self.known.get(function.id)
+        elif isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name):
+            found = getattr(self.known.get(function.value.id), function.attr, None)
+        return found if isinstance(found, FunctionType) else None
 
     def check_calls(self, node: ast.AST) -> None:
-        """Functions in an expression must change nothing."""
+        """Functions in an expression must change nothing; those of `operations` are called without keywords."""
         for call in ast.walk(node):
-            function = self.known.get(call.func.id) if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else None
-            if not isinstance(function, FunctionType) or function.__module__ == operations.__name__:
+            function = self.called(call)
+            if function is None or not isinstance(call, ast.Call):
+                continue
+            if function.__module__ == operations.__name__:
+                given = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+                bound = inspect.signature(function).bind(*call.args, **given)
+                bound.apply_defaults()
+                call.args = [value if isinstance(value, ast.expr) else ast.Constant(value) for value in bound.args]
+                call.keywords, call.func = [], ast.Name(f"_{function.__name__}", ast.Load())
                 continue
             try:
                 body = ast.parse(textwrap.dedent(inspect.getsource(function))).body
@@ -121,11 +141,8 @@ class _Sharing:
             made = _parse(f"{width} = {both[1]}\nfor {k} in range(_cuda.threadIdx.x, ({outer[1]}) * {width}, _THREADS):\n"
                           f"    {i} = {k} // {width}\n    {_target(inner)} = {k} - {i} * {width}")  # fmt: skip
         else:
-            start, stop, step = outer
-            body = loop.body
-            made = _parse(f"for {i} in range(({start}) + _cuda.threadIdx.x * ({step}), {stop}, _THREADS * ({step})):\n    pass")
-            assert isinstance(made[-1], ast.For)
-            made[-1].body = []
+            (start, stop, step), body = outer, loop.body
+            made = _parse(f"for {i} in range(({start}) + _cuda.threadIdx.x * ({step}), {stop}, _THREADS * ({step})): pass")
         assert isinstance(made[-1], ast.For)
         made[-1].body += body
         return [*_barrier(), *made, *_barrier()]
@@ -220,5 +237,6 @@ def _free(statements: Iterable[ast.stmt], bound: Iterable[str] = ()) -> tuple[se
             read(node)
             if isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name) and node.target.id not in assigned:
                 free.add(node.target.id)
-            assigned |= {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+            names = [part for part in ast.walk(node) if isinstance(part, ast.Name)]
+            assigned |= {part.id for part in names if isinstance(part.ctx, ast.Store)}
     return free, assigned

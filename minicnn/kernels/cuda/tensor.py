@@ -12,7 +12,7 @@ from minicnn.kernels.cuda.step import add_square, block_squares, block_sum
 from minicnn.kernels.cuda.tile import THREADS, THREADS_LOG2, device
 
 _SIDE_LOG2 = THREADS_LOG2 // 2
-_SIDE = 1 << _SIDE_LOG2  # of the square of results that the block computes at a time
+_SIDE = 1 << _SIDE_LOG2  # of the square of results that the block computes at a time; threads beyond it wait
 
 
 @device
@@ -61,16 +61,17 @@ def matmul(a, b, out, transpose_a=False, transpose_b=False):
             total = float32(0) if fits else float32(math.nan)
             for k in range(0, inner if fits else 0, _SIDE):
                 cuda.syncthreads()
-                left[y, x] = float32(0)
-                right[y, x] = float32(0)
-                if m + y < rows and k + x < inner:
+                if y < _SIDE:
+                    left[y, x] = float32(0)
+                    right[y, x] = float32(0)
+                if y < _SIDE and m + y < rows and k + x < inner:
                     left[y, x] = a[k + x, m + y] if transpose_a else a[m + y, k + x]
-                if k + y < inner and n + x < columns:
+                if y < _SIDE and k + y < inner and n + x < columns:
                     right[y, x] = b[n + x, k + y] if transpose_b else b[k + y, n + x]
                 cuda.syncthreads()
-                for j in range(_SIDE):
+                for j in range(_SIDE if y < _SIDE else 0):
                     total += left[y, j] * right[j, x]
-            if m + y < rows and n + x < columns:
+            if y < _SIDE and m + y < rows and n + x < columns:
                 out[m + y, n + x] = total
     cuda.syncthreads()
 
