@@ -7,7 +7,7 @@ import inspect
 import numba_cuda
 from numba import cuda
 
-from minicnn.kernels.cuda.tile import LAUNCH_BOUNDS, SIMULATED, THREADS, device
+from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
 from minicnn.plan import digest_of_kernels
 
@@ -35,7 +35,7 @@ def launchable(function, signature):
         return cuda.jit(function)
     source = _WRAPPER.format(arguments=", ".join(inspect.signature(function).parameters))
     depends = hashlib.sha256(f"{function.__module__} {signature} {digest()}".encode()).hexdigest()[:32]
-    scope = {"body": device(function), "signature": signature, "bounds": LAUNCH_BOUNDS}
+    scope = {"body": device(function), "signature": signature, "bounds": launch_bounds(function)}
     return imported(f"minicnn_cuda_{function.__name__}_{depends}", source, lambda: scope).compiled
 
 

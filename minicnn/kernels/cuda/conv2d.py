@@ -78,11 +78,12 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
     next_x = cuda.local.array(LOADS, np.float32)
     next_other = cuda.local.array(LOADS, np.float32)
     zero = np.float32(0)
-    thread = cuda.threadIdx.x
+    thread = np.int32(cuda.threadIdx.x)
+    rows, begin, end, tile = np.int32(rows), np.int32(begin), np.int32(end), np.int32(tile)
     tile_columns, tile_rows = np.int32(RESULTS << log2), np.int32((RESULTS * THREADS) >> log2)
-    across = (columns + tile_columns - 1) >> (log2 + RESULTS_LOG2)
-    first_row = tile // across * tile_rows
-    first_column = np.int32((tile - tile // across * across) * tile_columns)
+    across = np.int32((columns + tile_columns - 1) >> (log2 + RESULTS_LOG2))
+    line = divide(tile, across)
+    first_row, first_column = np.int32(line * tile_rows), np.int32((tile - line * across) * tile_columns)
     image_size = H * W * C
     # The digits of an index: outer, middle (of `middle_size`), inner (of `inner_size`); taps are r,s,c, positions n,p,q.
     if of_filters:
@@ -92,13 +93,11 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
         row_middle, row_inner, middle_size, inner_size = P, Q, S, C
         lane, step = thread >> DEPTH_LOG2, thread & (DEPTH - 1)
 
-    whole = first_row // (row_middle * row_inner)  # the rest fits 32 bits
-    rest = first_row - whole * (row_middle * row_inner)
     for share in range((LONGEST + THREADS - 1) // THREADS):
         row = thread + share * THREADS
         if row < LONGEST:
-            outer, middle, inner = _digits(np.int32(rest + row), row_middle, row_inner)
-            h, v, start = _image_place(of_filters, whole + outer, middle, inner, image_size, scale, offset, tap_step)
+            outer, middle, inner = _digits(first_row + row, row_middle, row_inner)
+            h, v, start = _image_place(of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
             if row >= tile_rows or first_row + row >= rows:
                 h = np.int32(_OUTSIDE)
             elif of_filters and first_row + row >= taps:
@@ -110,21 +109,22 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
         for j in range(RESULTS):
             sums[i, j] = zero
 
+    other_lane, other_step = (lane, step) if turned else (thread & (LANES - 1), thread >> LANES_LOG2)
     # The digits of this thread's own k, and of DEPTH, which is added at every turn.
-    k = begin + step
+    k, other_k = np.int32(begin + step), np.int32(begin + other_step)
     outer, middle, inner = _digits(k, middle_size, inner_size)
     more_outer, more_middle, more_inner = _digits(DEPTH, middle_size, inner_size)
-    other_lane, other_step = (lane, step) if turned else (thread & (LANES - 1), thread >> LANES_LOG2)
     down, right = np.int32((thread >> log2) * RESULTS), np.int32((thread & ((1 << log2) - 1)) * RESULTS)
     cuda.syncthreads()
 
-    for turn in range(begin - DEPTH, end, DEPTH):
-        buffer = ((turn - begin) >> DEPTH_LOG2 & 1) * BUFFER
-        if turn >= begin:
+    turns = np.int32((end - begin + DEPTH - 1) >> DEPTH_LOG2)
+    for turn in range(np.int32(turns + 1)):
+        buffer = (turn & 1) * BUFFER
+        if turn > 0:
             keep(tiles, buffer + other_step * LEADING, other_lane, tile_columns, next_other)
             keep(tiles, buffer + step * LEADING + tile_columns, lane, tile_rows, next_x)
         cuda.syncthreads()
-        if turn + DEPTH < end:  # on their way while the numbers before them are multiplied
+        if turn < turns:  # on their way while the numbers before them are multiplied
             h, v, start = _image_place(not of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
             if not strided:
                 start += (h * W + v) * C
@@ -136,25 +136,24 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
             if turned:
                 start, stride = (outer * S + middle) * (columns * C) + inner, C
             else:
-                start, stride = (turn + DEPTH + other_step) * columns, np.int32(1)
-                there = turn + DEPTH + other_step < end
+                start, stride, there = other_k * columns, np.int32(1), other_k < end
             for j in range(LOADS):
                 if j * LANES < tile_columns:
                     column = np.int32(first_column + other_lane + j * LANES)
                     inside = there and column < columns
                     value = other[np.uint64(other0 + (start + column * stride if inside else 0))]
                     next_other[j] = value if inside else zero
-            k += DEPTH
+            k, other_k = np.int32(k + DEPTH), np.int32(other_k + DEPTH)
             inner, middle, outer = np.int32(inner + more_inner), np.int32(middle + more_middle), np.int32(outer + more_outer)
             if inner >= inner_size:
                 inner, middle = np.int32(inner - inner_size), np.int32(middle + 1)
             if middle >= middle_size:
                 middle, outer = np.int32(middle - middle_size), np.int32(outer + 1)
-        if turn >= begin:
+        if turn > 0:
             multiply(tiles, buffer + tile_columns + down, buffer + right, sums)
 
     for i in range(RESULTS):
-        row = first_row + down + i
+        row = np.int32(first_row + down + i)
         if row < rows:
             for j in range(RESULTS):
                 column = np.int32(first_column + right + j)

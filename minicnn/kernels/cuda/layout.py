@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minicnn import plan as p
+from minicnn.errors import SettingError
 from minicnn.kernels.cuda.tile import THREADS, shape_of, tiles_of
 
 FIELDS = (
@@ -32,6 +33,9 @@ FIELDS = (
 _DEEPEST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = 256, 128, 1024  # positions a split at least; splits; blocks of a launch
 
 
+_SIDES = ("input", "output")
+
+
 class Layout(NamedTuple):
     """What the kernels are given, still in host memory, and the sizes of their buffers in numbers."""
 
@@ -45,12 +49,15 @@ class Layout(NamedTuple):
 
 def lay_out(table: np.ndarray, work_size: int, training: bool) -> Layout:
     """The layout of a plan made by ``make_plan(network, chunk, training, 1)``: chunk is the largest batch of one launch."""
+    most = int(table["chunk"][0]) * int(max((table[f"{side}_height"] * table[f"{side}_width"]).max() for side in _SIDES))
+    if max(most, int(table["input_size"].max()), int(table["output_size"].max())) >= 2**31:
+        raise SettingError("on CUDA a batch has fewer than 2147483648 pixels in any layer, and an image as many numbers")
     table = table.copy()
     if training:
         work_size = _keep_gradients(table)
     _rectify_products(table)
     dense = table["kind"] == p.DENSE
-    for side in ("input", "output"):  # a dense layer is a 1×1 convolution of images of one pixel
+    for side in _SIDES:  # a dense layer is a 1×1 convolution of images of one pixel
         table[f"{side}_channels"][dense] = table[f"{side}_size"][dense]
         table[f"{side}_height"][dense] = table[f"{side}_width"][dense] = 1
     table["kernel_height"][dense] = table["kernel_width"][dense] = 1

@@ -126,6 +126,9 @@ def filter_gradients(plan, tasks, work, parts, n, accumulate):
                                tasks[task, 4], accumulate != 0)  # fmt: skip
 
 
+for _product in (forward_product, backward_product, filter_gradients):
+    _product.blocks_together = 4  # on a multiprocessor: 64 registers a thread are enough for a product alone
+
 SIGNATURES = {
     forward: types.void(*_LAYERS),
     backward: types.void(*_LAYERS),

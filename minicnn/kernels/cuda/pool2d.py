@@ -24,30 +24,41 @@ def _smaller(a, b):
 
 
 @device
-def _window(plan, layer, p, q):
-    """The part of output (p, q)'s window that lies inside the image: first and end row, first and end column."""
-    top = p * plan[layer, at.STRIDE_HEIGHT] - plan[layer, at.PADDING_TOP]
-    left = q * plan[layer, at.STRIDE_WIDTH] - plan[layer, at.PADDING_LEFT]
-    return (
-        _larger(0, top),
-        _smaller(plan[layer, at.INPUT_HEIGHT], top + plan[layer, at.KERNEL_HEIGHT]),
-        _larger(0, left),
-        _smaller(plan[layer, at.INPUT_WIDTH], left + plan[layer, at.KERNEL_WIDTH]),
-    )
+def _field(plan, layer, field):
+    return np.int32(plan[layer, field])
+
+
+@device
+def _window(first, kernel, stride, padding, size):
+    """First and end of the rows, or columns, of an image that window number ``first`` holds."""
+    start = np.int32(first * stride - padding)
+    return _larger(np.int32(0), start), _smaller(size, np.int32(start + kernel))
 
 
 @device
 def _windows_holding(position, kernel, stride, padding, count):
     """First and end of the ``count`` windows, along one side, that hold the row or column ``position``."""
-    before = position + padding - kernel  # the last place that is not in the first window
-    first = divide(before, stride) + 1 if before >= 0 else 0
-    return first, _smaller(divide(position + padding, stride) + 1, count)
+    before = np.int32(position + padding - kernel)  # the last place that is not in the first window
+    first = np.int32(divide(before, stride) + 1) if before >= 0 else np.int32(0)
+    return first, _smaller(np.int32(divide(position + padding, stride) + 1), count)
+
+
+@device
+def _geometry(plan, layer):
+    """Input width, channels, output width; and (size of the image, kernel, stride, padding, outputs) by height and width."""
+    W, Q = _field(plan, layer, at.INPUT_WIDTH), _field(plan, layer, at.OUTPUT_WIDTH)
+    along_height = (_field(plan, layer, at.KERNEL_HEIGHT), _field(plan, layer, at.STRIDE_HEIGHT),
+                    _field(plan, layer, at.PADDING_TOP))  # fmt: skip
+    along_width = (_field(plan, layer, at.KERNEL_WIDTH), _field(plan, layer, at.STRIDE_WIDTH),
+                   _field(plan, layer, at.PADDING_LEFT))  # fmt: skip
+    return (_field(plan, layer, at.INPUT_HEIGHT), W, _field(plan, layer, at.INPUT_CHANNELS),
+            _field(plan, layer, at.OUTPUT_HEIGHT), Q, along_height, along_width)  # fmt: skip
 
 
 @device
 def _forward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
-    W, C, Q = plan[layer, at.INPUT_WIDTH], plan[layer, at.INPUT_CHANNELS], plan[layer, at.OUTPUT_WIDTH]
-    size = plan[layer, at.OUTPUT_SIZE]
+    H, W, C, _, Q, along_height, along_width = _geometry(plan, layer)
+    size = _field(plan, layer, at.OUTPUT_SIZE)
     pieces = (size + THREADS - 1) // THREADS
     for unit in range(part, n * pieces, parts):
         i = divide(unit, pieces)
@@ -55,12 +66,14 @@ def _forward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
         if j < size:
             pixel = divide(j, C)
             p = divide(pixel, Q)
-            h_first, h_end, v_first, v_end = _window(plan, layer, p, pixel - p * Q)
-            x0 = plan[layer, at.INPUT] + (sample + i) * plan[layer, at.INPUT_SIZE] + (j - pixel * C)
-            result = work[np.uint64(x0 + (h_first * W + v_first) * C)] if of_maximum else _ZERO
+            h_first, h_end = _window(p, along_height[0], along_height[1], along_height[2], H)
+            v_first, v_end = _window(np.int32(pixel - p * Q), along_width[0], along_width[1], along_width[2], W)
+            x0 = plan[layer, at.INPUT] + (sample + i) * plan[layer, at.INPUT_SIZE]
+            c = np.int32(j - pixel * C)
+            result = work[np.uint64(x0 + np.int32((h_first * W + v_first) * C + c))] if of_maximum else _ZERO
             for h in range(h_first, h_end):
                 for v in range(v_first, v_end):
-                    x = work[np.uint64(x0 + (h * W + v) * C)]
+                    x = work[np.uint64(x0 + np.int32((h * W + v) * C + c))]
                     if not of_maximum:
                         result += x
                     elif x > result or x != x:
@@ -73,46 +86,44 @@ def _forward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
 
 
 @device
-def _is_first_largest(work, x0, W, C, h, v, h_first, v_first, v_end, largest):
+def _is_first_largest(work, x0, row, C, h, v, h_first, v_first, v_end, largest):
     """Whether (h, v) is the first element of a window, in reading order, that is not smaller than the maximum."""
-    if work[np.uint64(x0 + (h * W + v) * C)] < largest:
-        return False
-    first = True
-    for above in range(h_first, h + 1):
-        for left in range(v_first, v if above == h else v_end):
-            if not work[np.uint64(x0 + (above * W + left) * C)] < largest:
-                first = False
+    first = not work[np.uint64(x0 + np.int32(h * row + v * C))] < largest
+    if first:
+        for above in range(h_first, np.int32(h + 1)):
+            for left in range(v_first, v if above == h else v_end):
+                if not work[np.uint64(x0 + np.int32(above * row + left * C))] < largest:
+                    first = False
     return first
 
 
 @device
 def _backward(plan, rates, layer, work, sample, n, part, parts, of_maximum):
-    W, C, Q = plan[layer, at.INPUT_WIDTH], plan[layer, at.INPUT_CHANNELS], plan[layer, at.OUTPUT_WIDTH]
-    size = plan[layer, at.INPUT_SIZE]
+    H, W, C, P, Q, along_height, along_width = _geometry(plan, layer)
+    size, row = _field(plan, layer, at.INPUT_SIZE), np.int32(W * C)
     pieces = (size + THREADS - 1) // THREADS
     for unit in range(part, n * pieces, parts):
         i = divide(unit, pieces)
         j = np.int32((unit - i * pieces) * THREADS + cuda.threadIdx.x)
         if j < size:
-            pixel = divide(j, C)
-            h = divide(pixel, W)
-            v, c = pixel - h * W, j - pixel * C
-            p_first, p_end = _windows_holding(h, plan[layer, at.KERNEL_HEIGHT], plan[layer, at.STRIDE_HEIGHT],
-                                              plan[layer, at.PADDING_TOP], plan[layer, at.OUTPUT_HEIGHT])  # fmt: skip
-            q_first, q_end = _windows_holding(v, plan[layer, at.KERNEL_WIDTH], plan[layer, at.STRIDE_WIDTH],
-                                              plan[layer, at.PADDING_LEFT], Q)  # fmt: skip
+            h = divide(j, row)
+            v = divide(j - h * row, C)
+            c = np.int32(j - h * row - v * C)
+            p_first, p_end = _windows_holding(h, along_height[0], along_height[1], along_height[2], P)
+            q_first, q_end = _windows_holding(v, along_width[0], along_width[1], along_width[2], Q)
             x0 = plan[layer, at.INPUT] + (sample + i) * size + c
             outputs = (sample + i) * plan[layer, at.OUTPUT_SIZE] + c
             dx = _ZERO
             for p in range(p_first, p_end):
+                h_first, _ = _window(p, along_height[0], along_height[1], along_height[2], H)
                 for q in range(q_first, q_end):
-                    window = outputs + (p * Q + q) * C
+                    window = outputs + np.int32((p * Q + q) * C)
                     share = work[np.uint64(plan[layer, at.D_OUTPUT] + window)]
                     if of_maximum:
                         largest = work[np.uint64(plan[layer, at.OUTPUT] + window)]
-                        h_first, _, v_first, v_end = _window(plan, layer, p, q)
+                        v_first, v_end = _window(q, along_width[0], along_width[1], along_width[2], W)
                         if (plan[layer, at.RECTIFIED] != 0 and not largest > _ZERO) or not _is_first_largest(
-                            work, x0, W, C, h, v, h_first, v_first, v_end, largest
+                            work, x0, row, C, h, v, h_first, v_first, v_end, largest
                         ):
                             share = _ZERO
                     else:

@@ -19,7 +19,6 @@ RESULTS_LOG2 = 2
 RESULTS = 1 << RESULTS_LOG2  # rows, and columns, that a thread computes
 THREADS_LOG2, DEPTH_LOG2 = (4, 2) if SIMULATED else (8, 3)
 THREADS, DEPTH = 1 << THREADS_LOG2, 1 << DEPTH_LOG2  # threads; reduction steps in shared memory at a time
-LAUNCH_BOUNDS = (THREADS, 2)  # two blocks have room on a multiprocessor: at most 128 registers a thread
 LANES_LOG2 = THREADS_LOG2 - DEPTH_LOG2
 LANES = 1 << LANES_LOG2  # threads that load numbers of one reduction step, each every LANES-th
 LEAST_LOG2 = (THREADS_LOG2 + 1) // 3  # of the threads along the columns
@@ -30,6 +29,11 @@ LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at
 LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
 BUFFER = DEPTH * LEADING
 BUFFERS = 2 * BUFFER
+
+
+def launch_bounds(kernel):
+    """(threads, blocks that must have room on a multiprocessor together), which limits the registers a thread has."""
+    return THREADS, getattr(kernel, "blocks_together", 2)
 
 
 def tiles_of(rows, columns, log2):
