@@ -49,7 +49,8 @@ def missing(device: str) -> str | None:
     why = " ".join(str(importlib.import_module("numba.cuda.cudadrv.driver").driver.initialization_error).split())
     if "NO_DEVICE" in why:
         return "there is a driver but no NVIDIA card that it can see: put one in, or set CUDA_VISIBLE_DEVICES"
-    return f"the NVIDIA driver is missing or does not start ({why}): install the driver of the card, 580 or newer"
+    state = "is missing" if "cannot be found" in why else f"does not start ({why})"
+    return f"the NVIDIA driver {state}: install the card's driver, version 580 or newer, from nvidia.com/drivers"
 
 
 def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:

@@ -3,9 +3,11 @@
 import math
 import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_name
 
 from minicnn.backends import Batch, Data, StepResult, check_scalars
 from minicnn.errors import SettingError
@@ -34,6 +36,11 @@ def thread_count(threads: int | None = None) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
         raise SettingError(f"threads must be a whole number from 1 to {most}, the number of cores, not {threads!r}")
     return threads
+
+
+def describe() -> dict[str, Any]:
+    """The processor and the threads, for a report."""
+    return {"processor": get_host_cpu_name(), "threads": thread_count()}
 
 
 def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Plan:

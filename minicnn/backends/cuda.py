@@ -18,14 +18,14 @@ from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda import passes, step
 from minicnn.kernels.cuda.call import launch, launchable
 from minicnn.kernels.cuda.rules import Kernel, compile_loss, compile_tensor_update, compile_update
-from minicnn.kernels.cuda.tile import THREADS
+from minicnn.kernels.cuda.tile import SIMULATED, THREADS
 from minicnn.network.network import Network
 from minicnn.network.translation import make_plan
 from minicnn.plan import CONV2D, DENSE, RELU
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, TensorRule
 
-__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "fetch", "loss_rows", "norm", "thread_count",
-           "vector"]  # fmt: skip
+__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "describe", "fetch", "loss_rows", "norm",
+           "thread_count", "vector"]  # fmt: skip
 
 Vector = Any  # an array on the card
 
@@ -33,6 +33,16 @@ Vector = Any  # an array on the card
 _WORTH_LAUNCHES = 50_000_000
 _MOST_BLOCKS = 1024  # of a launch over elements: enough to fill any card
 _SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
+
+
+def describe() -> dict[str, Any]:
+    """Name, compute capability, memory and multiprocessors of the card, for a report."""
+    if SIMULATED:
+        return {"card": "Numba's simulator"}
+    card, (free, total) = cuda.get_current_device(), cuda.current_context().get_memory_info()
+    name = card.name.decode() if isinstance(card.name, bytes) else str(card.name)
+    return {"card": name, "compute_capability": ".".join(map(str, card.compute_capability)), "memory": int(total),
+            "free_memory": int(free), "multiprocessors": card.MULTIPROCESSOR_COUNT}  # fmt: skip
 
 
 def vector(array: np.ndarray) -> Vector:
@@ -198,6 +208,10 @@ class Passes:
         self._on_card, self._laid_out = vector(params), _LaidOut(network, batch_size, True)
         self._grads, self._squares = vector(np.zeros_like(params)), _empty(_blocks(len(params)), 2)
         self._n = 0
+
+    def walk(self, walked: bool) -> None:
+        """Take all layers in one launch, or each in one of its own: which is faster, the size decides."""
+        self._laid_out.walked = walked
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""

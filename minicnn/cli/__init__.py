@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from minicnn import __version__
-from minicnn.cli import data, evaluate, plugins, predict, summary, train
+from minicnn.cli import data, devices, evaluate, plugins, predict, selftest, summary, train
 from minicnn.cli.common import INTERRUPTED
 from minicnn.cli.settings import OPTION_OF
 from minicnn.errors import MinicnnError, SettingError, UsageError
 
 VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary, "data": data,
-         "plugins": plugins}  # fmt: skip
+         "plugins": plugins, "devices": devices, "selftest": selftest}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
