@@ -13,7 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="what to check (default: cpu)")
     parser.add_argument("--model", default="lenet5", metavar="NAME", help="preset to train (default: lenet5)")
     parser.add_argument("--images", type=int, default=10_000, metavar="N",
-                        help="train on N images of the embedded data; 0: check the kernels alone (default: 10000)")  # fmt: skip
+                        help="train on N images of the embedded data (default: 10000; 0: do not train)")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="FILE", help="report (default: minicnn-selftest-DEVICE.json)")
     add_json(parser, "the report")
 

@@ -60,8 +60,9 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
             checks[f"optimizer: {offer.name}"] = partial(_optimizer, at_hand, offer.name)
     checks |= {"operations on whole tensors": partial(_tensor_rule, at_hand), "vectors": partial(_vectors, at_hand)}
     data = _data(images) if images else None
-    for name, check in ((f"training of {model}", _learns), ("the same training again", _repeats), ("times", _times)):
-        checks[name] = partial(check, device, model, data) if data is not None else _no_images
+    trained = {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}
+    for name, function in trained.items():
+        checks[name] = partial(function, device, model, data) if data is not None else _no_images
     for name, check in checks.items():
         yield from run_checks({name: check})
 
