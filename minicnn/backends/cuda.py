@@ -120,6 +120,11 @@ def _chunk(network: Network, batch: int, training: bool) -> int:
     return int(min(batch, free // bytes_a_sample))
 
 
+def walks(network: Network, n: int) -> bool:
+    """Whether ``n`` samples go through all layers in one launch, rather than each layer in one of its own."""
+    return n * network.multiply_adds < _WORTH_LAUNCHES
+
+
 class _Images:
     """Scaled images in the first layer's input, from a set on the card or, where it does not fit, from the host."""
 
@@ -152,7 +157,7 @@ class _LaidOut:
         self.logits_at, self.dlogits_at = (int(layout.plan[-1, field]) for field in (at.OUTPUT, at.D_OUTPUT))
         self.plan, self.rates = vector(layout.plan), vector(layout.rates)
         self.work = vector(np.zeros(layout.work_size, np.float32))
-        self.walked = chunk * network.multiply_adds < _WORTH_LAUNCHES
+        self.walked = walks(network, chunk)
         if training:
             self.tasks, self.sums, self.parts = vector(layout.tasks), vector(layout.sums), _empty(max(1, layout.parts_size))
             self._task_count, self._sum_count = len(layout.tasks), len(layout.sums)
@@ -189,11 +194,13 @@ class _LaidOut:
         if self._sum_count:
             _launch(step.add_parts, len(squares), self.parts, self.sums, grads, squares)
 
-    def compile(self, backward: bool) -> None:
-        """Compile or load what the passes launch."""
-        for kernel, signature in passes.SIGNATURES.items():
-            if backward or "forward" in kernel.__name__:
-                launchable(kernel, signature)
+    def compile(self) -> None:
+        """Compile or load what a training step launches."""
+        way = "" if self.walked else "_product _elements"
+        names = [f"{direction}{part}" for direction in ("forward", "backward") for part in way.split() or ("",)]
+        for name in (*names, "filter_gradients"):
+            kernel = getattr(passes, name)
+            launchable(kernel, passes.SIGNATURES[kernel])
 
 
 class Passes:
@@ -326,7 +333,7 @@ class Training:
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Copy the data to the card, and compile all that a step launches."""
         self._place(data)
-        self._laid_out.compile(True)
+        self._laid_out.compile()
         for kernel in (step.add_parts, step.finish):
             launchable(kernel, step.SIGNATURES[kernel])
         for rule in (self._loss, self._update):
