@@ -171,6 +171,7 @@ class _LaidOut:
             blocks = at.blocks(self.table, layer, n, False)
             if record[at.KIND] in (CONV2D, DENSE):
                 _launch(passes.forward_product, blocks, self.plan, params, self.work, n, layer)
+                self._add_splits(params, n, layer, False)
             elif record[at.KIND] != RELU or not record[at.RECTIFIED]:
                 _launch(passes.forward_elements, blocks, self.plan, self.rates, self.work, n, layer, key, first)
 
@@ -184,10 +185,17 @@ class _LaidOut:
                 continue
             if record[at.KIND] in (CONV2D, DENSE):
                 _launch(passes.backward_product, blocks, self.plan, params, self.work, n, layer)
+                self._add_splits(params, n, layer, True)
             else:
                 _launch(passes.backward_elements, blocks, self.plan, self.rates, self.work, n, layer, key, first)
         if self._task_count:
             _launch(passes.filter_gradients, self._task_count, self.plan, self.tasks, self.work, self.parts, n, int(add))
+
+    def _add_splits(self, params: Vector, n: int, layer: int, backward: bool) -> None:
+        """Finish a product whose blocks shared the reductions."""
+        if at.splits(self.table, layer, n, backward) > 1:
+            count = n * int(self.table[layer, at.INPUT_SIZE if backward else at.OUTPUT_SIZE])
+            _launch(passes.add_splits, _blocks(count), self.plan, params, self.work, n, layer, int(backward))
 
     def add_parts(self, grads: Vector, squares: Vector) -> None:
         """The gradient from its parts, and its squares."""

@@ -5,18 +5,19 @@ import hashlib
 import inspect
 
 import numba_cuda
-from numba import cuda
+from numba import cuda, types
 
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
 from minicnn.plan import digest_of_kernels
 
 # The name of the module holds the digest: Numba's disk cache does not see edits in the files that a kernel is made of.
+# Without link-time optimization, so that what runs is what the tests of the machine code look at.
 _WRAPPER = """\
 from numba import cuda
 
 
-@cuda.jit(signature, cache=True, launch_bounds=bounds)
+@cuda.jit(signature, cache=True, lto=False, launch_bounds=bounds)
 def compiled({arguments}):
     body({arguments})
 """
@@ -41,4 +42,15 @@ def launchable(function, signature):
 
 def launch(function, signature, blocks, *arguments):
     """Start ``blocks`` blocks of `THREADS` threads, at least one; the card works on while the host goes on."""
+    if SIMULATED:
+        _check_types(function, signature, arguments)
     launchable(function, signature)[max(1, min(blocks, 65535)), THREADS](*arguments)
+
+
+def _check_types(function, signature, arguments):
+    """Raise `TypeError` for arrays of another type than the signature's, which neither the simulator nor a card notices."""
+    for number, (kind, argument) in enumerate(zip(signature.args, arguments, strict=True)):
+        if isinstance(kind, types.Array):
+            found = (str(argument.dtype), argument.ndim, argument.flags.c_contiguous)
+            if found != (str(kind.dtype), kind.ndim, True):
+                raise TypeError(f"{function.__name__}: argument {number} is {found}, not {kind}")
