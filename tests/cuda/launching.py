@@ -26,6 +26,7 @@ class Device:
         self.network, self.layout = network, lay_out(network, chunk, training)
         self.plan, self.rates = cuda.to_device(self.layout.plan), cuda.to_device(self.layout.rates)
         self.tasks = cuda.to_device(self.layout.tasks)
+        self.splits = []  # of the products launched so far
         self.params = cuda.to_device(params.astype(np.float32))
         self.work = cuda.to_device(np.full(self.layout.work_size, rubbish, np.float32))
         self.parts = cuda.to_device(np.full(self.layout.parts_size, rubbish, np.float32))
@@ -53,6 +54,9 @@ class Device:
                 blocks = grid or layout.blocks(self.layout.plan, layer, n, False)
                 if self.field(layer, "kind") in (CONV2D, DENSE):
                     launch(passes.forward_product, blocks, self.plan, self.params, self.work, n, layer)
+                    self.splits.append(layout.splits(self.layout.plan, layer, n, False))
+                    if self.splits[-1] > 1:
+                        launch(passes.add_splits, grid or 3, self.plan, self.params, self.work, n, layer, 0)
                 else:
                     launch(passes.forward_elements, blocks, self.plan, self.rates, self.work, n, layer, *rest)
         outputs = self.network.outputs
@@ -76,6 +80,9 @@ class Device:
                 blocks = grid or layout.blocks(self.layout.plan, layer, n, True)
                 if self.field(layer, "kind") in (CONV2D, DENSE):
                     launch(passes.backward_product, blocks, self.plan, self.params, self.work, n, layer)
+                    self.splits.append(layout.splits(self.layout.plan, layer, n, True))
+                    if self.splits[-1] > 1:
+                        launch(passes.add_splits, grid or 3, self.plan, self.params, self.work, n, layer, 1)
                 else:
                     launch(passes.backward_elements, blocks, self.plan, self.rates, self.work, n, layer, *rest)
         if len(self.layout.tasks):

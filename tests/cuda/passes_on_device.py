@@ -85,6 +85,17 @@ def test_dense_layers_equal_the_oracle(inputs, outputs, samples):
     assert_equals_oracle(network, samples, per_block=3)
 
 
+@pytest.mark.parametrize("grid", [None, 1])
+def test_blocks_that_share_a_long_reduction_equal_the_oracle(grid):
+    network = Network((3, 3, 30), [Conv2d(2, 3, padding=1), ReLU(), Flatten(), Dense(270), Dense(3)])
+    params, x, dlogits = example(network, 2)
+    logits, grads = oracle_passes(network, params, x, dlogits)
+    device = Device(network, params, 2)
+    assert_close(device.forward(x, "by layer", grid=grid), logits)
+    assert_close(device.backward(dlogits, "by layer", grid=grid), grads)
+    assert max(device.splits[:3]) > 1 and max(device.splits[3:]) > 1
+
+
 @pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"),

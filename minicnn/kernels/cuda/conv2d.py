@@ -34,6 +34,7 @@ from minicnn.kernels.cuda.tile import (
     keep,
     multiply,
     shape_of,
+    splits_of,
     tiles_of,
 )
 
@@ -41,6 +42,7 @@ _OUTSIDE, _ONE = -(1 << 30), -(1 << 29)  # heights of rows beyond the product, a
 
 _shape_of = device(shape_of)
 _tiles_of = device(tiles_of)
+_splits_of = device(splits_of)
 
 
 @device
@@ -205,29 +207,63 @@ def _geometry(plan, layer):
 
 
 @device
-def forward(plan, layer, params, work, sample, n, part, parts):
-    """y = b + x * w of ``n`` samples from ``sample`` on; this block computes tile ``part``, ``part + parts``, ..."""
+def forward(plan, layer, params, work, sample, n, part, parts, may_split):
+    """y = b + x * w of ``n`` samples from ``sample`` on; this block computes tile ``part``, ``part + parts``, ...
+
+    With ``may_split`` several blocks share a long reduction where there are few tiles: `add_splits` finishes those.
+    """
     H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
     rows, taps = n * P * Q, R * S * C
     log2 = _shape_of(rows, K)
-    for tile in range(part, _tiles_of(rows, K, log2), parts):
+    tiles = _tiles_of(rows, K, log2)
+    splits = _splits_of(tiles, taps) if may_split else 1
+    for task in range(part, tiles * splits, parts):
+        split = divide(task, tiles)
+        whole = splits == 1
+        y0 = plan[layer, at.OUTPUT] + sample * (P * Q * K) if whole else plan[layer, at.SCRATCH] + split * rows * K
         _product(False, False, False, work, plan[layer, at.INPUT] + sample * (H * W * C), (H, W, C),
-                 params, plan[layer, at.WEIGHT], params, plan[layer, at.BIAS], plan[layer, at.RECTIFIED] != 0, False,
-                 work, plan[layer, at.OUTPUT] + sample * (P * Q * K), (P, Q, S), stride, (-padding[0], -padding[1]),
-                 dilation, (1, 1), rows, taps, K, 0, taps, log2, tile)  # fmt: skip
+                 params, plan[layer, at.WEIGHT], params, plan[layer, at.BIAS] if whole else -1,
+                 whole and plan[layer, at.RECTIFIED] != 0, False, work, y0, (P, Q, S), stride, (-padding[0], -padding[1]),
+                 dilation, (1, 1), rows, taps, K, taps * split // splits, taps * (split + 1) // splits, log2,
+                 task - split * tiles)  # fmt: skip
 
 
 @device
-def backward_data(plan, layer, params, work, sample, n, part, parts):
+def backward_data(plan, layer, params, work, sample, n, part, parts, may_split):
     """dx from dy. With a stride, most sums of a position and a tap are of no dy and count as 0."""
     H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
     rows, taps = n * H * W, R * S * K
     log2 = _shape_of(rows, C)
-    for tile in range(part, _tiles_of(rows, C, log2), parts):
+    tiles = _tiles_of(rows, C, log2)
+    splits = _splits_of(tiles, taps) if may_split else 1
+    for task in range(part, tiles * splits, parts):
+        split = divide(task, tiles)
+        dx0 = plan[layer, at.D_INPUT] + sample * (H * W * C) if splits == 1 else plan[layer, at.SCRATCH] + split * rows * C
         _product(False, True, stride[0] * stride[1] != 1, work, plan[layer, at.D_OUTPUT] + sample * (P * Q * K), (P, Q, K),
-                 params, plan[layer, at.WEIGHT], params, -1, False, False,
-                 work, plan[layer, at.D_INPUT] + sample * (H * W * C), (H, W, S), (1, 1), padding,
-                 (-dilation[0], -dilation[1]), stride, rows, taps, C, 0, taps, log2, tile)  # fmt: skip
+                 params, plan[layer, at.WEIGHT], params, -1, False, False, work, dx0, (H, W, S), (1, 1), padding,
+                 (-dilation[0], -dilation[1]), stride, rows, taps, C, taps * split // splits, taps * (split + 1) // splits,
+                 log2, task - split * tiles)  # fmt: skip
+
+
+@device
+def add_splits(plan, layer, params, work, n, is_backward, part, parts):
+    """y, or dx, from the sums that the blocks which shared a reduction left in the scratch space, added in their order."""
+    H, W, C, P, Q, K, R, S, _, _, _ = _geometry(plan, layer)
+    rows, columns, taps, out0 = n * P * Q, K, R * S * C, plan[layer, at.OUTPUT]
+    if is_backward != 0:
+        rows, columns, taps, out0 = n * H * W, C, R * S * K, plan[layer, at.D_INPUT]
+    splits = _splits_of(_tiles_of(rows, columns, _shape_of(rows, columns)), taps)
+    count = rows * columns
+    for i in range(part * THREADS + cuda.threadIdx.x, count, parts * THREADS):
+        value = np.float32(0)
+        for split in range(splits):
+            value += work[np.uint64(plan[layer, at.SCRATCH] + split * count + i)]
+        if is_backward == 0:
+            if plan[layer, at.BIAS] >= 0:
+                value += params[np.uint64(plan[layer, at.BIAS] + i - divide(i, columns) * columns)]
+            if plan[layer, at.RECTIFIED] != 0 and value < np.float32(0):
+                value = np.float32(0)
+        work[np.uint64(out0 + i)] = value
 
 
 @device

@@ -16,24 +16,25 @@ import numpy as np
 
 from minicnn import plan as p
 from minicnn.errors import SettingError
-from minicnn.kernels.cuda.tile import THREADS, shape_of, tiles_of
+from minicnn.kernels.cuda.tile import MOST_SPLIT, THREADS, shape_of, splits_of, tiles_of
 
 FIELDS = (
     "kind", "chunk", "input_height", "input_width", "input_channels", "input_size", "output_height", "output_width",
     "output_channels", "output_size", "kernel_height", "kernel_width", "stride_height", "stride_width", "padding_top",
     "padding_left", "dilation_height", "dilation_width", "weight", "bias", "input", "output", "d_input", "d_output",
-    "rectified", "layer", "threshold",
+    "rectified", "layer", "threshold", "scratch",
 )  # fmt: skip
 (
     KIND, CHUNK, INPUT_HEIGHT, INPUT_WIDTH, INPUT_CHANNELS, INPUT_SIZE, OUTPUT_HEIGHT, OUTPUT_WIDTH,
     OUTPUT_CHANNELS, OUTPUT_SIZE, KERNEL_HEIGHT, KERNEL_WIDTH, STRIDE_HEIGHT, STRIDE_WIDTH, PADDING_TOP,
     PADDING_LEFT, DILATION_HEIGHT, DILATION_WIDTH, WEIGHT, BIAS, INPUT, OUTPUT, D_INPUT, D_OUTPUT,
-    RECTIFIED, LAYER, THRESHOLD,
+    RECTIFIED, LAYER, THRESHOLD, SCRATCH,
 ) = range(len(FIELDS))  # fmt: skip
 _DEEPEST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = 256, 128, 1024  # positions a split at least; splits; blocks of a launch
 
 
 _SIDES = ("input", "output")
+_PRODUCTS = (p.CONV2D, p.DENSE)
 
 
 class Layout(NamedTuple):
@@ -69,6 +70,10 @@ def lay_out(table: np.ndarray, work_size: int, training: bool) -> Layout:
     plan[dropout, THRESHOLD] = (rates[dropout] * 2.0**32).astype(np.int64)
     rates[dropout] = 1 / (1 - rates[dropout])
     rates[average] = 1 / (table["kernel_height"] * table["kernel_width"])[average]
+    products = [record for record in plan if record[KIND] in _PRODUCTS]
+    if any(splits_of(1, max(_depth(record, False), _depth(record, True))) > 1 for record in products):
+        plan[:, SCRATCH] = work_size
+        work_size += MOST_SPLIT  # whatever is split, and for any number of samples
     tasks, sums, parts_size = _share_out_filters(plan) if training else ([], [], 0)
     return Layout(plan, rates.astype(np.float32), work_size, np.array(tasks, np.int64).reshape(-1, 5),
                   np.array(sums, np.int64).reshape(-1, 5), parts_size)  # fmt: skip
@@ -92,7 +97,7 @@ def _keep_gradients(table: np.ndarray) -> int:
 def _rectify_products(table: np.ndarray) -> None:
     """A ReLU in place after a convolution or a dense layer is done as that one stores: both are marked ``rectified``."""
     for before, record in itertools.pairwise(table):
-        if before["kind"] in (p.CONV2D, p.DENSE) and record["kind"] == p.RELU and record["input"] == record["output"]:
+        if before["kind"] in _PRODUCTS and record["kind"] == p.RELU and record["input"] == record["output"]:
             before["rectified"] = record["rectified"] = 1
 
 
@@ -118,12 +123,29 @@ def _share_out_filters(plan: np.ndarray) -> tuple[list, list, int]:
     return tasks, sums, free
 
 
+def _depth(record: np.ndarray, backward: bool) -> int:
+    """The length of the reduction of a convolution or a dense layer."""
+    return int(record[KERNEL_HEIGHT] * record[KERNEL_WIDTH] * record[OUTPUT_CHANNELS if backward else INPUT_CHANNELS])
+
+
+def _tiles(record: np.ndarray, n: int, backward: bool) -> int:
+    """The tiles of the product of a convolution or a dense layer."""
+    height, width, columns = (int(number) for number in record[INPUT_HEIGHT : INPUT_CHANNELS + 1])
+    if not backward:
+        height, width, columns = (int(number) for number in record[OUTPUT_HEIGHT : OUTPUT_CHANNELS + 1])
+    rows = n * height * width
+    return tiles_of(rows, columns, shape_of(rows, columns))
+
+
+def splits(plan: np.ndarray, layer: int, n: int, backward: bool) -> int:
+    """How many blocks share each reduction in a launch for one layer; if more than one, `passes.add_splits` comes after."""
+    record = plan[layer]
+    return splits_of(_tiles(record, n, backward), _depth(record, backward)) if record[KIND] in _PRODUCTS else 1
+
+
 def blocks(plan: np.ndarray, layer: int, n: int, backward: bool) -> int:
     """How many blocks have work in a launch for one layer and ``n`` samples."""
     record = plan[layer]
-    side = "INPUT" if backward else "OUTPUT"
-    height, width, channels, size = (globals()[f"{side}_{name}"] for name in ("HEIGHT", "WIDTH", "CHANNELS", "SIZE"))
-    if record[KIND] in (p.CONV2D, p.DENSE):
-        rows, columns = n * int(record[height] * record[width]), int(record[channels])
-        return tiles_of(rows, columns, shape_of(rows, columns))
-    return n * -(-int(record[size]) // THREADS)
+    if record[KIND] in _PRODUCTS:
+        return _tiles(record, n, backward) * splits(plan, layer, n, backward)
+    return n * -(-int(record[INPUT_SIZE if backward else OUTPUT_SIZE]) // THREADS)

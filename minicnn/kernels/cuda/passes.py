@@ -76,7 +76,7 @@ def forward(plan, rates, params, work, n, first, end, per_block, key, first_samp
         for layer in range(first, end):
             kind = plan[layer, at.KIND]
             if kind in (CONV2D, DENSE):
-                conv2d.forward(plan, layer, params, work, sample, count, 0, 1)
+                conv2d.forward(plan, layer, params, work, sample, count, 0, 1, False)
             else:
                 _forward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
             cuda.syncthreads()
@@ -90,7 +90,7 @@ def backward(plan, rates, params, work, n, first, end, per_block, key, first_sam
             if plan[layer, at.D_INPUT] >= 0:
                 kind = plan[layer, at.KIND]
                 if kind in (CONV2D, DENSE):
-                    conv2d.backward_data(plan, layer, params, work, sample, count, 0, 1)
+                    conv2d.backward_data(plan, layer, params, work, sample, count, 0, 1, False)
                 else:
                     _backward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
             cuda.syncthreads()
@@ -98,12 +98,17 @@ def backward(plan, rates, params, work, n, first, end, per_block, key, first_sam
 
 def forward_product(plan, params, work, n, layer):
     """y = b + x * w of one convolution or dense layer; the grid is over the tiles (`layout.blocks`)."""
-    conv2d.forward(plan, layer, params, work, 0, n, cuda.blockIdx.x, cuda.gridDim.x)
+    conv2d.forward(plan, layer, params, work, 0, n, cuda.blockIdx.x, cuda.gridDim.x, True)
 
 
 def backward_product(plan, params, work, n, layer):
     """dx of one convolution or dense layer from its dy; only where ``plan[layer, D_INPUT] >= 0``."""
-    conv2d.backward_data(plan, layer, params, work, 0, n, cuda.blockIdx.x, cuda.gridDim.x)
+    conv2d.backward_data(plan, layer, params, work, 0, n, cuda.blockIdx.x, cuda.gridDim.x, True)
+
+
+def add_splits(plan, params, work, n, layer, is_backward):
+    """The sums of `forward_product`, or `backward_product`, where `layout.splits` says that blocks shared reductions."""
+    conv2d.add_splits(plan, layer, params, work, n, is_backward, cuda.blockIdx.x, cuda.gridDim.x)
 
 
 def forward_elements(plan, rates, work, n, layer, key, first_sample):
@@ -127,13 +132,14 @@ def filter_gradients(plan, tasks, work, parts, n, accumulate):
 
 
 for _product in (forward_product, backward_product, filter_gradients):
-    _product.blocks_together = 4  # on a multiprocessor: 64 registers a thread are enough for a product alone
+    _product.blocks_together = 3  # on a multiprocessor: 80 registers a thread are enough for a product alone
 
 SIGNATURES = {
     forward: types.void(*_LAYERS),
     backward: types.void(*_LAYERS),
     forward_product: types.void(*_PRODUCT),
     backward_product: types.void(*_PRODUCT),
+    add_splits: types.void(*_PRODUCT, INTEGER),
     forward_elements: types.void(*_ELEMENTS),
     backward_elements: types.void(*_ELEMENTS),
     filter_gradients: types.void(PLAN, PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER),

@@ -27,6 +27,8 @@ LONGEST = RESULTS << MOST_LOG2  # most rows, or columns, of a tile
 LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at a time
 # One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores at once in other banks.
 LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
+_ENOUGH_TILES, _LEAST_SPLIT = 128, 16 * DEPTH  # tiles that fill a card; reduction steps that make a split worth its sum
+MOST_SPLIT = _ENOUGH_TILES * RESULTS * RESULTS * THREADS  # numbers in the sums of all blocks that share reductions
 BUFFER = DEPTH * LEADING
 BUFFERS = 2 * BUFFER
 
@@ -51,6 +53,14 @@ def shape_of(rows, columns):
         if tiles < fewest or (tiles == fewest and skew < worst):
             best, fewest, worst = log2, tiles, skew
     return best
+
+
+def splits_of(tiles, depth):
+    """How many blocks share the reduction of a tile, where few tiles with a long one would leave most of the card idle."""
+    splits = _ENOUGH_TILES // tiles
+    most = depth // _LEAST_SPLIT if depth >= 4 * _LEAST_SPLIT else 1
+    splits = splits if splits < most else most
+    return splits if splits > 1 else 1
 
 
 @device
