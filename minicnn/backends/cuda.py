@@ -289,7 +289,7 @@ class Update:
         self._table = np.zeros((1, step.SCALARS + self._kernel.scalars), np.float32)
         self._table[0, step.DIVISOR] = 1
         self._on_card = vector(self._table)
-        launchable(self._kernel.function, self._kernel.signature)
+        self._kernel.compile()
 
     def __call__(self, params: Vector, grads: Vector, slots: Vector, scalars: np.ndarray, tensors: np.ndarray) -> None:
         """Change the vectors ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]."""
@@ -346,7 +346,7 @@ class Training:
             launchable(kernel, step.SIGNATURES[kernel])
         for rule in (self._loss, self._update):
             if rule is not None:
-                launchable(rule.function, rule.signature)
+                rule.compile()
 
     def _place(self, data: Data) -> None:
         """Copy to the card what is the same in all steps: the whole data set, if it fits."""

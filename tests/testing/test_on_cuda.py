@@ -48,7 +48,7 @@ def test_a_rule_compiles_and_equals_the_cpus_in_the_simulator(rule):
     assert re.fullmatch(r"compiles; .* in the simulator: relative error .*", on_cuda.works_on_cuda(rule))
 
 
-@pytest.mark.parametrize(("rule", "reason"), [(STORES, "cannot call helper"), (DICTIONARY, "dict")])
+@pytest.mark.parametrize(("rule", "reason"), [(STORES, "cannot call helper"), (DICTIONARY, "DictType")])
 def test_what_cuda_cannot_do_is_a_failure_that_says_why(rule, reason):
     with pytest.raises(Failed, match=reason):
         on_cuda.works_on_cuda(rule)

@@ -9,12 +9,12 @@ import numpy as np
 from numba import types
 
 from minicnn.errors import PluginError
-from minicnn.kernels.cuda.call import digest
+from minicnn.kernels.cuda.call import digest, launchable
 from minicnn.kernels.cuda.share import shared_out
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
 from minicnn.kernels.cuda.tensor import OPERATIONS
 from minicnn.kernels.cuda.tile import SIMULATED, device
-from minicnn.kernels.generated import arguments, compile_rule, each
+from minicnn.kernels.generated import arguments, compile_rule, each, reason
 from minicnn.rules import LossRule, OptimizerRule, TensorRule
 
 INTEGERS = types.int64[::1]
@@ -28,9 +28,17 @@ TENSOR_UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, ROWS, TABLE)
 class Kernel:
     """A kernel made of a rule, as a plain function with its signature: `minicnn.kernels.cuda.call` launches it."""
 
+    rule: str
     function: Callable[..., None]
     signature: Any
     scalars: int = 0  # how many scalars an optimizer's ``prepare`` must return
+
+    def compile(self) -> None:
+        """Compile it for the card, or load it from the disk; raises `PluginError` if the rule cannot be compiled."""
+        try:
+            launchable(self.function, self.signature)
+        except Exception as error:
+            raise PluginError(f"{self.rule} cannot be compiled for cuda: {reason(error)}") from error
 
 
 _LOSS = '''\
@@ -111,7 +119,7 @@ def compile_loss(rule: LossRule) -> Kernel:
         class_weights="class_weights," if rule.class_weights else "",
         hypers=each("hyper[{}]", range(len(rule.hyperparameters))),
     )
-    return Kernel(_compile("loss", rule.name, rule.row, source), LOSS)
+    return Kernel(f"loss {rule.name!r}", _compile("loss", rule.name, rule.row, source), LOSS)
 
 
 def compile_update(rule: OptimizerRule) -> Kernel:
@@ -125,7 +133,7 @@ def compile_update(rule: OptimizerRule) -> Kernel:
         scalar_values=each("c{}", range(count)),
         store_slots="; ".join(f"slots[{k}, i] = n{k}" for k in slots) or "pass",
     )
-    return Kernel(_compile("optimizer", rule.name, rule.update, source), UPDATE, count)
+    return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, rule.update, source), UPDATE, count)
 
 
 def compile_tensor_update(rule: TensorRule) -> Kernel:
@@ -138,7 +146,7 @@ def compile_tensor_update(rule: TensorRule) -> Kernel:
         scratch=each("scratch[{}, begin:end].reshape(shape)", scratch),
     )
     update = shared_out(rule.name, rule.update)
-    return Kernel(_compile("optimizer", rule.name, update, source), TENSOR_UPDATE, count)
+    return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, update, source), TENSOR_UPDATE, count)
 
 
 def _compile(kind: str, name: str, function: Any, source: str) -> Any:
