@@ -9,6 +9,7 @@
     ├── ModelFileError           a damaged, truncated or foreign model or checkpoint
     ├── PluginError              a plugin that cannot be loaded or hands over something wrong
     ├── MissingExtraError        an optional dependency is not installed; says which extra to install
+    ├── DeviceError              a device that cannot be used; says what is missing and how to get it
     └── DivergedError            the loss or the gradient is no longer finite
 """
 
@@ -68,6 +69,10 @@ class MissingExtraError(MinicnnError, ImportError):
 
     def __init__(self, purpose: str, package: str, extra: str):
         super().__init__(f"{purpose} needs {package}: pip install 'minicnn-numba[{extra}]'")
+
+
+class DeviceError(MinicnnError):
+    """A device that cannot be used; the text says what is missing and how to get it."""
 
 
 class DivergedError(MinicnnError, ArithmeticError):

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,9 +15,6 @@ from minicnn.network.network import Network
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
-
-if TYPE_CHECKING:
-    from minicnn.backends.cpu import Inference
 
 
 class NjitArguments(NamedTuple):
@@ -34,7 +31,7 @@ class Model:
 
     ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is scaled to 1, and
     ``image_dtype`` ("uint8" or "float32") the kind of images that it holds for. ``training`` says how the model was made:
-    data, loss, settings and the figures reached.
+    data, loss, settings and the figures reached. ``device`` is where it computes, "cpu" or "cuda".
     """
 
     network: Network
@@ -45,6 +42,7 @@ class Model:
     probabilities: str = "softmax"
     threads: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if len(self.classes) != self.network.outputs:
@@ -56,10 +54,10 @@ class Model:
                 raise MinicnnError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
     @functools.cached_property
-    def _inference(self) -> "Inference":
-        from minicnn.backends.cpu import Inference
+    def _inference(self) -> Any:
+        from minicnn.backends import backend
 
-        return Inference(self.network, self.params, self.threads)
+        return backend(self.device).Inference(self.network, self.params, self.threads)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -176,11 +174,15 @@ class Model:
         write_tensors(Path(path), "model", self.weights, metadata)
 
 
-def load(path: str | Path, threads: int | None = None) -> Model:
+def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> Model:
     """Load a model that `Model.save` or `train` wrote; a run folder means its `model.safetensors`.
 
-    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign.
+    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign, and `DeviceError` for a
+    ``device`` that cannot be used.
     """
+    from minicnn.backends import backend
+
+    backend(device)
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").exists():
         path = path / "model.safetensors"
@@ -196,6 +198,7 @@ def load(path: str | Path, threads: int | None = None) -> Model:
             probabilities=metadata["probabilities"],
             threads=threads,
             training=dict(metadata["training"]),
+            device=device,
         )
     except (KeyError, TypeError, ValueError, AttributeError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None

@@ -34,16 +34,18 @@ DOTS = 5  # most taps, and most filters, whose sums a convolution in planes keep
 ALIGNMENT = 16  # elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
 
 
-def _digest_of_kernels() -> str:
-    """A digest of the source of this file and of all kernels.
+def digest_of_kernels(device: str) -> str:
+    """A digest of the source of this file and of the kernels of ``device``, cpu or cuda, which machine code depends on.
 
-    It names a field of the plan's dtype. Numba's cache does not see edits in imported files, a user's own cached
+    The CPU's names a field of the plan's dtype. Numba's cache does not see edits in imported files, a user's own cached
     function does not see an upgrade of this package; but both depend on the type of the plan, and so on this name.
     """
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for path in [Path(__file__), *sorted((here / "kernels").rglob("*.py"))]:
-        digest.update(path.read_bytes())
+    for folder in ("kernels", f"kernels/{device}"):
+        for path in sorted((here / folder).glob("*.py")):
+            digest.update(path.read_bytes())
+    digest.update(Path(__file__).read_bytes())
     return digest.hexdigest()[:12]
 
 
@@ -87,7 +89,7 @@ _INTEGERS = (
 
 LAYER = np.dtype(
     [(name, np.int64) for name in _INTEGERS]
-    + [("slope_or_rate", np.float64), (f"kernels_{_digest_of_kernels()}", np.uint8, 8)]
+    + [("slope_or_rate", np.float64), (f"kernels_{digest_of_kernels('cpu')}", np.uint8, 8)]
 )
 
 

@@ -15,7 +15,7 @@ import minicnn
 ROOT = Path(minicnn.__file__).resolve().parent.parent
 PACKAGE = ROOT / "minicnn"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES = 13_200
+MOST_LINES = 16_500
 
 
 def python(code, **environment):
@@ -116,7 +116,7 @@ def loaded_by(code):
 def test_importing_minicnn_loads_nothing_heavy():
     assert loaded_by("import minicnn, minicnn.errors, minicnn.hookspecs as h; minicnn.__all__") == ["pluggy"]
     assert loaded_by("import minicnn") == []
-    assert "numba" in loaded_by("import minicnn; minicnn.Trainer")  # so the question can be answered with yes
+    assert "numba" in loaded_by("import minicnn; minicnn.Passes")  # so the question can be answered with yes
 
 
 def test_a_network_is_described_without_numba():
@@ -160,7 +160,8 @@ def test_only_the_pictures_import_matplotlib():
 def test_only_kernels_backends_and_the_conformance_kit_import_numba():
     allowed = ("minicnn/kernels/", "minicnn/backends/", "minicnn/testing/")  # the kit looks at what Numba made
     assert [path for path in importing("numba") if not path.startswith(allowed)] == []
-    assert importing("numba.cuda") == []
+    cuda = ("minicnn/kernels/cuda/", "minicnn/backends/cuda.py")
+    assert [path for path in importing("numba.cuda") if not path.startswith(cuda)] == []
 
 
 def test_the_oracle_imports_nothing_of_minicnn():
@@ -173,11 +174,12 @@ def test_the_oracle_imports_nothing_of_minicnn():
 # --- the digest of the kernels ---------------------------------------------------------------------------------------
 
 
-def test_an_edit_in_any_kernel_changes_the_type_of_the_plan(tmp_path):
+def test_an_edit_in_any_kernel_of_the_cpu_changes_the_type_of_the_plan(tmp_path):
     """Numba's cache sees the type of the arguments and not the imported files: the plan's type carries their digest."""
     shutil.copytree(PACKAGE, tmp_path / "minicnn", ignore=shutil.ignore_patterns("__pycache__", "embedded"))
-    kernels = sorted((tmp_path / "minicnn" / "kernels").rglob("*.py"))
-    kernels = [tmp_path / "minicnn" / "plan.py", *(path for path in kernels if path.stat().st_size)]
+    folder = tmp_path / "minicnn" / "kernels"
+    kernels = [tmp_path / "minicnn" / "plan.py", folder / "generated.py", *sorted((folder / "cpu").glob("*.py"))]
+    kernels = [path for path in kernels if path.stat().st_size]
     code = (
         "import importlib, json, pathlib, sys; import minicnn.plan as plan\n"
         f"assert plan.__file__.startswith({str(tmp_path)!r})\n"

@@ -1,1 +1,87 @@
-"""Backends own the buffers of a device and launch its kernels."""
+"""Backends own the buffers of a device and launch its kernels. Both have the same names; `backend` gives one of them.
+
+A vector is a flat array on the device: on the CPU NumPy's own, so that ``vector`` and ``fetch`` copy nothing there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from minicnn.errors import DeviceError, PluginError, SettingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEVICES = ("cpu", "cuda")
+LEAST_CAPABILITY = (7, 5)  # that CUDA 13 compiles for
+
+
+def backend(device: str) -> Any:
+    """The backend of ``device``, cpu or cuda; raises `DeviceError`, which says what is missing, if it cannot be used."""
+    if device not in DEVICES:
+        raise SettingError(f"device must be {' or '.join(DEVICES)}, not {device!r}")
+    if (reason := missing(device)) is not None:
+        raise DeviceError(f"device {device} cannot be used: {reason}")
+    return importlib.import_module(f"minicnn.backends.{device}")
+
+
+def missing(device: str) -> str | None:
+    """What keeps ``device`` from being used, and how to get it; None if nothing does."""
+    if device == "cpu":
+        return None
+    install = "pip install 'minicnn-numba[cuda]'"
+    if importlib.util.find_spec("numba_cuda") is None:
+        return f"the package numba-cuda is missing: {install}"
+    try:
+        cuda = importlib.import_module("numba.cuda")
+    except Exception as error:  # numba-cuda without its toolkit raises a RuntimeError
+        return f"the CUDA packages are incomplete ({' '.join(str(error).split())}): {install}"
+    if cuda.config.ENABLE_CUDASIM:
+        return None
+    if cuda.is_available():
+        device_capability = tuple(cuda.get_current_device().compute_capability)
+        if device_capability < LEAST_CAPABILITY:
+            wanted, found = (".".join(map(str, numbers)) for numbers in (LEAST_CAPABILITY, device_capability))
+            return f"the card has compute capability {found}, and {wanted} (Turing, 2018) is the least"
+        return None
+    why = " ".join(str(importlib.import_module("numba.cuda.cudadrv.driver").driver.initialization_error).split())
+    if "NO_DEVICE" in why:
+        return "there is a driver but no NVIDIA card that it can see: put one in, or set CUDA_VISIBLE_DEVICES"
+    state = "is missing" if "cannot be found" in why else f"does not start ({why})"
+    return f"the NVIDIA driver {state}: install the card's driver, version 580 or newer, from nvidia.com/drivers"
+
+
+def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
+    """Raise `PluginError` unless ``prepare`` gave as many scalars as ``update`` takes."""
+    if len(scalars) != wanted:
+        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {len(scalars)}")
+
+
+class Data(NamedTuple):
+    """What is the same in all steps of a run."""
+
+    images: np.ndarray  # [N, H·W·C], uint8 or the dtype of the parameters
+    labels: np.ndarray  # int64 [N]
+    scale: float  # of the images
+    targets: np.ndarray  # [classes, outputs]: the target values of each label
+    class_weights: np.ndarray  # [outputs]
+    hyperparameters: np.ndarray  # of the loss
+
+
+class Batch(NamedTuple):
+    """What is another in every step."""
+
+    order: np.ndarray  # int64 [batch]: which images
+    divisor: float  # turns the summed loss into the mean
+    key: int  # the seed of this step's dropout
+    scalars: np.ndarray  # of an elementwise optimizer, from its ``prepare``
+
+
+class StepResult(NamedTuple):
+    """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm`` are finite."""
+
+    loss: float  # mean over the batch
+    correct: int
+    gradient_norm: float  # global L2 norm before clipping

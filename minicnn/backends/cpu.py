@@ -2,12 +2,15 @@
 
 import math
 import threading
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_name
 
-from minicnn.errors import PluginError, SettingError
+from minicnn.backends import Batch, Data, StepResult, check_scalars
+from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
@@ -35,9 +38,17 @@ def thread_count(threads: int | None = None) -> int:
     return threads
 
 
-def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype) -> Plan:
-    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, products compiled for ``dtype``."""
-    plan = make_plan(network, chunk, training, VECTOR_BYTES // np.dtype(dtype).itemsize)
+def describe() -> dict[str, Any]:
+    """The processor and the threads, for a report."""
+    return {"processor": get_host_cpu_name(), "threads": thread_count()}
+
+
+def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, plain: bool = False) -> Plan:
+    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, products compiled for ``dtype``.
+
+    ``plain`` leaves out what is there for vectors alone, so that every activation lies in ``work`` as NHWC.
+    """
+    plan = make_plan(network, chunk, training, 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize)
     plan.table["multiply"] = multiply_address(dtype)
     plan.table["forward"] = passes.forward_address(dtype)
     if training:
@@ -66,11 +77,12 @@ def workspace(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 class Update:
     """An elementwise or a whole-tensor rule, compiled for ``dtype``; raises `PluginError` if it does not compile.
 
-    ``largest`` is the size of the largest tensor that it will see.
+    ``tensors`` [count, (offset, rows, columns)] are all that it may see.
     """
 
-    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, largest: int):
+    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, tensors: np.ndarray):
         self._name = rule.name
+        largest = max((rows * columns for _, rows, columns in tensors.tolist()), default=0)
         if isinstance(rule, TensorRule):
             self._compiled = compile_tensor_update(rule, dtype)
             self._scratch: np.ndarray | None = np.empty((len(rule.scratch), largest), dtype)
@@ -83,7 +95,7 @@ class Update:
     def __call__(self, params: np.ndarray, grads: np.ndarray, slots: np.ndarray, scalars: np.ndarray,
                  tensors: np.ndarray) -> None:  # fmt: skip
         """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]: ``tensors`` [count, (offset, rows, columns)]."""
-        _check_scalars(self._name, self._compiled.scalars, scalars)
+        check_scalars(self._name, self._compiled.scalars, scalars)
         given = (self._compiled.address, params, grads, slots, scalars)
         if self._scratch is None:
             step.update(*given, tensors)
@@ -91,9 +103,18 @@ class Update:
             step.update_tensors(*given, self._scratch, tensors)
 
 
-def _check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
-    if len(scalars) != wanted:
-        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {len(scalars)}")
+def vector(array: np.ndarray) -> np.ndarray:
+    """``array`` where the device computes with it: here, itself."""
+    return array
+
+
+def fetch(vector: np.ndarray, array: np.ndarray) -> None:
+    """Copy a vector back into the array that it was made of: here, nothing to do."""
+
+
+def copy(x: np.ndarray, y: np.ndarray) -> None:
+    """y ← x of flat vectors."""
+    y[:] = x
 
 
 def axpy(factor: float, x: np.ndarray, y: np.ndarray) -> None:
@@ -119,11 +140,12 @@ class Passes:
     """The forward and the backward pass of one batch as calls of their own, for a loop written out by hand.
 
     ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step for dropout.
+    ``by_layer`` is for those who want to look at each layer.
     """
 
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int):
+    def __init__(self, network: Network, params: np.ndarray, batch_size: int, by_layer: bool = False):
         self.params = params
-        self.plan = lay_out(network, batch_size, True, params.dtype)
+        self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_layer)
         self._work = workspace(self.plan.work_size, params.dtype)
         self._turned = workspace(len(params), params.dtype)
         self._logits = np.empty((batch_size, network.outputs), params.dtype)
@@ -161,7 +183,7 @@ class Passes:
 
         After `forward_by_layer` on the same batch; the last of them is ``dlogits`` itself.
         """
-        table, grads = self.plan.table, np.zeros_like(self.params)
+        table, grads = self.plan.table, workspace(len(self.params), self.params.dtype)
         slopes = [np.ascontiguousarray(dlogits, self.params.dtype)]
         for i in range(len(table) - 1, -1, -1):
             layer = table[i]
@@ -200,16 +222,10 @@ class Inference:
         return out
 
 
-class StepResult(NamedTuple):
-    """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm`` are finite."""
-
-    loss: float  # mean over the batch
-    correct: int
-    gradient_norm: float  # global L2 norm before clipping
-
-
 class Training:
     """Everything one fused training step needs: gradients a lane, workspaces a thread, the compiled rules."""
+
+    at_once = 1  # steps that `steps` is best asked for
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
@@ -247,18 +263,24 @@ class Training:
         return self._launch(self.params, images, labels, order, scale, targets, class_weights, loss_hyperparameters,
                             divisor, key, slots, scalars)  # fmt: skip
 
-    def compile(self, images: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
-                loss_hyperparameters: np.ndarray, slots: np.ndarray) -> None:  # fmt: skip
+    def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
+        """A step on each of ``batches``."""
+        images, labels, scale, targets, class_weights, hyperparameters = data
+        return [self.step(images, labels, batch.order, scale, targets, class_weights, hyperparameters,
+                          batch.divisor, batch.key, slots, batch.scalars) for batch in batches]  # fmt: skip
+
+    def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of what it changes."""
+        images, labels, _, targets, class_weights, hyperparameters = data
         scalars = np.ones(self._update.scalars if self._update else 0, self.params.dtype)
         self._launch(self.params.copy(), images, labels, np.zeros(1, np.int64), 0.0, targets, class_weights,
-                     loss_hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
+                     hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
 
     def _launch(self, params, images, labels, order, scale, targets, class_weights, loss_hyperparameters, divisor, key,
                 slots, scalars) -> StepResult:  # fmt: skip
         number = params.dtype.type
         if self._update:
-            _check_scalars(self._name, self._update.scalars, scalars)
+            check_scalars(self._name, self._update.scalars, scalars)
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(

@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
+from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count, workspace
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.network.network import Network
@@ -32,7 +32,7 @@ class LossRows:
                  targets: np.ndarray, class_weights: np.ndarray, hyperparameters: np.ndarray,
                  threads: int | None = None):  # fmt: skip
         dtype, number = direction.dtype, first_layer(network, direction)
-        table = lay_out(network, 1, False, dtype).table
+        table = lay_out(network, 1, False, dtype, plain=True).table
         channels = _changing_channels(network, direction, number)
         k = int(np.flatnonzero(table["layer"] == number)[0])
         g = next((i for i in range(k + 1, len(table)) if table[i]["weight"] >= 0), len(table))
@@ -41,9 +41,9 @@ class LossRows:
         shares = g < len(table) and not tail and 2 * len(channels) <= table[k]["output_channels"]
         if not shares:
             channels = np.arange(table[k]["output_channels"])
-        floats = lay_out(network, 1, False, dtype).work_size + 3 * int(table["output_size"].max())
+        floats = lay_out(network, 1, False, dtype, plain=True).work_size + 3 * int(table["output_size"].max())
         chunk = min(len(images), _LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // (dtype.itemsize * floats)))
-        plan = lay_out(network, chunk, False, dtype)
+        plan = lay_out(network, chunk, False, dtype, plain=True)
         table, end = plan.table, g + 1 if shares else k + 1
         packed = _packed(table[k + 1 : end], int(table[k]["output_channels"]), len(channels))
         self._plans = table[:k], table[k : k + 1], table[k + 1 : end], packed, table[end:]
@@ -55,7 +55,7 @@ class LossRows:
         self._data = np.ascontiguousarray(images.reshape(len(images), -1)), labels, targets, class_weights
         self._loss, self._hyperparameters = compile_loss(rule, dtype), hyperparameters
         sizes = (plan.work_size, *[chunk * int(table["output_size"].max())] * 3, network.flat_size, network.outputs)
-        self._buffers = [np.zeros((self._threads, size), dtype) for size in sizes]
+        self._buffers = [workspace((self._threads, size), dtype) for size in sizes]
 
     def __call__(self, params: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         """The summed loss, float64 [len(coordinates)], at ``params`` [flat_size] + each coordinate · ``direction``."""

@@ -10,14 +10,27 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from minicnn import __version__
-from minicnn.cli import compare, data, evaluate, gradcheck, landscape, lr_find, plugins, predict, summary, train
+from minicnn.cli import (
+    compare,
+    data,
+    devices,
+    evaluate,
+    gradcheck,
+    landscape,
+    lr_find,
+    plugins,
+    predict,
+    selftest,
+    summary,
+    train,
+)
 from minicnn.cli.common import INTERRUPTED
 from minicnn.cli.settings import OPTION_OF
 from minicnn.errors import MinicnnError, SettingError, UsageError
 
 VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary, "gradcheck": gradcheck,
-         "landscape": landscape, "lr-find": lr_find, "compare": compare, "data": data,
-         "plugins": plugins}  # fmt: skip
+         "landscape": landscape, "lr-find": lr_find, "compare": compare, "data": data, "plugins": plugins,
+         "devices": devices, "selftest": selftest}  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):

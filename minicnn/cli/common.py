@@ -24,6 +24,11 @@ def add_json(parser: argparse._ActionsContainer, what: str) -> None:
     parser.add_argument("--json", action="store_true", help=f"print {what} as one JSON object on stdout")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
+
+
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads`` for inference."""
     parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: all cores)")

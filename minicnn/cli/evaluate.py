@@ -5,7 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicnn.cli.common import add_json, add_plugins, add_threads, plain, print_json, use_plugins, warn, warn_of_plugins
+from minicnn.cli.common import (
+    add_device,
+    add_json,
+    add_plugins,
+    add_threads,
+    plain,
+    print_json,
+    use_plugins,
+    warn,
+    warn_of_plugins,
+)
 from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -19,6 +29,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model_and_data(parser)
+    add_device(parser)
     parser.add_argument("--report", action="store_true",
                         help="also show the most confident mistakes and the filters of the first layer, and write "
                              "evaluation.csv and, with the extra plots, pictures and one page, report.html")  # fmt: skip
@@ -36,7 +47,7 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     add_threads(parser)
 
 
-def model_and_data(arguments: argparse.Namespace) -> "tuple[Model, Dataset, Split]":
+def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple[Model, Dataset, Split]":
     """(model, data set that fits it, its test split); the data are the model's own unless ``--data`` names others.
 
     A model whose loss is not installed any more comes without what it knows of its training, with a warning.
@@ -45,7 +56,7 @@ def model_and_data(arguments: argparse.Namespace) -> "tuple[Model, Dataset, Spli
     from minicnn.inference import load
 
     use_plugins(arguments)
-    model = load(arguments.model, arguments.threads)
+    model = load(arguments.model, arguments.threads, device)
     data = arguments.data or model.training.get("data")
     if data is None:
         raise UsageError(f"{arguments.model} does not say what data it was trained on: name some with --data")
@@ -73,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Evaluate and print the figures."""
     if arguments.output and not arguments.report:
         raise UsageError("--output says where --report writes: give both")
-    model, dataset, test = model_and_data(arguments)
+    model, dataset, test = model_and_data(arguments, arguments.device)
     evaluation = model.evaluate(test.images, test.labels, maximum=dataset.maximum)
     found: list[Mistake] = []
     files: list[str] = []

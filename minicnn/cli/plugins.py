@@ -95,7 +95,7 @@ def _about(offer: "Offer") -> dict[str, Any]:
     rule: Any = offer.get()
     about: dict[str, Any] = {"name": offer.name, "kind": offer.kind, "distribution": offer.distribution,
                              "version": offer.version, "equation": rule.equation, "source": rule.source,
-                             "devices": ["cpu"]}  # fmt: skip
+                             "devices": ["cpu", "cuda"]}  # fmt: skip
     if offer.kind == "optimizer":
         slots = list(rule.slots)
         for base in getattr(rule, "bases", ()):

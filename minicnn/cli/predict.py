@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicnn.cli.common import add_json, add_threads, at_least_one
+from minicnn.cli.common import add_device, add_json, add_threads, at_least_one
 from minicnn.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grayscale", action="store_true", help="turn colours to grey")
     parser.add_argument("--top", type=at_least_one, default=3, metavar="K",
                         help="classes to print for an image, the most probable first (default: 3)")  # fmt: skip
+    add_device(parser)
     add_threads(parser)
     add_json(parser, "names, labels and the probabilities of all classes")
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Predict and print an image a row, in blocks."""
     from minicnn.inference import load
 
-    model = load(arguments.model, arguments.threads)
+    model = load(arguments.model, arguments.threads, arguments.device)
     names, arrays = _read(arguments, model)
     predictor = _Predictor(model, arrays)
     if arguments.json:

@@ -45,7 +45,7 @@ SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an
 
 OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"record": "--record"}
 # What a run is: with another value of these, it would not be the same run that goes on.
-_FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "device", "val_split", "limit")
+_FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "val_split", "limit")
 
 
 def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) -> None:

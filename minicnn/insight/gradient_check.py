@@ -54,7 +54,7 @@ class Cost:
         names = [hyper.name for hyper in loss.rule.hyperparameters]
         self.loss = Loss(loss.rule, network.outputs, weights, np.float64,
                          **dict(zip(names, loss.hyperparameters.tolist(), strict=True)))  # fmt: skip
-        self.passes = cpu.Passes(network, params.astype(np.float64), len(x))
+        self.passes = cpu.Passes(network, params.astype(np.float64), len(x), by_layer=True)
         self.table = self.passes.plan.table
         self.outputs = self.passes.forward_by_layer(x)
         self.inputs = [x, *self.outputs[:-1]]  # of each layer of the plan
@@ -62,8 +62,9 @@ class Cost:
 
     def explicit(self) -> np.ndarray:
         """The gradient [flat_size] by the backward pass, in the fused form that training runs."""
-        self.passes.forward(self.inputs[0])
-        return self.passes.backward(self.dlogits)
+        fused = cpu.Passes(self.network, self.passes.params, len(self.labels))
+        fused.forward(self.inputs[0])
+        return fused.backward(self.dlogits)
 
     def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
         """(numeric ∂C/∂w, ∂y/∂w of every layer from its own on, whether a kink was crossed) of the weight params[index]."""

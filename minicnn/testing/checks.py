@@ -17,12 +17,12 @@ class Check:
     """One thing that was checked, and what was found."""
 
     name: str
-    result: Literal["passed", "warning", "failed"]
-    detail: str  # what was measured, or what is wrong
+    result: Literal["passed", "warning", "skipped", "failed"]
+    detail: str  # what was measured, what is wrong, or why nothing was checked
 
     @property
     def passed(self) -> bool:
-        """Whether the rule may be trusted in this; a warning is no failure."""
+        """Whether the rule may be trusted in this; a warning is no failure, and neither is what was skipped."""
         return self.result != "failed"
 
 
@@ -34,6 +34,10 @@ class Doubtful(Exception):
     """The rule works, but not as well as it could; the text says why."""
 
 
+class Skipped(Exception):
+    """What a check needs is not there; the text says what."""
+
+
 def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Check]:
     """Run every check, whatever became of the ones before; each returns what it measured."""
     results = []
@@ -43,6 +47,8 @@ def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Check]:
                 results.append(Check(name, "passed", function()))
         except Doubtful as doubt:
             results.append(Check(name, "warning", str(doubt)))
+        except Skipped as reason:
+            results.append(Check(name, "skipped", f"not checked: {reason}"))
         except (Failed, MinicnnError) as error:
             results.append(Check(name, "failed", str(error)))
         except Exception as error:  # whatever the rule's own code raises

@@ -11,6 +11,7 @@ from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.rules import LossRule
 from minicnn.testing import training
 from minicnn.testing.checks import Check, Failed, close, declared, run_checks, without_float64
+from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.loss import Loss
 
 _OUTPUTS = 5
@@ -29,6 +30,7 @@ def check_loss(rule: LossRule) -> list[Check]:
         "training": partial(training.learns, loss=rule),
         "resume": partial(training.resumes, loss=rule),
         "no recompilation": partial(training.compiles_once, loss=rule),
+        "CUDA": partial(works_on_cuda, rule),
     }
     return run_checks(checks)
 

@@ -14,6 +14,7 @@ from minicnn.network.network import Network
 from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, TensorRule
 from minicnn.testing import training
 from minicnn.testing.checks import Check, Failed, close, declared, defaults, described, run_checks, without_float64
+from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.optimizer import Optimizer
 
 _STEPS = 20
@@ -42,6 +43,7 @@ def check_optimizer(rule: AnyOptimizer) -> list[Check]:
         "training": partial(training.learns, rule.full_batch, defaults(rule).get("learning_rate"), optimizer=rule),
         "resume": partial(training.resumes, optimizer=rule),
         "no recompilation": partial(training.compiles_once, optimizer=rule),
+        "CUDA": partial(works_on_cuda, rule),
     }
     return run_checks(checks)
 
@@ -128,7 +130,8 @@ def _descends(rule: AnyOptimizer, function: Callable[[np.ndarray], tuple[float, 
     first, best = function(start)[0], np.inf
     for factor in _RATES if rate else _RATES[:1]:
         try:
-            optimizer = Optimizer(rule, start.size, np.float64, **({"learning_rate": factor * rate} if rate else {}))
+            rates: dict[str, Any] = {"learning_rate": factor * rate} if rate else {}
+            optimizer = Optimizer(rule, start.size, np.float64, **rates)
         except SettingError:
             continue  # outside the range
         params, weights, lowest = start.copy(), start.copy(), np.inf

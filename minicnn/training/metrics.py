@@ -2,23 +2,24 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from minicnn.backends.cpu import Inference
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
 
 _ROWS = 4096  # images whose logits are held at once
 
 
-def evaluate(inference: Inference, images: np.ndarray, labels: np.ndarray, scale: float, classes: Sequence[str],
+def evaluate(inference: Any, images: np.ndarray, labels: np.ndarray, scale: float, classes: Sequence[str],
              loss: Loss | None, order: np.ndarray | None = None) -> Evaluation:  # fmt: skip
     """Loss, accuracy, per-class precision and recall and the confusion matrix of ``images`` (or of ``images[order]``).
 
         accuracy = correct / all       precision[c] = hits[c] / predicted as c       recall[c] = hits[c] / labelled c
 
-    ``loss`` None leaves the loss out. The first call's compile time is reported apart.
+    ``inference`` is a backend's `Inference`. ``loss`` None leaves the loss out. The first call's compile time is reported
+    apart.
     """
     if order is None:
         order = np.arange(len(images))

@@ -30,23 +30,45 @@ class Optimizer:
     array([0.5, 2.5], dtype=float32)
     """
 
-    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, **hyperparameters: float):
+    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, device: str = "cpu",
+                 **hyperparameters: float):  # fmt: skip
         self.rule = find("optimizer", rule)
         self.hyperparameters = resolve(f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters)
         self.step = 0
         self.state = dict(self.rule.state)
         self.slot_names = list(self.rule.slots)
-        bases = self._bases()
-        for name, base in bases.items():
+        self._rules, self._device, self._tensors = self._bases(), device, _tensors(size)
+        for name, base in self._rules.items():
             if base is not self.rule:
                 self.slot_names += [f"{name}.{slot}" for slot in base.slots]
                 self.state |= {f"{name}.{key}": value for key, value in base.state} | {f"{name}.step": 0.0}
         flat_size = size.flat_size if isinstance(size, Network) else size
         self.slots: np.ndarray = np.zeros((len(self.slot_names), flat_size), dtype)
-        tensors = _tensors(size)
-        self._parts = {name: _Part(self, name, base, tensors) for name, base in bases.items()}
-        if isinstance(self.rule, StepRule):
-            self._work = _Step(self, self.rule)
+
+    @functools.cached_property
+    def backend(self) -> Any:
+        """The backend of its device."""
+        from minicnn.backends import backend
+
+        return backend(self._device)
+
+    @functools.cached_property
+    def vectors(self) -> Any:
+        """The slots where the device has them: made of ``slots`` when they are first needed."""
+        return self.slots if self._device == "cpu" else self.backend.vector(self.slots)
+
+    @functools.cached_property
+    def _parts(self) -> "dict[str, _Part]":
+        return {name: _Part(self, name, base) for name, base in self._rules.items()}
+
+    @functools.cached_property
+    def _work(self) -> "_Step":
+        assert isinstance(self.rule, StepRule)
+        return _Step(self, self.rule)
+
+    def fetch(self) -> None:
+        """Bring ``slots`` up to date with what the steps on the device left."""
+        self.backend.fetch(self.vectors, self.slots)
 
     def _bases(self) -> dict[str, OptimizerRule | TensorRule]:
         """The rules that are at work: those inside a `StepRule`, else the rule itself, by name."""
@@ -66,8 +88,10 @@ class Optimizer:
         for part in self._parts.values():
             part.compiled  # noqa: B018
         if isinstance(self.rule, StepRule):
-            vector = np.zeros(1, self.slots.dtype)
+            vector = self.backend.vector(np.zeros(1, self.slots.dtype))
             self._work.axpy(self._work.norm(vector), vector, vector)
+            if self._device != "cpu":
+                _check_hands_off(self.rule, self)
 
     def scalars(self, **scheduled: float) -> np.ndarray:
         """Begin the next step of an elementwise rule: what it computes once for all elements, with what is scheduled."""
@@ -97,6 +121,50 @@ class Optimizer:
             out[:] = params
 
 
+class _Untouchable:
+    """Stands for a vector on a device that Python cannot reach into: whatever is done with it fails."""
+
+
+class _NoStep:
+    """A `Step` that does nothing, for `_check_hands_off`."""
+
+    number = 1
+
+    def __init__(self, rule: StepRule, owner: Optimizer):
+        self.hyper, self.state, vector = dict(owner.hyperparameters), dict(owner.state), _Untouchable()
+        self.params = self.grads = vector
+        self.slots, self.scratch = dict.fromkeys(owner.slot_names, vector), dict.fromkeys(rule.scratch, vector)
+
+    def gradient(self) -> float:
+        return 0.0
+
+    def update(self, base: str, tensors: str = "all", **hyperparameters: float) -> None:
+        pass
+
+    def axpy(self, factor: float, x: Any, y: Any) -> None:
+        pass
+
+    def copy(self, x: Any, y: Any) -> None:
+        pass
+
+    def norm(self, x: Any) -> float:
+        return 1.0
+
+
+def _check_hands_off(rule: StepRule, owner: Optimizer) -> None:
+    """Raise `PluginError` for a rule whose Python works on vectors itself, which it can on the CPU alone."""
+    probe = _NoStep(rule, owner)
+    try:
+        rule.step(probe)
+        if rule.evaluation is not None:
+            rule.evaluation(probe, probe.params)
+    except (TypeError, AttributeError, ValueError) as error:
+        if "_Untouchable" not in str(error):
+            raise
+        raise PluginError(f"optimizer {rule.name} works on vectors itself, which only the cpu can; on another device it may "
+                          "use no more than gradient, update, axpy, copy and norm of Step") from None  # fmt: skip
+
+
 def _tensors(size: int | Network) -> dict[str, np.ndarray]:
     """(offset, rows, columns) of the tensors, by what `Step.update` calls them."""
     if isinstance(size, Network):
@@ -111,18 +179,16 @@ def _tensors(size: int | Network) -> dict[str, np.ndarray]:
 class _Part:
     """An elementwise or a whole-tensor rule with its share of an optimizer's slots and state."""
 
-    def __init__(self, owner: Optimizer, name: str, rule: OptimizerRule | TensorRule, tensors: dict[str, np.ndarray]):
-        self.rule, self.owner, self.tensors = rule, owner, tensors
+    def __init__(self, owner: Optimizer, name: str, rule: OptimizerRule | TensorRule):
+        self.rule, self.owner = rule, owner
         self.prefix = "" if rule is owner.rule else f"{name}."
         first = owner.slot_names.index(self.prefix + rule.slots[0]) if rule.slots else 0
-        self.slots = owner.slots[first : first + len(rule.slots)]
+        self.slots = owner.vectors[first : first + len(rule.slots)] if rule.slots else owner.vectors
 
     @functools.cached_property
     def compiled(self) -> Callable[..., None]:
-        from minicnn.backends import cpu
-
-        largest = max((rows * columns for _, rows, columns in self.tensors["all"].tolist()), default=0)
-        return cpu.Update(self.rule, self.slots.dtype, largest)
+        compiled: Callable[..., None] = self.owner.backend.Update(self.rule, self.slots.dtype, self.owner._tensors["all"])
+        return compiled
 
     def scalars(self, step: int, values: dict[str, float]) -> np.ndarray:
         own = {name: self.owner.state[self.prefix + name] for name, _ in self.rule.state}
@@ -134,7 +200,7 @@ class _Part:
             raise PluginError(f"optimizer {self.rule.name}: prepare must return numbers, not {prepared!r}") from None
 
     def update(self, step: int, values: dict[str, float], params: np.ndarray, grads: np.ndarray, tensors: str) -> None:
-        self.compiled(params, grads, self.slots, self.scalars(step, values), self.tensors[tensors])
+        self.compiled(params, grads, self.slots, self.scalars(step, values), self.owner._tensors[tensors])
 
 
 class _Step:
@@ -143,9 +209,10 @@ class _Step:
     def __init__(self, owner: Optimizer, rule: StepRule):
         self._owner, self._rule = owner, rule
         self.state = owner.state
-        self.slots: dict[str, Any] = dict(zip(owner.slot_names, owner.slots, strict=True))
-        size = owner.slots.shape[1]
-        self.scratch: dict[str, Any] = {name: np.zeros(size, owner.slots.dtype) for name in rule.scratch}
+        self.slots: dict[str, Any] = {name: owner.vectors[k] for k, name in enumerate(owner.slot_names)}
+        empty = np.zeros(owner.slots.shape[1], owner.slots.dtype)
+        vector = np.copy if owner._device == "cpu" else owner.backend.vector
+        self.scratch: dict[str, Any] = {name: vector(empty) for name in rule.scratch}
         self.number = 0
         self.hyper = owner.hyperparameters
         self.params: Any = None
@@ -182,15 +249,11 @@ class _Step:
         self.state[step] += 1
         part.update(int(self.state[step]), values, self.params, self.grads, tensors)
 
-    def axpy(self, factor: float, x: np.ndarray, y: np.ndarray) -> None:
-        from minicnn.backends import cpu
+    def axpy(self, factor: float, x: Any, y: Any) -> None:
+        self._owner.backend.axpy(factor, x, y)
 
-        cpu.axpy(factor, x, y)
+    def copy(self, x: Any, y: Any) -> None:
+        self._owner.backend.copy(x, y)
 
-    def copy(self, x: np.ndarray, y: np.ndarray) -> None:
-        y[:] = x
-
-    def norm(self, x: np.ndarray) -> float:
-        from minicnn.backends import cpu
-
-        return cpu.norm(x)
+    def norm(self, x: Any) -> float:
+        return float(self._owner.backend.norm(x))

@@ -93,7 +93,7 @@ class Recorder:
         count = max(IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE))
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
         self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
-        self._passes = cpu.Passes(network, params, IMAGES[0])
+        self._passes = cpu.Passes(network, params, IMAGES[0], by_layer=True)
         self._before = np.empty_like(params)
         self._looks, self._looked_at = False, 0
         self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at

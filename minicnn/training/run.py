@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minicnn.backends import cpu
+from minicnn.backends import Batch, Data, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
@@ -44,7 +44,7 @@ def fingerprint(split: Split) -> str:
     return f"{len(split)}-{zlib.crc32(split.labels.data, zlib.crc32(split.images.data)):08x}"
 
 
-def is_finite(result: cpu.StepResult) -> bool:
+def is_finite(result: StepResult) -> bool:
     """Whether loss and gradient are finite numbers, so that the step was made."""
     return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
 
@@ -52,7 +52,7 @@ def is_finite(result: cpu.StepResult) -> bool:
 class _NotFinite(Exception):
     """Ends the step of a rule whose gradient is not finite."""
 
-    def __init__(self, result: cpu.StepResult):
+    def __init__(self, result: StepResult):
         super().__init__()
         self.result = result
 
@@ -63,6 +63,7 @@ class Run:
     def __init__(self, trainer: "Trainer", dataset: Dataset, output: Path | None, resume: Checkpoint | None):
         settings, network = trainer.settings, trainer.network
         self.trainer, self.network, self.dataset, self.output = trainer, network, dataset, output
+        self.backend = backend(settings.device)
         self.images = dataset.train.images.reshape(len(dataset.train), -1)
         self.labels = dataset.train.labels
         self._split(settings)
@@ -70,7 +71,9 @@ class Run:
         self.settings = replace(settings, batch_size=self.batch_size)
         self.batches = -(-len(self.train) // self.batch_size)
         self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
-        self.optimizer = Optimizer(trainer._optimizer_rule, network,
+        self.data = Data(self.images, self.labels, dataset.scale, self.loss.one_hot, self.loss.class_weights,
+                         self.loss.hyperparameters)  # fmt: skip
+        self.optimizer = Optimizer(trainer._optimizer_rule, network, device=settings.device,
                                    **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)
@@ -86,6 +89,8 @@ class Run:
         self.evaluated = self.progress.params.copy() if self.other_weights else self.progress.params
         self.recorder: Recorder | None = None
         if settings.record is not None:
+            if settings.device != "cpu":
+                raise SettingError("record looks at weights and activations on the CPU: it goes with --device cpu only")
             self.recorder = Recorder(network, self.progress.params, self.images, self.train, dataset.scale,
                                      settings.record or self.batches, self.batches)  # fmt: skip
         self.seconds = 0.0
@@ -149,9 +154,9 @@ class Run:
         """The order of the training images in ``epoch``: a function of the seed and the epoch, so nothing is stored."""
         return np.random.default_rng([self.settings.seed, 1, epoch]).permutation(self.train)
 
-    def scheduled(self) -> dict[str, float]:
-        """The hyperparameters of the next step that change: one times the schedule's factor, the learning rate's warm-up."""
-        done = self.counters.epoch - 1 + self.counters.batch / self.batches
+    def scheduled(self, batch: int) -> dict[str, float]:
+        """The hyperparameters that change, for this batch: one times the schedule's factor, the learning rate's warm-up."""
+        done = self.counters.epoch - 1 + batch / self.batches
         rule, settings, usual = self.trainer._schedule_rule, self.settings, self.optimizer.hyperparameters
         factor = rule.factor(done, settings.horizon or settings.epochs, self.schedule_state, **settings.schedule_kwargs)
         values = {name: usual[name] for name in (settings.schedule_of, "learning_rate") if name in usual}
@@ -162,40 +167,54 @@ class Run:
             values["learning_rate"] *= warm_up(done + 1 / self.batches, settings.warmup_epochs)
         return values
 
-    def step(self, order: np.ndarray, scheduled: dict[str, float]) -> cpu.StepResult:
+    def step(self, order: np.ndarray, scheduled: dict[str, float]) -> StepResult:
         """One step on the images ``order``."""
         if isinstance(self.optimizer.rule, OptimizerRule):
-            return self._launch(order, self.optimizer.scalars(**scheduled))
-        results: list[cpu.StepResult] = []
+            return self._launch([self._batch(order, self.optimizer.scalars(**scheduled))])[0]
+        results: list[StepResult] = []
 
         def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
-            results.append(self._launch(order, np.empty(0, params.dtype)))
+            results.extend(self._launch([self._batch(order, np.empty(0, params.dtype))]))
             if not is_finite(results[-1]):
                 raise _NotFinite(results[-1])
             return results[-1].loss, self.training.grads
 
         try:
-            self.optimizer.update(self.progress.params, gradient, **scheduled)
+            self.optimizer.update(self.training.params, gradient, **scheduled)
         except _NotFinite as stopped:
             return stopped.result
         return results[0]
 
-    def _launch(self, order: np.ndarray, scalars: np.ndarray) -> cpu.StepResult:
+    def _steps(self, order: np.ndarray) -> tuple[list[StepResult], float]:
+        """The next steps of the epoch, as many as the device makes at once; their results, and the last learning rate."""
+        first, scheduled = self.counters.batch, {}
+        batches: list[Batch] = []
+        for index in range(first, min(first + self.training.at_once, self.batches)):
+            scheduled = self.scheduled(index)
+            images = order[index * self.batch_size : (index + 1) * self.batch_size]
+            if self.training.at_once == 1:
+                return [self.step(images, scheduled)], scheduled.get("learning_rate", 1.0)
+            batches.append(self._batch(images, self.optimizer.scalars(**scheduled)))
+        return self._launch(batches), scheduled.get("learning_rate", 1.0)
+
+    def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
-        return self.training.step(self.images, self.labels, order, self.dataset.scale, self.loss.one_hot,
-                                  self.loss.class_weights, self.loss.hyperparameters,
-                                  self.loss.divisor(self.labels[order]), key, self.optimizer.slots, scalars)  # fmt: skip
+        return Batch(order, self.loss.divisor(self.labels[order]), key, scalars)
+
+    def _launch(self, batches: list[Batch]) -> list[StepResult]:
+        results: list[StepResult] = self.training.steps(self.data, batches, self.optimizer.vectors)
+        return results
 
     def compile(self) -> float:
         """Compile or load every kernel by a step that changes nothing; return the seconds that it took."""
         start = time.perf_counter()
         settings = self.settings
-        self.training = cpu.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
-                                     self.loss.rule, settings.threads, settings.clip_grad or 0.0,
-                                     settings.clip_grad_value or 0.0)  # fmt: skip
-        self.inference = cpu.Inference(self.network, self.evaluated, settings.threads)
-        self.training.compile(self.images, self.labels, self.loss.one_hot, self.loss.class_weights,
-                              self.loss.hyperparameters, self.optimizer.slots)  # fmt: skip
+        self.training = self.backend.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
+                                              self.loss.rule, settings.threads, settings.clip_grad or 0.0,
+                                              settings.clip_grad_value or 0.0)  # fmt: skip
+        self.weights = self.backend.vector(self.evaluated) if self.other_weights else self.training.params
+        self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
+        self.training.compile(self.data, self.optimizer.vectors)
         if not isinstance(self.optimizer.rule, OptimizerRule):
             self.optimizer.compile()
         if self.validation is not None:
@@ -233,34 +252,34 @@ class Run:
         images_before = counters.epoch_images
         rate = settings.learning_rate or 1.0
         while counters.batch < self.batches:
-            scheduled = self.scheduled()
-            rate = scheduled.get("learning_rate", 1.0)
-            batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
             if self.recorder is not None:
                 self.recorder.before_step(counters)
-            result = self.step(batch, scheduled)
-            if not is_finite(result):
-                return "diverged", (
-                    f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
-                    f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
-                )
-            divisor = self.loss.divisor(self.labels[batch])
-            counters.batch += 1
+            results, rate = self._steps(order)
+            for result in results:
+                batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
+                if not is_finite(result):
+                    return "diverged", (
+                        f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
+                        f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
+                    )
+                divisor = self.loss.divisor(self.labels[batch])
+                counters.batch += 1
+                counters.epoch_loss += result.loss * divisor
+                counters.epoch_divisor += divisor
+                counters.epoch_correct += result.correct
+                counters.epoch_images += len(batch)
+                counters.epoch_norm += result.gradient_norm
+                now = time.perf_counter()
+                speed = (counters.epoch_images - images_before) / (now - start)
+                images_left = (settings.epochs - counters.epoch + 1) * len(self.train) - counters.epoch_images
+                yield BatchDone(counters.epoch, counters.batch, counters.epoch_loss / counters.epoch_divisor,
+                                counters.epoch_correct / counters.epoch_images, counters.epoch_images, speed,
+                                images_left / speed)  # fmt: skip
             counters.optimizer_step = self.optimizer.step
-            counters.epoch_loss += result.loss * divisor
-            counters.epoch_divisor += divisor
-            counters.epoch_correct += result.correct
-            counters.epoch_images += len(batch)
-            counters.epoch_norm += result.gradient_norm
-            now = time.perf_counter()
-            speed = (counters.epoch_images - images_before) / (now - start)
-            images_left = (settings.epochs - counters.epoch + 1) * len(self.train) - counters.epoch_images
-            yield BatchDone(counters.epoch, counters.batch, counters.epoch_loss / counters.epoch_divisor,
-                            counters.epoch_correct / counters.epoch_images, counters.epoch_images, speed,
-                            images_left / speed)  # fmt: skip
             if self.recorder is not None:
                 yield from self.recorder.after_step(self.training.grads, counters)
             if self.trainer._interrupted and counters.batch < self.batches:
+                self._fetch()
                 yield from self._save_checkpoint()
                 return "interrupted", f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved"
         return (yield from self._end_epoch(rate, start))
@@ -271,7 +290,9 @@ class Run:
         loss = counters.epoch_loss / counters.epoch_divisor
         accuracy = counters.epoch_correct / counters.epoch_images
         if self.other_weights:
-            self.optimizer.evaluation(self.progress.params, self.evaluated)
+            self.optimizer.evaluation(self.training.params, self.weights)
+            self.backend.fetch(self.weights, self.evaluated)
+        self._fetch()
         validation = self._evaluate(self.validation, self.held_out) if self.validation is not None else None
         watched = loss if validation is None or validation.loss is None else validation.loss
         if not (np.isfinite(watched) and np.isfinite(self.progress.params).all() and np.isfinite(self.evaluated).all()):
@@ -309,6 +330,11 @@ class Run:
             return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
         return None
 
+    def _fetch(self) -> None:
+        """Bring weights and slots to the host from where they are trained."""
+        self.backend.fetch(self.training.params, self.progress.params)
+        self.optimizer.fetch()
+
     def _kept(self) -> str:
         """Which weights are left when the run diverges."""
         best = self.counters.best_epoch
@@ -317,7 +343,7 @@ class Run:
     def _evaluate(self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None) -> Evaluation:
         inference = self.inference
         if params is not None:
-            inference = cpu.Inference(self.network, params, self.settings.threads)
+            inference = self.backend.Inference(self.network, params, self.settings.threads)
         return evaluate(inference, split.images, split.labels, self.dataset.scale, self.dataset.classes, self.loss, order)
 
     def _finish(self, reason: str, explanation: str) -> Iterator[Event]:
@@ -351,7 +377,7 @@ class Run:
         return Model(
             network=self.network, params=self.progress.best_params.copy(), classes=tuple(self.dataset.classes),
             maximum=self.dataset.maximum, image_dtype=self.dataset.train.images.dtype.name,
-            probabilities=self.loss.rule.probabilities, threads=settings.threads,
+            probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
             training={
                 "data": self.dataset.name,
                 "settings": settings.to_dict(),

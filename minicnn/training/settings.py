@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from minicnn.backends import DEVICES
 from minicnn.errors import SettingError, UnknownNameError
 
 
@@ -72,8 +73,8 @@ class Settings:
                 raise SettingError(f"{name} must be above 0")
         if self.val_split >= 1:
             raise SettingError(f"val_split is a share of the training images, from 0 to below 1, not {self.val_split!r}")
-        if self.device != "cpu":
-            raise SettingError(f"device {self.device!r} is not available: this version runs on the cpu")
+        if self.device not in DEVICES:
+            raise SettingError(f"device must be {' or '.join(DEVICES)}, not {self.device!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data."""

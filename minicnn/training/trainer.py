@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends import cpu
+from minicnn.backends import backend
 from minicnn.data import Dataset
 from minicnn.data.dataset import build_dataset
 from minicnn.errors import DataError, DivergedError, NetworkError, SettingError, UnknownNameError
@@ -93,7 +93,7 @@ class Trainer:
             loss_kwargs=loss,
             schedule_kwargs=schedule,
             horizon=(settings.horizon or settings.epochs) if self._schedule_rule.has_horizon else None,
-            threads=cpu.thread_count(settings.threads),
+            threads=backend(settings.device).thread_count(settings.threads),
         )
         self._loss(np.ones(self.network.outputs))
 

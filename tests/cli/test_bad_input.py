@@ -112,7 +112,7 @@ def test_an_unknown_name_is_status_2_and_lists_the_near_matches(options, near, p
 
 
 VALUES = """--lr 0, --lr -1, --lr nan, --lr inf, --lr fast, --batch-size 61, --batch-size 0, --epochs 0, --epochs 1.5,
-    --seed -1, --threads 0, --threads 3, --device cuda, --device tpu, --val-split 1, --clip-grad 0,
+    --seed -1, --threads 0, --threads 3, --device tpu, --val-split 1, --clip-grad 0,
     --clip-grad-value -1, --tol 0, --patience 0, --warmup-epochs -1, --data-max 0, --limit 0, --log-interval
     0, --min-delta nan, --opt-kwargs beta1, --opt-kwargs beta1=high, --loss-kwargs class_weights=heavy"""
 

@@ -261,7 +261,7 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
         ("batch_size must be a whole number from 1 on", {"batch_size": 2.5}),
         ("val_split is a share", {"val_split": 1.0}),
         ("threads must be a whole number from 1 to", {"threads": 10**6}),
-        ("device 'tpu' is not available", {"device": "tpu"}),
+        ("device must be cpu or cuda, not 'tpu'", {"device": "tpu"}),
         ("momentum must be a number in", {"optimizer": "momentum", "optimizer_kwargs": {"momentum": 1.5}}),
         ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2]}}),
         ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2, float("nan")]}}),

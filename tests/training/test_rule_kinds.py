@@ -126,7 +126,7 @@ def test_the_compiled_product_is_that_of_numpy(update, size, dtype):
     slots = np.stack([a.reshape(-1), b.reshape(-1)])
     rule = TensorRule("product", update, prepare_rate, (RATE,), ("a", "b"))
     tensors = np.array([[0, size, size]])
-    cpu.Update(rule, dtype, size * size)(found, found.copy(), slots, np.zeros(1, dtype), tensors)
+    cpu.Update(rule, dtype, tensors)(found, found.copy(), slots, np.zeros(1, dtype), tensors)
     tolerance = 1e-5 if dtype == np.float32 else 1e-13
     np.testing.assert_allclose(found.reshape(size, size), expected, atol=tolerance * math.sqrt(size))
 

@@ -14,6 +14,7 @@ from numba import njit, prange
 
 from minicnn.kernels.cpu.call import call, call_loss
 from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import copy
 
 
 @njit(**JIT)
@@ -54,13 +55,13 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
         joint = packed[len(packed) - 1]
         shared = n * joint.output_size
         _run(following, fixed, work, n)
-        share[:shared] = work[joint.output : joint.output + shared]
+        copy(work, joint.output, share, np.int64(0), shared)
     last = rest[len(rest) - 1] if len(rest) > 0 else joint
     begin, end = tail
     rest_params = params
     if end > begin:
         rest_params = moved
-        moved[:] = params
+        copy(params, np.int64(0), moved, np.int64(0), len(params))
     # Slices, whose indices begin at 0, are what LLVM vectorizes.
     tail_params, tail_direction, tail_moved = params[begin:end], direction[begin:end], moved[begin:end]
     z, after = work[layer.output : layer.output + size], work[joint.output : joint.output + shared]

@@ -1,0 +1,56 @@
+"""Kernels made ready for a launch: compiled for the card at hand, or taken from the disk cache; plain in the simulator."""
+
+import functools
+import hashlib
+import inspect
+
+import numba_cuda
+from numba import cuda, types
+
+from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
+from minicnn.kernels.generated import imported
+from minicnn.plan import digest_of_kernels
+
+# The name of the module holds the digest: Numba's disk cache does not see edits in the files that a kernel is made of.
+# Without link-time optimization, so that what runs is what the tests of the machine code look at.
+_WRAPPER = """\
+from numba import cuda
+
+
+@cuda.jit(signature, cache=True, lto=False, launch_bounds=bounds)
+def compiled({arguments}):
+    body({arguments})
+"""
+
+
+@functools.cache
+def digest() -> str:
+    """What machine code for the device depends on besides a rule: the kernels' sources and the compiler's version."""
+    return f"{digest_of_kernels('cuda')}_{numba_cuda.__version__.replace('.', '_')}"
+
+
+@functools.cache
+def launchable(function, signature):
+    """The kernel ``function`` for one signature, to be called as ``launchable(...)[blocks, THREADS](...)``."""
+    if SIMULATED:
+        return cuda.jit(function)
+    source = _WRAPPER.format(arguments=", ".join(inspect.signature(function).parameters))
+    depends = hashlib.sha256(f"{function.__module__} {signature} {digest()}".encode()).hexdigest()[:32]
+    scope = {"body": device(function), "signature": signature, "bounds": launch_bounds(function)}
+    return imported(f"minicnn_cuda_{function.__name__}_{depends}", source, lambda: scope).compiled
+
+
+def launch(function, signature, blocks, *arguments):
+    """Start ``blocks`` blocks of `THREADS` threads, at least one; the card works on while the host goes on."""
+    if SIMULATED:
+        _check_types(function, signature, arguments)
+    launchable(function, signature)[max(1, min(blocks, 65535)), THREADS](*arguments)
+
+
+def _check_types(function, signature, arguments):
+    """Raise `TypeError` for arrays of another type than the signature's, which neither the simulator nor a card notices."""
+    for number, (kind, argument) in enumerate(zip(signature.args, arguments, strict=True)):
+        if isinstance(kind, types.Array):
+            found = (str(argument.dtype), argument.ndim, argument.flags.c_contiguous)
+            if found != (str(kind.dtype), kind.ndim, True):
+                raise TypeError(f"{function.__name__}: argument {number} is {found}, not {kind}")

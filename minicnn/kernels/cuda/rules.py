@@ -1,0 +1,180 @@
+"""Rules compiled for CUDA: a loss as a kernel with a thread a sample, an update as a kernel over all weights, a rule on
+whole tensors as a kernel with a block a tensor. The rules are the same as on the CPU (`minicnn.kernels.generated`)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from minicnn.errors import PluginError
+from minicnn.kernels.cuda.call import digest, launchable
+from minicnn.kernels.cuda.share import shared_out
+from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
+from minicnn.kernels.cuda.tensor import OPERATIONS
+from minicnn.kernels.cuda.tile import SIMULATED, device
+from minicnn.kernels.generated import arguments, compile_rule, each, reason
+from minicnn.rules import LossRule, OptimizerRule, TensorRule
+
+INTEGERS = types.int64[::1]
+LOSS = types.void(NUMBERS, INTEGER, INTEGER, INTEGER, INTEGERS, INTEGERS, INTEGER, INTEGER, ROWS, NUMBERS, NUMBERS, ROWS,
+                  INTEGER, ROWS, INTEGER)  # fmt: skip
+UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, INTEGER, ROWS, ROWS, ROWS, TABLE)
+TENSOR_UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, ROWS, TABLE)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel made of a rule, as a plain function with its signature: `minicnn.kernels.cuda.call` launches it."""
+
+    rule: str
+    function: Callable[..., None]
+    signature: Any
+    scalars: int = 0  # how many scalars an optimizer's ``prepare`` must return
+
+    def compile(self) -> None:
+        """Compile it for the card, or load it from the disk; raises `PluginError` if the rule cannot be compiled."""
+        try:
+            launchable(self.function, self.signature)
+        except Exception as error:
+            raise PluginError(f"{self.rule} cannot be compiled for cuda: {reason(error)}") from error
+
+
+_LOSS = '''\
+from numba import cuda, float32
+from minicnn.kernels.cuda.rules import largest
+from minicnn.kernels.cuda.step import DIVISOR, block_sum
+from minicnn.kernels.cuda.tile import THREADS
+
+
+def compiled(work, logits_at, dlogits_at, outputs, labels, order, start, n, targets, class_weights, hyper, table, row,
+             partials, first_group):
+    """Loss and dlogits / divisor of n samples; sums of loss and right answers of a group of THREADS samples each."""
+    for group in range(cuda.blockIdx.x, (n + THREADS - 1) // THREADS, cuda.gridDim.x):
+        i = group * THREADS + cuda.threadIdx.x
+        loss, correct = float32(0), float32(0)
+        if i < n:
+            label = labels[order[start + i]]
+            logits = work[logits_at + i * outputs : logits_at + (i + 1) * outputs]
+            dlogits = work[dlogits_at + i * outputs : dlogits_at + (i + 1) * outputs]
+            loss = float32(rule(logits, {target}, dlogits, {class_weights} {hypers}))
+            if largest(logits) == label:
+                correct = float32(1)
+            for k in range(outputs):
+                dlogits[k] /= table[row, DIVISOR]
+        loss = block_sum(loss)
+        correct = block_sum(correct)
+        if cuda.threadIdx.x == 0:
+            partials[first_group + group, 0] = loss
+            partials[first_group + group, 1] = correct
+'''
+
+_UPDATE = '''\
+from numba import cuda
+from minicnn.kernels.cuda.rules import as_tuple
+from minicnn.kernels.cuda.step import CLIP_VALUE, SCALARS, clipped, judge
+
+
+def compiled(params, grads, slots, table, row, squares, partials, results, tensors):
+    """Clip the gradient and update the weights of ``tensors``, unless loss or gradient are not finite."""
+    shrink, go_on = judge(table, row, squares, partials, results)
+    limit = table[row, CLIP_VALUE]
+    {scalars}
+    if go_on:
+        for t in range(len(tensors)):
+            begin, end = tensors[t, 0], tensors[t, 0] + tensors[t, 1] * tensors[t, 2]
+            for i in range(begin + cuda.grid(1), end, cuda.gridsize(1)):
+                g = grads[i]
+                if shrink != 1 or limit > 0:
+                    g = clipped(g, shrink, limit)
+                    grads[i] = g
+                p, {new_slots} = as_tuple(rule(params[i], g, {slot_values} {scalar_values}))
+                params[i] = p
+                {store_slots}
+'''
+
+_TENSOR_UPDATE = '''\
+from numba import cuda
+from minicnn.kernels.cuda.step import SCALARS
+
+
+def compiled(params, grads, slots, table, scratch, tensors):
+    """One tensor a block."""
+    for t in range(cuda.blockIdx.x, len(tensors), cuda.gridDim.x):
+        rows, columns = tensors[t, 1], tensors[t, 2]
+        begin, end, shape = tensors[t, 0], tensors[t, 0] + rows * columns, (rows, columns)
+        p, g = params[begin:end].reshape(shape), grads[begin:end].reshape(shape)
+        rule(p, g, {slots} {scalars} {scratch})
+        cuda.syncthreads()
+'''
+
+
+def compile_loss(rule: LossRule) -> Kernel:
+    """The kernel of a loss, with the signature `LOSS`; raises `PluginError` if it cannot be made."""
+    if arguments(rule.name, rule.row) != 3 + rule.class_weights + len(rule.hyperparameters):
+        raise PluginError(f"loss {rule.name!r}: row does not take what the rule declares")
+    source = _LOSS.format(
+        target="label" if rule.target == "label" else "targets[label]",
+        class_weights="class_weights," if rule.class_weights else "",
+        hypers=each("hyper[{}]", range(len(rule.hyperparameters))),
+    )
+    return Kernel(f"loss {rule.name!r}", _compile("loss", rule.name, rule.row, source), LOSS)
+
+
+def compile_update(rule: OptimizerRule) -> Kernel:
+    """The kernel of an elementwise rule, with the signature `UPDATE`; raises `PluginError` if it cannot be made."""
+    slots = range(len(rule.slots))
+    count = arguments(rule.name, rule.update) - 2 - len(slots)
+    source = _UPDATE.format(
+        scalars="; ".join(f"c{k} = table[row, SCALARS + {k}]" for k in range(count)) or "pass",
+        new_slots=each("n{}", slots),
+        slot_values=each("slots[{}, i]", slots),
+        scalar_values=each("c{}", range(count)),
+        store_slots="; ".join(f"slots[{k}, i] = n{k}" for k in slots) or "pass",
+    )
+    return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, rule.update, source), UPDATE, count)
+
+
+def compile_tensor_update(rule: TensorRule) -> Kernel:
+    """The kernel of a whole-tensor rule, with the signature `TENSOR_UPDATE`; raises `PluginError` if it cannot be made."""
+    slots, scratch = range(len(rule.slots)), range(len(rule.scratch))
+    count = arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
+    source = _TENSOR_UPDATE.format(
+        slots=each("slots[{}, begin:end].reshape(shape)", slots),
+        scalars=each("table[0, SCALARS + {}]", range(count)),
+        scratch=each("scratch[{}, begin:end].reshape(shape)", scratch),
+    )
+    update = shared_out(rule.name, rule.update)
+    return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, update, source), TENSOR_UPDATE, count)
+
+
+def _compile(kind: str, name: str, function: Any, source: str) -> Any:
+    return compile_rule(kind, name, function, np.float32, source, digest(), device, OPERATIONS)
+
+
+@device
+def largest(row):
+    """Index of the first largest number: the predicted class."""
+    best = 0
+    for k in range(1, len(row)):
+        if row[k] > row[best]:
+            best = k
+    return best
+
+
+def as_tuple(value: object) -> object:
+    """Return a tuple as it is, and anything else as a tuple of one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+if not SIMULATED:
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def as_tuple(typing_context, value):
+        """The same, compiled."""
+        if isinstance(value, types.BaseTuple):
+            return value(value), lambda context, builder, signature, values: values[0]
+        made = types.UniTuple(value, 1)
+        return made(value), lambda context, builder, signature, values: context.make_tuple(builder, made, values)

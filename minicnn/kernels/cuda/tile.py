@@ -1,0 +1,104 @@
+"""The tile: the part of a matrix product that one block of threads computes.
+
+Indices are cast to unsigned at each access: a signed one could count from the end, and every access would test for it.
+
+Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction goes `DEPTH` steps at a
+time through shared memory, in two buffers: while one is multiplied, the numbers for the other are on their way in registers.
+How many of the threads stand along the columns is chosen at run time from the product's size: a tile has
+``RESULTS << log2`` columns, and the more columns the fewer rows.
+"""
+
+import numpy as np
+from numba import cuda
+
+device = cuda.jit(device=True, inline="always")
+
+# In the simulator, where a thread of the card is a thread of the host and slow, a block is small.
+SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
+RESULTS_LOG2 = 2
+RESULTS = 1 << RESULTS_LOG2  # rows, and columns, that a thread computes
+THREADS_LOG2, DEPTH_LOG2 = (4, 2) if SIMULATED else (8, 3)
+THREADS, DEPTH = 1 << THREADS_LOG2, 1 << DEPTH_LOG2  # threads; reduction steps in shared memory at a time
+LANES_LOG2 = THREADS_LOG2 - DEPTH_LOG2
+LANES = 1 << LANES_LOG2  # threads that load numbers of one reduction step, each every LANES-th
+LEAST_LOG2 = (THREADS_LOG2 + 1) // 3  # of the threads along the columns
+MOST_LOG2 = THREADS_LOG2 - LEAST_LOG2
+LONGEST = RESULTS << MOST_LOG2  # most rows, or columns, of a tile
+LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at a time
+# One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores at once in other banks.
+LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
+_ENOUGH_TILES, _LEAST_SPLIT = 128, 16 * DEPTH  # tiles that fill a card; reduction steps that make a split worth its sum
+MOST_SPLIT = _ENOUGH_TILES * RESULTS * RESULTS * THREADS  # numbers in the sums of all blocks that share reductions
+BUFFER = DEPTH * LEADING
+BUFFERS = 2 * BUFFER
+
+
+def launch_bounds(kernel):
+    """(threads, blocks that must have room on a multiprocessor together), which limits the registers a thread has."""
+    return THREADS, getattr(kernel, "blocks_together", 2)
+
+
+def tiles_of(rows, columns, log2):
+    """How many tiles with ``RESULTS << log2`` columns cover a product of ``rows`` × ``columns``."""
+    down, across = (RESULTS * THREADS) >> log2, RESULTS << log2
+    return ((rows + down - 1) // down) * ((columns + across - 1) // across)
+
+
+def shape_of(rows, columns):
+    """log2 of how many threads stand along the columns: the shape with the fewest tiles, and of those the squarest."""
+    best, fewest, worst = LEAST_LOG2, rows * columns + 1, THREADS_LOG2
+    for log2 in range(LEAST_LOG2, MOST_LOG2 + 1):
+        down, across, skew = (RESULTS * THREADS) >> log2, RESULTS << log2, abs(2 * log2 - THREADS_LOG2)
+        tiles = ((rows + down - 1) // down) * ((columns + across - 1) // across)
+        if tiles < fewest or (tiles == fewest and skew < worst):
+            best, fewest, worst = log2, tiles, skew
+    return best
+
+
+def splits_of(tiles, depth):
+    """How many blocks share the reduction of a tile, where few tiles with a long one would leave most of the card idle."""
+    splits = _ENOUGH_TILES // tiles
+    most = depth // _LEAST_SPLIT if depth >= 4 * _LEAST_SPLIT else 1
+    splits = splits if splits < most else most
+    return splits if splits > 1 else 1
+
+
+@device
+def divide(a, b):
+    """a // b of numbers from 0 to 2³² − 1: a dozen instructions, where 64 bits take a hundred."""
+    return np.int32(np.uint32(a) // np.uint32(b))
+
+
+@device
+def keep(tiles, start, lane, length, numbers):
+    """Store the ``numbers`` that a thread has loaded: places ``lane``, ``lane + LANES``, ... below ``length``."""
+    for j in range(LOADS):
+        place = lane + j * LANES
+        if place < length:
+            tiles[np.uint64(start + place)] = numbers[j]
+
+
+@device
+def _step(tiles, down, across, sums):
+    """sums[i,j] += tiles[down + i] · tiles[across + j]; both are multiples of 4, so that each takes one 128-bit load."""
+    a = cuda.local.array(RESULTS, np.float32)
+    b = cuda.local.array(RESULTS, np.float32)
+    for i in range(RESULTS):
+        a[i] = tiles[np.uint64(down + i)]
+        b[i] = tiles[np.uint64(across + i)]
+    for i in range(RESULTS):
+        for j in range(RESULTS):
+            sums[i, j] += a[i] * b[j]
+
+
+@device
+def multiply(tiles, down, across, sums):
+    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j] over the `DEPTH` steps of one buffer."""
+    down, across = down & -4, across & -4  # as they are; but now the compiler knows
+    for _ in range(DEPTH // 4):
+        _step(tiles, down, across, sums)
+        _step(tiles, down + LEADING, across + LEADING, sums)
+        _step(tiles, down + 2 * LEADING, across + 2 * LEADING, sums)
+        _step(tiles, down + 3 * LEADING, across + 3 * LEADING, sums)
+        down += 4 * LEADING
+        across += 4 * LEADING

@@ -1,0 +1,133 @@
+"""Whether a rule can be used on CUDA, found out without a card: it compiles, and in the simulator it equals the CPU.
+
+Numba reads whether to simulate when it is imported, so each is done in a process of its own: ``python -m
+minicnn.testing.on_cuda``, which reads where the rule is from stdin and prints what it found.
+"""
+
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from minicnn.rules import LossRule, OptimizerRule, StepRule, TensorRule
+from minicnn.testing.checks import Failed, Skipped, close, defaults
+
+_CAPABILITY = (7, 5)  # of the oldest card that CUDA 13 compiles for
+_STEPS = 3
+
+
+def works_on_cuda(rule: Any) -> str:
+    """Compile the rule, and compare it with the CPU's in the simulator; skipped where the packages are not installed."""
+    if importlib.util.find_spec("numba_cuda") is None:
+        raise Skipped("numba-cuda is not installed: pip install 'minicnn-numba[cuda]'")
+    function = rule.row if isinstance(rule, LossRule) else rule.step if isinstance(rule, StepRule) else rule.update
+    module, file = function.__module__, function.__code__.co_filename
+    if rule.name not in {getattr(value, "name", None) for value in vars(sys.modules.get(module, os)).values()}:
+        raise Skipped(f"the rule is no name of its module {module}, where another process would find it")
+    request = {"path": sys.path, "module": module, "file": file, "name": rule.name, "kind": type(rule).__name__}
+    found = []
+    for simulate in ("0", "1"):
+        done = subprocess.run([sys.executable, "-m", "minicnn.testing.on_cuda"], input=json.dumps(request), text=True,
+                              env={**os.environ, "NUMBA_ENABLE_CUDASIM": simulate}, capture_output=True)  # fmt: skip
+        if done.returncode:
+            raise Failed((done.stderr.strip().splitlines() or ["the process ended without a word"])[-1])
+        answer = json.loads(done.stdout.splitlines()[-1])
+        if answer["result"] != "passed":
+            raise {"skipped": Skipped, "failed": Failed}[answer["result"]](answer["detail"])
+        found.append(answer["detail"])
+    return "; ".join(found)
+
+
+def main() -> None:
+    """Answer the request on stdin."""
+    request = json.load(sys.stdin)
+    sys.path[:] = request["path"]
+    try:
+        cuda = importlib.import_module("numba.cuda")
+        rule = _found(request)
+        detail = _simulated(rule) if cuda.config.ENABLE_CUDASIM else _compiled(cuda, rule)
+        answer = {"result": "passed", "detail": detail}
+    except RuntimeError as error:  # the toolkit is not there
+        answer = {"result": "skipped", "detail": " ".join(str(error).split())}
+    except Exception as error:  # whatever the rule's own code raises
+        answer = {"result": "failed", "detail": " ".join(str(error).split()) or type(error).__name__}
+    print(json.dumps(answer))
+
+
+def _found(request: dict[str, Any]) -> Any:
+    """The rule, by its name in its module."""
+    spec = importlib.util.find_spec(request["module"])
+    if spec is None or spec.origin != request["file"]:
+        spec = importlib.util.spec_from_file_location(request["module"], request["file"])
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[request["module"]] = module
+    spec.loader.exec_module(module)
+    for value in vars(module).values():
+        if type(value).__name__ == request["kind"] and value.name == request["name"]:
+            return value
+    raise Failed(f"{request['file']} has no {request['kind']} {request['name']}")
+
+
+def _compiled(cuda: Any, rule: Any) -> str:
+    from minicnn.kernels.cuda import rules
+
+    # Numba asks for a card when a rule calls what it compiles apart; that there is none does not matter here.
+    card = SimpleNamespace(compute_capability=_CAPABILITY)
+    importlib.import_module("numba.cuda.dispatcher").get_current_device = lambda: card  # type: ignore[attr-defined]
+    for part in rule.bases if isinstance(rule, StepRule) else (rule,):
+        if isinstance(part, str):
+            continue  # is checked by itself
+        compile_rule: Any = {LossRule: rules.compile_loss, OptimizerRule: rules.compile_update,
+                             TensorRule: rules.compile_tensor_update}[type(part)]  # fmt: skip
+        kernel = compile_rule(part)
+        cuda.compile_ptx(kernel.function, kernel.signature, cc=_CAPABILITY)
+    return "compiles"
+
+
+def _simulated(rule: Any) -> str:
+    from minicnn.backends import cpu, cuda
+
+    rng = np.random.default_rng(4)
+    if isinstance(rule, LossRule):
+        logits, hypers = rng.normal(size=(3, 5)).astype(np.float32), np.array([*defaults(rule).values()], np.float32)
+        given = (rule, logits, np.array([0, 3, 4]), np.eye(5, dtype=np.float32), np.linspace(0.5, 2, 5, dtype=np.float32))
+        (value, slope), (expected, expected_slope) = (module.loss_rows(*given, hypers) for module in (cuda, cpu))
+        close("gradient in the simulator", slope, expected_slope, 1e-5)
+        return close("loss in the simulator", value, expected, 1e-5)
+
+    from minicnn.network.layers import Dense, Flatten
+    from minicnn.network.network import Network
+    from minicnn.training.optimizer import Optimizer
+
+    network, results = Network((2, 3, 1), [Flatten(), Dense(4)]), []
+    start, gradients = np.zeros(network.flat_size, np.float32), np.zeros((_STEPS, network.flat_size), np.float32)
+    for flat in (start, *gradients):
+        for tensor in network.unflatten(flat).values():
+            tensor[:] = rng.normal(0.3, 1.0, tensor.shape)
+    for module in (cuda, cpu):
+        optimizer = Optimizer(rule, network, device=module.__name__.rpartition(".")[2])
+        optimizer.compile()
+        params = start.copy()
+        there = module.vector(params)
+        for grads in gradients:
+            optimizer.update(there, partial(_same_everywhere, module.vector(grads)))
+        module.fetch(there, params)
+        optimizer.fetch()
+        results.append(np.append(params, optimizer.slots))
+    return close(f"{_STEPS} steps in the simulator", results[0], results[1], 1e-5)
+
+
+def _same_everywhere(grads: Any, params: Any) -> tuple[float, Any]:
+    return 0.5, grads
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Does a device compute here what it should, and how fast? Every kernel against the CPU's in float64, a training, times."""
+
+import importlib
+import importlib.util
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from minicnn.backends import backend, cpu
+from minicnn.data import Dataset, Split, load_dataset
+from minicnn.errors import SettingError
+from minicnn.network import layers
+from minicnn.network.network import Network
+from minicnn.network.presets import preset
+from minicnn.plugins import find, offers
+from minicnn.rules import TensorRule
+from minicnn.rules.operations import axpy, dot, matmul, norm
+from minicnn.testing.checks import Check, Failed, Skipped, close, defaults, run_checks
+from minicnn.training.loss import Loss
+from minicnn.training.trainer import Trainer
+
+_TOLERANCE = 1e-5  # of float32 against float64, relative to the largest number
+_SAMPLES = 3
+
+NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
+    "convolution, dense": ((7, 6, 2), [layers.Conv2d(5, 3, padding=1), layers.Conv2d(3, (2, 3), stride=(2, 1)),
+                                       layers.Flatten(), layers.Dense(4)]),
+    "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), layers.ReLU(),
+                                                     layers.MaxPool2d(2), layers.Flatten(), layers.Dense(3)]),
+    "overlapping max and average pooling": ((7, 7, 3), [layers.Conv2d(3, 1), layers.MaxPool2d(3, stride=2, padding=1),
+                                                        layers.AvgPool2d(2, stride=1), layers.Flatten(), layers.Dense(2)]),
+    "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), layers.SiLU(), layers.Dropout(0.4),
+                                                    layers.GlobalAvgPool2d(), layers.Dense(3)]),
+    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), layers.Sigmoid(), layers.Dense(6), layers.Tanh(),
+                                layers.Dense(6), layers.GELU(), layers.Dense(6), layers.LeakyReLU(0.1), layers.Dense(2)]),
+}  # fmt: skip
+
+
+def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterator[Check]:
+    """Every check of ``device`` as it is done; ``model`` is trained on ``images`` of the embedded data, if there are any.
+
+    Raises `DeviceError` if the device cannot be used.
+    """
+    at_hand = backend(device)
+    checks: dict[str, Callable[[], str]] = {f"passes: {name}": partial(_passes, at_hand, name) for name in NETWORKS}
+    if device == "cuda":
+        checks |= {f"passes, a launch a layer: {name}": partial(_passes, at_hand, name, walked=False) for name in NETWORKS}
+    for offer in offers():
+        if offer.distribution == "minicnn-numba" and offer.kind == "loss":
+            checks[f"loss: {offer.name}"] = partial(_loss, at_hand, offer.name)
+        elif offer.distribution == "minicnn-numba" and offer.kind == "optimizer":
+            checks[f"optimizer: {offer.name}"] = partial(_optimizer, at_hand, offer.name)
+    checks |= {"operations on whole tensors": partial(_tensor_rule, at_hand), "vectors": partial(_vectors, at_hand)}
+    data = _data(images) if images else None
+    trained = {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}
+    for name, function in trained.items():
+        checks[name] = partial(function, device, model, data) if data is not None else _no_images
+    for name, check in checks.items():
+        yield from run_checks({name: check})
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What a report says about the machine."""
+    about: dict[str, Any] = {"device": device, "platform": platform.platform(), "python": platform.python_version(),
+                             "cores": os.cpu_count()}  # fmt: skip
+    for name in ("minicnn-numba", "numba", "numba-cuda", "cuda-toolkit", "numpy", "torch"):
+        try:
+            about[name] = version(name)
+        except PackageNotFoundError:
+            about[name] = None
+    return about | backend(device).describe()
+
+
+def _random(network: Network, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(parameters with biases, images, dlogits), numbers of float32."""
+    rng, params = np.random.default_rng(seed), np.zeros(network.flat_size, np.float32)
+    for tensor in network.unflatten(params).values():
+        tensor[:] = rng.normal(size=tensor.shape) / math.sqrt(math.prod(tensor.shape[:-1]))
+    x = rng.normal(size=(_SAMPLES, *network.input_shape)).astype(np.float32)
+    return params, x, rng.normal(size=(_SAMPLES, network.outputs)).astype(np.float32)
+
+
+def _passes(at_hand: Any, name: str, walked: bool = True) -> str:
+    network = Network(*NETWORKS[name])
+    params, x, dlogits = _random(network)
+    reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
+    passes = at_hand.Passes(network, params, _SAMPLES)
+    if not walked:
+        passes.walk(False)
+    close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
+    return close("gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE)
+
+
+def _loss(at_hand: Any, name: str) -> str:
+    rng, rule = np.random.default_rng(1), find("loss", name)
+    logits, labels = 3 * rng.normal(size=(_SAMPLES, 5)).astype(np.float32), np.arange(_SAMPLES)
+    results = []
+    for module, dtype in ((cpu, np.float64), (at_hand, np.float32)):
+        loss = Loss(rule, 5, dtype=dtype)
+        results.append(module.loss_rows(rule, logits.astype(dtype), labels, loss.one_hot, loss.class_weights,
+                                        loss.hyperparameters))  # fmt: skip
+    close("gradient", results[1][1], results[0][1], _TOLERANCE)
+    return close("loss", results[1][0], results[0][0], _TOLERANCE)
+
+
+def _optimizer(at_hand: Any, name: str) -> str:
+    return _updates(at_hand, find("optimizer", name))
+
+
+def _updates(at_hand: Any, rule: Any) -> str:
+    """Five updates of a matrix of 10 × 7."""
+    rng, tensors = np.random.default_rng(2), np.array([[0, 10, 7]])
+    start, steps = rng.normal(size=70).astype(np.float32), rng.normal(size=(5, 70)).astype(np.float32)
+    results = []
+    for module, dtype in ((cpu, np.float64), (at_hand, np.float32)):
+        update, state = module.Update(rule, np.dtype(dtype), tensors), dict(rule.state)
+        params, slots = start.astype(dtype), module.vector(np.zeros((len(rule.slots), 70), dtype))
+        there = module.vector(params)
+        for step, grads in enumerate(steps, 1):
+            scalars = np.array(rule.prepare(step, state, **defaults(rule)), dtype).reshape(-1)
+            update(there, module.vector(grads.astype(dtype)), slots, scalars, tensors)
+        module.fetch(there, params)
+        results.append(params)
+    return close("weights after 5 steps", results[1], results[0], _TOLERANCE)
+
+
+def _all_operations(p, g, product, square):
+    small = min(p.shape[0], p.shape[1])
+    s = square.reshape(-1)[: small * small].reshape(small, small)
+    if p.shape[0] < p.shape[1]:
+        matmul(g, g, s, transpose_b=True)
+        matmul(s, p, product)
+    else:
+        matmul(g, g, s, transpose_a=True)
+        matmul(p, s, product)
+    factor = dot(p, product) / (1.0 + norm(product) * norm(p))
+    for i in range(p.shape[0]):
+        for j in range(p.shape[1]):
+            p[i, j] = p[i, j] - 0.1 * g[i, j]
+    axpy(-0.1 * factor, product, p)
+
+
+def _tensor_rule(at_hand: Any) -> str:
+    return _updates(at_hand, TensorRule("selftest", _all_operations, lambda step, state: (), (), scratch=("a", "b")))
+
+
+def _vectors(at_hand: Any) -> str:
+    x, y = np.random.default_rng(3).normal(size=(2, 1000)).astype(np.float32)
+    one, other, found = at_hand.vector(x.copy()), at_hand.vector(y.copy()), np.empty_like(y)
+    at_hand.axpy(0.5, one, other)
+    at_hand.copy(other, one)
+    found = one if at_hand is cpu else found
+    at_hand.fetch(one, found)
+    close("a x + y", found, 0.5 * x.astype(np.float64) + y, _TOLERANCE)
+    return close("norm", at_hand.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
+
+
+def _data(images: int) -> Dataset:
+    """The first images of every class, ``images`` to train and a fifth as many, at least 10, to test."""
+    whole = load_dataset("fashion-mnist-12k")
+    if images < len(whole.classes):
+        raise SettingError(f"images must be 0, or at least one of each class, from {len(whole.classes)} on, not {images}")
+
+    def first(split: Split | None, count: int) -> Split:
+        assert split is not None
+        rank = np.empty(len(split), np.int64)
+        for label in range(len(whole.classes)):
+            of_class = np.flatnonzero(split.labels == label)
+            rank[of_class] = np.arange(len(of_class))
+        chosen = np.sort(np.argsort(rank, kind="stable")[:count])
+        return Split(split.images[chosen], split.labels[chosen])
+
+    return replace(whole, train=first(whole.train, images), test=first(whole.test, max(10, images // 5)))
+
+
+def _no_images() -> str:
+    raise Skipped("no training was asked for")
+
+
+def _train(device: str, model: str, data: Dataset, epochs: int = 1) -> tuple[Trainer, Any]:
+    trainer = Trainer(preset(model, data.image_shape, 10), epochs=epochs, device=device, val_split=0.0)
+    return trainer, trainer.fit(data)
+
+
+def _learns(device: str, model: str, data: Dataset) -> str:
+    """One epoch of Adam ends where it ends in float32 on the CPU; with enough images, well above chance."""
+    reference, history = _train("cpu", model, data)[1], _train(device, model, data)[1]
+    found, expected = history.epochs[0].train_loss, reference.epochs[0].train_loss
+    # Rounding in another order grows with every step; it stays below a hundredth of the loss.
+    close("training loss", found, expected, 1e-2)
+    accuracy = history.ended.test.accuracy
+    if len(data.train) >= 5000 and accuracy < 0.6:
+        raise Failed(f"accuracy {accuracy:.3f} on the test images after one epoch, where the CPU has "
+                     f"{reference.ended.test.accuracy:.3f}")  # fmt: skip
+    return f"loss {found:.4f} (cpu {expected:.4f}), test accuracy {accuracy:.3f} (cpu {reference.ended.test.accuracy:.3f})"
+
+
+def _repeats(device: str, model: str, data: Dataset) -> str:
+    one, other = (_train(device, model, data)[0].model.params.tobytes() for _ in range(2))
+    if one != other:
+        raise Failed("the weights differ: something depends on the order in which threads ran")
+    return "bitwise equal weights"
+
+
+def _times(device: str, model: str, data: Dataset) -> str:
+    """Microseconds a step of 64 images, data included: the faster of two epochs."""
+    history = _train(device, model, data, epochs=2)[1]
+    ours = min(epoch.seconds for epoch in history.epochs) / -(-len(data.train) // 64) * 1e6
+    if importlib.util.find_spec("torch") is None:
+        raise Skipped(f"{ours:,.0f} µs a step; torch is not installed")
+    if model != "lenet5" or len(data.train) < 64:
+        raise Skipped(f"{ours:,.0f} µs a step; torch is timed with lenet5 and 64 images at least")
+    theirs = _torch_step(device, data)
+    return f"{ours:,.0f} µs a step, torch {theirs:,.0f} µs: {theirs / ours:.2f} times as fast"
+
+
+def _torch_step(device: str, data: Dataset) -> float:
+    """The same for the same network and optimizer in PyTorch, with the images on the device."""
+    torch: Any = importlib.import_module("torch")
+    nn = torch.nn
+    network = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+                            nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+                            nn.Linear(84, 10)).to(device)  # fmt: skip
+    optimizer, loss = torch.optim.Adam(network.parameters()), nn.CrossEntropyLoss()
+    x = torch.from_numpy(data.train.images.transpose(0, 3, 1, 2)).contiguous().to(device)
+    y = torch.from_numpy(data.train.labels).to(device)
+    best = float("inf")
+    for _ in range(2):
+        start, order = time.perf_counter(), torch.randperm(len(x), device=device)
+        for first in range(0, len(x), 64):
+            batch = order[first : first + 64]
+            optimizer.zero_grad()
+            loss(network(x[batch].float() / 255), y[batch]).backward()
+            optimizer.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        best = min(best, time.perf_counter() - start)
+    return best / -(-len(x) // 64) * 1e6

@@ -1,0 +1,196 @@
+"""Every kernel of the passes against the float64 oracle and the CPU's kernels, on the device at hand.
+
+Not collected by itself: `test_passes.py` runs it in the simulator, and on a card where one is asked for. Shapes are ragged:
+nothing divides by a tile's size, and tiles of all shapes occur.
+"""
+
+import numpy as np
+import pytest
+
+from minicnn.backends.cpu import Passes
+from minicnn.kernels.cuda import layout
+from minicnn.network.layers import (
+    GELU,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    LeakyReLU,
+    MaxPool2d,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Tanh,
+)
+from minicnn.network.network import Network
+from tests.cuda.launching import Device
+from tests.networks import oracle_passes, random_params
+
+WAYS = ("walk", "by layer")
+# NumPy warns where the simulator's 64-bit hash wraps around, as it should.
+pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered in scalar:RuntimeWarning")
+
+
+def example(network, samples, seed=0):
+    rng = np.random.default_rng(seed)
+    params = random_params(network, rng, np.float32)
+    x = rng.normal(size=(samples, *network.input_shape)).astype(np.float32)
+    return params, x, rng.normal(size=(samples, network.outputs)).astype(np.float32)
+
+
+def assert_close(found, expected, tolerance=2e-6):
+    scale = max(1, np.abs(expected).max(initial=0))
+    np.testing.assert_allclose(found, expected, rtol=10 * tolerance, atol=tolerance * scale)
+
+
+def assert_equals_oracle(network, samples=2, **options):
+    """Both ways equal the oracle, and each other bit by bit."""
+    params, x, dlogits = example(network, samples)
+    logits, grads = oracle_passes(network, params, x, dlogits)
+    results = []
+    for way in WAYS:
+        device = Device(network, params, samples)
+        results.append((device.forward(x, way, **options), device.backward(dlogits, way, **options)))
+        assert_close(results[-1][0], logits)
+        assert_close(results[-1][1], grads)
+    for walked, by_layer in zip(*results, strict=True):
+        np.testing.assert_array_equal(walked, by_layer)
+
+
+@pytest.mark.parametrize(
+    ("shape", "convolution", "samples"),
+    [
+        ((1, 1, 1), Conv2d(1, 1), 1),
+        ((5, 6, 1), Conv2d(3, 3), 2),
+        ((4, 5, 3), Conv2d(9, (3, 2), padding=(1, 2)), 1),
+        ((7, 6, 2), Conv2d(5, (2, 3), stride=(2, 3), padding=1), 2),
+        ((7, 8, 2), Conv2d(4, 3, dilation=(2, 3), padding=(2, 1)), 2),
+        ((6, 5, 2), Conv2d(3, (3, 2), stride=(3, 2), dilation=(1, 2), bias=False), 1),
+        ((3, 3, 7), Conv2d(11, 2, padding=3), 2),
+        ((5, 4, 2), Conv2d(37, (4, 2), padding="same"), 1),
+        ((9, 9, 1), Conv2d(1, 5, stride=2, padding=4), 1),
+    ],
+)
+def test_convolutions_equal_the_oracle(shape, convolution, samples):
+    assert_equals_oracle(Network(shape, [Conv2d(2, 1), convolution, Flatten()]), samples)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "samples"), [(1, 1, 1), (3, 1, 2), (1, 33, 3), (17, 31, 13), (40, 9, 1), (2, 70, 1), (5, 3, 37)]
+)
+def test_dense_layers_equal_the_oracle(inputs, outputs, samples):
+    network = Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)])
+    assert_equals_oracle(network, samples, per_block=3)
+
+
+@pytest.mark.parametrize("grid", [None, 1])
+def test_blocks_that_share_a_long_reduction_equal_the_oracle(grid):
+    network = Network((3, 3, 30), [Conv2d(2, 3, padding=1), ReLU(), Flatten(), Dense(270), Dense(3)])
+    params, x, dlogits = example(network, 2)
+    logits, grads = oracle_passes(network, params, x, dlogits)
+    device = Device(network, params, 2)
+    assert_close(device.forward(x, "by layer", grid=grid), logits)
+    assert_close(device.backward(dlogits, "by layer", grid=grid), grads)
+    assert max(device.splits[:3]) > 1 and max(device.splits[3:]) > 1
+
+
+@pytest.mark.parametrize("kind", [MaxPool2d, AvgPool2d])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"),
+    [(2, 2, 0), ((3, 2), (1, 2), (1, 1)), ((1, 2), (2, 1), 0), (3, 2, 1), ((2, 4), (3, 1), 0)],
+)
+def test_pooling_equals_the_oracle(kind, kernel, stride, padding):
+    layers = [Conv2d(3, 1), kind(kernel, stride, padding), Flatten()]
+    assert_equals_oracle(Network((6, 5, 2), layers))
+
+
+@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.2), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr)
+def test_activations_equal_the_oracle_wherever_they_stand(activation):
+    layers = [Conv2d(3, 2), activation, MaxPool2d(2), activation, activation, Flatten(), Dense(3), activation]
+    assert_equals_oracle(Network((4, 5, 1), layers))
+
+
+def test_global_average_pooling_equals_the_oracle():
+    assert_equals_oracle(Network((5, 3, 2), [Conv2d(3, 2), GlobalAvgPool2d(), Dense(2)]), 3, per_block=2)
+
+
+def test_a_network_of_flatten_alone_hands_its_input_on():
+    assert_equals_oracle(Network((2, 3, 1), [Flatten()]))
+
+
+CONVOLUTIONS = [Conv2d(5, 3, padding=1), ReLU(), MaxPool2d(2), Dropout(0.4), Conv2d(3, 2), Tanh(), Dropout(0.3)]
+NETWORK = Network((6, 7, 2), [*CONVOLUTIONS, Flatten(), Dense(9), ReLU(), Dense(4)])
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_passes_equal_those_of_the_cpu_and_drop_the_same_elements(way):
+    params, x, dlogits = example(NETWORK, 5)
+    cpu, device = Passes(NETWORK, params, 5), Device(NETWORK, params, 5)
+    assert_close(device.forward(x, way, key=2**63 + 5), cpu.forward(x, 2**63 + 5))
+    assert_close(device.backward(dlogits, way, key=2**63 + 5), cpu.backward(dlogits, 2**63 + 5))
+    for layer in np.flatnonzero(device.layout.plan[:, layout.KIND] == 11):
+        start, size = device.field(layer, "output"), 5 * device.field(layer, "output_size")
+        dropped = device.numbers(start, size) == 0
+        assert 0.1 < dropped.mean() < 0.9
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_neither_the_grid_nor_the_workspace_before_changes_a_bit(way):
+    params, x, dlogits = example(NETWORK, 3)
+    results = []
+    for grid, per_block, rubbish in ((None, 1, np.nan), (2, 1, 0.0), (1, 2, -np.inf), (7, 3, 1.0)):
+        device = Device(NETWORK, params, 3, rubbish=rubbish)
+        options = {"grid": grid, "per_block": per_block, "key": 3, "first_sample": 40}
+        results.append([device.forward(x, way, **options), device.backward(dlogits, way, **options)])
+    for logits, grads in results[1:]:
+        np.testing.assert_array_equal(logits, results[0][0])
+        np.testing.assert_array_equal(grads, results[0][1])
+
+
+def test_a_smaller_last_batch_and_added_batches_give_the_gradient_of_all():
+    params, x, dlogits = example(NETWORK, 5)
+    whole, pieces = Device(NETWORK, params, 5), Device(NETWORK, params, 3)
+    whole.forward(x, "walk", key=9)
+    expected = whole.backward(dlogits, "walk", key=9)
+    for first, end in ((0, 3), (3, 5)):
+        pieces.forward(x[first:end], "walk", key=9, first_sample=first)
+        grads = pieces.backward(dlogits[first:end], "walk", key=9, first_sample=first, accumulate=first > 0)
+    assert_close(grads, expected)
+
+
+def test_gather_scales_whole_numbers_in_the_order_of_the_epoch():
+    network = Network((2, 3, 1), [Flatten()])
+    images = np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1)
+    device = Device(network, np.zeros(0), 3)
+    logits = device.forward(images, "walk", order=np.array([3, 0, 2]), scale=0.5)
+    np.testing.assert_array_equal(logits, images.reshape(4, 6)[[3, 0, 2]] * np.float32(0.5))
+
+
+def test_inference_in_two_buffers_equals_the_training_pass():
+    network = Network((6, 7, 2), [Conv2d(5, 3), SiLU(), MaxPool2d(2), GELU(), Flatten(), Dense(9), ReLU(), Dense(4)])
+    params, x, _ = example(network, 3)
+    expected = Device(network, params, 3).forward(x, "walk")
+    for way in WAYS:
+        np.testing.assert_array_equal(Device(network, params, 3, training=False).forward(x, way), expected)
+
+
+def test_max_pool_ties_go_to_the_first_element_of_the_window():
+    network = Network((2, 3, 1), [Conv2d(1, 1, bias=False), MaxPool2d(2, 1), Flatten()])
+    device = Device(network, np.ones(1), 1)
+    device.forward(np.array([[[[1.0], [5.0], [5.0]], [[5.0], [5.0], [5.0]]]], np.float32), "walk")
+    device.backward(np.array([[1.0, 2.0]]), "walk")
+    np.testing.assert_array_equal(device.numbers(device.field(1, "d_input"), 6), [0, 3, 0, 0, 0, 0])
+
+
+def test_not_a_number_passes_through_pooling_and_relu():
+    network = Network((4, 4, 1), [Conv2d(1, 1), ReLU(), MaxPool2d(2), ReLU(), Flatten(), Dense(4), ReLU()])
+    for place in ((0, 0), (1, 1)):
+        x = np.zeros((1, 4, 4, 1), np.float32)
+        x[0, *place, 0] = np.nan
+        for way in WAYS:
+            device = Device(network, np.ones(network.flat_size), 1)
+            assert np.isnan(device.forward(x, way)).all()
+            pooled = device.numbers(device.field(1, "output"), 4)
+            assert np.isnan(pooled[0]) and not np.isnan(pooled[1:]).any()

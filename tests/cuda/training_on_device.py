@@ -1,0 +1,282 @@
+"""Training and inference by the CUDA backend against the CPU's, on the device at hand: the same data, the same results.
+
+Not collected by itself: `test_training.py` runs it in the simulator, and on a card where one is asked for.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
+from minicnn.backends import Batch, Data, backend, cpu, cuda
+from minicnn.errors import DivergedError, PluginError, SettingError
+from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
+from minicnn.training.checkpoint import load_checkpoint
+from minicnn.training.events import BatchDone
+
+sys.path += [str(path) for path in Path(__file__).resolve().parents[2].glob("plugins/*")]
+# NumPy warns where the simulator's 64-bit hash wraps around, as it should.
+pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered in scalar:RuntimeWarning")
+
+OPTIMIZERS = sorted(offer.name for offer in plugins.offers() if offer.kind == "optimizer")
+LOSSES = sorted(offer.name for offer in plugins.offers() if offer.kind == "loss")
+LINEAR = Network((2, 3, 1), [Flatten(), Dense(3)])
+CONVOLUTIONAL = Network((5, 4, 2), [Conv2d(3, 3), ReLU(), MaxPool2d(2, stride=1), Flatten(), Dropout(0.3), Dense(3)])
+
+
+def example_rules():
+    import minicnn_adan
+    import minicnn_focal_loss
+    import minicnn_muon
+    import minicnn_sam
+    import minicnn_schedule_free
+
+    optimizers = (minicnn_adan.ADAN, minicnn_muon.MUON, minicnn_sam.SAM, minicnn_schedule_free.SCHEDULE_FREE)
+    return [{"optimizer": rule} for rule in optimizers] + [{"loss": minicnn_focal_loss.FOCAL}]
+
+
+def images(network, count, dtype=np.uint8):
+    x = np.random.default_rng(5).integers(0, 256, (count, *network.input_shape), dtype=np.uint8)
+    return x if dtype == np.uint8 else (x / 255).astype(dtype)
+
+
+def train(device, network=LINEAR, count=5, x=None, output=None, resume=None, fit=(), **options):
+    """(trainer, history, results of the batches) of three steps, the last one of a smaller batch."""
+    x, batches = images(network, count) if x is None else x, []
+    options = {"batch_size": 2, "epochs": 1, "val_split": 0.0, **options}
+    trainer = Trainer(network, Settings(device=device), **options)
+    reporters = [lambda event: batches.append((event.loss, event.accuracy)) if isinstance(event, BatchDone) else None]
+    labels = np.arange(len(x)) % network.outputs
+    history = trainer.fit(x, labels, reporters=reporters, output=output, resume=resume, **dict(fit))
+    return trainer, history, batches
+
+
+def assert_same_training(**options):
+    """The weights, the slots, the state and the figures of every batch are the CPU's."""
+    (here, epochs, batches), (there, other_epochs, other_batches) = (train(device, **options) for device in ("cpu", "cuda"))
+    one, other = here.progress, there.progress
+    first = here.network.initialize(np.random.default_rng([0, 0]))
+    assert np.abs(one.params - first).max() > 1e-6  # else nothing was trained
+    assert len(batches) == len(other_batches) >= 1
+    np.testing.assert_allclose(other_batches, batches, rtol=1e-5, atol=1e-5)
+    for name in ("params", "best_params", "slots"):
+        expected = getattr(one, name)
+        np.testing.assert_allclose(getattr(other, name), expected, rtol=1e-5, atol=1e-5, err_msg=name)
+    assert other.optimizer_state == one.optimizer_state and other.counters.optimizer_step == one.counters.optimizer_step
+    assert other_epochs.epochs[0].gradient_norm == pytest.approx(epochs.epochs[0].gradient_norm, rel=1e-5)
+
+
+# --- rules -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_three_steps_of_every_optimizer_equal_the_cpus(name):
+    whole = plugins.find("optimizer", name).full_batch
+    assert_same_training(optimizer=name, batch_size=None if whole else 2, epochs=3 if whole else 1)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_three_steps_with_every_loss_equal_the_cpus(name):
+    assert_same_training(loss=name)
+
+
+@pytest.mark.parametrize("options", example_rules(), ids=lambda options: next(iter(options.values())).name)
+def test_three_steps_of_the_example_plugins_equal_the_cpus(options):
+    assert_same_training(**options)
+
+
+def prepare(step, state, learning_rate):
+    return (learning_rate,)
+
+
+RATE = (Hyperparameter("learning_rate", 0.1),)
+
+
+def all_kinds_of_loops(p, g, slot, rate, scratch):
+    """Loops that are dealt out, alone and in pairs, and loops that are not: sums, running sums, single elements."""
+    rows, columns = p.shape
+    total = 0.0
+    for i in range(rows):
+        for j in range(columns):
+            total += abs(g[i, j])
+    for i in range(rows):
+        scratch[i, 0] = 0.0
+        for j in range(columns):
+            scratch[i, 0] += g[i, j]
+    for i in range(1, rows):
+        scratch[i, 0] += scratch[i - 1, 0]
+    for j in range(columns - 1, -1, -1):
+        slot[0, j] = scratch[rows - 1, 0] + g[0, j]
+    for i in range(rows):
+        for j in range(columns):
+            change = g[i, j]
+            if change < 0.0:
+                change = rate * change
+            p[i, j] -= rate * change / (1.0 + total)
+    k = 0
+    while k < 2:
+        p[0, k % columns] += operations.dot(g, g)
+        k += 1
+    last = 0.0
+    for j in range(columns):
+        last = g[rows - 1, j]
+        slot[rows - 1, j] += last
+    if last > 0.0:
+        p[rows - 1, 0] = 0.5 * p[rows - 1, 0]
+    operations.axpy(rate, g, p)
+
+
+def products(p, g, slot, rate, scratch):
+    rows, columns = p.shape
+    small = min(rows, columns)
+    square = scratch.reshape(-1)[: small * small].reshape(small, small)
+    if rows < columns:
+        operations.matmul(g, g, square, transpose_b=True)
+    else:
+        operations.matmul(g, g, square, True)
+    size = operations.norm(square)
+    for i in range(rows):
+        for j in range(columns):
+            slot[i, j] = g[i, j] / size
+            p[i, j] -= rate * slot[i, j]
+
+
+@pytest.mark.parametrize("update", [all_kinds_of_loops, products])
+def test_whole_tensor_rules_equal_the_cpus(update):
+    assert_same_training(optimizer=TensorRule("mine", update, prepare, RATE, ("slot",), (), ("scratch",)))
+
+
+def helper(p):
+    p[0, 0] = 1.0
+
+
+def calls_helper(p, g, rate):
+    helper(p)
+
+
+def touches(s):
+    s.gradient()
+    s.params[0] = 1.0
+
+
+@pytest.mark.parametrize(("rule", "reason"), [(TensorRule("mine", calls_helper, prepare, RATE), "cannot call helper"),
+                                              (StepRule("mine", touches, ()), "works on vectors itself")])  # fmt: skip
+def test_what_cannot_be_done_is_refused_by_name_before_the_first_step(rule, reason):
+    with pytest.raises(PluginError, match=f"'?mine'?.*{reason}"):
+        train("cuda", optimizer=rule)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_grad": 0.1, "clip_grad_value": 0.05, "schedule": "cosine"},
+                                     {"loss_kwargs": {"class_weights": [1.0, 2.0, 0.5]}, "seed": 3}],
+                         ids=["plain", "clipped and scheduled", "weighted"])  # fmt: skip
+def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
+    assert_same_training(network=CONVOLUTIONAL, batch_size=3, **options)
+
+
+def test_float_images_and_a_batch_of_one_equal_the_cpu():
+    assert_same_training(x=images(LINEAR, 3, np.float32), batch_size=1)
+
+
+def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkeypatch):
+    whole = train("cuda", CONVOLUTIONAL, batch_size=5)[0].progress
+    sample, seen, original = 4 * cuda._LaidOut(CONVOLUTIONAL, 1, True).work.size, [], cuda._Images
+
+    def images_elsewhere(images, most, resident):
+        seen.append(most)
+        return original(images, most, False)
+
+    monkeypatch.setattr(cuda, "_free_memory", lambda: 2 * sample)
+    monkeypatch.setattr(cuda, "_Images", images_elsewhere)
+    parts = train("cuda", CONVOLUTIONAL, batch_size=5)[0].progress
+    assert seen[0] == 2  # so the batch was cut
+    np.testing.assert_allclose(parts.params, whole.params, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # NumPy's, in the simulator
+def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
+    x = images(LINEAR, 6, np.float32)
+    data = Data(x.reshape(6, -1).copy(), np.arange(6) % 3, 1.0, np.eye(3, dtype=np.float32), np.ones(3, np.float32),
+                np.zeros(1, np.float32))  # fmt: skip
+    data.images[3] = np.inf
+    rules = plugins.find("optimizer", "sgd"), plugins.find("loss", "cross_entropy")
+    params = LINEAR.initialize(np.random.default_rng(0))
+    scalars = np.full(compiled_scalars(rules[0]), 0.1, np.float32)
+    training = cuda.Training(LINEAR, params, 2, *rules)
+    batches = [Batch(np.array(order), 2.0, 0, scalars) for order in ([0, 1], [2, 3], [4, 5])]
+    first = cuda.Training(LINEAR, params, 2, *rules)
+    first.steps(data, batches[:1], cuda.vector(np.zeros((0, 1))))
+    results = training.steps(data, batches, cuda.vector(np.zeros((0, 1))))
+    assert np.isfinite(results[0].loss) and not np.isfinite(results[1].loss)
+    np.testing.assert_array_equal(training.params.copy_to_host(), first.params.copy_to_host())
+    with pytest.raises(DivergedError, match="epoch 1"):
+        train("cuda", x=x, optimizer="sgd", learning_rate=3e38)
+
+
+def compiled_scalars(rule):
+    return len(rule.prepare(1, dict(rule.state), **{hyper.name: hyper.default for hyper in rule.hyperparameters}))
+
+
+# --- models and checkpoints ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_a_run_goes_on_and_a_model_predicts_on_the_other_device(first, second, tmp_path):
+    folder = tmp_path
+    train(first, output=folder, optimizer="momentum")
+    straight = train(first, optimizer="momentum", epochs=2)[0].progress
+    resumed = train(second, optimizer="momentum", epochs=2, resume=load_checkpoint(folder / "last.safetensors"))[0].progress
+    np.testing.assert_allclose(resumed.params, straight.params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(resumed.slots, straight.slots, rtol=1e-5, atol=1e-6)
+    x = images(LINEAR, 7)
+    here, there = (load(folder / "model.safetensors", device=device).logits(x) for device in (first, second))
+    np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
+
+
+def test_validation_and_test_figures_equal_the_cpus():
+    x, y = images(CONVOLUTIONAL, 4), np.arange(4) % 3
+    fit = {"validation": (x, y), "test": (x[:3], y[:3])}
+    ended = [train(device, CONVOLUTIONAL, fit=fit)[1].ended.test for device in ("cpu", "cuda")]
+    assert ended[1].loss == pytest.approx(ended[0].loss, rel=1e-5) and ended[1].confusion == ended[0].confusion
+
+
+# --- the interface ---------------------------------------------------------------------------------------------------
+
+
+def test_both_backends_do_the_same_on_the_same_data():
+    """Every name that the CUDA backend has, the CPU's has too, and what it computes is the same."""
+    assert backend("cuda") is cuda and set(cuda.__all__) <= set(vars(cpu))
+    rng = np.random.default_rng(1)
+    params = LINEAR.initialize(rng)
+    grads, x = rng.normal(size=params.shape).astype(np.float32), rng.random((4, 2, 3, 1), np.float32)
+    tensors = np.array([[0, 6, 3], [32, 1, 3]])
+    logits, labels = rng.normal(size=(4, 3)).astype(np.float32), np.array([0, 2, 1, 1])
+    rule, loss = plugins.find("optimizer", "momentum"), plugins.find("loss", "cross_entropy")
+    found = []
+    for device in (cpu, cuda):
+        passes = device.Passes(LINEAR, params, 4)
+        results = [passes.forward(x).copy(), passes.backward(logits), device.Inference(LINEAR, params).logits(x, 0.5)]
+        results += device.loss_rows(loss, logits, labels, np.eye(3, dtype=np.float32), np.ones(3, np.float32),
+                                    np.zeros(1, np.float32))  # fmt: skip
+        p, g, s = (device.vector(array.copy()) for array in (params, grads, np.zeros((1, len(params)), np.float32)))
+        scalars = np.full(compiled_scalars(rule), 0.1, np.float32)
+        device.Update(rule, np.dtype(np.float32), tensors)(p, g, s, scalars, tensors)
+        device.axpy(0.5, g, p)
+        results += [device.norm(g), device.norm(device.vector(np.full(5, 1e30, np.float32)))]
+        device.copy(p, g)
+        for there in (p, g, s):
+            host = np.empty(there.shape, np.float32)
+            device.fetch(there, host)
+            results.append(there if device is cpu else host)
+        found.append(results)
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-5, atol=1e-6)
+
+
+def test_numbers_of_another_precision_are_refused():
+    with pytest.raises(SettingError, match="float32"):
+        cuda.Passes(LINEAR, LINEAR.initialize(np.random.default_rng(0)).astype(np.float64), 2)

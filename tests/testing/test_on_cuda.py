@@ -1,0 +1,67 @@
+"""What the conformance kit says about a rule on CUDA, with the packages installed and without."""
+
+import importlib.util
+import re
+import sys
+
+import pytest
+
+from minicnn import plugins
+from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, TensorRule
+from minicnn.testing import on_cuda
+from minicnn.testing.checks import Failed, Skipped
+
+RATE = (Hyperparameter("learning_rate", 0.1),)
+
+
+def prepare(step, state, learning_rate):
+    return (learning_rate,)
+
+
+def helper(p):
+    p[0, 0] = 1.0
+
+
+def stores_elsewhere(p, g, rate):
+    helper(p)
+
+
+def keeps_a_dictionary(p, g, rate):
+    numbers = {0: g}
+    return p - rate * numbers[0]
+
+
+def row(logits, label, dlogits):
+    for k in range(len(logits)):
+        dlogits[k] = 1.0
+    return logits[label]
+
+
+STORES = TensorRule("stores-elsewhere", stores_elsewhere, prepare, RATE)
+DICTIONARY = OptimizerRule("keeps-a-dictionary", keeps_a_dictionary, prepare, RATE)  # the CPU and the simulator take it
+MINE = LossRule("mine", row)
+
+
+@pytest.mark.parametrize("rule", [plugins.find("optimizer", "adam"), plugins.find("loss", "cross_entropy"), MINE],
+                         ids=lambda rule: rule.name)  # fmt: skip
+def test_a_rule_compiles_and_equals_the_cpus_in_the_simulator(rule):
+    assert re.fullmatch(r"compiles; .* in the simulator: relative error .*", on_cuda.works_on_cuda(rule))
+
+
+@pytest.mark.parametrize(("rule", "reason"), [(STORES, "cannot call helper"), (DICTIONARY, "DictType")])
+def test_what_cuda_cannot_do_is_a_failure_that_says_why(rule, reason):
+    with pytest.raises(Failed, match=reason):
+        on_cuda.works_on_cuda(rule)
+
+
+def test_a_rule_that_another_process_cannot_find_is_not_checked():
+    with pytest.raises(Skipped, match="another process"):
+        on_cuda.works_on_cuda(LossRule("made-inside", row))
+
+
+def test_without_the_packages_nothing_is_checked_and_the_way_to_get_them_is_said(monkeypatch):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "numba_cuda" else original(name))
+    with pytest.raises(Skipped, match=r"pip install 'minicnn-numba\[cuda\]'"):
+        on_cuda.works_on_cuda(MINE)
+    assert "numba.cuda" not in sys.modules
