@@ -42,7 +42,7 @@ def _layer(plan: np.ndarray, index: int, n: int, backward: bool) -> Launch | Non
     """One layer in one direction; None where there is nothing to do."""
     record = plan[index]
     kind, inputs, outputs = record[at.KIND], n * record[at.INPUT_SIZE], n * record[at.OUTPUT_SIZE]
-    if backward and record[at.D_INPUT] < 0 or not backward and kind == RELU and record[at.RECTIFIED]:
+    if (backward and record[at.D_INPUT] < 0) or (not backward and kind == RELU and record[at.RECTIFIED]):
         return None
     window = record[at.KERNEL_HEIGHT] * record[at.KERNEL_WIDTH]
     if kind in (CONV2D, DENSE):
