@@ -119,7 +119,8 @@ def _lay_planes(table: np.ndarray, lanes: int, chunk: int, free: int) -> int:
     """Let grey images pass a convolution with few filters and its pooling in planes; return where the free space begins."""
     for conv, pool in itertools.pairwise(table):
         few = conv["kind"] == p.CONV2D and conv["input_channels"] == 1 and conv["output_channels"] < lanes
-        if not (few and pool["kind"] == p.MAX_POOL2D and all(_fits_planes(conv, pool, side) for side in ("height", "width"))):
+        fits = pool["kind"] == p.MAX_POOL2D and all(_fits_planes(conv, pool, side) for side in ("height", "width"))
+        if not (few and fits):
             continue
         conv["pitch"] = pool["pitch"] = conv["input_width"]
         conv["output_size"] = pool["input_size"] = conv["output_channels"] * conv["output_height"] * conv["pitch"]
