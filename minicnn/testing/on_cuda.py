@@ -113,7 +113,7 @@ def _simulated(rule: Any) -> str:
         for tensor in network.unflatten(flat).values():
             tensor[:] = rng.normal(0.3, 1.0, tensor.shape)
     for module in (cuda, cpu):
-        optimizer = Optimizer(rule, network, device=module.__name__.rpartition(".")[2])
+        optimizer = Optimizer(rule, network, np.float32, module.__name__.rpartition(".")[2])
         optimizer.compile()
         params = start.copy()
         there = module.vector(params)

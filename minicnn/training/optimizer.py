@@ -23,14 +23,14 @@ class Optimizer:
     is remembered, also by the rules inside a `StepRule`, as "rule.slot". Raises `UnknownNameError` and `SettingError` for a
     wrong name or value.
 
-    >>> optimizer = Optimizer("sgd", size=2, learning_rate=0.5)
+    >>> optimizer = Optimizer("sgd", 2, learning_rate=0.5)
     >>> params, grads = np.array([1, 2], np.float32), np.array([1, -1], np.float32)
     >>> optimizer.update(params, grads)
     >>> params
     array([0.5, 2.5], dtype=float32)
     """
 
-    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, device: str = "cpu",
+    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, device: str = "cpu", /,
                  **hyperparameters: float):  # fmt: skip
         self.rule = find("optimizer", rule)
         self.hyperparameters = resolve(f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters)

@@ -73,7 +73,7 @@ class Run:
         self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
         self.data = Data(self.images, self.labels, dataset.scale, self.loss.one_hot, self.loss.class_weights,
                          self.loss.hyperparameters)  # fmt: skip
-        self.optimizer = Optimizer(trainer._optimizer_rule, network, device=settings.device,
+        self.optimizer = Optimizer(trainer._optimizer_rule, network, np.float32, settings.device,
                                    **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)

@@ -482,3 +482,12 @@ def test_a_rule_without_a_learning_rate_can_be_trained():
     rule = OptimizerRule("still", lambda p, g: p, lambda step, state: (), ())
     before = NETWORK.initialize(np.random.default_rng([0, 0]))
     np.testing.assert_array_equal(train(rule)[0].progress.params, before)
+
+
+def test_a_hyperparameter_may_be_called_anything():
+    names = ("size", "dtype", "device", "rule")
+    rule = OptimizerRule("named", lambda p, g, a, b, c, d: p - a * g, lambda step, state, **h: tuple(h.values()),
+                         tuple(Hyperparameter(name, 0.0) for name in names))  # fmt: skip
+    params = np.ones(2)
+    Optimizer(rule, 2, np.float64, **dict.fromkeys(names, 0.25)).update(params, np.ones(2))
+    np.testing.assert_array_equal(params, [0.75, 0.75])
