@@ -1,7 +1,7 @@
 """The pictures in the README, from a run of LeNet-5: `python benchmarks/pictures.py [FOLDER OF THE RUN]`.
 
-They go to benchmarks/pictures/, with 200 colours each, so that they stay small. Without a folder the run is trained first, in
-one that is removed again.
+They go to benchmarks/pictures/, with 200 colours each, so that they stay small. Without a folder the run is trained first,
+in one that is removed again.
 """
 
 import sys
