@@ -1,7 +1,7 @@
 """The pictures in the README, from a run of LeNet-5: `python benchmarks/pictures.py [FOLDER OF THE RUN]`.
 
-They go to benchmarks/pictures/, with 64 colours each, so that they stay small. Without a folder the run is trained first, in
-one that is removed again.
+They go to benchmarks/pictures/, with 200 colours each, so that they stay small. Without a folder the run is trained first,
+in one that is removed again.
 """
 
 import sys
@@ -32,7 +32,7 @@ def draw(run_folder: Path) -> None:
         for name, (options, file) in PICTURES.items():
             run("landscape", str(run_folder), *options, "--output", place)
             picture = Image.open(Path(place) / f"{file}.png").convert("RGB")
-            picture.quantize(64, dither=Image.Dither.NONE).save(target / f"{name}.png", optimize=True)
+            picture.quantize(200, dither=Image.Dither.NONE).save(target / f"{name}.png", optimize=True)
 
 
 if __name__ == "__main__":

@@ -89,9 +89,9 @@ def two_directions(objective: Objective, wanted: Sequence[str | Direction], run:
 
 def surface_of(objective: Objective, directions: Sequence[Direction], points: int = 41,
                progress: Callable[[int, int], None] = lambda done, rows: None) -> Surface:  # fmt: skip
-    """The surface over two directions. ``progress(rows done, rows)`` is called after each row.
+    """The surface over two directions, row by row from the model's own point outwards.
 
-    Ctrl-C keeps the rows that are done, if there are two at least.
+    ``progress(rows done, rows)`` is called after each row. Ctrl-C keeps those that are done, if there are two at least.
     """
     x, y = directions
     layers = [first_layer(objective.network, direction.vector) for direction in directions]
@@ -103,11 +103,11 @@ def surface_of(objective: Objective, directions: Sequence[Direction], points: in
     along, across = inner.coordinates(points), outer.coordinates(points)
     losses = np.full((points, points), np.nan)
     try:
-        for row, coordinate in enumerate(across):
-            params = tail.params + np.float32(coordinate - outer.origin) * outer.vector[-len(tail.params) :]
+        for done, row in enumerate(np.argsort(np.abs(across - outer.origin), kind="stable"), 1):
+            params = tail.params + np.float32(across[row] - outer.origin) * outer.vector[-len(tail.params) :]
             losses[row] = rows(params, along - inner.origin) / tail.divisor
-            progress(row + 1, points)
+            progress(done, points)
     except KeyboardInterrupt:
-        if np.isnan(losses[1]).any():
+        if np.isfinite(losses).any(axis=1).sum() < 2:
             raise
     return Surface(x, y, x.coordinates(points), y.coordinates(points), losses if outer is y else losses.T, own_loss)
