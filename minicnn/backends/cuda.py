@@ -31,7 +31,9 @@ Vector = Any  # an array on the card
 
 # Below this many multiply-adds of a batch, launches of a few µs each take longer than walking all layers in one.
 _WORTH_LAUNCHES = 50_000_000
+_SIGNATURES = step.SIGNATURES | passes.SIGNATURES
 _MOST_BLOCKS = 1024  # of a launch over elements: enough to fill any card
+_AT_ONCE, _MOST_ORDERS = 50, 1 << 16  # steps whose results are read together, and images of them
 _SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
 
 
@@ -102,7 +104,7 @@ def _launch(kernel: Any, blocks: int, *arguments: Any) -> None:
     if isinstance(kernel, Kernel):
         launch(kernel.function, kernel.signature, blocks, *arguments)
     else:
-        launch(kernel, (step.SIGNATURES | passes.SIGNATURES)[kernel], blocks, *arguments)
+        launch(kernel, _SIGNATURES[kernel], blocks, *arguments)
 
 
 def _free_memory() -> float:
@@ -129,7 +131,7 @@ class _Images:
     """Scaled images in the first layer's input, from a set on the card or, where it does not fit, from the host."""
 
     def __init__(self, images: np.ndarray, most: int, resident: bool):
-        self.host, self.scale_type = images, from_dtype(images.dtype)
+        self.host, self.signature = images, passes.gather_signature(from_dtype(images.dtype))
         self._all = vector(images) if resident else None
         if not resident:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
@@ -143,7 +145,7 @@ class _Images:
             source, orders, start = self._some, self._in_order, 0
         else:
             source = self._all
-        launch(passes.gather, passes.gather_signature(self.scale_type), n, laid_out.plan, laid_out.work, source, orders,
+        launch(passes.gather, self.signature, n, laid_out.plan, laid_out.work, source, orders,
                start, n, scale)  # fmt: skip
 
 
@@ -315,7 +317,8 @@ class Training:
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
         _check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
-        self.at_once = 50 if self._update else 1  # other rules ask for the loss of their step
+        # Rules that are not elementwise ask for the loss of their step.
+        self.at_once = max(1, min(_AT_ONCE, _MOST_ORDERS // batch_size)) if self._update else 1
         self.params, self.grads = vector(params), vector(np.zeros_like(params))
         self.batch_size, self._name = batch_size, optimizer.name
         self._laid_out = _LaidOut(network, _chunk(network, batch_size, True), True)
@@ -369,7 +372,7 @@ class Training:
             self._orders[row * size : row * size + n] = batch.order
             self._table[row, step.DIVISOR] = batch.divisor
             self._table[row, step.GROUPS] = n // chunk * -(-chunk // THREADS) + -(-(n % chunk) // THREADS)
-        self._orders_there.copy_to_device(self._orders)
+        self._orders_there[: len(batches) * size].copy_to_device(self._orders[: len(batches) * size])
         self._table_there.copy_to_device(self._table)
         for row, batch in enumerate(batches):
             self._launch(row, batch, data.scale, slots)

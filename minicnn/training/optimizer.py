@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from math import prod
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,39 +126,19 @@ class _Untouchable:
     """Stands for a vector on a device that Python cannot reach into: whatever is done with it fails."""
 
 
-class _NoStep:
-    """A `Step` that does nothing, for `_check_hands_off`."""
-
-    number = 1
-
-    def __init__(self, rule: StepRule, owner: Optimizer):
-        self.hyper, self.state, vector = dict(owner.hyperparameters), dict(owner.state), _Untouchable()
-        self.params = self.grads = vector
-        self.slots, self.scratch = dict.fromkeys(owner.slot_names, vector), dict.fromkeys(rule.scratch, vector)
-
-    def gradient(self) -> float:
-        return 0.0
-
-    def update(self, base: str, tensors: str = "all", **hyperparameters: float) -> None:
-        pass
-
-    def axpy(self, factor: float, x: Any, y: Any) -> None:
-        pass
-
-    def copy(self, x: Any, y: Any) -> None:
-        pass
-
-    def norm(self, x: Any) -> float:
-        return 1.0
-
-
 def _check_hands_off(rule: StepRule, owner: Optimizer) -> None:
     """Raise `PluginError` for a rule whose Python works on vectors itself, which it can on the CPU alone."""
-    probe = _NoStep(rule, owner)
+    vector = _Untouchable()
+    probe: Any = SimpleNamespace(
+        number=1, hyper=dict(owner.hyperparameters), state=dict(owner.state), params=vector, grads=vector,
+        slots=dict.fromkeys(owner.slot_names, vector), scratch=dict.fromkeys(rule.scratch, vector),
+        gradient=lambda: 0.0, update=lambda base, tensors="all", **hyperparameters: None, axpy=lambda factor, x, y: None,
+        copy=lambda x, y: None, norm=lambda x: 1.0,
+    )  # fmt: skip
     try:
         rule.step(probe)
         if rule.evaluation is not None:
-            rule.evaluation(probe, probe.params)
+            rule.evaluation(probe, vector)
     except (TypeError, AttributeError, ValueError) as error:
         if "_Untouchable" not in str(error):
             raise

@@ -125,8 +125,9 @@ def test_info_says_all_about_a_rule(install, minicnn):
     shown = json.loads(minicnn("plugins", "info", "far-descent", "--json").out)
     assert shown == {
         "name": "far_descent", "kind": "optimizer", "distribution": "minicnn-far", "version": "1.2.3",
-        "equation": "w ← w − η g", "source": "Far 2026", "devices": ["cpu"], "type": "OptimizerRule", "slots": ["slot"],
-        "memory": 4, "hyperparameters": [{"name": "learning_rate", "default": 0.05, "range": "[0, inf)", "meaning": "step"}],
+        "equation": "w ← w − η g", "source": "Far 2026", "devices": ["cpu", "cuda"], "type": "OptimizerRule",
+        "slots": ["slot"], "memory": 4,
+        "hyperparameters": [{"name": "learning_rate", "default": 0.05, "range": "[0, inf)", "meaning": "step"}],
     }  # fmt: skip
     out = minicnn("plugins", "info", "optimizer.far_descent").out
     for words in ("minicnn-far", "w ← w − η g", "Far 2026", "4 bytes a parameter", "learning_rate", "[0, inf)", "0.05"):

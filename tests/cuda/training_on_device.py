@@ -178,6 +178,12 @@ def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
     assert_same_training(network=CONVOLUTIONAL, batch_size=3, **options)
 
 
+def test_a_launch_a_layer_and_results_read_in_parts_make_no_difference(monkeypatch):
+    monkeypatch.setattr(cuda, "walks", lambda network, n: False)
+    monkeypatch.setattr(cuda, "_AT_ONCE", 2)
+    assert_same_training(network=CONVOLUTIONAL)
+
+
 def test_float_images_and_a_batch_of_one_equal_the_cpu():
     assert_same_training(x=images(LINEAR, 3, np.float32), batch_size=1)
 
@@ -209,8 +215,8 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
     training = cuda.Training(LINEAR, params, 2, *rules)
     batches = [Batch(np.array(order), 2.0, 0, scalars) for order in ([0, 1], [2, 3], [4, 5])]
     first = cuda.Training(LINEAR, params, 2, *rules)
-    first.steps(data, batches[:1], cuda.vector(np.zeros((0, 1))))
-    results = training.steps(data, batches, cuda.vector(np.zeros((0, 1))))
+    first.steps(data, batches[:1], cuda.vector(np.zeros((0, 1), np.float32)))
+    results = training.steps(data, batches, cuda.vector(np.zeros((0, 1), np.float32)))
     assert np.isfinite(results[0].loss) and not np.isfinite(results[1].loss)
     np.testing.assert_array_equal(training.params.copy_to_host(), first.params.copy_to_host())
     with pytest.raises(DivergedError, match="epoch 1"):

@@ -194,7 +194,7 @@ STEP = StepRule("aware", sharpness_aware, (replace(RATE, default=0.001), Hyperpa
                 bases=("adam",), scratch=("center",), equation="w ← w − η ĝ", source="here")  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "count"), [(TENSOR, 9), (STEP, 8)], ids=["tensor", "step"])
+@pytest.mark.parametrize(("rule", "count"), [(TENSOR, 10), (STEP, 9)], ids=["tensor", "step"])
 def test_rules_on_tensors_and_on_steps_are_checked_too(rule, count):
     checks = testing.check_optimizer(rule)
     assert len(checks) == count and set(results(checks).values()) == {"passed"}, checks

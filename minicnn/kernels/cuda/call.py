@@ -29,11 +29,19 @@ def digest() -> str:
     return f"{digest_of_kernels('cuda')}_{numba_cuda.__version__.replace('.', '_')}"
 
 
-@functools.cache
+_ready: dict = {}  # what is ready to be launched, with its signature, by function and identity of the signature
+cuda.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small network's launches are small
+
+
 def launchable(function, signature):
     """The kernel ``function`` for one signature, to be called as ``launchable(...)[blocks, THREADS](...)``."""
-    if SIMULATED:
-        return cuda.jit(function)
+    key = function, id(signature)  # hashing a signature would take longer than a launch
+    if key not in _ready:
+        _ready[key] = (cuda.jit(function) if SIMULATED else _compiled(function, signature)), signature
+    return _ready[key][0]
+
+
+def _compiled(function, signature):
     source = _WRAPPER.format(arguments=", ".join(inspect.signature(function).parameters))
     depends = hashlib.sha256(f"{function.__module__} {signature} {digest()}".encode()).hexdigest()[:32]
     scope = {"body": device(function), "signature": signature, "bounds": launch_bounds(function)}

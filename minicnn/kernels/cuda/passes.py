@@ -13,6 +13,8 @@ One training step of a walked network is: `gather`, `forward` (0 to the number o
 `filter_gradients`, and the sum of the parts by ``Layout.sums``.
 """
 
+import functools
+
 import numpy as np
 from numba import cuda, types
 
@@ -27,6 +29,7 @@ _ELEMENTS = (PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
 _PRODUCT = (PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER)
 
 
+@functools.cache
 def gather_signature(images):
     """The signature of `gather` for images of the Numba type ``images``, uint8 or float32."""
     return types.void(PLAN, NUMBERS, images[:, ::1], types.int64[::1], INTEGER, INTEGER, types.float32)
