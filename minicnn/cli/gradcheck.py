@@ -32,6 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="seed of new weights and of the images and weights that are drawn (default: 0)")  # fmt: skip
     parser.add_argument("--trace", metavar="WEIGHT", help="walk the derivative by one weight, such as "
                         "conv1.weight[0,0,0,3], back through the layers")  # fmt: skip
+    parser.add_argument("--device", default="cpu", metavar="cpu|cuda",
+                        help="cuda: compare its float32 gradients with the CPU's instead (default: cpu)")  # fmt: skip
     add_plugins(parser)
     add_json(parser, "the figures")
 
@@ -47,9 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({**batch, "trace": traced}) if arguments.json else _show_trace(cost, traced)
         return 0
 
-    from minicnn.insight.gradient_check import STEP, TOLERANCE, gradcheck
+    from minicnn.insight.gradient_check import DEVICE_TOLERANCE, STEP, TOLERANCE, device_gradcheck, gradcheck
     from minicnn.report.console import progress_bar
 
+    if arguments.device != "cpu":
+        checks = device_gradcheck(cost, arguments.device)
+        if arguments.json:
+            print_json({**batch, "device": arguments.device, "tolerance": DEVICE_TOLERANCE,
+                        "passed": all(check.passed for check in checks), "tensors": checks})  # fmt: skip
+        else:
+            _show_checks(cost, checks, (arguments.device, "cpu"), "float32")
+        _fail("differs from the CPU's", DEVICE_TOLERANCE, checks)
+        return 0
     with progress_bar("weights") as progress:
         checks = gradcheck(cost, arguments.samples, arguments.seed, progress)
     failed = [check for check in checks if not check.passed]
@@ -58,14 +69,17 @@ def run(arguments: argparse.Namespace) -> int:
                     "tensors": checks})  # fmt: skip
     else:
         _show_checks(cost, checks)
-    wrong = [check.tensor for check in failed if check.checked]
-    if wrong:
-        raise MinicnnError("the explicit gradient differs from the numeric one by more than "
-                           f"{TOLERANCE:g} in {', '.join(wrong)}")  # fmt: skip
+    _fail("differs from the numeric one", TOLERANCE, [check for check in checks if check.checked])
     if failed:
         raise MinicnnError(f"every step in {', '.join(check.tensor for check in failed)} crossed a kink, so nothing was "
                            "checked there: take fewer images, or another seed")  # fmt: skip
     return 0
+
+
+def _fail(how: str, tolerance: float, checks: "list[TensorCheck]") -> None:
+    wrong = [check.tensor for check in checks if not check.passed]
+    if wrong:
+        raise MinicnnError(f"the explicit gradient {how} by more than {tolerance:g} in {', '.join(wrong)}")
 
 
 def _cost(arguments: argparse.Namespace) -> "Cost":
@@ -104,21 +118,22 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     return Cost(network, params, split.images[chosen] * dataset.scale, split.labels[chosen], loss)
 
 
-def _title(cost: "Cost") -> str:
-    return f"{cost.network.name}, {len(cost.labels)} images, {cost.loss.rule.name} {cost.value:.4f}, in float64"
+def _title(cost: "Cost", numbers: str = "float64") -> str:
+    return f"{cost.network.name}, {len(cost.labels)} images, {cost.loss.rule.name} {cost.value:.4f}, in {numbers}"
 
 
 def _short(value: float | None) -> str | None:
     return None if value is None else f"{value:.2e}"
 
 
-def _show_checks(cost: "Cost", checks: "list[TensorCheck]") -> None:
+def _show_checks(cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str, str] = ("explicit", "numeric"),
+                 numbers: str = "float64") -> None:  # fmt: skip
     from minicnn.report.console import table
 
     rows = [[check.tensor, check.checked, check.kinks, _short(check.error), check.at and check.at.removeprefix(check.tensor),
              _short(check.explicit), _short(check.numeric),
              "ok" if check.passed else "WRONG" if check.checked else "?"] for check in checks]  # fmt: skip
-    table(_title(cost), ["tensor", "checked", "kinks", "error", "at", "explicit", "numeric", ""], rows)
+    table(_title(cost, numbers), ["tensor", "checked", "kinks", "error", "at", *compared, ""], rows)
 
 
 def _show_trace(cost: "Cost", traced: "Trace") -> None:

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn import plan as p
-from minicnn.backends import cpu
+from minicnn.backends import backend, cpu
 from minicnn.insight.weights import name as weight_name
 from minicnn.network.network import Network
 from minicnn.training.loss import Loss
 
 STEP = 1e-5  # h: longer ones cross more kinks, shorter ones leave fewer digits
 TOLERANCE = 1e-5  # largest relative error that passes
+DEVICE_TOLERANCE = 1e-4  # between two devices' float32 gradients, relative to the largest of a tensor
 ROUNDING = 4 * np.finfo(np.float64).eps  # of C, relative: what is left of a difference of two values of C is below it
 
 
@@ -126,6 +127,30 @@ def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
         error, at, numeric = max(errors, key=lambda found: (np.isnan(found[0]), found[0]))
         checks.append(TensorCheck(spec.name, spec.size, checked, kinks, error, weight_name(network, at), float(explicit[at]),
                                   numeric, error <= TOLERANCE))  # fmt: skip
+    return checks
+
+
+def device_gradcheck(cost: Cost, device: str) -> list[TensorCheck]:
+    """Compare the gradients of all weights that ``device`` computes in float32, loss included, with the CPU's.
+
+    The error is relative to the tensor's largest gradient; in the results ``numeric`` is the CPU's figure. Raises
+    `DeviceError` if the device cannot be used.
+    """
+    network, loss, params = cost.network, cost.loss, cost.passes.params.astype(np.float32)
+    given = [array.astype(np.float32) for array in (loss.one_hot, loss.class_weights, loss.hyperparameters)]
+    gradients = []
+    for place in (backend(device), cpu):
+        passes = place.Passes(network, params, len(cost.labels))
+        logits = passes.forward(cost.inputs[0].astype(np.float32))
+        _, dlogits = place.loss_rows(loss.rule, logits.copy(), cost.labels, *given)
+        gradients.append(network.unflatten(passes.backward(dlogits / np.float32(loss.divisor(cost.labels)))))
+    checks = []
+    for spec in network.parameters:
+        on_device, on_cpu = (tensors[spec.name].reshape(-1) for tensors in gradients)
+        errors = np.abs(on_device - on_cpu) / max(float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny)
+        at = int(errors.argmax())  # the first that is not a number, if there is one
+        checks.append(TensorCheck(spec.name, spec.size, spec.size, 0, float(errors[at]), weight_name(network, spec.offset + at),
+                                  float(on_device[at]), float(on_cpu[at]), bool(errors[at] <= DEVICE_TOLERANCE)))  # fmt: skip
     return checks
 
 
