@@ -117,7 +117,7 @@ def _show_checks(cost: "Cost", checks: "list[TensorCheck]") -> None:
 
     rows = [[check.tensor, check.checked, check.kinks, _short(check.error), check.at and check.at.removeprefix(check.tensor),
              _short(check.explicit), _short(check.numeric),
-             "ok" if check.passed else "WRONG" if check.checked else "?"] for check in checks]  # fmt: skip
+             ("ok" if check.error else "zero") if check.passed else "WRONG" if check.checked else "?"] for check in checks]
     table(_title(cost), ["tensor", "checked", "kinks", "error", "at", "explicit", "numeric", ""], rows)
 
 
