@@ -132,8 +132,14 @@ def _show_checks(cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str,
 
     rows = [[check.tensor, check.checked, check.kinks, _short(check.error), check.at and check.at.removeprefix(check.tensor),
              _short(check.explicit), _short(check.numeric),
-             "ok" if check.passed else "WRONG" if check.checked else "?"] for check in checks]  # fmt: skip
+             _verdict(check)] for check in checks]  # fmt: skip
     table(_title(cost, numbers), ["tensor", "checked", "kinks", "error", "at", *compared, ""], rows)
+
+
+def _verdict(check: "TensorCheck") -> str:
+    if not check.passed:
+        return "WRONG" if check.checked else "?"
+    return "zero" if check.explicit == check.numeric == 0 else "ok"
 
 
 def _show_trace(cost: "Cost", traced: "Trace") -> None:

@@ -96,9 +96,10 @@ def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path,
     with progress_bar("loss") as progress:
         surface = surface_of(objective, directions, arguments.points or 41, progress)
     ways: list[Way] = []
-    if surface.complete:
+    complete = surface.complete
+    if complete:
         with progress_bar("ways down") as progress:
-            ways = _ways(arguments, objective, surface, progress)
+            complete = _go_down(arguments, objective, surface, ways, progress)
     minima = surface.minima()
     ends = [surface.minimum_below(way.points[-1]) for way in ways]
     numbers = [None if end is None else minima.index(end) + 1 for end in ends]
@@ -118,12 +119,15 @@ def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path,
                       strict=True)) for j, i in minima]  # fmt: skip
     return {**axes, "losses": surface.losses.tolist(), "model_loss": surface.own_loss, "minima": found,
             "ways": [{**_way(way), "minimum": number} for way, number in zip(ways, numbers, strict=True)],
-            "complete": surface.complete, "files": files}, surface.complete  # fmt: skip
+            "complete": complete, "files": files}, complete  # fmt: skip
 
 
-def _ways(arguments: argparse.Namespace, objective: "Objective", surface: "Surface",
-          progress: Callable[[int, int], None]) -> "list[Way]":  # fmt: skip
-    """The way of each optimizer from each start, all of one optimizer with the same learning rate."""
+def _go_down(arguments: argparse.Namespace, objective: "Objective", surface: "Surface", ways: "list[Way]",
+             progress: Callable[[int, int], None]) -> bool:  # fmt: skip
+    """Put into ``ways`` that of each optimizer from each start; False if Ctrl-C came before the last.
+
+    All ways of one optimizer have the same learning rate.
+    """
     import numpy as np
 
     from minicnn.insight.descent import Plane
@@ -134,14 +138,16 @@ def _ways(arguments: argparse.Namespace, objective: "Objective", surface: "Surfa
     plane = Plane(objective, [surface.x, surface.y])
     low, high = np.array([(one.low, one.high) for one in plane.directions]).T
     starts = arguments.start or np.random.default_rng(arguments.seed).uniform(low, high, (arguments.starts, 2)).tolist()
-    ways: list[Way] = []
-    for name in arguments.opt if starts else ():
-        hyperparameters = dict(arguments.opt_kwargs)
-        rate = arguments.lr[0] if arguments.lr else plane.suitable_rate(starts, name, **hyperparameters)
-        for start in starts:
-            ways.append(plane.descend(start, name, rate, arguments.steps or 100, surface.scale, **hyperparameters))
-            progress(len(ways), len(starts) * len(arguments.opt))
-    return ways
+    hyperparameters = dict(arguments.opt_kwargs)
+    try:
+        for name in arguments.opt if starts else ():
+            rate = arguments.lr[0] if arguments.lr else plane.suitable_rate(starts, name, **hyperparameters)
+            for start in starts:
+                ways.append(plane.descend(start, name, rate, arguments.steps or 100, surface.scale, **hyperparameters))
+                progress(len(ways), len(starts) * len(arguments.opt))
+    except KeyboardInterrupt:
+        return False
+    return True
 
 
 def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path, output: Path) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def named(objective: Objective, texts: Sequence[str], run: Path | str | None = N
                 raise SettingError(f"{text} is a direction of a recorded run: give the folder of a `train --record`")
             found.append(principal_directions(params, run)[int(text[2]) - 1])
         elif text.startswith("to:"):
-            found.append(line_to(network, params, load(text[3:]), text[3:]))
+            line = line_to(network, params, load(text[3:]), text[3:])
+            found.append(replace(line, label=f"line to {Path(text[3:]).name}"))
         else:
             found.append(fitted(objective, single_weight(network, params, text)))
     return found

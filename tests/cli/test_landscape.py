@@ -58,16 +58,30 @@ def test_a_loss_curve_is_of_any_loss(minicnn, model, place):
     assert (place / "out" / "landscape-loss-curve.png").exists()
 
 
-def test_ctrl_c_keeps_what_is_done(minicnn, model, place, monkeypatch):
+def press_ctrl_c(monkeypatch, after, during):
+    """Ctrl-C comes when the progress of ``during`` is at ``after``."""
+
     @contextmanager
-    def pressed(description):
+    def progress(description):
         def show(done, total):
-            if done == 3:
+            if description == during and done == after:
                 raise KeyboardInterrupt
 
         yield show
 
-    monkeypatch.setattr("minicnn.report.console.progress_bar", pressed)
+    monkeypatch.setattr("minicnn.report.console.progress_bar", progress)
+
+
+def test_ctrl_c_on_the_way_down_keeps_the_surface_and_the_ways_that_are_done(minicnn, model, place, monkeypatch):
+    press_ctrl_c(monkeypatch, 2, "ways down")
+    result = minicnn("landscape", model, "--along", *WEIGHTS, "--points", 3, "--steps", 5, "--output", "out")
+    assert result.status == 130 and "interrupted" in result.err
+    assert "nan" not in (place / "out" / "landscape.csv").read_text()
+    assert {row["way"] for row in rows_of(place / "out" / "landscape-ways.csv")} == {"1", "2"}
+
+
+def test_ctrl_c_keeps_the_part_of_the_surface_that_is_done(minicnn, model, place, monkeypatch):
+    press_ctrl_c(monkeypatch, 3, "loss")
     result = minicnn("landscape", model, "--along", *WEIGHTS, "--points", 5, "--output", "out")
     assert result.status == 130 and "interrupted" in result.err
     done = [row["loss"] for row in rows_of(place / "out" / "landscape.csv") if row["loss"] != "nan"]
