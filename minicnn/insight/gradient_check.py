@@ -149,8 +149,9 @@ def device_gradcheck(cost: Cost, device: str) -> list[TensorCheck]:
         on_device, on_cpu = (tensors[spec.name].reshape(-1) for tensors in gradients)
         errors = np.abs(on_device - on_cpu) / max(float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny)
         at = int(errors.argmax())  # the first that is not a number, if there is one
-        checks.append(TensorCheck(spec.name, spec.size, spec.size, 0, float(errors[at]), weight_name(network, spec.offset + at),
-                                  float(on_device[at]), float(on_cpu[at]), bool(errors[at] <= DEVICE_TOLERANCE)))  # fmt: skip
+        error, where = float(errors[at]), weight_name(network, spec.offset + at)
+        checks.append(TensorCheck(spec.name, spec.size, spec.size, 0, error, where, float(on_device[at]), float(on_cpu[at]),
+                                  error <= DEVICE_TOLERANCE))  # fmt: skip
     return checks
 
 

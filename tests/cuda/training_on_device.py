@@ -3,6 +3,7 @@
 Not collected by itself: `test_training.py` runs it in the simulator, and on a card where one is asked for.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
 from minicnn.backends import Batch, Data, backend, cpu, cuda
+from minicnn.cli import main
 from minicnn.errors import DivergedError, PluginError, SettingError
 from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
 from minicnn.training.checkpoint import load_checkpoint
@@ -286,3 +288,21 @@ def test_both_backends_do_the_same_on_the_same_data():
 def test_numbers_of_another_precision_are_refused():
     with pytest.raises(SettingError, match="float32"):
         cuda.Passes(LINEAR, LINEAR.initialize(np.random.default_rng(0)).astype(np.float64), 2)
+
+
+def test_gradcheck_compares_the_devices_gradients_with_the_cpus(tmp_path, capsys, monkeypatch):
+    (tmp_path / "tiny.toml").write_text(
+        'name = "tiny"\n[[layers]]\ntype = "Conv2d"\nfilters = 2\nkernel_size = 5\nstride = 6\n[[layers]]\ntype = "ReLU"\n'
+        '[[layers]]\ntype = "MaxPool2d"\nkernel_size = 2\n[[layers]]\ntype = "Flatten"\n'
+        '[[layers]]\ntype = "Dense"\nunits = "classes"\n'
+    )
+    command = ["gradcheck", "--model", str(tmp_path / "tiny.toml"), "--device", "cuda", "-b", "1", "--json"]
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["passed"] and report["device"] == "cuda"
+    assert [check["tensor"] for check in report["tensors"]] == ["conv1.weight", "conv1.bias", "dense1.weight", "dense1.bias"]
+    assert all(check["checked"] == check["weights"] and check["numeric"] != 0 for check in report["tensors"])
+    backward = cuda.Passes.backward
+    monkeypatch.setattr(cuda.Passes, "backward", lambda self, dlogits: backward(self, 1.001 * dlogits))
+    assert main(command) == 1
+    assert "differs from the CPU's" in capsys.readouterr().err
