@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LOG_FROM = 20.0  # highest over lowest loss, from which on a logarithmic scale is needed to see the floor
 _PATHS = (VERMILION, SKY, YELLOW, PURPLE, ORANGE)  # of optimizers; all stand out from the surface's colours
+_PANELS = 3  # of learning rates beside each other: their titles need the room
 _WORDS = {"softmax": "predicted probability a of the true class", "output": "output a for the true class",
           "sigmoid": "predicted probability a of the true class"}  # fmt: skip
 
@@ -83,8 +84,10 @@ def surface_plot(surface: Surface, paths: Sequence[Path] = ()) -> "Figure":
 def slice_plot(cut: Slice) -> "Figure":
     """The curve with its tangent at the model's own point; below, the steps of each learning rate as arrows."""
     walks = cut.walks
-    drawn = figure(height=3.4 + (3.2 if walks else 0))
-    grid = drawn.add_gridspec(2 if walks else 1, max(1, len(walks)))
+    across = max(1, min(_PANELS, len(walks)))
+    down = -(-len(walks) // across)
+    drawn = figure(height=3.4 + 3.2 * down)
+    grid = drawn.add_gridspec(1 + down, across)
     top = drawn.add_subplot(grid[0, :])
     _curve(top, cut)
     reach = 0.25 * (cut.direction.high - cut.direction.low)
@@ -99,7 +102,7 @@ def slice_plot(cut: Slice) -> "Figure":
     top.legend()
     shared = None
     for number, walk in enumerate(walks):
-        axes = shared = drawn.add_subplot(grid[1, number], sharey=shared)
+        axes = shared = drawn.add_subplot(grid[1 + number // across, number % across], sharey=shared)
         _curve(axes, cut)
         places, losses = walk.points[:, 0], walk.losses
         for start, end, low, high in zip(places[:-1], places[1:], losses[:-1], losses[1:], strict=True):
@@ -109,7 +112,7 @@ def slice_plot(cut: Slice) -> "Figure":
         axes.plot(places, losses, ".", color=VERMILION)
         axes.set(title=f"learning rate {walk.learning_rate:.3g}:\n{verdict(walk)}", xlabel=cut.direction.label)
         axes.set_xlim(cut.values[0], cut.values[-1])
-        axes.set_ylabel("mean loss C" if number == 0 else "")
+        axes.set_ylabel("mean loss C" if number % across == 0 else "")
     return drawn
 
 

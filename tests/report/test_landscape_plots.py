@@ -1,5 +1,7 @@
 """Pictures of the loss: axes are named, marks are where they belong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -62,7 +64,7 @@ def test_a_slice_has_a_panel_for_each_learning_rate_with_its_verdict():
     walk = Path("gd", 0.1, np.array([[0.9], [0.5], [0.3]]), np.array([0.8, 0.3, 0.1]), np.array([[1.8], [1.0], [0.6]]), "")
     cut = Slice(WEIGHT, values, values**2, 0.0625, 0.5, 0.0, 2.0, [walk, walk])
     drawn = landscape_plots.slice_plot(cut)
-    assert len(drawn.axes) == 3
+    assert len(drawn.axes) == 3 and len(landscape_plots.slice_plot(replace(cut, walks=[walk] * 5)).axes) == 6
     assert {"learning rate 0.1:\nconverging", WEIGHT.label, "mean loss C"} <= texts(drawn)
     assert any("2/C'' = 1" in text for text in texts(drawn))
     (tangent,) = [line for line in drawn.axes[0].lines if line.get_label() == "tangent, slope 0.5"]
