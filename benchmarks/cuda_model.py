@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.backends.cuda import walks
+from minicnn.backends.card import walks
 from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.tile import RESULTS, THREADS, shape_of, tiles_of
 from minicnn.network.network import Network

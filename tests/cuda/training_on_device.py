@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
-from minicnn.backends import Batch, Data, backend, cpu, cuda
+from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.errors import DivergedError, PluginError, SettingError
 from minicnn.kernels.cuda import step
 from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
@@ -187,7 +187,7 @@ def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
 
 
 def test_a_launch_a_layer_and_results_read_in_parts_make_no_difference(monkeypatch):
-    monkeypatch.setattr(cuda, "walks", lambda network, n: False)
+    monkeypatch.setattr(card, "walks", lambda network, n: False)
     monkeypatch.setattr(cuda, "_AT_ONCE", 2)
     assert_same_training(network=CONVOLUTIONAL)
 
@@ -198,14 +198,14 @@ def test_float_images_and_a_batch_of_one_equal_the_cpu():
 
 def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkeypatch):
     whole, _, figures = train("cuda", CONVOLUTIONAL, batch_size=5)
-    sample, seen, original = 4 * cuda._LaidOut(CONVOLUTIONAL, 1, True).work.size, [], cuda._Images
+    sample, seen, original = 4 * card.LaidOut(CONVOLUTIONAL, 1, True).work.size, [], cuda.Images
 
     def images_elsewhere(images, most, resident):
         seen.append(most)
         return original(images, most, False)
 
-    monkeypatch.setattr(cuda, "_free_memory", lambda: 2 * sample)
-    monkeypatch.setattr(cuda, "_Images", images_elsewhere)
+    monkeypatch.setattr(card, "free_memory", lambda: 2 * sample)
+    monkeypatch.setattr(cuda, "Images", images_elsewhere)
     parts, _, figures_of_parts = train("cuda", CONVOLUTIONAL, batch_size=5)
     assert seen[0] == 2  # so the batch was cut
     np.testing.assert_allclose(parts.progress.params, whole.progress.params, rtol=1e-5, atol=1e-6)
@@ -242,7 +242,7 @@ def test_the_parts_of_a_gradient_are_added_in_their_order_and_its_norm_is_that_o
         parts, grads = (size * rng.normal(size=500)).astype(np.float32), np.zeros(60, np.float32)
         sums = np.array([[0, 50, 10, 55, 7], [52, 4, 60, 55, 7]])  # offset, count, place, distance of two splits, splits
         there, squares = cuda.vector(grads), cuda.vector(np.zeros((3, 2), np.float32))
-        cuda._launch(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
+        card.run_kernel(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
         for offset, count, place, distance, splits in sums:
             for split in range(splits):
                 grads[offset : offset + count] += parts[place + split * distance :][:count]
