@@ -3,8 +3,9 @@
     python benchmarks/cuda_model.py --bandwidth 1555 --peak 19.5 --launch 3 --multiprocessors 108    (an A100)
 
 A launch takes ``--launch`` µs plus the longer of its bytes at ``--bandwidth`` GB/s and its operations at ``--peak`` Tflop/s.
-Every number is read from memory once and written once; a launch with fewer blocks than the card has multiprocessors
-reaches only that share of the peak. What a kernel really takes is longer; what dominates here cannot be tuned away there.
+Every number is read from memory once and written once. Tiles are computed whole: "useful" is the share of their results that
+the product needs. A launch with fewer blocks than the card has multiprocessors reaches only that share of the peak. What a
+kernel really takes is longer; what dominates here cannot be tuned away there.
 """
 
 import argparse
@@ -13,8 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.backends.cuda import walks
+from minicnn.backends.card import walks
 from minicnn.kernels.cuda import layout as at
+from minicnn.kernels.cuda.tile import RESULTS, THREADS, shape_of, tiles_of
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.translation import make_plan
@@ -29,25 +31,35 @@ class Launch(NamedTuple):
 
     kernel: str
     bytes: float
-    operations: float
+    operations: float  # that the result needs
     blocks: int
+    useful: float = 1.0  # the share of all operations that those are
 
     def microseconds(self, card: argparse.Namespace) -> float:
         """The least time on ``card``."""
         busy = min(1.0, self.blocks / card.multiprocessors)
-        return card.launch + 1e6 * max(self.bytes / (card.bandwidth * 1e9), self.operations / (card.peak * 1e12 * busy))
+        computing = self.operations / self.useful / (card.peak * 1e12 * busy)
+        return card.launch + 1e6 * max(self.bytes / (card.bandwidth * 1e9), computing)
 
 
-def _layer(plan: np.ndarray, index: int, n: int, backward: bool) -> Launch | None:
-    """One layer in one direction; None where there is nothing to do."""
+def _useful(rows: int, columns: int) -> float:
+    """The share of the results in the tiles of a product that it needs."""
+    return rows * columns / (tiles_of(rows, columns, shape_of(rows, columns)) * RESULTS * RESULTS * THREADS)
+
+
+def _layer(plan: np.ndarray, index: int, n: int, backward: bool, together: int) -> Launch | None:
+    """One layer in one direction, ``together`` samples in a product; None where there is nothing to do."""
     record = plan[index]
     kind, inputs, outputs = record[at.KIND], n * record[at.INPUT_SIZE], n * record[at.OUTPUT_SIZE]
     if (backward and record[at.D_INPUT] < 0) or (not backward and kind == RELU and record[at.RECTIFIED]):
         return None
-    window = record[at.KERNEL_HEIGHT] * record[at.KERNEL_WIDTH]
+    window, useful = record[at.KERNEL_HEIGHT] * record[at.KERNEL_WIDTH], 1.0
     if kind in (CONV2D, DENSE):
         numbers = inputs + outputs + window * record[at.INPUT_CHANNELS] * record[at.OUTPUT_CHANNELS]
         operations = 2 * outputs * window * record[at.INPUT_CHANNELS]
+        first, end = (at.INPUT_HEIGHT, at.INPUT_SIZE) if backward else (at.OUTPUT_HEIGHT, at.OUTPUT_SIZE)
+        height, width, channels = record[first:end]
+        useful = _useful(together * height * width, channels)
     elif kind in (MAX_POOL2D, AVG_POOL2D):
         twice = 2 if backward and kind == MAX_POOL2D else 1  # x and y as well as dx and dy
         numbers, operations = twice * (inputs + outputs), outputs * window
@@ -55,16 +67,17 @@ def _layer(plan: np.ndarray, index: int, n: int, backward: bool) -> Launch | Non
         numbers, operations = (3 if backward else 2) * outputs, outputs
     direction = "dx" if backward else "forward"
     return Launch(f"{_NAMES.get(kind, 'activation')} {index} {direction}", 4.0 * numbers, float(operations),
-                  at.blocks(plan, index, n, backward))  # fmt: skip
+                  at.blocks(plan, index, n, backward), useful)  # fmt: skip
 
 
 def _pass(plan: np.ndarray, n: int, backward: bool, walked: bool) -> Iterator[Launch]:
     """All layers in one direction, in one launch or each in its own."""
     order = range(len(plan) - 1, -1, -1) if backward else range(len(plan))
-    launches = [launch for index in order if (launch := _layer(plan, index, n, backward)) is not None]
+    launches = [launch for index in order if (launch := _layer(plan, index, n, backward, 1 if walked else n))]
     if walked:
         name = f"{'backward' if backward else 'forward'}: {len(launches)} layers"
-        yield Launch(name, sum(one.bytes for one in launches), sum(one.operations for one in launches), n)
+        operations, done = sum(one.operations for one in launches), sum(one.operations / one.useful for one in launches)
+        yield Launch(name, sum(one.bytes for one in launches), operations, n, operations / done)
     else:
         yield from launches
 
@@ -78,16 +91,17 @@ def step(network: Network, n: int, walked: bool) -> list[Launch]:
     products = plan[np.isin(plan[:, at.KIND], (CONV2D, DENSE))]
     taps = products[:, at.KERNEL_HEIGHT] * products[:, at.KERNEL_WIDTH] * products[:, at.INPUT_CHANNELS]
     read = n * int((products[:, at.INPUT_SIZE] + products[:, at.OUTPUT_SIZE]).sum())
-    multiplied = 2.0 * n * float((products[:, at.OUTPUT_SIZE] * taps).sum())
-    threads = at.THREADS
+    multiplied = 2.0 * n * products[:, at.OUTPUT_SIZE] * taps
+    done = sum(multiplied / [_useful(*shape) for shape in zip(taps, products[:, at.OUTPUT_CHANNELS], strict=True)])
     return [
         Launch("gather", 5.0 * pixels, pixels, n),
         *_pass(plan, n, False, walked),
-        Launch("loss", 8.0 * logits, 8.0 * logits, -(-n // threads)),
+        Launch("loss", 8.0 * logits, 8.0 * logits, -(-n // THREADS)),
         *_pass(plan, n, True, walked),
-        Launch("filter_gradients", 4.0 * (read + layout.parts_size), multiplied, len(layout.tasks)),
-        Launch("add_parts", 4.0 * (layout.parts_size + weights), layout.parts_size, -(-weights // threads)),
-        Launch("update", 4.0 * weights * (3 + 2 * _SLOTS), 12.0 * weights, -(-weights // threads)),
+        Launch("filter_gradients", 4.0 * (read + layout.parts_size), float(multiplied.sum()), len(layout.tasks),
+               float(multiplied.sum() / done)),
+        Launch("add_parts", 4.0 * (layout.parts_size + weights), layout.parts_size, -(-weights // THREADS)),
+        Launch("update", 4.0 * weights * (3 + 2 * _SLOTS), 12.0 * weights, -(-weights // THREADS)),
     ]
 
 
@@ -98,7 +112,7 @@ def _show(network: Network, n: int, card: argparse.Namespace) -> None:
     way = "walked" if walked else "by layer"
     print(f"\n{network.name}, batch {n}: {way}, {len(launches)} launches, at least {times[walked]:.0f} µs a step, "
           f"{card.launch * len(launches):.0f} of them to launch ({times[not walked]:.0f} µs the other way)")  # fmt: skip
-    print(f"    {'kernel':24}{'KB':>10}{'Mflop':>10}{'flop/byte':>11}{'blocks':>8}{'least µs':>10}  bound by")
+    print(f"    {'kernel':24}{'KB':>10}{'Mflop':>10}{'flop/byte':>11}{'useful':>8}{'blocks':>8}{'least µs':>10}  bound by")
     for one in launches:
         least = one.microseconds(card)
         moving = 1e6 * one.bytes / (card.bandwidth * 1e9)
@@ -106,7 +120,7 @@ def _show(network: Network, n: int, card: argparse.Namespace) -> None:
         if bound == "arithmetic" and one.blocks < card.multiprocessors:
             bound = "too few blocks"
         print(f"    {one.kernel:24}{one.bytes / 1e3:10.0f}{one.operations / 1e6:10.2f}{one.operations / one.bytes:11.1f}"
-              f"{one.blocks:8}{least:10.1f}  {bound}")  # fmt: skip
+              f"{one.useful:8.0%}{one.blocks:8}{least:10.1f}  {bound}")  # fmt: skip
 
 
 def main() -> None:

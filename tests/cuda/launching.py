@@ -1,17 +1,15 @@
 """Launch the kernels of the passes as the backend does, one after the other, and bring back what they computed."""
 
 import numpy as np
-from numba import cuda
+from numba import cuda, from_dtype
 
-from minicnn.kernels.cuda import layout, passes
-from minicnn.kernels.cuda.tile import THREADS
+from minicnn.kernels.cuda import call, layout, passes
 from minicnn.network.translation import make_plan
 from minicnn.plan import CONV2D, DENSE
 
 
 def launch(kernel, blocks, *arguments):
-    signature = passes.SIGNATURES[kernel]
-    cuda.jit(signature)(kernel)[blocks, THREADS](*arguments)
+    call.launch(kernel, passes.SIGNATURES[kernel], blocks, *arguments)
 
 
 def lay_out(network, chunk, training=True):
@@ -43,9 +41,8 @@ class Device:
         n, layers = len(order), len(self.layout.plan)
         images = cuda.to_device(np.ascontiguousarray(x.reshape(len(x), -1)))
         blocks = grid or -(-n // per_block)
-        cuda.jit(passes.gather)[grid or n, THREADS](
-            self.plan, self.work, images, cuda.to_device(order), 0, n, np.float32(scale)
-        )
+        call.launch(passes.gather, passes.gather_signature(from_dtype(x.dtype)), grid or n, self.plan, self.work, images,
+                    cuda.to_device(order), 0, n, np.float32(scale))  # fmt: skip
         rest = (np.uint64(key), first_sample)
         if way == "walk":
             launch(passes.forward, blocks, self.plan, self.rates, self.params, self.work, n, 0, layers, per_block, *rest)

@@ -46,7 +46,7 @@ def assert_close(found, expected, tolerance=2e-6):
 
 
 def assert_equals_oracle(network, samples=2, **options):
-    """Both ways equal the oracle, and each other bit by bit."""
+    """Both ways equal the oracle, and each other bit by bit, since no reduction here is long enough to be shared."""
     params, x, dlogits = example(network, samples)
     logits, grads = oracle_passes(network, params, x, dlogits)
     results = []
@@ -69,7 +69,7 @@ def assert_equals_oracle(network, samples=2, **options):
         ((7, 8, 2), Conv2d(4, 3, dilation=(2, 3), padding=(2, 1)), 2),
         ((6, 5, 2), Conv2d(3, (3, 2), stride=(3, 2), dilation=(1, 2), bias=False), 1),
         ((3, 3, 7), Conv2d(11, 2, padding=3), 2),
-        ((5, 4, 2), Conv2d(37, (4, 2), padding="same"), 1),
+        ((5, 4, 2), Conv2d(31, (4, 2), padding="same"), 1),
         ((9, 9, 1), Conv2d(1, 5, stride=2, padding=4), 1),
     ],
 )

@@ -12,10 +12,10 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNELS = Path("minicnn", "kernels", "cuda")
 
 
-def run(root=ROOT, *options):
-    """Run `passes_on_device.py` under ``root`` in the simulator."""
+def run(root=ROOT, *options, simulator="1"):
+    """Run `passes_on_device.py` under ``root``, in the simulator or on a card."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda/passes_on_device.py", *options]
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": simulator}
     return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=900, check=False)
 
 
@@ -24,15 +24,21 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator():
     assert done.returncode == 0, done.stdout[-5000:]
 
 
+@pytest.mark.gpu
+def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_card():
+    done = run(simulator="0")
+    assert done.returncode == 0, done.stdout[-5000:]
+
+
 @pytest.mark.parametrize(
     ("file", "code", "broken", "test"),
     [
         ("conv2d.py", "if column < columns:", "if True:", "dense_layers_equal"),
-        ("pool2d.py", "if j < size:", "if True:", "pooling_equals and 3-2-1-Max"),
-        ("conv2d.py", "    cuda.syncthreads()\n\n    buffer", "\n    buffer", "convolutions_equal and shape1"),
+        ("pool2d.py", "_smaller(size, np.int32(start + kernel))", "np.int32(start + kernel)", "pooling_equals and 3-2-1"),
+        ("conv2d.py", "        cuda.syncthreads()\n        if turn < turns:", "        if turn < turns:", "convolutions_equal and shape1"),
         ("passes.py", "            cuda.syncthreads()\n", "", "activations_equal"),
     ],
-    ids=["columns beyond the product", "elements beyond the image", "no barrier in a tile", "no barrier between layers"],
+    ids=["columns beyond the product", "windows beyond the image", "no barrier in a tile", "no barrier between layers"],
 )
 def test_an_access_out_of_bounds_and_a_missing_barrier_are_noticed(tmp_path, file, code, broken, test):
     for folder in ("minicnn", "tests"):

@@ -14,6 +14,7 @@ from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, S
 from minicnn.backends import Batch, Data, backend, cpu, cuda
 from minicnn.cli import main
 from minicnn.errors import DivergedError, PluginError, SettingError
+from minicnn.kernels.cuda import step
 from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone
@@ -106,7 +107,7 @@ def all_kinds_of_loops(p, g, slot, rate, scratch):
     for i in range(rows):
         scratch[i, 0] = 0.0
         for j in range(columns):
-            scratch[i, 0] += g[i, j]
+            scratch[i, 0] += abs(g[i, j])
     for i in range(1, rows):
         scratch[i, 0] += scratch[i - 1, 0]
     for j in range(columns - 1, -1, -1):
@@ -121,6 +122,10 @@ def all_kinds_of_loops(p, g, slot, rate, scratch):
     while k < 2:
         p[0, k % columns] += operations.dot(g, g)
         k += 1
+    running = 0.0
+    for j in range(columns):
+        running += abs(g[0, j])
+        slot[0, j] += running
     last = 0.0
     for j in range(columns):
         last = g[rows - 1, j]
@@ -173,15 +178,17 @@ def test_what_cannot_be_done_is_refused_by_name_before_the_first_step(rule, reas
 # --- steps -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"clip_grad": 0.1, "clip_grad_value": 0.05, "schedule": "cosine"},
-                                     {"loss_kwargs": {"class_weights": [1.0, 2.0, 0.5]}, "seed": 3}],
-                         ids=["plain", "clipped and scheduled", "weighted"])  # fmt: skip
+@pytest.mark.parametrize("options", [
+    {},
+    {"clip_grad": 0.2, "clip_grad_value": 0.02, "schedule": "cosine", "optimizer": "sgd"},
+    {"loss_kwargs": {"class_weights": [1.0, 2.0, 0.5]}, "seed": 3},
+], ids=["plain", "clipped and scheduled", "weighted"])  # fmt: skip
 def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
     assert_same_training(network=CONVOLUTIONAL, batch_size=3, **options)
 
 
 def test_a_launch_a_layer_and_results_read_in_parts_make_no_difference(monkeypatch):
-    monkeypatch.setattr(cuda, "walks", lambda network, n: False)
+    monkeypatch.setattr(card, "walks", lambda network, n: False)
     monkeypatch.setattr(cuda, "_AT_ONCE", 2)
     assert_same_training(network=CONVOLUTIONAL)
 
@@ -191,18 +198,19 @@ def test_float_images_and_a_batch_of_one_equal_the_cpu():
 
 
 def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkeypatch):
-    whole = train("cuda", CONVOLUTIONAL, batch_size=5)[0].progress
-    sample, seen, original = 4 * cuda._LaidOut(CONVOLUTIONAL, 1, True).work.size, [], cuda._Images
+    whole, _, figures = train("cuda", CONVOLUTIONAL, batch_size=5)
+    sample, seen, original = 4 * card.LaidOut(CONVOLUTIONAL, 1, True).work.size, [], cuda.Images
 
     def images_elsewhere(images, most, resident):
         seen.append(most)
         return original(images, most, False)
 
-    monkeypatch.setattr(cuda, "_free_memory", lambda: 2 * sample)
-    monkeypatch.setattr(cuda, "_Images", images_elsewhere)
-    parts = train("cuda", CONVOLUTIONAL, batch_size=5)[0].progress
+    monkeypatch.setattr(card, "free_memory", lambda: 2 * sample)
+    monkeypatch.setattr(cuda, "Images", images_elsewhere)
+    parts, _, figures_of_parts = train("cuda", CONVOLUTIONAL, batch_size=5)
     assert seen[0] == 2  # so the batch was cut
-    np.testing.assert_allclose(parts.params, whole.params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(parts.progress.params, whole.progress.params, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(figures_of_parts, figures, rtol=1e-5)
 
 
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # NumPy's, in the simulator
@@ -227,6 +235,21 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
 
 def compiled_scalars(rule):
     return len(rule.prepare(1, dict(rule.state), **{hyper.name: hyper.default for hyper in rule.hyperparameters}))
+
+
+def test_the_parts_of_a_gradient_are_added_in_their_order_and_its_norm_is_that_of_any_size():
+    rng = np.random.default_rng(2)
+    for size in (1e-30, 1.0, 1e30):
+        parts, grads = (size * rng.normal(size=500)).astype(np.float32), np.zeros(60, np.float32)
+        sums = np.array([[0, 50, 10, 55, 7], [52, 4, 60, 55, 7]])  # offset, count, place, distance of two splits, splits
+        there, squares = cuda.vector(grads), cuda.vector(np.zeros((3, 2), np.float32))
+        card.run_kernel(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
+        for offset, count, place, distance, splits in sums:
+            for split in range(splits):
+                grads[offset : offset + count] += parts[place + split * distance :][:count]
+        np.testing.assert_array_equal(there.copy_to_host(), grads)
+        scale, total = squares.copy_to_host().astype(np.float64).T
+        assert math.sqrt((scale**2 * total).sum()) == pytest.approx(np.linalg.norm(grads.astype(np.float64)), rel=1e-6)
 
 
 # --- models and checkpoints ------------------------------------------------------------------------------------------

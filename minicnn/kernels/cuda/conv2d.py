@@ -117,10 +117,8 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
     outer, middle, inner = _digits(k, middle_size, inner_size)
     more_outer, more_middle, more_inner = _digits(DEPTH, middle_size, inner_size)
     down, right = np.int32((thread >> log2) * RESULTS), np.int32((thread & ((1 << log2) - 1)) * RESULTS)
-    cuda.syncthreads()
-
     turns = np.int32((end - begin + DEPTH - 1) >> DEPTH_LOG2)
-    for turn in range(np.int32(turns + 1)):
+    for turn in range(np.int32(turns + 1)):  # its barriers also part the rows' places from their readers
         buffer = (turn & 1) * BUFFER
         if turn > 0:
             keep(tiles, buffer + other_step * LEADING, other_lane, tile_columns, next_other)
@@ -168,7 +166,6 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
                     if adds:
                         value += out[np.uint64(out0 + row * columns + column)]
                     out[np.uint64(out0 + row * columns + column)] = value
-    cuda.syncthreads()
 
 
 @device
@@ -217,7 +214,8 @@ def forward(plan, layer, params, work, sample, n, part, parts, may_split):
     log2 = _shape_of(rows, K)
     tiles = _tiles_of(rows, K, log2)
     splits = _splits_of(tiles, taps) if may_split else 1
-    for task in range(part, tiles * splits, parts):
+    for number in range(part, tiles * splits, parts):
+        task = np.int32(number)
         split = divide(task, tiles)
         whole = splits == 1
         y0 = plan[layer, at.OUTPUT] + sample * (P * Q * K) if whole else plan[layer, at.SCRATCH] + split * rows * K
@@ -236,7 +234,8 @@ def backward_data(plan, layer, params, work, sample, n, part, parts, may_split):
     log2 = _shape_of(rows, C)
     tiles = _tiles_of(rows, C, log2)
     splits = _splits_of(tiles, taps) if may_split else 1
-    for task in range(part, tiles * splits, parts):
+    for number in range(part, tiles * splits, parts):
+        task = np.int32(number)
         split = divide(task, tiles)
         dx0 = plan[layer, at.D_INPUT] + sample * (H * W * C) if splits == 1 else plan[layer, at.SCRATCH] + split * rows * C
         _product(False, True, stride[0] * stride[1] != 1, work, plan[layer, at.D_OUTPUT] + sample * (P * Q * K), (P, Q, K),

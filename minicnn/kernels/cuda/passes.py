@@ -74,22 +74,28 @@ def _backward_elements(plan, rates, layer, work, sample, n, part, parts, key, fi
 
 def forward(plan, rates, params, work, n, first, end, per_block, key, first_sample):
     """Walk forward: blocks take groups of ``per_block`` samples; a grid of ceil(n / per_block) blocks has one group each."""
-    for sample in range(cuda.blockIdx.x * per_block, n, cuda.gridDim.x * per_block):
-        count = per_block if sample + per_block < n else n - sample
-        for layer in range(first, end):
+    sample = np.int32(cuda.blockIdx.x * per_block)
+    while sample < n:  # a `range` would keep four more numbers in registers
+        count = np.int32(per_block if sample + per_block < n else n - sample)
+        for index in range(first, end):
+            layer = np.uint32(index)
             kind = plan[layer, at.KIND]
             if kind in (CONV2D, DENSE):
                 conv2d.forward(plan, layer, params, work, sample, count, 0, 1, False)
             else:
                 _forward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
             cuda.syncthreads()
+        sample = np.int32(sample + cuda.gridDim.x * per_block)
 
 
 def backward(plan, rates, params, work, n, first, end, per_block, key, first_sample):
     """Walk backward from layer ``end`` − 1 to ``first``: dx of every layer from the last layer's ``d_output``."""
-    for sample in range(cuda.blockIdx.x * per_block, n, cuda.gridDim.x * per_block):
-        count = per_block if sample + per_block < n else n - sample
-        for layer in range(end - 1, first - 1, -1):
+    sample = np.int32(cuda.blockIdx.x * per_block)
+    while sample < n:
+        count = np.int32(per_block if sample + per_block < n else n - sample)
+        layer = np.uint32(end)
+        while layer > first:
+            layer = np.uint32(layer - 1)
             if plan[layer, at.D_INPUT] >= 0:
                 kind = plan[layer, at.KIND]
                 if kind in (CONV2D, DENSE):
@@ -97,6 +103,7 @@ def backward(plan, rates, params, work, n, first, end, per_block, key, first_sam
                 else:
                     _backward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
             cuda.syncthreads()
+        sample = np.int32(sample + cuda.gridDim.x * per_block)
 
 
 def forward_product(plan, params, work, n, layer):

@@ -1,0 +1,149 @@
+"""What the compiler and the assembler make of the kernels, without a card: NVVM → ptxas → nvdisasm."""
+
+import functools
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+# (warps, shared bytes, shared bytes kept by the system a block) of a multiprocessor; registers are 65,536 and are dealt
+# out to warps in portions of 256. Source: CUDA C++ Programming Guide 13.0, Compute Capabilities.
+_MULTIPROCESSOR = {(7, 5): (32, 64 * 1024, 0), (8, 0): (64, 164 * 1024, 1024), (9, 0): (64, 228 * 1024, 1024)}
+
+
+class Code(NamedTuple):
+    """A kernel's machine code for one compute capability."""
+
+    kernel: str
+    capability: tuple[int, int]
+    registers: int  # a thread
+    shared: int  # bytes a block, static
+    stack: int  # bytes a thread of local memory, spilled registers among them
+    local: int  # instructions that use local memory
+    float64: int  # instructions that compute with float64
+    occupancy: int  # per cent of a multiprocessor's warps that have room
+    ffma: int  # per cent of the instructions of the loop that multiplies most that are multiply-adds; 0 without such a loop
+    lds128: int  # 128-bit loads of shared memory
+    ldg128: int  # 128-bit loads of global memory
+
+
+def tool(name: str) -> str:
+    """The path of ptxas or nvdisasm; raises FileNotFoundError that says how to get it."""
+    places = [Path(folder, "nvidia", "cu13", "bin", name) for folder in sys.path]
+    found = next((str(place) for place in places if place.exists()), None) or shutil.which(name)
+    if found is None:
+        raise FileNotFoundError(f"{name} is missing: pip install 'minicnn-numba[test]' brings it")
+    return found
+
+
+@functools.cache
+def kernels() -> dict[str, tuple]:
+    """name: (function, signature) of every kernel there is, those of the built-in losses and optimizers included."""
+    from numba import types
+
+    from minicnn import plugins
+    from minicnn.kernels.cuda import passes, step
+    from minicnn.kernels.cuda.rules import compile_loss, compile_update
+
+    found = {kernel.__name__: (kernel, signature) for kernel, signature in (passes.SIGNATURES | step.SIGNATURES).items()}
+    for dtype in (types.uint8, types.float32):
+        found[f"gather_{dtype}"] = (passes.gather, passes.gather_signature(dtype))
+    for kind, compile_rule in (("loss", compile_loss), ("optimizer", compile_update)):
+        for name in plugins.names(kind):
+            compiled = compile_rule(plugins.find(kind, name))
+            found[name] = (compiled.function, compiled.signature)
+    return found
+
+
+def examine(name: str) -> list[Code]:
+    """One kernel for every capability. NVVM compiles those of the passes for each, and the short ones for the oldest."""
+    from numba import cuda
+
+    from minicnn.kernels.cuda import passes
+    from minicnn.kernels.cuda.tile import launch_bounds
+
+    function, signature = kernels()[name]
+    codes = []
+    for capability in CAPABILITIES:
+        if not codes or function in passes.SIGNATURES:
+            ptx, _ = cuda.compile_ptx(function, signature, cc=capability, launch_bounds=launch_bounds(function))
+        codes.append(_assemble(name, ptx, capability))
+    return codes
+
+
+def _assemble(name: str, ptx: str, capability: tuple[int, int]) -> Code:
+    """Assemble a kernel and count what is in it. Raises RuntimeError if the assembler refuses."""
+    from minicnn.kernels.cuda.tile import THREADS
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source.write_text(ptx, encoding="utf-8")
+        architecture = f"-arch=sm_{capability[0]}{capability[1]}"
+        assembled = subprocess.run([tool("ptxas"), "-v", architecture, source, "-o", binary], capture_output=True, text=True)
+        if assembled.returncode:
+            raise RuntimeError(f"{name}: ptxas: {assembled.stderr}")
+        listing = subprocess.check_output([tool("nvdisasm"), "-c", binary], text=True)
+
+    def said(pattern: str) -> int:
+        found = re.search(pattern, assembled.stderr)
+        return int(found[1]) if found else 0
+
+    registers, shared = said(r"Used (\d+) registers"), said(r"(\d+) bytes smem")
+    instructions = list(_instructions(listing))
+    operations = Counter(operation for operation, _ in instructions)
+
+    def count(pattern: str) -> int:
+        return sum(number for operation, number in operations.items() if re.match(pattern, operation))
+
+    warps, shared_bytes, kept = _MULTIPROCESSOR[capability]
+    warps_a_block = THREADS // 32
+    by_registers = 65536 // (-(-registers * 32 // 256) * 256) // warps_a_block
+    by_shared = shared_bytes // (shared + kept) if shared + kept else warps
+    blocks = min(by_registers, by_shared, warps // warps_a_block)
+    return Code(name, capability, registers, shared, said(r"(\d+) bytes stack"), count(r"(LDL|STL)\b"),
+                count(r"D(ADD|MUL|FMA|SETP|MNMX)\b|\w+\.(.*\.)?F64"), 100 * blocks * warps_a_block // warps,
+                _ffma_share(instructions), count(r"LDS\.(.*\.)?128"), count(r"LDG\.(.*\.)?128"))  # fmt: skip
+
+
+def _instructions(listing: str) -> Iterator[tuple[str, int | None]]:
+    """(operation, number of the instruction it jumps to or None) of each instruction."""
+    labels, lines = {}, []
+    for line in listing.splitlines():
+        if label := re.match(r"(\.L_x_\d+):", line):
+            labels[label[1]] = len(lines)
+        elif instruction := re.match(r"\s+/\*[0-9a-f]+\*/\s+(?:@\S+\s+)?(\S+?);?(?:\s.*)?$", line):
+            lines.append((instruction[1], re.search(r"BRA.*`\((\.L_x_\d+)\)", line)))
+    for operation, jump in lines:
+        yield operation, labels.get(jump[1]) if jump else None
+
+
+def _ffma_share(instructions: list[tuple[str, int | None]]) -> int:
+    """Per cent of multiply-adds in the loop with the largest share of them, among loops with at least 16."""
+    shares = [0]
+    for end, (_, start) in enumerate(instructions):
+        if start is not None and start <= end:
+            loop = [operation for operation, _ in instructions[start : end + 1]]
+            multiply_adds = sum(operation.startswith("FFMA") for operation in loop)
+            shares.append(100 * multiply_adds // len(loop) if multiply_adds >= 16 else 0)
+    return max(shares)
+
+
+def examine_all() -> list[Code]:
+    """Every kernel for every capability, on two processes."""
+    with ProcessPoolExecutor(2, get_context("spawn")) as pool:
+        return [code for codes in pool.map(examine, kernels()) for code in codes]
+
+
+def table(codes: list[Code]) -> str:
+    """The rows, aligned, with the names of the columns above."""
+    rows = [Code._fields, *((code.kernel, "{}.{}".format(*code.capability), *map(str, code[2:])) for code in codes)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(Code._fields))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)

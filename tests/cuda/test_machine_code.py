@@ -1,0 +1,77 @@
+"""Every kernel compiled for three compute capabilities, and what its machine code needs, without a card.
+
+`budgets.txt` is what `python benchmarks/cuda_kernels.py` printed when it was last looked at: no kernel may need more.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cuda.machine_code import CAPABILITIES, Code, _ffma_share, _instructions, examine_all, kernels, tool
+
+BUDGETS = Path(__file__).with_name("budgets.txt")
+
+
+@pytest.fixture(scope="module")
+def codes():
+    return {(code.kernel, code.capability): code for code in examine_all()}
+
+
+def budgets():
+    """The rows of the table by kernel and capability."""
+    columns, *rows = (line.split() for line in BUDGETS.read_text(encoding="utf-8").splitlines())
+    assert tuple(columns) == Code._fields
+    found = {}
+    for name, capability, *numbers in rows:
+        major, minor = map(int, capability.split("."))
+        found[name, (major, minor)] = Code(name, (major, minor), *map(int, numbers))
+    return found
+
+
+def test_the_assembler_and_the_disassembler_are_there():
+    assert tool("ptxas") and tool("nvdisasm")
+    with pytest.raises(FileNotFoundError, match="pip install"):
+        tool("no-such-tool")
+
+
+def test_every_kernel_compiles_for_every_capability(codes):
+    assert set(codes) == {(name, capability) for name in kernels() for capability in CAPABILITIES}
+    assert len(kernels()) > 20
+
+
+def test_no_kernel_spills_uses_local_memory_or_computes_in_float64(codes):
+    assert [code for code in codes.values() if code.stack or code.local or code.float64] == []
+
+
+def test_every_kernel_fits_a_multiprocessor(codes):
+    assert [code for code in codes.values() if code.registers > 128 or code.shared > 48 * 1024 or code.occupancy < 25] == []
+
+
+def test_no_kernel_needs_more_than_its_budget(codes):
+    table, worse = budgets(), []
+    assert set(table) == set(codes)
+    for key, code in codes.items():
+        budget = table[key]
+        no_more = code.registers <= budget.registers and code.shared <= budget.shared
+        no_less = all(getattr(code, name) >= getattr(budget, name) for name in ("occupancy", "ffma", "lds128", "ldg128"))
+        if not (no_more and no_less):
+            worse.append(f"{code}, budget {budget}")
+    assert worse == []
+
+
+def test_products_multiply_in_three_of_four_instructions_and_load_128_bits_of_shared_memory_at_a_time(codes):
+    products = ("forward", "backward", "forward_product", "backward_product", "filter_gradients")
+    for code in (code for code in codes.values() if code.kernel in products):
+        assert code.ffma >= 75 and code.lds128 == 8, code  # four steps, each with one load for rows and one for columns
+
+
+def test_the_share_of_multiply_adds_is_that_of_the_loop_with_most_of_them():
+    listing = "\n".join([
+        "        /*0000*/                   MOV R1, c[0x0][0x28] ;", ".L_x_1:",
+        *["        /*0010*/                   FFMA R1, R2, R3, R1 ;"] * 18,
+        "        /*0020*/               @P0 LDS.128 R4, [R5] ;", "        /*0030*/              @!P0 BRA `(.L_x_1) ;",
+        *["        /*0040*/                   FFMA R1, R2, R3, R1 ;"] * 30, "        /*0050*/                   EXIT ;",
+    ])  # fmt: skip
+    instructions = list(_instructions(listing))
+    assert len(instructions) == 1 + 18 + 2 + 30 + 1 and instructions[19] == ("LDS.128", None)
+    assert _ffma_share(instructions) == 90
