@@ -4,6 +4,7 @@ Not collected by itself: `test_training.py` runs it in the simulator, and on a c
 """
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
-from minicnn.backends import Batch, Data, backend, cpu, cuda
+from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.cli import main
 from minicnn.errors import DivergedError, PluginError, SettingError
 from minicnn.kernels.cuda import step
