@@ -180,9 +180,9 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
     Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign, and `DeviceError` for a
     ``device`` that cannot be used.
     """
-    from minicnn.backends import backend
+    from minicnn.backends import check_device
 
-    backend(device)
+    check_device(device)
     path = Path(path)
     if path.is_dir() and (path / "model.safetensors").exists():
         path = path / "model.safetensors"

@@ -18,12 +18,17 @@ DEVICES = ("cpu", "cuda")
 LEAST_CAPABILITY = (7, 5)  # that CUDA 13 compiles for
 
 
-def backend(device: str) -> Any:
-    """The backend of ``device``, cpu or cuda; raises `DeviceError`, which says what is missing, if it cannot be used."""
+def check_device(device: str) -> None:
+    """Raise `DeviceError`, which says what is missing, if ``device`` cannot be used. For the CPU this imports nothing."""
     if device not in DEVICES:
         raise SettingError(f"device must be {' or '.join(DEVICES)}, not {device!r}")
     if (reason := missing(device)) is not None:
         raise DeviceError(f"device {device} cannot be used: {reason}")
+
+
+def backend(device: str) -> Any:
+    """The backend of ``device``, cpu or cuda; raises `DeviceError` if it cannot be used."""
+    check_device(device)
     return importlib.import_module(f"minicnn.backends.{device}")
 
 
