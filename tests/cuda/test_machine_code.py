@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from minicnn.kernels.cuda import tile
 from tests.cuda.machine_code import CAPABILITIES, Code, _ffma_share, _instructions, examine_all, kernels, tool
 
 BUDGETS = Path(__file__).with_name("budgets.txt")
@@ -63,6 +64,21 @@ def test_products_multiply_in_three_of_four_instructions_and_load_128_bits_of_sh
     products = ("forward", "backward", "forward_product", "backward_product", "filter_gradients")
     for code in (code for code in codes.values() if code.kernel in products):
         assert code.ffma >= 75 and code.lds128 == 8, code  # four steps, each with one load for rows and one for columns
+
+
+def test_no_two_threads_of_a_warp_meet_in_a_bank_of_shared_memory():
+    for warp in range(tile.THREADS // 32):
+        threads = range(32 * warp, 32 * warp + 32)
+        by_step = [(thread & (tile.DEPTH - 1), thread >> tile.DEPTH_LOG2) for thread in threads]
+        by_lane = [(thread >> tile.LANES_LOG2, thread & (tile.LANES - 1)) for thread in threads]
+        for stored in (by_step, by_lane):
+            assert len({(step * tile.LEADING + lane) % 32 for step, lane in stored}) == 32
+        for log2 in range(tile.LEAST_LOG2, tile.MOST_LOG2 + 1):
+            for first in range(threads[0], threads[-1], 8):  # a 128-bit load serves eight threads at a time
+                for places in ({thread >> log2 for thread in range(first, first + 8)},
+                               {thread & ((1 << log2) - 1) for thread in range(first, first + 8)}):  # fmt: skip
+                    assert len({4 * place % 32 for place in places}) == len(places)
+    assert tile.LEADING % 4 == 0  # every step begins where 128 bits can be loaded
 
 
 def test_the_share_of_multiply_adds_is_that_of_the_loop_with_most_of_them():

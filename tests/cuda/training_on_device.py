@@ -164,12 +164,26 @@ def calls_helper(p, g, rate):
     helper(p)
 
 
+def swaps(p, g, rate):
+    p[0, 0], p[0, 1] = p[0, 1], p[0, 0]
+
+
+def looks_for_one(p, g, rate):
+    for i in range(p.shape[0]):
+        if p[i, 0] > 1.0:
+            break
+    else:
+        p[0, 0] = 1.0
+
+
 def touches(s):
     s.gradient()
     s.params[0] = 1.0
 
 
 @pytest.mark.parametrize(("rule", "reason"), [(TensorRule("mine", calls_helper, prepare, RATE), "cannot call helper"),
+                                              (TensorRule("mine", swaps, prepare, RATE), r"cannot have: p\[0, 0\]"),
+                                              (TensorRule("mine", looks_for_one, prepare, RATE), "cannot have: for i"),
                                               (StepRule("mine", touches, ()), "works on vectors itself")])  # fmt: skip
 def test_what_cannot_be_done_is_refused_by_name_before_the_first_step(rule, reason):
     with pytest.raises(PluginError, match=f"'?mine'?.*{reason}"):

@@ -30,9 +30,7 @@ FIELDS = (
     PADDING_LEFT, DILATION_HEIGHT, DILATION_WIDTH, WEIGHT, BIAS, INPUT, OUTPUT, D_INPUT, D_OUTPUT,
     RECTIFIED, LAYER, THRESHOLD, SCRATCH,
 ) = range(len(FIELDS))  # fmt: skip
-_DEEPEST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = 256, 128, 1024  # positions a split at least; splits; blocks of a launch
-
-
+_LEAST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = 256, 128, 1024  # positions a split at least; splits; blocks of a launch
 _SIDES = ("input", "output")
 _PRODUCTS = (p.CONV2D, p.DENSE)
 
@@ -113,7 +111,7 @@ def _share_out_filters(plan: np.ndarray) -> tuple[list, list, int]:
         rows = taps + int(record[BIAS] >= 0)  # the bias is a tap that always reads 1
         tiles = tiles_of(rows, K, shape_of(rows, K))
         positions = int(record[CHUNK] * record[OUTPUT_HEIGHT] * record[OUTPUT_WIDTH])
-        splits = max(1, min(-(-positions // _DEEPEST_SPLIT), _MOST_SPLITS, -(-_ENOUGH_BLOCKS // tiles)))
+        splits = max(1, min(-(-positions // _LEAST_SPLIT), _MOST_SPLITS, -(-_ENOUGH_BLOCKS // tiles)))
         sums.append((record[WEIGHT], taps * K, free, rows * K, splits))
         if rows > taps:
             sums.append((record[BIAS], K, free + taps * K, rows * K, splits))

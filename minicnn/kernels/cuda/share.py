@@ -18,6 +18,8 @@ from minicnn.errors import PluginError
 from minicnn.kernels.cuda.tile import THREADS
 from minicnn.rules import operations
 
+# The statements that a rule may be made of.
+_SHARED = (ast.Assign, ast.AugAssign, ast.Expr, ast.For, ast.While, ast.If, ast.Pass, ast.Break, ast.Continue, ast.Return)
 _OPERATIONS = (operations.norm, operations.dot, operations.axpy, operations.matmul)
 
 
@@ -63,6 +65,10 @@ class _Sharing:
         """One statement that all threads run."""
         if isinstance(node, ast.For) and self.elementwise(node, live):
             return self.dealt_out(node)
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        mixed = _stores([node]) and any(isinstance(target, ast.Tuple | ast.List) for target in targets)
+        if not isinstance(node, _SHARED) or mixed or (isinstance(node, ast.For | ast.While) and node.orelse):
+            raise PluginError(f"optimizer {self.rule!r}: on cuda update cannot have: {ast.unparse(node).splitlines()[0]}")
         if isinstance(node, ast.For | ast.While):
             node.body = self.block(node.body, live | _free([node])[0])
         elif isinstance(node, ast.If):

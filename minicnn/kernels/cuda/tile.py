@@ -1,11 +1,13 @@
 """The tile: the part of a matrix product that one block of threads computes.
 
-Indices are cast to unsigned at each access: a signed one could count from the end, and every access would test for it.
-
 Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction goes `DEPTH` steps at a
 time through shared memory, in two buffers: while one is multiplied, the numbers for the other are on their way in registers.
 How many of the threads stand along the columns is chosen at run time from the product's size: a tile has
 ``RESULTS << log2`` columns, and the more columns the fewer rows.
+
+Two habits keep the machine code short. Indices are cast to unsigned at each access, since a signed one may count from the
+end, and every access would test for that. Numbers that fit 32 bits are cast to them wherever they are computed, since Numba
+computes whole numbers in 64 bits, which a card does in pieces.
 """
 
 import numpy as np
