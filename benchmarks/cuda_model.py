@@ -73,7 +73,14 @@ def _layer(plan: np.ndarray, index: int, n: int, backward: bool, together: int) 
 def _pass(plan: np.ndarray, n: int, backward: bool, walked: bool) -> Iterator[Launch]:
     """All layers in one direction, in one launch or each in its own."""
     order = range(len(plan) - 1, -1, -1) if backward else range(len(plan))
-    launches = [launch for index in order if (launch := _layer(plan, index, n, backward, 1 if walked else n))]
+    launches = []
+    for index in order:
+        if launch := _layer(plan, index, n, backward, 1 if walked else n):
+            launches.append(launch)
+            splits, size = at.splits(plan, index, n, backward), plan[index, at.INPUT_SIZE if backward else at.OUTPUT_SIZE]
+            if splits > 1 and not walked:  # blocks share the reductions, and one launch more adds up what they leave
+                blocks = -(-n * int(size) // THREADS)
+                launches.append(Launch(f"add_splits {index}", 4.0 * n * size * (splits + 1), n * size * splits, blocks))
     if walked:
         name = f"{'backward' if backward else 'forward'}: {len(launches)} layers"
         operations, done = sum(one.operations for one in launches), sum(one.operations / one.useful for one in launches)

@@ -16,6 +16,7 @@ from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.cli import main
 from minicnn.errors import DivergedError, PluginError, SettingError
 from minicnn.kernels.cuda import step
+from minicnn.network.presets import preset
 from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone
@@ -206,6 +207,22 @@ def test_a_launch_a_layer_and_results_read_in_parts_make_no_difference(monkeypat
     monkeypatch.setattr(card, "walks", lambda network, n: False)
     monkeypatch.setattr(cuda, "_AT_ONCE", 2)
     assert_same_training(network=CONVOLUTIONAL)
+
+
+def test_a_step_of_lenet_takes_seven_launches_and_nothing_is_read_in_between(monkeypatch):
+    network, rules = preset("lenet5", (28, 28, 1), 10), (plugins.find("optimizer", "adam"), plugins.find("loss", "mse"))
+    training = cuda.Training(network, network.initialize(np.random.default_rng(0)), 64, *rules)
+    data = Data(np.zeros((64, 784), np.uint8), np.zeros(64, np.int64), 1.0, np.eye(10, dtype=np.float32),
+                np.ones(10, np.float32), np.zeros(0, np.float32))  # fmt: skip
+    training.compile(data, None)
+    events = []
+    monkeypatch.setattr(card, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__))
+    training._results_there = type("Results", (), {"copy_to_host": lambda self, array: events.append("read")})()
+    monkeypatch.setattr(cuda.cuda, "to_device", None)
+    batch = Batch(np.arange(64), 64.0, 0, np.zeros(compiled_scalars(rules[0]), np.float32))
+    training.steps(data, [batch, batch], None)
+    step_of_seven = ["gather", "forward", "compiled", "backward", "filter_gradients", "add_parts", "compiled"]
+    assert events == [*step_of_seven * 2, "read"]  # what is compiled of rules: the loss, the update
 
 
 def test_float_images_and_a_batch_of_one_equal_the_cpu():
