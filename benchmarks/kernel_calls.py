@@ -122,7 +122,7 @@ def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
         kind = CONV2D if isinstance(layer, Conv2d) else MAX_POOL2D
         layers = [Conv2d(shape[2], 1), layer, Flatten(), Dense(1)]
     network = Network((*shape[:2], 1), layers)
-    plan = lay_out(network, IMAGES, True, np.dtype(np.float32))
+    plan = lay_out(network, IMAGES, True, np.dtype(np.float32), plain=kind == MAX_POOL2D)
     rng = np.random.default_rng(2)
     work = rng.standard_normal(plan.work_size).astype(np.float32)
     params = rng.standard_normal(network.flat_size).astype(np.float32)

@@ -7,8 +7,9 @@ singular value decomposition", Linear Algebra and its Applications 2006.
 """
 
 import json
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from minicnn.training.events import Recorded
 RANK = 6  # directions kept: the file is then about as large as `last.safetensors` of Adam
 STEPS_A_LINE = 8  # that are looked at: one alone says little about an epoch
 IMAGES = 16, 128  # fewest and most that activations are looked at on
+TOGETHER = 64  # images that pass the layers together
 IMAGES_A_LINE = 64  # one image is looked at for so many that are trained on, which keeps the cost low
 PATH_FILE, LINES_FILE = "record.safetensors", "record.jsonl"
 
@@ -93,9 +95,9 @@ class Recorder:
         count = max(IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE))
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
         self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
-        self._passes = cpu.Passes(network, params, IMAGES[0], by_layer=True)
+        self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_layer=True)
         self._before = np.empty_like(params)
-        self._looks, self._looked_at = False, 0
+        self._looks, self._looked_at, self._next_save = False, 0, 0.0
         self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at
         self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)))
 
@@ -134,13 +136,18 @@ class Recorder:
         """Steps from ``step``, that of ``batch``, to the one of the next line."""
         return min(-step % self.every, self.batches - batch)
 
-    def save(self, folder: Path) -> None:
-        """Write `record.safetensors` and `record.jsonl`."""
+    def save(self, folder: Path, may_wait: bool = False) -> None:
+        """Write `record.safetensors` and `record.jsonl`; with ``may_wait`` only where that takes 2% of the time at most."""
+        begun = time.perf_counter()
+        if may_wait and begun < self._next_save:
+            return
         record, steps = self.record, np.array([line.step for line in self.record.lines])
         tensors = {"steps": steps, "first": record.first, "basis": record.basis, "path": record.path}
-        lines = [json.dumps(asdict(line), allow_nan=False) + "\n" for line in record.lines]
+        lines = [json.dumps(vars(line), allow_nan=False) + "\n" for line in record.lines]
         write_tensors(folder / PATH_FILE, "record", tensors, {})
         write_atomically(folder / LINES_FILE, "".join(lines).encode())
+        ended = time.perf_counter()
+        self._next_save = ended + 50 * (ended - begun)
 
     def _norms(self, vector: np.ndarray) -> list[float]:
         return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self.network.parameters]
@@ -176,8 +183,8 @@ class Recorder:
                  if layer["kind"] == RELU or layer["rectified"]}  # fmt: skip
         largest = {i: np.zeros(table[i]["output_channels"]) for i in relus}
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(images), IMAGES[0]):
-                for i, y in enumerate(self._passes.forward_by_layer(images[start : start + IMAGES[0]])):
+            for start in range(0, len(images), TOGETHER):
+                for i, y in enumerate(self._passes.forward_by_layer(images[start : start + TOGETHER])):
                     sums[i] += y.sum()
                     squares[i] += cpu.norm(y.reshape(-1)) ** 2
                     if i in relus:

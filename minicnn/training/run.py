@@ -355,8 +355,8 @@ class Run:
             yield from self._save_model(test)
         elif reason == "diverged" and counters.best_epoch == 0:
             yield from self._save_model(None)
-        if reason == "diverged":
-            self._save_record()  # of the batches that led there
+        if self.recorder is not None and self.output is not None:
+            self.recorder.save(self.output)  # where a run diverged, with the batches that led there
         yield RunEnded(
             reason, explanation, counters.epoch - (counters.batch == 0), counters.best_epoch, self.seconds,
             self.compile_seconds, test, self.output,
@@ -397,8 +397,5 @@ class Run:
             path = self.output / "last.safetensors"
             save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
             yield CheckpointSaved(path)
-            self._save_record()
-
-    def _save_record(self) -> None:
-        if self.recorder is not None and self.output is not None:
-            self.recorder.save(self.output)
+            if self.recorder is not None:
+                self.recorder.save(self.output, may_wait=True)
