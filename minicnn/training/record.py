@@ -7,6 +7,7 @@ singular value decomposition", Linear Algebra and its Applications 2006.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ RANK = 6  # directions kept: the file is then about as large as `last.safetensor
 STEPS_A_LINE = 8  # that are looked at: one alone says little about an epoch
 IMAGES = 16, 128  # fewest and most that activations are looked at on
 TOGETHER = 64  # images that pass the layers together
-IMAGES_A_LINE = 64  # one image is looked at for so many that are trained on, which keeps the cost low
+IMAGES_A_LINE = 128  # one image is looked at for so many that are trained on, which keeps the cost low
 PATH_FILE, LINES_FILE = "record.safetensors", "record.jsonl"
 
 
@@ -97,7 +98,7 @@ class Recorder:
         self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
         self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_layer=True)
         self._before = np.empty_like(params)
-        self._looks, self._looked_at, self._next_save = False, 0, 0.0
+        self._looks, self._looked_at, self._next_save = False, 0, math.inf
         self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at
         self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)))
 
@@ -112,6 +113,7 @@ class Recorder:
             record = load_record(folder)
             kept = sum(line.step <= counters.optimizer_step for line in record.lines)
             self.record = replace(record, lines=record.lines[:kept], path=record.path[:kept])
+        self._next_save = time.perf_counter() + 1.0  # a shorter run writes its files at the end alone
         if not self.record.lines:
             yield from self._line(counters)
 
