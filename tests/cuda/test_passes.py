@@ -19,9 +19,9 @@ def run(root=ROOT, *options, simulator="1"):
     return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=900, check=False)
 
 
-def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator():
-    done = run()
-    assert done.returncode == 0, done.stdout[-5000:]
+def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator(simulated):
+    status, output = simulated("passes_on_device.py")
+    assert status == 0, output[-5000:]
 
 
 @pytest.mark.gpu
