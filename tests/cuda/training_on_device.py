@@ -361,3 +361,10 @@ def test_gradcheck_compares_the_devices_gradients_with_the_cpus(tmp_path, capsys
     monkeypatch.setattr(cuda.Passes, "backward", lambda self, dlogits: backward(self, 1.001 * dlogits))
     assert main(command) == 1
     assert "differs from the CPU's" in capsys.readouterr().err
+
+
+def test_recording_is_refused_before_the_run_starts(tmp_path):
+    trainer = Trainer(LINEAR, device="cuda", record=0, val_split=0.0, batch_size=2, epochs=1)
+    with pytest.raises(SettingError, match="record looks at weights and activations on the CPU"):
+        trainer.fit(images(LINEAR, 4), np.arange(4) % 3, output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -208,3 +208,30 @@ def test_a_record_that_is_missing_or_damaged_is_named(tmp_path):
             load_record(tmp_path)
     with pytest.raises(SettingError, match="there is no record"):
         _ = Trainer(small.network()).record
+
+
+def test_the_files_wait_while_writing_them_would_take_more_than_2_percent_of_the_time(tmp_path, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("minicnn.training.record.time.perf_counter", lambda: clock[0])
+    network = Network((2, 2, 1), [Flatten(), Dense(2)])
+    params = network.initialize(np.random.default_rng(0))
+    recorder = Recorder(network, params, np.zeros((4, 4), np.uint8), np.arange(4), 1 / 255, 1000, 1000)
+    list(recorder.begin(tmp_path, Counters()))
+    written = tmp_path / "record.jsonl"
+
+    def wrote(seconds_later, **options):
+        written.unlink(missing_ok=True)
+        clock[0] += seconds_later
+        recorder.save(tmp_path, **options)
+        return written.exists()
+
+    assert not wrote(0.9, may_wait=True)  # a run that is over within a second writes at its end alone
+    assert wrote(0.2, may_wait=True)
+
+    def slowly(path, content):
+        path.write_bytes(content)
+        clock[0] += 0.1
+
+    monkeypatch.setattr("minicnn.training.record.write_atomically", slowly)
+    assert wrote(0.1)
+    assert not wrote(4.9, may_wait=True) and wrote(0.2, may_wait=True)
