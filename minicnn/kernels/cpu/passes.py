@@ -110,11 +110,9 @@ def forward(plan, params, work, x, logits):
     total = len(x)
     for start in range(0, total, first.chunk):
         n = min(first.chunk, total - start)
-        for i in range(n * size):
-            work[first.input + i] = images[start * size + i]
+        copy(images, start * size, work, first.input, n * size)
         call(first.forward, (plan, params, work, n, np.uint64(0), start))
-        for i in range(n * outputs):
-            out[start * outputs + i] = work[last.output + i]
+        copy(work, last.output, out, start * outputs, n * outputs)
 
 
 @njit(cache=True, **JIT)
