@@ -15,8 +15,7 @@ from minicnn.network import checks
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape, layer_from_dict, layer_to_dict
 from minicnn.network.summary import SummaryRow, summary_rows
-
-ALIGNMENT = 16  # elements: a float32 tensor starts on a cache line of 64 bytes when the buffer does
+from minicnn.plan import aligned_zeros, round_up
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Network:
             for kind, shape in layer.parameter_shapes(self.shapes[index]).items():
                 size = math.prod(shape)
                 specs.append(ParameterSpec(f"{self.layer_names[index]}.{kind}", index, shape, offset, size))
-                offset += _aligned(size)
+                offset += round_up(size)
         return tuple(specs)
 
     @property
@@ -110,7 +109,7 @@ class Network:
     @property
     def flat_size(self) -> int:
         """Length of the flat vector: the parameters with the gaps between and after them."""
-        return sum(_aligned(spec.size) for spec in self.parameters)
+        return sum(round_up(spec.size) for spec in self.parameters)
 
     @property
     def multiply_adds(self) -> int:
@@ -119,7 +118,7 @@ class Network:
 
     def initialize(self, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """First parameters, a flat vector [flat_size]: weights as in `minicnn.network.initialization`, biases zero."""
-        flat = np.zeros(self.flat_size, dtype)
+        flat = aligned_zeros(self.flat_size, dtype)
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
             if spec.name.endswith(".weight"):
                 tensor[:] = initial_weight(spec.shape, activation_after(self.layers, spec.layer), rng)
@@ -136,7 +135,7 @@ class Network:
 
         Raises `NetworkError` for a tensor that is missing, not the network's, or of another shape.
         """
-        flat = np.zeros(self.flat_size, dtype)
+        flat = aligned_zeros(self.flat_size, dtype)
         views = self.unflatten(flat)
         for name in tensors:
             if name not in views:
@@ -174,10 +173,6 @@ class Network:
             raise NetworkError(f"a network needs {', '.join(missing) or 'layers as a list'}")
         layers = [layer_from_dict(table) for table in description["layers"]]
         return cls(description["input_shape"], layers, description["name"])
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
