@@ -51,9 +51,10 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, plain
     """
     plan = make_plan(network, chunk, training, 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize)
     plan.table["multiply"] = multiply_address(dtype)
-    plan.table["forward"] = passes.forward_address(dtype)
     if training:
-        plan.table["backward"], plan.table["turn"] = passes.backward_addresses(dtype)
+        plan.table["forward"], plan.table["backward"], plan.table["turn"] = passes.training_addresses(dtype)
+    else:
+        plan.table["forward"] = passes.forward_address(dtype)
     return plan
 
 

@@ -262,6 +262,11 @@ def multiply_address(dtype) -> int:
     return _product_address(np.dtype(dtype).type(0))
 
 
+def product_was_compiled() -> bool:
+    """Whether this process compiled a product, since the disk cache had none: then it has no other kernel either."""
+    return sum(_product_address.stats.cache_misses.values()) > 0
+
+
 @intrinsic
 def multiply(typingctx, address, rows, columns, outer, inner, a, a0, a_row, a_outer, a_inner, b, b0, b_outer, b_inner,
              init, init0, init_row, c, c0, c_row):  # fmt: skip
