@@ -58,7 +58,8 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
             checks[f"loss: {offer.name}"] = partial(_loss, at_hand, offer.name)
         elif offer.distribution == "minicnn-numba" and offer.kind == "optimizer":
             checks[f"optimizer: {offer.name}"] = partial(_optimizer, at_hand, offer.name)
-    checks |= {"operations on whole tensors": partial(_tensor_rule, at_hand), "vectors": partial(_vectors, at_hand)}
+    checks["operations on whole tensors"] = partial(_updates, at_hand, ALL_OPERATIONS)
+    checks["vectors"] = partial(_vectors, at_hand)
     data = _data(images) if images else None
     trained = {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}
     for name, function in trained.items():
@@ -148,8 +149,7 @@ def _all_operations(p, g, product, square):
     axpy(-0.1 * factor, product, p)
 
 
-def _tensor_rule(at_hand: Any) -> str:
-    return _updates(at_hand, TensorRule("selftest", _all_operations, lambda step, state: (), (), scratch=("a", "b")))
+ALL_OPERATIONS = TensorRule("selftest", _all_operations, lambda step, state: (), (), scratch=("a", "b"))
 
 
 def _vectors(at_hand: Any) -> str:
