@@ -126,8 +126,10 @@ import numpy as np
 from minicnn.cli import main
 from minicnn.data import Split
 from minicnn.kernels.cuda import call, passes, step
+from minicnn.network.layers import Dense, Flatten
 from minicnn.testing import selftest
 
+selftest.LONG_SUMS = {"long sums": ((1, 2, 1), [Flatten(), Dense(3), Dense(260), Dense(2)])}
 whole = selftest.load_dataset("fashion-mnist-12k")
 small = [Split(np.ascontiguousarray(split.images[:, ::7, ::7]), split.labels) for split in (whole.train, whole.test)]
 selftest.load_dataset = lambda name: replace(whole, train=small[0], test=small[1])
@@ -150,7 +152,7 @@ def test_the_selftest_of_cuda_runs_every_kernel_to_the_end_in_the_simulator(tmp_
     results = {check["name"]: check["result"] for check in report["checks"]}
     assert {name for name, result in results.items() if result != "passed"} == {"times"}
     assert results["times"] == "skipped" and report["skipped"] == 1  # PyTorch is timed with LeNet-5 alone
-    assert len(results) == 2 * len(selftest.NETWORKS) + 6 + 11 + 3 + 3
+    assert len(results) == 2 * len(selftest.NETWORKS) + 1 + 6 + 11 + 3 + 3  # and long sums, losses, optimizers, the rest
 
 
 @pytest.mark.gpu
