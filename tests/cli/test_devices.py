@@ -105,7 +105,7 @@ def test_a_kernel_that_is_wrong_fails_the_selftest(place, minicnn, monkeypatch):
     def wrong(*arguments):
         raise Failed("gradient: relative error 1e-1")
 
-    monkeypatch.setattr(selftest, "_loss", wrong)
+    monkeypatch.setattr(selftest, "loss_equals", wrong)
     result = minicnn("selftest", "--images", "0", "--output", "report.json")
     report = json.loads((place / "report.json").read_text())
     assert result.status == 1 and report["failed"] >= 6
