@@ -80,14 +80,16 @@ def _compiled(cuda: Any, rule: Any) -> str:
     # Numba asks for a card when a rule calls what it compiles apart; that there is none does not matter here.
     card = SimpleNamespace(compute_capability=_CAPABILITY)
     importlib.import_module("numba.cuda.dispatcher").get_current_device = lambda: card  # type: ignore[attr-defined]
+    found = "compiles"
     for part in rule.bases if isinstance(rule, StepRule) else (rule,):
         if isinstance(part, str):
             continue  # is checked by itself
         compile_rule: Any = {LossRule: rules.compile_loss, OptimizerRule: rules.compile_update,
                              TensorRule: rules.compile_tensor_update}[type(part)]  # fmt: skip
         kernel = compile_rule(part)
-        cuda.compile_ptx(kernel.function, kernel.signature, cc=_CAPABILITY)
-    return "compiles"
+        if ".f64" in cuda.compile_ptx(kernel.function, kernel.signature, cc=_CAPABILITY)[0]:
+            found = "compiles, but with float64, which is slow there: write 2.0 and not 2, and no int in arithmetic"
+    return found
 
 
 def _simulated(rule: Any) -> str:
