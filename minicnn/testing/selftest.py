@@ -119,11 +119,8 @@ def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
 
 def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
     """Whether three updates of a matrix and a row, and of the slots, are what they are on the CPU in ``dtype``."""
-    network, rng, results = Network((2, 4, 1), [layers.Flatten(), layers.Dense(5)]), np.random.default_rng(2), []
-    start, *gradients = np.zeros((4, network.flat_size), np.float32)
-    for flat in (start, *gradients):
-        for tensor in network.unflatten(flat).values():
-            tensor[:] = rng.normal(0.3, 1.0, tensor.shape)
+    network, results = Network((2, 4, 1), [layers.Flatten(), layers.Dense(5)]), []
+    start, *gradients = (_random(network, seed)[0] for seed in range(4))
     for module, number in ((cpu, dtype), (at_hand, np.float32)):
         optimizer, params = Optimizer(rule, network, number, module.__name__.rpartition(".")[2]), start.astype(number)
         there = module.vector(params)
@@ -190,7 +187,7 @@ def _data(images: int) -> Dataset:
     """``images`` to train and a fifth as many, at least 10, to test, of all classes."""
     whole = load_dataset("fashion-mnist-12k")
     if images < (least := 2 * len(whole.classes)):
-        raise SettingError(f"images must be 0, or enough for two of each class, from {least} on, not {images}")
+        raise SettingError(f"--images must be 0, or {least} at least, two of each class, not {images}")
 
     def some(split: Any, count: int) -> Split:
         chosen = np.sort(np.argsort(split.labels, kind="stable")[:: max(1, len(split) // count)][:count])

@@ -116,7 +116,7 @@ def test_a_kernel_that_is_wrong_fails_the_selftest(place, minicnn, monkeypatch):
 
 def test_too_few_images_are_refused(minicnn):
     result = minicnn("selftest", "--images", "5")
-    assert result.status == 2 and "images must be 0, or enough for two of each class" in result.error
+    assert result.status == 2 and "--images must be 0, or 20 at least, two of each class, not 5" in result.error
 
 
 IN_SMALL = """\

@@ -23,7 +23,7 @@ def reshaped(array, shape):
 if not SIMULATED:
     from numba.cuda.cgutils import unpack_tuple
     from numba.cuda.extending import intrinsic
-    from numba.cuda.np.arrayobj import make_array, populate_array
+    from numba.cuda.np.arrayobj import populate_array
 
     @intrinsic
     def reshaped(typing_context, array, shape):
@@ -32,7 +32,7 @@ if not SIMULATED:
         made = types.Array(array.dtype, len(kinds), "C")
 
         def generate(context, builder, signature, values):
-            given, view = make_array(array)(context, builder, values[0]), make_array(made)(context, builder)
+            given, view = context.make_array(array)(context, builder, values[0]), context.make_array(made)(context, builder)
             sizes = values[1:] if kinds is not shape else unpack_tuple(builder, values[1])
             sizes = [context.cast(builder, size, kind, types.intp) for size, kind in zip(sizes, kinds, strict=True)]
             strides = [given.itemsize]
