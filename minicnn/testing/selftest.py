@@ -1,5 +1,6 @@
 """Does a device compute here what it should, and how fast? Every kernel against the CPU's in float64, a training, times."""
 
+import functools
 import importlib
 import importlib.util
 import math
@@ -21,10 +22,11 @@ from minicnn.network import layers
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.plugins import find, offers
-from minicnn.rules import TensorRule
+from minicnn.rules import AnyOptimizer, LossRule, TensorRule
 from minicnn.rules.operations import axpy, dot, matmul, norm
-from minicnn.testing.checks import Check, Failed, Skipped, close, defaults, run_checks
+from minicnn.testing.checks import Check, Failed, Skipped, close, run_checks
 from minicnn.training.loss import Loss
+from minicnn.training.optimizer import Optimizer
 from minicnn.training.trainer import Trainer
 
 _TOLERANCE = 1e-5  # of float32 against float64, relative to the largest number
@@ -42,6 +44,8 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
     "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), layers.Sigmoid(), layers.Dense(6), layers.Tanh(),
                                 layers.Dense(6), layers.GELU(), layers.Dense(6), layers.LeakyReLU(0.1), layers.Dense(2)]),
 }  # fmt: skip
+# Sums so long that blocks share them, forward and backward.
+LONG_SUMS = {"long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)])}
 
 
 def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterator[Check]:
@@ -50,19 +54,22 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
     Raises `DeviceError` if the device cannot be used.
     """
     at_hand = backend(device)
-    checks: dict[str, Callable[[], str]] = {f"passes: {name}": partial(_passes, at_hand, name) for name in NETWORKS}
+    checks: dict[str, Callable[[], str]] = {
+        f"passes: {name}": partial(_passes, at_hand, Network(*parts)) for name, parts in NETWORKS.items()
+    }
     if device == "cuda":
-        checks |= {f"passes, a launch a layer: {name}": partial(_passes, at_hand, name, walked=False) for name in NETWORKS}
-    for offer in offers():
-        if offer.distribution == "minicnn-numba" and offer.kind == "loss":
-            checks[f"loss: {offer.name}"] = partial(_loss, at_hand, offer.name)
-        elif offer.distribution == "minicnn-numba" and offer.kind == "optimizer":
-            checks[f"optimizer: {offer.name}"] = partial(_optimizer, at_hand, offer.name)
-    checks |= {"operations on whole tensors": partial(_tensor_rule, at_hand), "vectors": partial(_vectors, at_hand)}
-    data = _data(images) if images else None
-    trained = {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}
-    for name, function in trained.items():
-        checks[name] = partial(function, device, model, data) if data is not None else _no_images
+        checks |= {f"passes, a launch a layer: {name}": partial(_passes, at_hand, Network(*parts), walked=False)
+                   for name, parts in (NETWORKS | LONG_SUMS).items()}  # fmt: skip
+    for offer in (offer for offer in offers() if offer.distribution == "minicnn-numba"):
+        if offer.kind == "loss":
+            checks[f"loss: {offer.name}"] = partial(loss_equals, at_hand, find("loss", offer.name))
+        elif offer.kind == "optimizer":
+            checks[f"optimizer: {offer.name}"] = partial(updates_equal, at_hand, find("optimizer", offer.name))
+    checks["operations on whole tensors"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
+    checks["vectors"], checks["a step, clipped"] = partial(_vectors, at_hand), partial(_clipped, at_hand)
+    train = functools.cache(partial(_train, model, _data(images) if images else None))
+    for name, about in {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}.items():
+        checks[name] = partial(about, train, device)
     for name, check in checks.items():
         yield from run_checks({name: check})
 
@@ -88,8 +95,7 @@ def _random(network: Network, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
     return params, x, rng.normal(size=(_SAMPLES, network.outputs)).astype(np.float32)
 
 
-def _passes(at_hand: Any, name: str, walked: bool = True) -> str:
-    network = Network(*NETWORKS[name])
+def _passes(at_hand: Any, network: Network, walked: bool = True) -> str:
     params, x, dlogits = _random(network)
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
     passes = at_hand.Passes(network, params, _SAMPLES)
@@ -99,37 +105,36 @@ def _passes(at_hand: Any, name: str, walked: bool = True) -> str:
     return close("gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE)
 
 
-def _loss(at_hand: Any, name: str) -> str:
-    rng, rule = np.random.default_rng(1), find("loss", name)
-    logits, labels = 3 * rng.normal(size=(_SAMPLES, 5)).astype(np.float32), np.arange(_SAMPLES)
-    results = []
-    for module, dtype in ((cpu, np.float64), (at_hand, np.float32)):
-        loss = Loss(rule, 5, dtype=dtype)
-        results.append(module.loss_rows(rule, logits.astype(dtype), labels, loss.one_hot, loss.class_weights,
+def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
+    """Whether a loss is what it is on the CPU in ``dtype``."""
+    logits, labels = 3 * np.random.default_rng(1).normal(size=(_SAMPLES, 5)).astype(np.float32), np.arange(_SAMPLES)
+    weights, results = (0.5, 1, 0.7, 2, 1.5) if rule.class_weights else None, []
+    for module, number in ((cpu, dtype), (at_hand, np.float32)):
+        loss = Loss(rule, 5, weights, number)
+        results.append(module.loss_rows(rule, logits.astype(number), labels, loss.one_hot, loss.class_weights,
                                         loss.hyperparameters))  # fmt: skip
     close("gradient", results[1][1], results[0][1], _TOLERANCE)
     return close("loss", results[1][0], results[0][0], _TOLERANCE)
 
 
-def _optimizer(at_hand: Any, name: str) -> str:
-    return _updates(at_hand, find("optimizer", name))
-
-
-def _updates(at_hand: Any, rule: Any) -> str:
-    """Five updates of a matrix of 10 × 7."""
-    rng, tensors = np.random.default_rng(2), np.array([[0, 10, 7]])
-    start, steps = rng.normal(size=70).astype(np.float32), rng.normal(size=(5, 70)).astype(np.float32)
-    results = []
-    for module, dtype in ((cpu, np.float64), (at_hand, np.float32)):
-        update, state = module.Update(rule, np.dtype(dtype), tensors), dict(rule.state)
-        params, slots = start.astype(dtype), module.vector(np.zeros((len(rule.slots), 70), dtype))
+def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
+    """Whether three updates of a matrix and a row, and of the slots, are what they are on the CPU in ``dtype``."""
+    network, results = Network((2, 4, 1), [layers.Flatten(), layers.Dense(5)]), []
+    start, *gradients = (_random(network, seed)[0] for seed in range(4))
+    for module, number in ((cpu, dtype), (at_hand, np.float32)):
+        optimizer, params = Optimizer(rule, network, number, module.__name__.rpartition(".")[2]), start.astype(number)
         there = module.vector(params)
-        for step, grads in enumerate(steps, 1):
-            scalars = np.array(rule.prepare(step, state, **defaults(rule)), dtype).reshape(-1)
-            update(there, module.vector(grads.astype(dtype)), slots, scalars, tensors)
+        optimizer.compile()
+        for grads in gradients:
+            optimizer.update(there, partial(_same_everywhere, module.vector(grads.astype(number))))
         module.fetch(there, params)
-        results.append(params)
-    return close("weights after 5 steps", results[1], results[0], _TOLERANCE)
+        optimizer.fetch()
+        results.append(np.append(params, optimizer.slots))
+    return close("weights and slots after 3 updates", results[1], results[0], _TOLERANCE)
+
+
+def _same_everywhere(grads: Any, params: Any) -> tuple[float, Any]:
+    return 0.5, grads
 
 
 def _all_operations(p, g, product, square):
@@ -148,8 +153,7 @@ def _all_operations(p, g, product, square):
     axpy(-0.1 * factor, product, p)
 
 
-def _tensor_rule(at_hand: Any) -> str:
-    return _updates(at_hand, TensorRule("selftest", _all_operations, lambda step, state: (), (), scratch=("a", "b")))
+ALL_OPERATIONS = TensorRule("selftest", _all_operations, lambda step, state: (), (), scratch=("a", "b"))
 
 
 def _vectors(at_hand: Any) -> str:
@@ -163,60 +167,69 @@ def _vectors(at_hand: Any) -> str:
     return close("norm", at_hand.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
 
 
-def _data(images: int) -> Dataset:
-    """The first images of every class, ``images`` to train and a fifth as many, at least 10, to test."""
-    whole = load_dataset("fashion-mnist-12k")
-    if images < len(whole.classes):
-        raise SettingError(f"images must be 0, or at least one of each class, from {len(whole.classes)} on, not {images}")
+def _clipped(at_hand: Any) -> str:
+    """A step whose update is made apart, as that of a rule on whole tensors is."""
+    network, rule = Network(*NETWORKS["global average pooling, dropout"]), find("loss", "cross_entropy")
+    loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
+    images, numbers = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 50), np.uint8), np.arange(_SAMPLES)
+    for module in (cpu, at_hand):
+        training = module.Training(network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule, None, 0.5, 0.1)
+        result = training.step(images, numbers % 2, numbers, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
+                               _SAMPLES, 7, module.vector(none), none[:, 0])  # fmt: skip
+        found = np.array(training.grads) if module is cpu else np.empty(network.flat_size, np.float32)
+        module.fetch(training.grads, found)
+        results.append((result, found))
+    close("loss, right answers, norm", results[1][0], results[0][0], _TOLERANCE)
+    return close("clipped gradient", results[1][1], results[0][1], _TOLERANCE)
 
-    def first(split: Split | None, count: int) -> Split:
-        assert split is not None
-        rank = np.empty(len(split), np.int64)
-        for label in range(len(whole.classes)):
-            of_class = np.flatnonzero(split.labels == label)
-            rank[of_class] = np.arange(len(of_class))
-        chosen = np.sort(np.argsort(rank, kind="stable")[:count])
+
+def _data(images: int) -> Dataset:
+    """``images`` to train and a fifth as many, at least 10, to test, of all classes."""
+    whole = load_dataset("fashion-mnist-12k")
+    if images < (least := 2 * len(whole.classes)):
+        raise SettingError(f"--images must be 0, or {least} at least, two of each class, not {images}")
+
+    def some(split: Any, count: int) -> Split:
+        chosen = np.sort(np.argsort(split.labels, kind="stable")[:: max(1, len(split) // count)][:count])
         return Split(split.images[chosen], split.labels[chosen])
 
-    return replace(whole, train=first(whole.train, images), test=first(whole.test, max(10, images // 5)))
+    return replace(whole, train=some(whole.train, images), test=some(whole.test, max(10, images // 5)))
 
 
-def _no_images() -> str:
-    raise Skipped("no training was asked for")
+def _train(model: str, data: Dataset | None, device: str, turn: int) -> tuple[Trainer, Any, Dataset]:
+    """(trainer, history, data) of an epoch of Adam, the first or the second time."""
+    if data is None:
+        raise Skipped("no training was asked for")
+    trainer = Trainer(preset(model, data.image_shape, 10), epochs=1, device=device, val_split=0.0)
+    return trainer, trainer.fit(data), data
 
 
-def _train(device: str, model: str, data: Dataset, epochs: int = 1) -> tuple[Trainer, Any]:
-    trainer = Trainer(preset(model, data.image_shape, 10), epochs=epochs, device=device, val_split=0.0)
-    return trainer, trainer.fit(data)
-
-
-def _learns(device: str, model: str, data: Dataset) -> str:
-    """One epoch of Adam ends where it ends in float32 on the CPU; with enough images, well above chance."""
-    reference, history = _train("cpu", model, data)[1], _train(device, model, data)[1]
-    found, expected = history.epochs[0].train_loss, reference.epochs[0].train_loss
+def _learns(train: Any, device: str) -> str:
+    """Training ends where it ends in float32 on the CPU; with enough images, well above chance."""
+    (_, reference, data), (_, history, _) = train("cpu", 0), train(device, 0)
+    found, expected = (one.epochs[0].train_loss for one in (history, reference))
+    accuracy, there = (one.ended.test.accuracy for one in (history, reference))
     # Rounding in another order grows with every step; it stays below a hundredth of the loss.
     close("training loss", found, expected, 1e-2)
-    accuracy = history.ended.test.accuracy
+    told = f"loss {found:.4f} (cpu {expected:.4f}), test accuracy {accuracy:.3f} (cpu {there:.3f})"
     if len(data.train) >= 5000 and accuracy < 0.6:
-        raise Failed(f"accuracy {accuracy:.3f} on the test images after one epoch, where the CPU has "
-                     f"{reference.ended.test.accuracy:.3f}")  # fmt: skip
-    return f"loss {found:.4f} (cpu {expected:.4f}), test accuracy {accuracy:.3f} (cpu {reference.ended.test.accuracy:.3f})"
+        raise Failed(told)
+    return told
 
 
-def _repeats(device: str, model: str, data: Dataset) -> str:
-    one, other = (_train(device, model, data)[0].model.params.tobytes() for _ in range(2))
-    if one != other:
+def _repeats(train: Any, device: str) -> str:
+    if len({train(device, turn)[0].model.params.tobytes() for turn in (0, 1)}) > 1:
         raise Failed("the weights differ: something depends on the order in which threads ran")
     return "bitwise equal weights"
 
 
-def _times(device: str, model: str, data: Dataset) -> str:
+def _times(train: Any, device: str) -> str:
     """Microseconds a step of 64 images, data included: the faster of two epochs."""
-    history = _train(device, model, data, epochs=2)[1]
-    ours = min(epoch.seconds for epoch in history.epochs) / -(-len(data.train) // 64) * 1e6
+    trainer, _, data = train(device, 0)
+    ours = min(train(device, turn)[1].epochs[0].seconds for turn in (0, 1)) / trainer.progress.counters.optimizer_step * 1e6
     if importlib.util.find_spec("torch") is None:
         raise Skipped(f"{ours:,.0f} µs a step; torch is not installed")
-    if model != "lenet5" or len(data.train) < 64:
+    if trainer.network.name != "lenet5" or len(data.train) < 64:
         raise Skipped(f"{ours:,.0f} µs a step; torch is timed with lenet5 and 64 images at least")
     theirs = _torch_step(device, data)
     return f"{ours:,.0f} µs a step, torch {theirs:,.0f} µs: {theirs / ours:.2f} times as fast"
@@ -225,22 +238,20 @@ def _times(device: str, model: str, data: Dataset) -> str:
 def _torch_step(device: str, data: Dataset) -> float:
     """The same for the same network and optimizer in PyTorch, with the images on the device."""
     torch: Any = importlib.import_module("torch")
-    nn = torch.nn
+    nn, best = torch.nn, float("inf")
     network = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
                             nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
                             nn.Linear(84, 10)).to(device)  # fmt: skip
     optimizer, loss = torch.optim.Adam(network.parameters()), nn.CrossEntropyLoss()
     x = torch.from_numpy(data.train.images.transpose(0, 3, 1, 2)).contiguous().to(device)
     y = torch.from_numpy(data.train.labels).to(device)
-    best = float("inf")
     for _ in range(2):
-        start, order = time.perf_counter(), torch.randperm(len(x), device=device)
-        for first in range(0, len(x), 64):
-            batch = order[first : first + 64]
+        start, batches = time.perf_counter(), torch.randperm(len(x), device=device).split(64)
+        for batch in batches:
             optimizer.zero_grad()
             loss(network(x[batch].float() / 255), y[batch]).backward()
             optimizer.step()
         if device == "cuda":
             torch.cuda.synchronize()
-        best = min(best, time.perf_counter() - start)
-    return best / -(-len(x) // 64) * 1e6
+        best = min(best, (time.perf_counter() - start) / len(batches))
+    return best * 1e6

@@ -1,6 +1,7 @@
 """What the compiler and the assembler make of the kernels, without a card: NVVM → ptxas → nvdisasm."""
 
 import functools
+import importlib
 import re
 import shutil
 import subprocess
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+ROOT = Path(__file__).resolve().parents[2]
 CAPABILITIES = ((7, 5), (8, 0), (9, 0))
 # (warps, shared bytes, shared bytes kept by the system a block) of a multiprocessor; registers are 65,536 and are dealt
 # out to warps in portions of 256. Source: CUDA C++ Programming Guide 13.0, Compute Capabilities.
@@ -46,37 +48,59 @@ def tool(name: str) -> str:
 
 @functools.cache
 def kernels() -> dict[str, tuple]:
-    """name: (function, signature) of every kernel there is, those of the built-in losses and optimizers included."""
+    """name: (function, signature) of every kernel there is, those of all rules included."""
     from numba import types
 
-    from minicnn import plugins
     from minicnn.kernels.cuda import passes, step
-    from minicnn.kernels.cuda.rules import compile_loss, compile_update
+    from minicnn.kernels.cuda.rules import compile_loss, compile_tensor_update, compile_update
+    from minicnn.rules import LossRule, OptimizerRule, TensorRule
 
     found = {kernel.__name__: (kernel, signature) for kernel, signature in (passes.SIGNATURES | step.SIGNATURES).items()}
     for dtype in (types.uint8, types.float32):
         found[f"gather_{dtype}"] = (passes.gather, passes.gather_signature(dtype))
-    for kind, compile_rule in (("loss", compile_loss), ("optimizer", compile_update)):
-        for name in plugins.names(kind):
-            compiled = compile_rule(plugins.find(kind, name))
-            found[name] = (compiled.function, compiled.signature)
+    made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update, TensorRule: compile_tensor_update}
+    for rule in rules():
+        compiled = made_by[type(rule)](rule)
+        found[rule.name] = (compiled.function, compiled.signature)
     return found
 
 
-def examine(name: str) -> list[Code]:
-    """One kernel for every capability. NVVM compiles those of the passes for each, and the short ones for the oldest."""
-    from numba import cuda
+def rules() -> Iterator[Any]:
+    """The built-in losses and optimizers, those of the example plugins with the bases of rules on steps, the self-test's."""
+    from minicnn import plugins
+    from minicnn.rules import StepRule
+    from minicnn.testing import selftest
 
-    from minicnn.kernels.cuda import passes
+    for folder in sorted(ROOT.glob("plugins/*")):
+        sys.path.append(str(folder))
+        module = importlib.import_module(folder.name.replace("-", "_"))
+        for hook in ("minicnn_losses", "minicnn_optimizers"):
+            for rule in getattr(module, hook, list)():
+                parts = rule.bases if isinstance(rule, StepRule) else [rule]
+                yield from (part for part in parts if not isinstance(part, str))
+    for kind in ("loss", "optimizer"):
+        yield from (plugins.find(kind, name) for name in plugins.names(kind))
+    yield selftest.ALL_OPERATIONS
+
+
+def compiled(name: str) -> dict[tuple[int, int], str]:
+    """The PTX of a kernel for every capability: Numba's part of the work is the same for all of them, and done once."""
+    from numba.cuda.compiler import compile_cuda, kernel_fixup
+    from numba.cuda.cudadrv.nvvm import set_launch_bounds
+
     from minicnn.kernels.cuda.tile import launch_bounds
 
     function, signature = kernels()[name]
-    codes = []
-    for capability in CAPABILITIES:
-        if not codes or function in passes.SIGNATURES:
-            ptx, _ = cuda.compile_ptx(function, signature, cc=capability, launch_bounds=launch_bounds(function))
-        codes.append(_assemble(name, ptx, capability))
-    return codes
+    made = compile_cuda(function, signature.return_type, signature.args, nvvm_options={"opt": 3}, cc=CAPABILITIES[0])
+    kernel = made.library.get_function(made.fndesc.llvm_func_name)
+    kernel_fixup(kernel, False)
+    set_launch_bounds(kernel, launch_bounds(function))
+    return {capability: made.library.get_asm_str(capability) for capability in CAPABILITIES}
+
+
+def examine(name: str) -> list[Code]:
+    """One kernel for every capability: NVVM, the assembler and the disassembler."""
+    return [_assemble(name, ptx, capability) for capability, ptx in compiled(name).items()]
 
 
 def _assemble(name: str, ptx: str, capability: tuple[int, int]) -> Code:

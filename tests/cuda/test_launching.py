@@ -21,9 +21,10 @@ dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin(cc=(7, 5))
 KERNELS = """\
 import json
 from minicnn.kernels.cuda import call, step
-from minicnn.kernels.cuda.rules import compile_loss, compile_update
+from minicnn.kernels.cuda.rules import compile_loss, compile_tensor_update, compile_update
 from minicnn.plugins import find
-rules = compile_update(find("optimizer", "adam")), compile_loss(find("loss", "mse"))
+from minicnn.testing.selftest import ALL_OPERATIONS
+rules = compile_update(find("optimizer", "adam")), compile_loss(find("loss", "mse")), compile_tensor_update(ALL_OPERATIONS)
 pairs = [(step.axpy, step.SIGNATURES[step.axpy]), *((rule.function, rule.signature) for rule in rules)]
 stats = [call.launchable(*pair).stats for pair in pairs]
 print(json.dumps([[sum(stat.cache_hits.values()), sum(stat.cache_misses.values())] for stat in stats]))
@@ -39,8 +40,8 @@ def python(code, cache, root=ROOT):
 
 
 def test_kernels_compile_to_machine_code_once_and_come_from_the_disk_then(tmp_path):
-    assert python(STAND_IN + KERNELS, tmp_path) == [[0, 1]] * 3
-    assert python(STAND_IN + KERNELS, tmp_path) == [[1, 0]] * 3
+    assert python(STAND_IN + KERNELS, tmp_path) == [[0, 1]] * 4
+    assert python(STAND_IN + KERNELS, tmp_path) == [[1, 0]] * 4
 
 
 def test_an_edit_in_a_kernel_of_cuda_is_seen_by_cuda_and_not_by_the_cpu(tmp_path):

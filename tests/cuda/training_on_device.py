@@ -142,10 +142,10 @@ def products(p, g, slot, rate, scratch):
     small = min(rows, columns)
     square = scratch.reshape(-1)[: small * small].reshape(small, small)
     if rows < columns:
-        operations.matmul(g, g, square, transpose_b=True)
+        operations.matmul(g.reshape(g.shape), g.reshape(-1, columns), square, transpose_b=True)
     else:
-        operations.matmul(g, g, square, True)
-    size = operations.norm(square)
+        operations.matmul(g, g.reshape((rows, columns)), square, True)
+    size = operations.norm(square) * (columns / rows)
     for i in range(rows):
         for j in range(columns):
             slot[i, j] = g[i, j] / size

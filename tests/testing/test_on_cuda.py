@@ -25,6 +25,10 @@ def stores_elsewhere(p, g, rate):
     helper(p)
 
 
+def halves(p, g, rate):
+    return p - rate * g / 2
+
+
 def keeps_a_dictionary(p, g, rate):
     numbers = {0: g}
     return p - rate * numbers[0]
@@ -37,6 +41,7 @@ def row(logits, label, dlogits):
 
 
 STORES = TensorRule("stores-elsewhere", stores_elsewhere, prepare, RATE)
+HALVES = OptimizerRule("halves", halves, prepare, RATE)
 DICTIONARY = OptimizerRule("keeps-a-dictionary", keeps_a_dictionary, prepare, RATE)  # the CPU and the simulator take it
 MINE = LossRule("mine", row)
 
@@ -44,7 +49,11 @@ MINE = LossRule("mine", row)
 @pytest.mark.parametrize("rule", [plugins.find("optimizer", "adam"), plugins.find("loss", "cross_entropy"), MINE],
                          ids=lambda rule: rule.name)  # fmt: skip
 def test_a_rule_compiles_and_equals_the_cpus_in_the_simulator(rule):
-    assert re.fullmatch(r"compiles; .* in the simulator: relative error .*", on_cuda.works_on_cuda(rule))
+    assert re.fullmatch(r"compiles; in the simulator .*: relative error .*", on_cuda.works_on_cuda(rule))
+
+
+def test_float64_in_a_kernel_of_float32_is_told():
+    assert re.match(r"compiles, but with float64, .*: write 2\.0 and not 2", on_cuda.works_on_cuda(HALVES))
 
 
 @pytest.mark.parametrize(("rule", "reason"), [(STORES, "cannot call helper"), (DICTIONARY, "DictType")])

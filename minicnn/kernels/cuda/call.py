@@ -1,8 +1,10 @@
 """Kernels made ready for a launch: compiled for the card at hand, or taken from the disk cache; plain in the simulator."""
 
+import copyreg
 import functools
 import hashlib
 import inspect
+from typing import Any
 
 import numba_cuda
 from numba import cuda, types
@@ -28,6 +30,18 @@ def digest() -> str:
     """What machine code for the device depends on besides a rule: the kernels' sources and the compiler's version."""
     return f"{digest_of_kernels('cuda')}_{numba_cuda.__version__.replace('.', '_')}"
 
+
+if not SIMULATED:
+    from numba.cuda.core.ir import VarMap
+
+    def _same(names: Any) -> Any:
+        copy = VarMap()
+        copy._con = dict(names._con)
+        return copy
+
+    # To inline a function, Numba deep-copies each of its blocks, and with each block every variable of the function: three
+    # quarters of the time that a kernel takes to compile. Nobody changes the variables, so a new list of the same is enough.
+    copyreg.pickle(VarMap, lambda names: (functools.partial(_same, names), ()))
 
 _ready: dict = {}  # what is ready to be launched, with its signature, by function and identity of the signature
 cuda.config.CUDA_LOW_OCCUPANCY_WARNINGS = 0  # a small network's launches are small

@@ -97,6 +97,7 @@ def compiled(params, grads, slots, table, row, squares, partials, results, tenso
 _TENSOR_UPDATE = '''\
 from numba import cuda
 from minicnn.kernels.cuda.step import SCALARS
+from minicnn.kernels.cuda.tensor import reshaped
 
 
 def compiled(params, grads, slots, table, scratch, tensors):
@@ -104,7 +105,7 @@ def compiled(params, grads, slots, table, scratch, tensors):
     for t in range(cuda.blockIdx.x, len(tensors), cuda.gridDim.x):
         rows, columns = tensors[t, 1], tensors[t, 2]
         begin, end, shape = tensors[t, 0], tensors[t, 0] + rows * columns, (rows, columns)
-        p, g = params[begin:end].reshape(shape), grads[begin:end].reshape(shape)
+        p, g = reshaped(params[begin:end], shape), reshaped(grads[begin:end], shape)
         rule(p, g, {slots} {scalars} {scratch})
         cuda.syncthreads()
 '''
@@ -141,9 +142,9 @@ def compile_tensor_update(rule: TensorRule) -> Kernel:
     slots, scratch = range(len(rule.slots)), range(len(rule.scratch))
     count = arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
     source = _TENSOR_UPDATE.format(
-        slots=each("slots[{}, begin:end].reshape(shape)", slots),
+        slots=each("reshaped(slots[{}, begin:end], shape)", slots),
         scalars=each("table[0, SCALARS + {}]", range(count)),
-        scratch=each("scratch[{}, begin:end].reshape(shape)", scratch),
+        scratch=each("reshaped(scratch[{}, begin:end], shape)", scratch),
     )
     update = shared_out(rule.name, rule.update)
     return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, update, source), TENSOR_UPDATE, count)

@@ -12,10 +12,12 @@ from collections.abc import Iterable
 from types import FunctionType
 from typing import Any
 
+import numpy as np
 from numba import cuda
 
 from minicnn.errors import PluginError
-from minicnn.kernels.cuda.tile import THREADS
+from minicnn.kernels.cuda.tensor import reshaped
+from minicnn.kernels.cuda.tile import THREADS, divide
 from minicnn.rules import operations
 
 # The statements that a rule may be made of.
@@ -34,13 +36,14 @@ def shared_out(name: str, function: FunctionType) -> FunctionType:
         raise PluginError(f"optimizer {name!r}: for cuda update must be written with def")
     known = function.__globals__ | inspect.getclosurevars(function).nonlocals
     definition.body = _Sharing(name, known, definition).block(definition.body, set())
+    _Float32().visit(definition)
     cells = function.__code__.co_freevars
     outer = ast.parse(f"def outer({', '.join(cells)}):\n    return None").body[0]
     assert isinstance(outer, ast.FunctionDef)
     outer.body = [definition, ast.Return(ast.Name(definition.name, ast.Load()))]
     module = ast.fix_missing_locations(ast.Module([outer], []))
-    scope = {**function.__globals__, "_cuda": cuda, "_THREADS": THREADS,
-             **{f"_{operation.__name__}": operation for operation in _OPERATIONS}}  # fmt: skip
+    scope = {**function.__globals__, "_cuda": cuda, "_THREADS": THREADS, "_divide": divide, "_float32": np.float32,
+             "_reshaped": reshaped, **{f"_{operation.__name__}": operation for operation in _OPERATIONS}}  # fmt: skip
     exec(compile(module, function.__code__.co_filename, "exec"), scope)
     made: FunctionType = scope["outer"](*(cell.cell_contents for cell in function.__closure__ or ()))
     return made
@@ -145,7 +148,7 @@ class _Sharing:
                 and i not in both[1] and all(_own_element(loop, name, _target(inner)) for name, _ in _stores([loop]))):
             k, width, body = f"_k{self.count}", f"_width{self.count}", inner.body
             made = _parse(f"{width} = {both[1]}\nfor {k} in range(_cuda.threadIdx.x, ({outer[1]}) * {width}, _THREADS):\n"
-                          f"    {i} = {k} // {width}\n    {_target(inner)} = {k} - {i} * {width}")  # fmt: skip
+                          f"    {i} = _divide({k}, {width})\n    {_target(inner)} = {k} - {i} * {width}")  # fmt: skip
         else:
             (start, stop, step), body = outer, loop.body
             made = _parse(f"for {i} in range(({start}) + _cuda.threadIdx.x * ({step}), {stop}, _THREADS * ({step})): pass")
@@ -164,6 +167,29 @@ class _Sharing:
         assert isinstance(guard, ast.If)
         guard.body = [node]
         return [value, *_barrier(), guard, *_barrier()]
+
+
+class _Float32(ast.NodeTransformer):
+    """``a.reshape(...)`` and quotients in their own way."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        self.generic_visit(node)
+        if not (isinstance(node.func, ast.Attribute) and node.func.attr == "reshape"):
+            return node
+        array, shape = ast.unparse(node.func.value), node.args[0] if len(node.args) == 1 else ast.Tuple(node.args)
+        sizes = [ast.unparse(size) for size in (shape.elts if isinstance(shape, ast.Tuple) else [shape])]
+        if "-1" in sizes:
+            known = "".join(f" // ({size})" for size in sizes if size != "-1")
+            sizes[sizes.index("-1")] = f"{array}.size{known}"
+        shape_of = f"({', '.join(sizes)},)" if isinstance(shape, ast.Tuple) else sizes[0]
+        return ast.parse(f"_reshaped({array}, {shape_of})", mode="eval").body
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Div):
+            sides = node.left, node.right
+            node.left, node.right = (ast.Call(ast.Name("_float32", ast.Load()), [side], []) for side in sides)
+        return node
 
 
 def _parse(source: str) -> list[ast.stmt]:

@@ -6,19 +6,48 @@ Every thread of the block calls them with the same arguments; each ends with a b
 import math
 
 import numpy as np
-from numba import cuda, float32
+from numba import cuda, float32, types
 
 from minicnn.kernels.cuda.step import add_square, block_squares, block_sum
-from minicnn.kernels.cuda.tile import THREADS, THREADS_LOG2, device
+from minicnn.kernels.cuda.tile import SIMULATED, THREADS, THREADS_LOG2, device
 
 _SIDE_LOG2 = THREADS_LOG2 // 2
-_SIDE = 1 << _SIDE_LOG2  # of the square of results that the block computes at a time; threads beyond it wait
+_SIDE = 1 << _SIDE_LOG2  # of the square of results that the block computes at a time, one a thread
+
+
+def reshaped(array, shape):
+    """A contiguous array in another shape of as many elements: a size, or a tuple of sizes."""
+    return array.reshape(shape)
+
+
+if not SIMULATED:
+    from numba.cuda.cgutils import unpack_tuple
+    from numba.cuda.extending import intrinsic
+    from numba.cuda.np.arrayobj import populate_array
+
+    @intrinsic
+    def reshaped(typing_context, array, shape):
+        """The same, compiled: Numba's own compares sizes in float64 and calls a C function, and what does is not cached."""
+        kinds = shape if isinstance(shape, types.BaseTuple) else (shape,)
+        made = types.Array(array.dtype, len(kinds), "C")
+
+        def generate(context, builder, signature, values):
+            given, view = context.make_array(array)(context, builder, values[0]), context.make_array(made)(context, builder)
+            sizes = values[1:] if kinds is not shape else unpack_tuple(builder, values[1])
+            sizes = [context.cast(builder, size, kind, types.intp) for size, kind in zip(sizes, kinds, strict=True)]
+            strides = [given.itemsize]
+            for size in sizes[:0:-1]:
+                strides.insert(0, builder.mul(strides[0], size))
+            populate_array(view, given.data, sizes, strides, given.itemsize, given.meminfo)
+            return view._getvalue()
+
+        return made(array, shape), generate
 
 
 @device
 def norm(a):
     """√Σ a²."""
-    numbers = a.reshape(a.size)
+    numbers = reshaped(a, a.size)
     size, total = float32(0), float32(0)
     for i in range(cuda.threadIdx.x, len(numbers), THREADS):
         size, total = add_square(size, total, numbers[i])
@@ -29,7 +58,7 @@ def norm(a):
 @device
 def dot(a, b):
     """Σ a·b of two matrices of one shape."""
-    left, right = a.reshape(a.size), b.reshape(b.size)
+    left, right = reshaped(a, a.size), reshaped(b, b.size)
     total = float32(0)
     for i in range(cuda.threadIdx.x, len(left), THREADS):
         total += left[i] * right[i]
@@ -39,7 +68,7 @@ def dot(a, b):
 @device
 def axpy(factor, x, y):
     """y ← factor · x + y."""
-    added, result = x.reshape(x.size), y.reshape(y.size)
+    added, result = reshaped(x, x.size), reshaped(y, y.size)
     cuda.syncthreads()
     for i in range(cuda.threadIdx.x, len(result), THREADS):
         result[i] += np.float32(factor) * added[i]
@@ -51,28 +80,35 @@ def matmul(a, b, out, transpose_a=False, transpose_b=False):
     """out ← A · B, square by square. Compiled code cannot raise: shapes that do not fit make ``out`` not a number."""
     left = cuda.shared.array((_SIDE, _SIDE), float32)
     right = cuda.shared.array((_SIDE, _SIDE), float32)
-    rows, columns = out.shape
-    a_rows, inner = (a.shape[1], a.shape[0]) if transpose_a else (a.shape[0], a.shape[1])
-    b_rows, b_columns = (b.shape[1], b.shape[0]) if transpose_b else (b.shape[0], b.shape[1])
+    rows, columns = np.int32(out.shape[0]), np.int32(out.shape[1])
+    a_width, b_width = np.int32(a.shape[1]), np.int32(b.shape[1])
+    a_rows, inner = (a_width, np.int32(a.shape[0])) if transpose_a else (np.int32(a.shape[0]), a_width)
+    b_rows, b_columns = (b_width, np.int32(b.shape[0])) if transpose_b else (np.int32(b.shape[0]), b_width)
     fits = a_rows == rows and b_rows == inner and b_columns == columns
-    x, y = cuda.threadIdx.x & (_SIDE - 1), cuda.threadIdx.x >> _SIDE_LOG2
-    for m in range(0, rows, _SIDE):
-        for n in range(0, columns, _SIDE):
+    a_numbers, b_numbers, results = reshaped(a, a.size), reshaped(b, b.size), reshaped(out, out.size)
+    x, y = np.int32(cuda.threadIdx.x & (_SIDE - 1)), np.int32(cuda.threadIdx.x >> _SIDE_LOG2)
+    m = y
+    while m - y < rows:
+        n = x
+        while n - x < columns:
             total = float32(0) if fits else float32(math.nan)
-            for k in range(0, inner if fits else 0, _SIDE):
+            k = np.int32(0)
+            while k < inner and fits:
                 cuda.syncthreads()
-                if y < _SIDE:
-                    left[y, x] = float32(0)
-                    right[y, x] = float32(0)
-                if y < _SIDE and m + y < rows and k + x < inner:
-                    left[y, x] = a[k + x, m + y] if transpose_a else a[m + y, k + x]
-                if y < _SIDE and k + y < inner and n + x < columns:
-                    right[y, x] = b[n + x, k + y] if transpose_b else b[k + y, n + x]
+                left[y, x] = float32(0)
+                right[y, x] = float32(0)
+                if m < rows and k + x < inner:
+                    left[y, x] = a_numbers[np.uint64((k + x) * a_width + m if transpose_a else m * a_width + k + x)]
+                if n < columns and k + y < inner:
+                    right[y, x] = b_numbers[np.uint64(n * b_width + k + y if transpose_b else (k + y) * b_width + n)]
                 cuda.syncthreads()
-                for j in range(_SIDE if y < _SIDE else 0):
+                for j in range(_SIDE):
                     total += left[y, j] * right[j, x]
-            if y < _SIDE and m + y < rows and n + x < columns:
-                out[m + y, n + x] = total
+                k = np.int32(k + _SIDE)
+            if m < rows and n < columns:
+                results[np.uint64(m * columns + n)] = total
+            n = np.int32(n + _SIDE)
+        m = np.int32(m + _SIDE)
     cuda.syncthreads()
 
 
