@@ -102,7 +102,8 @@ def plain(evaluation: "Evaluation") -> dict[str, Any]:
 
 def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Network":
     """The network that ``--model`` means: a TOML file, or a preset by its name."""
-    from minicnn.network import network_from_toml, preset
+    from minicnn.network.description import network_from_toml
+    from minicnn.network.presets import preset
 
     if name.endswith(".toml") or Path(name).is_file():
         return network_from_toml(name, input_shape, outputs)

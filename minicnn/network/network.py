@@ -14,9 +14,7 @@ from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.network import checks
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape, layer_from_dict, layer_to_dict
-from minicnn.network.summary import SummaryRow, summary_rows
-
-ALIGNMENT = 16  # elements: a float32 tensor starts on a cache line of 64 bytes when the buffer does
+from minicnn.plan import round_up
 
 
 @dataclass(frozen=True)
@@ -65,8 +63,8 @@ class Network:
         seen: Counter[str] = Counter()
         names = []
         for layer in self.layers:
-            seen[layer.label] += 1
-            names.append(f"{layer.label}{seen[layer.label]}")
+            seen[layer.label()] += 1
+            names.append(f"{layer.label()}{seen[layer.label()]}")
         return tuple(names)
 
     @cached_property
@@ -99,7 +97,7 @@ class Network:
             for kind, shape in layer.parameter_shapes(self.shapes[index]).items():
                 size = math.prod(shape)
                 specs.append(ParameterSpec(f"{self.layer_names[index]}.{kind}", index, shape, offset, size))
-                offset += _aligned(size)
+                offset += round_up(size)
         return tuple(specs)
 
     @property
@@ -110,7 +108,7 @@ class Network:
     @property
     def flat_size(self) -> int:
         """Length of the flat vector: the parameters with the gaps between and after them."""
-        return sum(_aligned(spec.size) for spec in self.parameters)
+        return sum(round_up(spec.size) for spec in self.parameters)
 
     @property
     def multiply_adds(self) -> int:
@@ -150,10 +148,6 @@ class Network:
             view[:] = tensor
         return flat
 
-    def summary_rows(self, dtype: DTypeLike = np.float32) -> list[SummaryRow]:
-        """Output shape, parameters, multiply-adds and bytes of every layer."""
-        return summary_rows(self, dtype)
-
     def to_dict(self) -> dict[str, Any]:
         """The network as JSON has it; `from_dict` reads it back."""
         layers = [layer_to_dict(layer) for layer in self.layers]
@@ -174,10 +168,6 @@ class Network:
             raise NetworkError(f"a network needs {', '.join(missing) or 'layers as a list'}")
         layers = [layer_from_dict(table) for table in description["layers"]]
         return cls(description["input_shape"], layers, description["name"])
-
-
-def _aligned(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
