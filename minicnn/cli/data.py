@@ -34,30 +34,35 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"datasets": states})
     else:
-        table("", ("name", "state", "path", "licence"), [(s.name, s.state, s.path, s.licence) for s in states])
+        table("", tuple(states[0]), [tuple(state.values()) for state in states])
     return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from minicnn.data.catalog import dataset_info
+    import numpy as np
+
+    from minicnn.data.catalog import load_dataset, locate
+    from minicnn.data.known import KNOWN
     from minicnn.report.console import make_console, say, table
 
-    info = dataset_info(arguments.name, maximum=arguments.data_max)
+    dataset = load_dataset(arguments.name, maximum=arguments.data_max)
+    name, classes, splits = dataset.name, dataset.classes, dataset.splits
+    about = {"name": name, "path": str(locate(name)), "licence": KNOWN[name].licence if name in KNOWN else "unknown"}
+    dtype = str(dataset.train.images.dtype)
+    images = {kind: len(split) for kind, split in splits.items()}
+    per_class = {kind: np.bincount(split.labels, minlength=len(classes)).tolist() for kind, split in splits.items()}
     if arguments.json:
-        print_json(info)
+        print_json({**about, "image_shape": dataset.image_shape, "dtype": dtype, "maximum": dataset.maximum,
+                    "classes": classes, "images": images, "per_class": per_class})  # fmt: skip
         return 0
     console = make_console()
-    height, width, channels = info.image_shape
-    for label, text in (
-        ("name", info.name),
-        ("path", info.path),
-        ("licence", info.licence),
-        ("images", f"{height}×{width}×{channels} (height × width × channels), {info.dtype}, 0 to {info.maximum:g}"),
-    ):
+    height, width, channels = dataset.image_shape
+    about["images"] = f"{height}×{width}×{channels} (height × width × channels), {dtype}, 0 to {dataset.maximum:g}"
+    for label, text in about.items():
         say(console, f"{label:<9} {text}")
     say(console)
-    rows = [(name, *(counts[i] for counts in info.per_class.values())) for i, name in enumerate(info.classes)]
-    table("", ("class", *info.images), [*rows, ("total", *info.images.values())], console)
+    rows = [(name, *(counts[i] for counts in per_class.values())) for i, name in enumerate(classes)]
+    table("", ("class", *images), [*rows, ("total", *images.values())], console)
     return 0
 
 
