@@ -2,19 +2,8 @@
 
 from minicnn.rules.hyperparameter import Hyperparameter, resolve
 from minicnn.rules.loss_rule import LossRule
-from minicnn.rules.optimizer_rule import OptimizerRule
+from minicnn.rules.optimizer_rule import AnyOptimizer, OptimizerRule, Step, StepRule, TensorRule
 from minicnn.rules.schedule_rule import ScheduleRule
-from minicnn.rules.step_rule import AnyOptimizer, Step, StepRule
-from minicnn.rules.tensor_rule import TensorRule
 
-__all__ = [
-    "AnyOptimizer",
-    "Hyperparameter",
-    "LossRule",
-    "OptimizerRule",
-    "ScheduleRule",
-    "Step",
-    "StepRule",
-    "TensorRule",
-    "resolve",
-]
+__all__ = ["AnyOptimizer", "Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule", "Step", "StepRule", "TensorRule",
+           "resolve"]  # fmt: skip
