@@ -318,17 +318,12 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
         table("confusion matrix (row: true class, column: predicted class)", ["", *numbers], counts_of, console)
 
 
-def predictions_table(
-    names: Sequence[str],
-    probabilities: Iterable[Sequence[float]],
-    classes: Sequence[str],
-    runners_up: int = 2,
-    console: Console | None = None,
-) -> None:
+def predictions_table(names: Sequence[str], probabilities: Sequence[Sequence[float]], classes: Sequence[str],
+                      runners_up: int = 2, console: Console | None = None) -> None:  # fmt: skip
     """Print, an image a row, its name, its most probable class with the probability, and the next ``runners_up``.
 
-    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins. A row is
-    printed as soon as ``probabilities`` yields it, since there may be very many.
+    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins. A row is a line,
+    however narrow the console is.
     """
     console = console or make_console()
     names, classes = [literal(name) for name in names], [literal(name) for name in classes]
