@@ -10,6 +10,7 @@ from minicnn.cli.common import (
     add_json,
     add_plugins,
     add_threads,
+    folders,
     plain,
     print_json,
     use_plugins,
@@ -90,11 +91,8 @@ def run(arguments: argparse.Namespace) -> int:
     files: list[str] = []
     if arguments.report:
         from minicnn.cli.report import write_page
-        from minicnn.cli.run_folder import make_folder
 
-        place = Path(arguments.model)
-        place = place if place.is_dir() else place.parent
-        output = make_folder(arguments.output or place)
+        place, output = folders(arguments.model, arguments.output)
         found, files = write_page(model, dataset, evaluation, place, output)
     if arguments.json:
         more = {"mistakes": found, "files": files} if arguments.report else {}

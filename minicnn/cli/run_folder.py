@@ -38,15 +38,6 @@ def check_output(folder: Path | None) -> None:
         raise UsageError(f"--output {folder} is there and not empty; name another, or go on with a run by --resume")
 
 
-def make_folder(folder: Path) -> Path:
-    """Make ``folder`` if it is not there; raises `MinicnnError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return folder
-
-
 @contextmanager
 def run_folder(folder: Path | None) -> Iterator[Path]:
     """Make ``folder`` (None: runs/<date>-<time>); in the end, remove again what was made and left empty."""

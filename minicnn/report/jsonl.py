@@ -12,15 +12,17 @@ from minicnn.training.events import EpochDone, RunStarted
 
 
 def json_ready(value: Any) -> Any:
-    """Return ``value`` as plain JSON data: dataclasses as objects, paths as text, floats finite or null."""
+    """Return ``value`` as plain JSON data: dataclasses as objects, arrays as lists, paths as text, floats finite or null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return json_ready(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_ready(item) for item in value]
+    if hasattr(value, "tolist"):  # an array or a number of NumPy
+        return json_ready(value.tolist())
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
 
 
