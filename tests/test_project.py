@@ -69,13 +69,14 @@ def public_definitions(path):
 
 
 # A rule's functions are described by the docstring of their module, which has the equation and its source; a hook's
-# implementation by the hook's own docstring; an overload by the function itself.
+# implementation by the hook's own docstring; an overload by the function itself; a verb of the command line by its module.
 RULE_FILES = {*PACKAGE.glob("optimizers/*.py"), *PACKAGE.glob("losses/*.py"), PACKAGE / "training" / "schedules.py"}
 
 
 def needs_no_docstring(path, name, node):
     decorators = {ast.unparse(decorator) for decorator in getattr(node, "decorator_list", [])}
-    return path in RULE_FILES or decorators & {"hookimpl", "overload"} or overrides(path, name)
+    verb = path.parent.name == "cli" and name in ("add_arguments", "run")
+    return verb or path in RULE_FILES or decorators & {"hookimpl", "overload"} or overrides(path, name)
 
 
 def overrides(path, name):

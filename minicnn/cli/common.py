@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Any
 from minicnn.errors import MinicnnError, PluginError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from minicnn.network.network import Network
+    from minicnn.report.plots import Figure
     from minicnn.training.events import Evaluation
 
 Tables = dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]  # name: (columns, rows)

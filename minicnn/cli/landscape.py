@@ -6,17 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import (
-    INTERRUPTED,
-    Pictures,
-    Tables,
-    add_json,
-    at_least_one,
-    folders,
-    print_json,
-    warn,
-    write_results,
-)
+from minicnn.cli import common
 from minicnn.cli.evaluate import add_model_and_data, model_and_data
 from minicnn.cli.settings import key_value
 from minicnn.errors import UsageError
@@ -32,9 +22,8 @@ BATCH = 64  # images that are marked on the curve of a loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     add_model_and_data(parser)
-    parser.add_argument("--images", type=at_least_one, default=500, metavar="N", help="test images (default: 500)")
+    parser.add_argument("--images", type=common.at_least_one, default=500, metavar="N", help="test images (default: 500)")
     parser.add_argument("--loss", metavar="NAME", help="loss (default: the one that the model was trained with)")
     parser.add_argument("--along", nargs="+", default=[], metavar="DIRECTION",
                         help="two directions, or one for --slice: a weight such as conv1.weight[0,0,0,3], random (as long "
@@ -54,14 +43,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways.add_argument("--start", type=float, nargs="+", action="append", default=[], metavar="X",
                       help="where a way begins, one coordinate a direction; may be repeated")  # fmt: skip
     ways.add_argument("--starts", type=int, default=3, metavar="N", help="random starts without --start (default: 3)")
-    ways.add_argument("--steps", type=at_least_one, metavar="N", help="steps at most (default: 100; slice 12)")
+    ways.add_argument("--steps", type=common.at_least_one, metavar="N", help="steps at most (default: 100; slice 12)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--slice", action="store_true", help="one direction: the curve, its tangent, and steps as arrows")
     kind.add_argument("--loss-curve", action="store_true",
                       help="the loss of one image and its slope, over the prediction for its class")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where CSV files and, with the extra plots, pictures go (default: beside MODEL)")  # fmt: skip
-    add_json(parser, "the figures")
+    common.add_json(parser, "the figures")
 
 
 @dataclass
@@ -69,14 +58,13 @@ class _Seen:
     """What was computed: figures for ``--json``, tables and pictures by name, and what prints it to the terminal."""
 
     figures: dict[str, Any]
-    tables: Tables
-    pictures: Pictures
+    tables: common.Tables
+    pictures: common.Pictures
     show: Callable[[], None]
     complete: bool = True
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compute, show, and write what is asked for."""
     model, dataset, test = model_and_data(arguments)
 
     from minicnn.insight.objective import Objective
@@ -85,21 +73,21 @@ def run(arguments: argparse.Namespace) -> int:
     loss = Loss(arguments.loss, len(model.classes)) if arguments.loss else None
     count = arguments.images
     objective = Objective.of(model, test.images[:count], test.labels[:count], loss, dataset.maximum)
-    place, output = folders(arguments.model, arguments.output)
+    place, output = common.folders(arguments.model, arguments.output)
     if arguments.loss_curve:
         seen = _loss_curve(model, objective)
     else:
         seen = (_slice if arguments.slice else _surface)(arguments, objective, place)
-    files = write_results(output, seen.tables, seen.pictures)
+    files = common.write_results(output, seen.tables, seen.pictures)
     if arguments.json:
         what = {"network": model.network.name, "loss": objective.loss.rule.name, "images": len(objective.images)}
-        print_json({**what, **seen.figures, "files": files})
+        common.print_json({**what, **seen.figures, "files": files})
     else:
         seen.show()
         print(f"files     {output}: {', '.join(files)}")
     if not seen.complete:
-        warn("interrupted: what was not computed is left out")
-    return 0 if seen.complete else INTERRUPTED
+        common.warn("interrupted: what was not computed is left out")
+    return 0 if seen.complete else common.INTERRUPTED
 
 
 def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path) -> _Seen:
@@ -122,7 +110,7 @@ def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path)
     ends = [surface.minimum_below(way.points[-1]) for way in ways]
     numbers = [None if end is None else minima.index(end) + 1 for end in ends]
     grid = [(x, y, surface.losses[j, i]) for j, y in enumerate(surface.y_values) for i, x in enumerate(surface.x_values)]
-    tables: Tables = {"landscape": (("x", "y", "loss"), grid)}
+    tables: common.Tables = {"landscape": (("x", "y", "loss"), grid)}
     if ways:
         rows = [(number, way.optimizer, way.learning_rate, step, *point, loss) for number, way in enumerate(ways, 1)
                 for step, (point, loss) in enumerate(zip(way.points, way.losses, strict=True))]  # fmt: skip
@@ -181,7 +169,7 @@ def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -
                    arguments.steps or 12)  # fmt: skip
     steps = [(way.learning_rate, step, way.points[step, 0], way.losses[step], way.gradients[step, 0])
              for way in cut.walks for step in range(way.steps + 1)]  # fmt: skip
-    tables: Tables = {"landscape-slice": (("value", "loss"), zip(cut.values, cut.losses, strict=True))}
+    tables: common.Tables = {"landscape-slice": (("value", "loss"), zip(cut.values, cut.losses, strict=True))}
     if steps:
         tables["landscape-steps"] = ("learning_rate", "step", "value", "loss", "slope"), steps
     figures = {"direction": cut.direction.label, "model": cut.direction.origin, "values": cut.values, "losses": cut.losses,
@@ -201,14 +189,14 @@ def _loss_curve(model: "Model", objective: "Objective") -> _Seen:
     curve = loss_curve(objective.loss, model.logits(objective.images[:BATCH]), objective.labels[:BATCH])
     rows = zip(curve.values, curve.losses, curve.slopes, strict=True)
     samples = zip(curve.sample_values, curve.sample_losses, strict=True)
-    tables: Tables = {"landscape-loss-curve": (("prediction", "loss", "slope"), rows),
+    tables: common.Tables = {"landscape-loss-curve": (("prediction", "loss", "slope"), rows),
                       "landscape-loss-samples": (("prediction", "loss"), samples)}  # fmt: skip
-    pictures: Pictures = {"landscape-loss-curve": lambda: loss_curve_plot(curve)}
+    pictures: common.Pictures = {"landscape-loss-curve": lambda: loss_curve_plot(curve)}
     return _Seen(asdict(curve), tables, pictures, lambda: show_loss_curve(curve))
 
 
 def _at_least_two(text: str) -> int:
-    if at_least_one(text) < 2:
+    if common.at_least_one(text) < 2:
         raise argparse.ArgumentTypeError(f"must be a whole number from 2 on, not {text!r}")
     return int(text)
 

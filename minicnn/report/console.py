@@ -106,6 +106,28 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}={value}"
 
 
+class _Bar:
+    """A bar that its owner draws, if ``console`` is a terminal: a refresh thread would compete with those that work."""
+
+    def __init__(self, console: Console, description: str, figures: str = ""):
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"))
+        # Nothing of stdout may go through stderr.
+        self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False,
+                                  expand=True, disable=not console.is_interactive)  # fmt: skip
+        self._task = self._progress.add_task(description, figures=figures)
+        self._progress.start()
+        self._console, self._next = console, -math.inf
+
+    def draw(self, description: str, done: int, total: int, figures: str) -> None:
+        if self._console.get_time() >= self._next:
+            self._next = self._console.get_time() + REFRESH_SECONDS
+            self._progress.update(self._task, description=description, completed=done, total=total, figures=figures,
+                                  refresh=True)  # fmt: skip
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
 class ConsoleReporter:
     """Shows a run's events: a header, a bar while an epoch runs, a line an epoch, and how it ended.
 
@@ -124,8 +146,7 @@ class ConsoleReporter:
         self._err = console_err or make_console(stderr=True)
         self._quiet = quiet
         self._log_interval = log_interval
-        self._bar: Progress | None = None
-        self._next_refresh = 0.0
+        self._bar: _Bar | None = None
         self._epochs = self._batches = 0
         self._header_is_due = True
 
@@ -153,30 +174,13 @@ class ConsoleReporter:
     def close(self) -> None:
         """Take the progress bar away, if there is one."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
             self._bar = None
 
     def _draw(self, description: str, done: int, total: int, figures: str) -> None:
-        now = self._err.get_time()
         if self._bar is None:
-            # No refresh thread: it would compete with the training threads. Nothing of stdout may go through stderr.
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"),
-                console=self._err,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                expand=True,
-            )
-            self._bar.add_task(description, figures=figures)
-            self._bar.start()
-            self._next_refresh = now
-        if now >= self._next_refresh:
-            self._next_refresh = now + REFRESH_SECONDS
-            task = self._bar.task_ids[0]
-            self._bar.update(task, description=description, completed=done, total=total, figures=figures, refresh=True)
+            self._bar = _Bar(self._err, description, figures)
+        self._bar.draw(description, done, total, figures)
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
@@ -249,20 +253,11 @@ class ConsoleReporter:
 @contextmanager
 def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr while the block runs, if that is a terminal: call what it gives with (steps done, steps)."""
-    console = console or make_console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:3.0f} %"))
-    bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, expand=True,
-                   disable=not console.is_interactive)  # fmt: skip
-    task, shown_at = bar.add_task(description), -math.inf
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown_at
-        if console.get_time() >= shown_at + REFRESH_SECONDS:
-            shown_at = console.get_time()
-            bar.update(task, completed=done, total=total, refresh=True)
-
-    with bar:
-        yield show
+    bar = _Bar(console or make_console(stderr=True), description)
+    try:
+        yield lambda done, total: bar.draw(description, done, total, f"{100 * done / total:3.0f} %")
+    finally:
+        bar.close()
 
 
 def _cell(value: object) -> str:
