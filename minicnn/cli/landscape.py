@@ -155,7 +155,7 @@ def _go_down(arguments: argparse.Namespace, objective: "Objective", surface: "Su
 
 def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -> _Seen:
     """The curve along one direction, and walks down."""
-    from minicnn.insight.directions import largest_gradients, named
+    from minicnn.insight.directions import chosen, largest_gradients
     from minicnn.insight.slice import slice_of, verdict
     from minicnn.report.landscape_plots import slice_plot
     from minicnn.report.landscape_terminal import show_slice
@@ -163,7 +163,7 @@ def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -
     _check_starts(arguments, 1)
     if len(arguments.along) > 1 or len(arguments.start) > 1:
         raise UsageError("--slice takes one direction by --along and one --start")
-    (direction,) = named(objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed)
+    (direction,) = chosen(objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed)
     start = arguments.start[0][0] if arguments.start else None
     cut = slice_of(objective, _reaching(direction, arguments.reach), arguments.lr, arguments.points or 201, start,
                    arguments.steps or 12)  # fmt: skip

@@ -395,7 +395,7 @@ class Run:
     def _save_checkpoint(self) -> Iterator[Event]:
         if self.output is not None:
             path = self.output / "last.safetensors"
-            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
+            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint)
             yield CheckpointSaved(path)
             if self.recorder is not None:
                 self.recorder.save(self.output, may_wait=True)
