@@ -21,7 +21,6 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     from minicnn.insight.compare import read_run
     from minicnn.insight.mistakes import confident_mistakes, first_layer_filters
     from minicnn.report import evaluation_plots, html, run_plots
-    from minicnn.report.health import health
     from minicnn.storage import write_atomically
     from minicnn.training.record import PATH_FILE, load_record
 
@@ -37,7 +36,7 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
         pictures["curves"] = lambda: run_plots.run_curves(run)
     if (run_folder / PATH_FILE).exists():
         record = load_record(run_folder)
-        pictures["health"] = lambda: health(record)
+        pictures["health"] = lambda: run_plots.health(record)
     pictures["confusion"] = lambda: evaluation_plots.confusion_matrix(evaluation)
     if found:
         pictures["mistakes"] = lambda: evaluation_plots.worst_mistakes(test.images, found, model.classes, dataset.maximum)

@@ -88,7 +88,7 @@ def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset"
     if arguments.json:
         common.print_json(report)
     elif trainer.settings.record is not None and not arguments.quiet:
-        from minicnn.report.health import show_health
+        from minicnn.report.terminal import show_health
 
         show_health(trainer.record)
     return _status(ended, arguments.json)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from minicnn.report.health import health, show_health
 from minicnn.report.plots import png
+from minicnn.report.run_plots import health
+from minicnn.report.terminal import show_health
 from minicnn.training.events import Recorded
 from minicnn.training.record import Record
 
