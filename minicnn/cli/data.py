@@ -67,7 +67,7 @@ def _info(arguments: argparse.Namespace) -> int:
 def _fetch(arguments: argparse.Namespace) -> int:
     from minicnn.data.fetch import fetch
 
-    path = fetch(arguments.name, base_url=arguments.base_url, progress=_Progress())
+    path = fetch(arguments.name, base_url=arguments.base_url, progress=_progress)
     if arguments.json:
         print_json({"name": arguments.name, "path": path})
     else:
@@ -75,18 +75,10 @@ def _fetch(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+def _progress(file: str, done: int, total: int) -> None:
     """A line a file on stderr, which counts up on a terminal."""
-
-    whole = ""  # the last file that came to its end, which may be reported more than once
-
-    def __call__(self, file: str, done: int, total: int) -> None:
-        if file == self.whole:
-            return
-        text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
-        if done == total:
-            self.whole = file
-        if sys.stderr.isatty():
-            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total:
-            print(text, file=sys.stderr)
+    text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    elif done == total:
+        print(text, file=sys.stderr)

@@ -101,12 +101,14 @@ def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: 
     Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run gets a page.
     """
     from minicnn.cli.report import write_page
-    from minicnn.cli.run_folder import FILES, final_report, write_config, write_report
+    from minicnn.cli.run_folder import FILES, final_report
     from minicnn.inference import load
     from minicnn.insight.advice import Advice, advised
     from minicnn.report.console import ConsoleReporter, make_console
-    from minicnn.report.jsonl import JsonlReporter
+    from minicnn.report.jsonl import JsonlReporter, write_json
+    from minicnn.storage import write_atomically
     from minicnn.training.events import RunEnded, RunStarted
+    from minicnn.training.settings import Settings
 
     # With --json stdout is for the report alone.
     console = ConsoleReporter(make_console(stderr=arguments.json), None, arguments.quiet, arguments.log_interval)
@@ -121,12 +123,12 @@ def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: 
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
                     settings = event.settings
-                    write_config(folder, settings)
+                    write_atomically(folder / "config.toml", Settings(**settings).to_toml().encode())
                 elif isinstance(event, Advice):
                     warnings.append(event)
                 elif isinstance(event, RunEnded):
                     report = final_report(event, trainer.network, settings) | {"warnings": warnings}
-                    write_report(folder, report)
+                    write_json(folder / "report.json", report)
                     if arguments.report and event.test is not None:
                         write_page(load(folder), dataset, event.test, folder, folder)
                     there = {name: text for name, text in FILES.items() if (folder / name).exists()}

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object an epoch."""
+"""Results as JSON, and `metrics.jsonl`: one JSON object an epoch."""
 
 import dataclasses
 import json
@@ -24,6 +24,11 @@ def json_ready(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as one JSON object, for people to read as well."""
+    write_atomically(path, json.dumps(json_ready(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
 class JsonlReporter:
