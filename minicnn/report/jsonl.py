@@ -49,23 +49,21 @@ class JsonlReporter:
             self._lines.append(json.dumps(json_ready(event), allow_nan=False))
         else:
             return
-        self._write()
+        write_atomically(self._path, "".join(line + "\n" for line in self._lines).encode())
 
     def _lines_before(self, epoch: int) -> list[str]:
         if epoch == 1 or not self._path.exists():
             return []
-        kept = []
         try:
-            for line in self._path.read_text("utf-8", errors="replace").splitlines():
-                try:
-                    earlier = json.loads(line)["epoch"] < epoch
-                except (ValueError, LookupError, TypeError):  # a line that somebody cut or edited
-                    continue
-                if earlier:
-                    kept.append(line)
+            lines = self._path.read_text("utf-8", errors="replace").splitlines()
         except OSError as error:
             raise MinicnnError(f"{self._path}: cannot be read: {error.strerror}") from error
-        return kept
+        return [line for line in lines if _epoch_of(line) < epoch]
 
-    def _write(self) -> None:
-        write_atomically(self._path, "".join(line + "\n" for line in self._lines).encode())
+
+def _epoch_of(line: str) -> float:
+    """The epoch of a line; infinite for one that somebody cut or edited."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, LookupError, TypeError):
+        return math.inf
