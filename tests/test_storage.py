@@ -196,9 +196,10 @@ def test_a_folder_that_is_missing_or_a_file_is_named(tmp_path, file):
 
 def test_a_folder_that_may_not_be_written_to_is_named(file, monkeypatch):
     before = file.read_bytes()
-    with monkeypatch.context() as patch, pytest.raises(MinicnnError, match=r"cannot write .*Permission denied"):
-        patch.setattr("pathlib.Path.open", lambda *arguments: fail_with(errno.EACCES)())
-        write_atomically(file, b"new")
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.open", fail_with(errno.EACCES))
+        with pytest.raises(MinicnnError, match=r"cannot write .*Permission denied"):
+            write_atomically(file, b"new")
     assert file.read_bytes() == before
 
 
