@@ -4,13 +4,15 @@ import os
 from pathlib import Path
 
 from minicnn.data.cifar10 import is_cifar10, load_cifar10
-from minicnn.data.dataset import Dataset
+from minicnn.data.dataset import Dataset, build_dataset
 from minicnn.data.folder import is_class_folders, load_class_folders
 from minicnn.data.idx import is_idx_folder, load_idx_folder
 from minicnn.data.known import EMBEDDED, KNOWN, candidates
 from minicnn.data.npz import ZIP_MAGIC, load_npz
 from minicnn.data.reading import reading
 from minicnn.errors import DataError, UnknownNameError
+
+_LOADERS = {"idx": load_idx_folder, "npz": load_npz, "cifar10": load_cifar10}
 
 
 def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed: int = 0) -> Dataset:
@@ -26,19 +28,15 @@ def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed
     name = str(name_or_path)
     path = locate(name)
     kind = _recognise(path)
-    classes = KNOWN[name].classes if name in KNOWN else None
-    if kind == "folder":
-        return load_class_folders(path, name, maximum=maximum, seed=seed)
-    if kind == "idx":
-        return load_idx_folder(path, name, classes=classes, maximum=maximum)
-    if kind == "npz":
-        return load_npz(path, name, classes=classes, maximum=maximum)
-    if kind == "cifar10":
-        return load_cifar10(path, name, maximum=maximum)
-    raise DataError(
-        f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
-        "an NPZ file, or a CIFAR-10 .tar.gz"
-    )
+    if kind is None:
+        raise DataError(
+            f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
+            "an NPZ file, or a CIFAR-10 .tar.gz"
+        )
+    train, test, classes = load_class_folders(path, seed) if kind == "folder" else _LOADERS[kind](path)
+    if classes is None and name in KNOWN:
+        classes = KNOWN[name].classes
+    return build_dataset(name, train, test, classes=classes, maximum=maximum)
 
 
 def list_datasets() -> list[dict[str, str | None]]:
