@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import add_device, add_json, add_threads, at_least_one, print_json
 from minicnn.errors import DataError
+from minicnn.network.checks import times
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,13 +83,10 @@ def _read_file(path: Path, model: "Model", resize: bool, grayscale: bool) -> "tu
     if images.shape[1:] != wanted:
         options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (images.shape[3] > channels == 1)
         hint = f"; {' and '.join(options)} would convert them" if options else ""
-        raise DataError(f"{path} holds images of {_size(images.shape[1:])}, but the model wants {_size(wanted)}{hint}")
+        raise DataError(f"{path} holds images of {times(images.shape[1:])} (height × width × channels), but the model wants "
+                        f"{times(wanted)}{hint}")  # fmt: skip
     try:
         model.check_images(images)
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     return names, images
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape)) + " (height × width × channels)"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from minicnn.cli.common import add_json, build_network, print_json
 from minicnn.errors import UsageError
+from minicnn.network.checks import times
 from minicnn.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,10 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     console = make_console()
     columns = ["layer", "output shape", "parameters", "multiply-adds", "bytes", "activation bytes", "description"]
-    cells = [[row.name, _times(row.output_shape), row.parameters, row.multiply_adds, row.parameter_bytes,
+    cells = [[row.name, times(row.output_shape), row.parameters, row.multiply_adds, row.parameter_bytes,
               row.activation_bytes, row.layer] for row in rows]  # fmt: skip
     shown = len(columns) if console.width >= _WIDTH_WITH_DESCRIPTION else len(columns) - 1
-    title = f"{network.name} on images of {_times(network.input_shape)} (multiply-adds and activations: of one image)"
+    title = f"{network.name} on images of {times(network.input_shape)} (multiply-adds and activations: of one image)"
     table(title, columns[:shown], [row[:shown] for row in cells], console)
     return 0
 
@@ -55,7 +56,3 @@ def _network(arguments: argparse.Namespace) -> "Network":
 
     dataset = load_dataset(arguments.data or Settings.data)
     return build_network(arguments.model or Settings.model, dataset.image_shape, len(dataset.classes))
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
