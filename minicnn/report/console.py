@@ -28,18 +28,6 @@ LARGEST_MATRIX = 20  # classes
 REFRESH_SECONDS = 0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
 UNFOLDED = 10_000  # columns: a line in a file or a pipe is not folded
 
-EPOCH_COLUMNS = [  # two header lines, width; with one space in between they fill 77 columns
-    ("", "epoch", 5),
-    ("train", "loss", 9),
-    ("train", "acc %", 7),
-    ("val", "loss", 9),
-    ("val", "acc %", 7),
-    ("learning", "rate", 9),
-    ("gradient", "norm", 9),
-    ("", "seconds", 9),
-    ("", "best", 5),
-]
-
 
 def make_console(stderr: bool = False) -> Console:
     """Return a console on stdout, or on stderr; where that is no terminal, its lines are not folded."""
@@ -104,6 +92,20 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
             yield f"{prefix}{name}={value}"
+
+
+EPOCH_COLUMNS: list[tuple[str, str, int, Callable[[EpochDone], str]]] = [
+    # two header lines, width, cell; with one space in between they fill 77 columns
+    ("", "epoch", 5, lambda done: str(done.epoch)),
+    ("train", "loss", 9, lambda done: _fixed(done.train_loss)),
+    ("train", "acc %", 7, lambda done: _percent(done.train_accuracy)),
+    ("val", "loss", 9, lambda done: _fixed(done.validation_loss)),
+    ("val", "acc %", 7, lambda done: _percent(done.validation_accuracy)),
+    ("learning", "rate", 9, lambda done: _number(done.learning_rate, ".3g")),
+    ("gradient", "norm", 9, lambda done: _number(done.gradient_norm, ".3g")),
+    ("", "seconds", 9, lambda done: f"{done.seconds:.1f}"),
+    ("", "best", 5, lambda done: "*" if done.best else ""),
+]
 
 
 class _Bar:
@@ -212,18 +214,7 @@ class ConsoleReporter:
             for i in (0, 1):
                 header = " ".join(f"{column[i]:>{column[2]}}" for column in EPOCH_COLUMNS)
                 say(self._out, header.rstrip(), style="bold")
-        cells = [
-            str(event.epoch),
-            _fixed(event.train_loss),
-            _percent(event.train_accuracy),
-            _fixed(event.validation_loss),
-            _percent(event.validation_accuracy),
-            _number(event.learning_rate, ".3g"),
-            _number(event.gradient_norm, ".3g"),
-            f"{event.seconds:.1f}",
-            "*" if event.best else "",
-        ]
-        line = " ".join(f"{cell:>{column[2]}}" for cell, column in zip(cells, EPOCH_COLUMNS, strict=True))
+        line = " ".join(f"{cell(event):>{width}}" for _, _, width, cell in EPOCH_COLUMNS)
         say(self._out, line.rstrip())
 
     def _show_end(self, run: RunEnded) -> None:
