@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.network.network import Network
+from minicnn.plan import aligned_zeros
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
@@ -162,10 +163,10 @@ class Model:
 
         One workspace serves one thread.
         """
-        from minicnn.backends.cpu import lay_out, workspace
+        from minicnn.backends.cpu import lay_out
 
         plan = lay_out(self.network, batch_size, False, self.params.dtype)
-        return NjitArguments(plan.table, self.params, workspace(plan.work_size, self.params.dtype))
+        return NjitArguments(plan.table, self.params, aligned_zeros(plan.work_size, self.params.dtype))
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""

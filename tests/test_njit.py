@@ -240,9 +240,9 @@ print(json.dumps([hits, misses, [logits.tolist(), value, model.params.tolist()]]
 """
 
 
-def start(file, cache):
+def start(file, cache, *arguments):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-W", "error", str(file)], env=environment, text=True,
+    return subprocess.Popen([sys.executable, "-W", "error", str(file), *arguments], env=environment, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
 
 
@@ -250,6 +250,31 @@ def answer_of(process):
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     return json.loads(output)
+
+
+ADDRESSES = """\
+import json, sys
+import numpy as np
+from minicnn import Dense, Flatten, Network
+from minicnn.backends.cpu import lay_out
+from minicnn.kernels.cpu import passes
+from minicnn.kernels.cpu.call import PLAN, compiled
+from numba import types
+
+if "embedded" in sys.argv:
+    sys.executable = "/usr/bin/another-program"
+layer = lay_out(Network((2, 2, 1), [Flatten(), Dense(2)]), 1, True, np.dtype(np.float32)).table[0]
+numbers, integer = types.float32[::1], types.int64
+forward = compiled(passes.forward_chunk, PLAN, numbers, numbers, integer, types.uint64, integer)
+print(json.dumps([all(layer[name] for name in ("forward", "backward", "turn")), forward.cache_hits]))
+"""
+
+
+@pytest.mark.parametrize("program", ["python", "embedded"])
+def test_a_second_process_compiles_the_forward_pass_where_one_can_be_started(tmp_path, program):
+    file = tmp_path / "addresses.py"
+    file.write_text(ADDRESSES)
+    assert answer_of(start(file, tmp_path / "cache", program)) == [True, int(program == "python" and os.cpu_count() > 1)]
 
 
 def test_two_processes_fill_an_empty_cache_at_once_and_the_third_compiles_nothing(tmp_path):

@@ -16,6 +16,7 @@ from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compi
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.network.network import Network
 from minicnn.network.translation import Plan, make_plan
+from minicnn.plan import aligned_zeros
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, TensorRule
 
 # A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register tile.
@@ -50,9 +51,10 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, plain
     """
     plan = make_plan(network, chunk, training, 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize)
     plan.table["multiply"] = multiply_address(dtype)
-    plan.table["forward"] = passes.forward_address(dtype)
     if training:
-        plan.table["backward"], plan.table["turn"] = passes.backward_addresses(dtype)
+        plan.table["forward"], plan.table["backward"], plan.table["turn"] = passes.training_addresses(dtype)
+    else:
+        plan.table["forward"] = passes.forward_address(dtype)
     return plan
 
 
@@ -61,17 +63,6 @@ def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtyp
     sample = lay_out(network, 1, training, dtype).work_size * np.dtype(dtype).itemsize
     chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // sample))
     return lay_out(network, max(1, min(chunk, batch)), training, dtype)
-
-
-def workspace(shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Zeros that are written and not only promised, as `np.zeros` does.
-
-    A masked load or store whose unused lanes reach into a page that was never written makes the processor look into
-    it, at every call: one image through LeNet-5 took 17 µs in place of 6.
-    """
-    array = np.empty(shape, dtype)
-    array.fill(0)
-    return array
 
 
 class Update:
@@ -146,8 +137,8 @@ class Passes:
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, by_layer: bool = False):
         self.params = params
         self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_layer)
-        self._work = workspace(self.plan.work_size, params.dtype)
-        self._turned = workspace(len(params), params.dtype)
+        self._work = aligned_zeros(self.plan.work_size, params.dtype)
+        self._turned = aligned_zeros(len(params), params.dtype)
         self._logits = np.empty((batch_size, network.outputs), params.dtype)
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
@@ -159,7 +150,7 @@ class Passes:
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
         """The slope [flat_size] of the loss by every parameter, after `forward` on the same batch."""
-        grads = workspace(len(self.params), self.params.dtype)
+        grads = aligned_zeros(len(self.params), self.params.dtype)
         dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
         passes.backward(self.plan.table, self.params, self._turned, self._work, dlogits, grads, np.uint64(key))
         return grads
@@ -183,7 +174,7 @@ class Passes:
 
         After `forward_by_layer` on the same batch; the last of them is ``dlogits`` itself.
         """
-        table, grads = self.plan.table, workspace(len(self.params), self.params.dtype)
+        table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
         slopes = [np.ascontiguousarray(dlogits, self.params.dtype)]
         for i in range(len(table) - 1, -1, -1):
             layer = table[i]
@@ -202,7 +193,7 @@ class Inference:
         self.network, self.params = network, params
         self.threads = thread_count(threads)
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
-        self._work = workspace((self.threads, self.plan.work_size), params.dtype)
+        self._work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
         self._multiply_adds = network.multiply_adds
 
     def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
@@ -235,9 +226,9 @@ class Training:
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
         lanes = min(threads, batch_size)
         self.plan = _plan_for_batch(network, -(-batch_size // lanes), True, dtype)
-        self._work = workspace((min(self.threads, lanes), self.plan.work_size), dtype)
-        self._grads = workspace((lanes, len(params)), dtype)
-        self._turned = workspace(len(params), params.dtype)
+        self._work = aligned_zeros((min(self.threads, lanes), self.plan.work_size), dtype)
+        self._grads = aligned_zeros((lanes, len(params)), dtype)
+        self._turned = aligned_zeros((len(self._work), len(params)), dtype)
         self._totals = np.zeros((lanes, 2))
         self._squares = np.zeros(step.reduction_blocks(len(params)))
         self._loss = compile_loss(loss, dtype)

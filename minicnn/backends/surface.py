@@ -3,10 +3,11 @@
 import numba
 import numpy as np
 
-from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count, workspace
+from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.network.network import Network
+from minicnn.plan import aligned_copy, aligned_zeros
 from minicnn.rules import LossRule
 
 # What a thread works on should stay in its cache; the more images in a chunk, the longer the products.
@@ -55,13 +56,13 @@ class LossRows:
         self._data = np.ascontiguousarray(images.reshape(len(images), -1)), labels, targets, class_weights
         self._loss, self._hyperparameters = compile_loss(rule, dtype), hyperparameters
         sizes = (plan.work_size, *[chunk * int(table["output_size"].max())] * 3, network.flat_size, network.outputs)
-        self._buffers = [workspace((self._threads, size), dtype) for size in sizes]
+        self._buffers = [aligned_zeros((self._threads, size), dtype) for size in sizes]
 
     def __call__(self, params: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
         """The summed loss, float64 [len(coordinates)], at ``params`` [flat_size] + each coordinate · ``direction``."""
         fixed, packed = params, params[:0]
         if self._shares:
-            fixed = params.copy()
+            fixed = aligned_copy(params)
             weights = self._weights_by_channel(fixed)
             packed = np.ascontiguousarray(weights[:, self._channels]).reshape(-1)
             weights[:, self._channels] = 0

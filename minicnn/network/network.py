@@ -14,7 +14,7 @@ from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.network import checks
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape, layer_from_dict, layer_to_dict
-from minicnn.plan import round_up
+from minicnn.plan import aligned_zeros, round_up
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Network:
 
     def initialize(self, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> NDArray[Any]:
         """First parameters, a flat vector [flat_size]: weights as in `minicnn.network.initialization`, biases zero."""
-        flat = np.zeros(self.flat_size, dtype)
+        flat = aligned_zeros(self.flat_size, dtype)
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
             if spec.name.endswith(".weight"):
                 tensor[:] = initial_weight(spec.shape, activation_after(self.layers, spec.layer), rng)
@@ -134,7 +134,7 @@ class Network:
 
         Raises `NetworkError` for a tensor that is missing, not the network's, or of another shape.
         """
-        flat = np.zeros(self.flat_size, dtype)
+        flat = aligned_zeros(self.flat_size, dtype)
         views = self.unflatten(flat)
         for name in tensors:
             if name not in views:

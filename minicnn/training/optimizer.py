@@ -10,6 +10,7 @@ import numpy as np
 
 from minicnn.errors import PluginError, SettingError, UnknownNameError
 from minicnn.network.network import Network
+from minicnn.plan import aligned_zeros
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, TensorRule, resolve
 
@@ -44,7 +45,7 @@ class Optimizer:
                 self.slot_names += [f"{name}.{slot}" for slot in base.slots]
                 self.state |= {f"{name}.{key}": value for key, value in base.state} | {f"{name}.step": 0.0}
         flat_size = size.flat_size if isinstance(size, Network) else size
-        self.slots: np.ndarray = np.zeros((len(self.slot_names), flat_size), dtype)
+        self.slots: np.ndarray = aligned_zeros((len(self.slot_names), flat_size), dtype)
 
     @functools.cached_property
     def backend(self) -> Any:

@@ -14,6 +14,7 @@ from minicnn.backends import Batch, Data, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
+from minicnn.plan import aligned_copy
 from minicnn.rules import OptimizerRule, StepRule
 from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from minicnn.training.events import (
@@ -80,14 +81,14 @@ class Run:
         self.schedule_state = dict(trainer._schedule_rule.state)
         if resume is None:
             params = network.initialize(np.random.default_rng([settings.seed, 0]))
-            self.progress = Progress(params, params.copy(), self.optimizer.slots, self.optimizer.state,
+            self.progress = Progress(params, aligned_copy(params), self.optimizer.slots, self.optimizer.state,
                                      self.schedule_state)  # fmt: skip
         else:
             self._restore(resume)
         self.counters = self.progress.counters
         rule = self.optimizer.rule
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
-        self.evaluated = self.progress.params.copy() if self.other_weights else self.progress.params
+        self.evaluated = aligned_copy(self.progress.params) if self.other_weights else self.progress.params
         self.recorder: Recorder | None = None
         if settings.record is not None:
             if settings.device != "cpu":
@@ -130,6 +131,7 @@ class Run:
         if stored["optimizer"] != settings.optimizer:
             raise SettingError(f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}")
         self.progress = deepcopy(checkpoint.progress)
+        self.progress.params = aligned_copy(checkpoint.progress.params)
         slots, state = self.progress.slots, self.progress.optimizer_state
         if slots.shape != self.optimizer.slots.shape or state.keys() != self.optimizer.state.keys():
             raise SettingError(f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed")
@@ -372,7 +374,7 @@ class Run:
                            zip(self.loss.rule.hyperparameters, self.loss.hyperparameters, strict=True)}  # fmt: skip
         weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
         return Model(
-            network=self.network, params=self.progress.best_params.copy(), classes=tuple(self.dataset.classes),
+            network=self.network, params=aligned_copy(self.progress.best_params), classes=tuple(self.dataset.classes),
             maximum=self.dataset.maximum, image_dtype=self.dataset.train.images.dtype.name,
             probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
             training={

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from minicnn import Passes
 from minicnn.backends.cpu import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
@@ -142,10 +143,20 @@ def test_activations_equal_the_oracle_wherever_they_stand(activation):
 
 @pytest.mark.parametrize(
     ("inputs", "outputs", "samples"),
-    [(1, 1, 1), (3, 1, 2), (1, 33, 5), (17, 31, 13), (40, 65, 7), (64, 64, 12), (100, 10, 1)],
+    [(1, 1, 1), (3, 1, 2), (1, 33, 5), (17, 31, 13), (40, 65, 7), (64, 64, 12), (100, 10, 1)]
+    + [(5, outputs, 1) for outputs in (7, 23, 31, 44, 64, 150)],
 )
 def test_dense_layers_of_any_size_equal_the_oracle(inputs, outputs, samples):
     assert_equals_oracle(Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)]), samples)
+
+
+def test_an_image_has_the_same_logits_bit_by_bit_alone_and_in_a_batch():
+    network = Network((9, 8, 2), [Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dense(150), ReLU(), Dense(40), Dense(3)])
+    rng = np.random.default_rng(0)
+    params, x = network.initialize(rng), rng.normal(size=(13, 9, 8, 2)).astype(np.float32)
+    together = Passes(network, params, 13).forward(x)
+    alone = [Passes(network, params, 1).forward(x[i : i + 1]) for i in range(13)]
+    np.testing.assert_array_equal(np.concatenate(alone), together)
 
 
 def test_same_padding_with_even_kernels_equals_the_oracle():

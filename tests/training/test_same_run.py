@@ -6,8 +6,9 @@ import pytest
 from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, Network, Optimizer, Passes, ReLU, Trainer
 from minicnn.backends import cpu
 from minicnn.plan import DROPOUT
+from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.events import BatchDone, EpochDone
-from minicnn.training.run import Run
+from minicnn.training.run import Run, fingerprint
 from tests.training import small
 
 WIDE = Network((6, 6, 1), [Conv2d(24, 3), ReLU(), Flatten(), Dropout(0.2), Dense(3)])
@@ -49,6 +50,19 @@ def test_two_threads_differ_from_one_by_rounding_alone():
     np.testing.assert_allclose(two[1], one[1], rtol=1e-5)
     np.testing.assert_allclose(two[0], one[0], atol=1e-4)
     assert (two[0] != one[0]).any()  # else nothing was divided
+
+
+def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
+    trainer = Trainer(WIDE, small.settings(threads=2, optimizer="adam"))
+    trainer.fit(small.dataset())
+    checkpoint = Checkpoint(WIDE, trainer.settings.to_dict(), trainer.progress, fingerprint(small.dataset().train))
+    for resumed in (None, checkpoint):
+        run = Run(trainer, small.dataset(), None, resumed)
+        run.compile()
+        training = run.training
+        rows = [*training._work, *training._grads, *training._turned, *run.inference._work]
+        for array in (training.params, run.inference.params, run.optimizer.slots, run.model(None).params, *rows):
+            assert array.ctypes.data % 64 == 0
 
 
 def test_another_seed_gives_other_weights_another_split_another_order_and_another_dropout():

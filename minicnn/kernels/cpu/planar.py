@@ -21,10 +21,8 @@ from minicnn.kernels.cpu.vector import (
     maximum,
     pair_maximum,
     plus,
-    spread,
+    share,
     store,
-    take_lower,
-    take_upper,
     transpose,
     zero_unless_less,
 )
@@ -93,17 +91,17 @@ def max_forward(layer, params, work, n):
     rows, columns, lanes = layer.output_height, layer.output_width, VECTOR_BYTES // work.itemsize
     scratch = layer.maxima + layer.chunk * layer.output_size
     for i in range(n):
-        maxima = layer.maxima + i * layer.output_size
-        for k in range(K):
-            bias = params[layer.bias + k] if layer.bias >= 0 else work.dtype.type(0)
-            for p in range(rows):
-                x = layer.input + ((i * K + k) * layer.input_height + 2 * p) * pitch
-                for q in range(0, columns, lanes):
-                    at, count, to = x + 2 * q, Q - 2 * q, (k * rows + p) * columns + q
+        for q in range(0, columns, lanes):  # the outer loop, so that masks are made once
+            count = Q - 2 * q
+            for k in range(K):
+                bias = params[layer.bias + k] if layer.bias >= 0 else work.dtype.type(0)
+                for p in range(rows):
+                    at = layer.input + ((i * K + k) * layer.input_height + 2 * p) * pitch + 2 * q
+                    to = (k * rows + p) * columns + q
                     left = maximum(load(work, at + pitch, count), load(work, at, count))
                     right = maximum(load(work, at + pitch + lanes, count - lanes), load(work, at + lanes, count - lanes))
                     largest = pair_maximum(left, right)
-                    store(work, maxima + to, largest, columns - q)
+                    store(work, layer.maxima + i * layer.output_size + to, largest, columns - q)
                     y = plus(largest, bias)
                     store(work, scratch + to, maximum(y, load(work, at, 0)) if layer.rectified else y, columns - q)
         transpose(work, scratch, K, rows * columns, rows * columns, work, layer.output + i * layer.output_size, K)
@@ -123,16 +121,16 @@ def max_backward(layer, work, n):
             slope = zero_unless_less(load(work, dy + j, count), load(work, y, 0), load(work, y + j, count))
             store(work, dy + j, slope, count)
         transpose(work, dy, rows * columns, K, K, work, scratch, rows * columns)
-        for k in range(K):
-            for p in range(rows):
-                line = ((i * K + k) * layer.input_height + 2 * p) * pitch
-                for q in range(0, pitch, 2 * lanes):  # to the end of the line: what no window reads gets 0
-                    at, count = (k * rows + p) * columns + q // 2, columns - q // 2
-                    largest, slope = load(work, maxima + at, count), load(work, scratch + at, count)
-                    for half in range(2):
-                        v = q + half * lanes
-                        x, dx = layer.input + line + v, layer.d_input + line + v
-                        upper, lower = load(work, x, Q - v), load(work, x + pitch, Q - v)
-                        most, share = spread(largest, half), spread(slope, half)
-                        store(work, dx, take_upper(upper, most, share), pitch - v)
-                        store(work, dx + pitch, take_lower(upper, lower, most, share), pitch - v)
+        for q in range(0, pitch, 2 * lanes):  # to the end of the line: what no window reads gets 0
+            for k in range(K):
+                for p in range(rows):
+                    line, to = ((i * K + k) * layer.input_height + 2 * p) * pitch + q, (k * rows + p) * columns + q // 2
+                    x, dx, count, room = layer.input + line, layer.d_input + line, Q - q, pitch - q
+                    upper, upper_next, lower, lower_next = share(
+                        load(work, x, count), load(work, x + lanes, count - lanes), load(work, x + pitch, count),
+                        load(work, x + pitch + lanes, count - lanes), load(work, maxima + to, columns - q // 2),
+                        load(work, scratch + to, columns - q // 2))  # fmt: skip
+                    store(work, dx, upper, room)
+                    store(work, dx + lanes, upper_next, room - lanes)
+                    store(work, dx + pitch, lower, room)
+                    store(work, dx + pitch + lanes, lower_next, room - lanes)

@@ -14,7 +14,7 @@ from numba import from_dtype, njit, prange, types
 from minicnn.kernels.cpu.call import PLAN, call, call_loss, call_update, compiled
 from minicnn.kernels.cpu.tile import JIT
 
-_WORTH_SHARING = 100_000  # parameters from which on threads also share what is done once a step; a region costs 5 µs
+_WORTH_SHARING = 10_000  # parameters from which on threads also share what is done once a step; a region costs 5 µs
 _BLOCK = 4096  # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 
 
@@ -86,14 +86,10 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
     """
     threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
     together, none, turn_at = count > _WORTH_SHARING, np.int64(0), plan[0].turn
-    if together:
-        for thread in prange(threads):
-            call(turn_at, (plan, params, turned, thread, threads))
-    else:
-        call(turn_at, (plan, params, turned, 0, 1))
     for thread in prange(threads):
+        call(turn_at, (plan, params, turned[thread], 0, 1))
         for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
-            call(lane_at, (plan, params, turned, work[thread], grads[lane], images, labels, order,
+            call(lane_at, (plan, params, turned[thread], work[thread], grads[lane], images, labels, order,
                            lane * batch // lanes, (lane + 1) * batch // lanes, scale, targets, class_weights, loss,
                            loss_hyper, divisor, key, totals[lane]))  # fmt: skip
     blocks = len(squares)

@@ -36,8 +36,10 @@ def _host_vectors() -> tuple[int, int]:
 
 
 VECTOR_BYTES, REGISTERS = _host_vectors()
-# Rows of a block that is 1 or 2 vectors wide: all registers but those for B, one for the broadcast and one spare.
-BLOCK_ROWS = {1: 12, 2: 12 if REGISTERS == 32 else 6}
+# Rows of a block by its width in vectors. 1 or 2: all registers but those for B, one for the broadcast and one spare. A
+# single row, as one image has in a dense layer, takes 8: it reads the weights as they lie, and 8 sums hide how long a
+# multiply-add takes.
+BLOCK_ROWS = {1: 12, 2: 12 if REGISTERS == 32 else 6} | dict.fromkeys(range(3, 9), 1)
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
@@ -192,7 +194,7 @@ def _read_shape(build: ir.IRBuilder, shape: ir.Value) -> list[ir.Value]:
 
 
 def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Function:
-    """Emit the whole product: C is cut into blocks of at most two vectors and of nearly equal height, without thin rests."""
+    """Emit the whole product: C is cut into blocks of nearly equal height, without thin rests."""
     pointer = element.as_pointer()
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_SHAPE.as_pointer(), *4 * [pointer]]), "minicnn_product")
     function.linkage = "internal"
@@ -201,14 +203,16 @@ def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Functio
     build = ir.IRBuilder(function.append_basic_block("entry"))
     rows, columns, _, _, a_row, _, _, _, _, init_row, c_row = _read_shape(build, shape)
     no_init = build.icmp_unsigned("==", build.ptrtoint(init, _I64), _I64(0))
-    with cgutils.for_range_slice(build, _I64(0), columns, _I64(2 * lanes), _I64) as (n, _):
+    width = build.select(build.icmp_signed("==", rows, _I64(1)), _I64(max(BLOCK_ROWS)), _I64(2))
+    with cgutils.for_range_slice(build, _I64(0), columns, build.mul(width, _I64(lanes)), _I64) as (n, _):
         rest = build.sub(columns, n)
-        two = build.icmp_signed(">", rest, _I64(lanes))
-        valid = build.sub(rest, build.select(two, _I64(lanes), _I64(0)))  # columns in the last vector
+        needed = build.udiv(build.add(rest, _I64(lanes - 1)), _I64(lanes))
+        vectors = build.select(build.icmp_signed("<", needed, width), needed, width)
+        valid = build.sub(rest, build.mul(build.sub(vectors, _I64(1)), _I64(lanes)))  # columns in the last vector
         partial = build.icmp_signed("<", valid, _I64(lanes))
-        variant = build.add(build.select(two, _I64(100), _I64(0)), build.select(partial, _I64(200), _I64(0)))
-        blocks = [build.udiv(build.add(rows, _I64(most - 1)), _I64(most)) for most in BLOCK_ROWS.values()]
-        count = build.select(two, blocks[1], blocks[0])
+        variant = build.add(build.mul(vectors, _I64(100)), build.select(partial, _I64(1000), _I64(0)))
+        blocks = [build.udiv(build.add(rows, _I64(most - 1)), _I64(most)) for most in (BLOCK_ROWS[1], BLOCK_ROWS[2])]
+        count = build.select(build.icmp_signed("==", vectors, _I64(1)), *blocks)
         each = build.zext(build.udiv(build.trunc(rows, _I32), build.trunc(count, _I32)), _I64)
         longer = build.sub(rows, build.mul(each, count))  # so many blocks have one row more
         with cgutils.for_range(build, count) as loop:
@@ -220,13 +224,13 @@ def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Functio
                      build.gep(c, [build.add(build.mul(m, c_row), n)]), valid]  # fmt: skip
             after = build.append_basic_block("block_done")
             switch = build.switch(build.add(height, variant), after)
-            for vectors in (1, 2):
+            for block_vectors, most_rows in BLOCK_ROWS.items():
                 for is_partial in (False, True):
-                    for block_rows in range(1, BLOCK_ROWS[vectors] + 1):
+                    for block_rows in range(1, most_rows + 1):
                         case = build.append_basic_block()
-                        switch.add_case(_I64(block_rows + 100 * (vectors - 1) + 200 * is_partial), case)
+                        switch.add_case(_I64(block_rows + 100 * block_vectors + 1000 * is_partial), case)
                         with build.goto_block(case):
-                            build.call(_emit_block(module, element, lanes, block_rows, vectors, is_partial), given)
+                            build.call(_emit_block(module, element, lanes, block_rows, block_vectors, is_partial), given)
                             build.branch(after)
             build.position_at_end(after)
     build.ret_void()
@@ -256,6 +260,11 @@ def multiply_address(dtype) -> int:
     and not compiled from Python, because half of a small network's products are so short that a call's cost shows.
     """
     return _product_address(np.dtype(dtype).type(0))
+
+
+def product_was_compiled() -> bool:
+    """Whether this process compiled a product, since the disk cache had none: then it has no other kernel either."""
+    return sum(_product_address.stats.cache_misses.values()) > 0
 
 
 @intrinsic

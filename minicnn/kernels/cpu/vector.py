@@ -90,55 +90,70 @@ def store(typing_context, array, offset, vector, count):
     return types.void(array, types.int64, vector, types.int64), generate
 
 
-@intrinsic
-def transpose_square(typing_context, source, offset, rows, columns, row_step, target, target_offset, target_step):
-    """target[c, r] = source[r, c] of a square as many numbers wide as a vector, or of its first rows and columns.
+def _transposing(few_rows: bool, few_columns: bool):
+    """The transpose of one block, as many numbers high and wide as a vector, or half as many where there are but few."""
 
-    Rows are ``row_step`` and ``target_step`` numbers apart. All rows are loaded; then pairs of vectors that lie half the
-    square apart are interleaved, log2(lanes) times, after which every vector is a column.
-    """
+    @intrinsic
+    def transpose_block(typing_context, source, offset, rows, columns, row_step, target, target_offset, target_step):
+        """target[c, r] = source[r, c] for the first rows and columns of a block; ``row_step``, ``target_step`` apart.
 
-    def generate(context, builder, signature, values):
-        source, offset, rows, columns, row_step, target, target_offset, target_step = values
-        element = signature.args[0].dtype
-        kind = Vector(element)
-        lanes, pointer = kind.lanes, _llvm_type(kind).as_pointer()
-        mask_type = ir.VectorType(ir.IntType(1), lanes)
-        align = _I32(element.bitwidth // 8)
-        load_type = ir.FunctionType(_llvm_type(kind), [pointer, _I32, mask_type, _llvm_type(kind)])
-        load_masked = cgutils.get_or_insert_function(builder.module, load_type, f"llvm.masked.load.{_suffix(kind)}.p0")
-        store_type = ir.FunctionType(ir.VoidType(), [_llvm_type(kind), pointer, _I32, mask_type])
-        store_masked = cgutils.get_or_insert_function(builder.module, store_type, f"llvm.masked.store.{_suffix(kind)}.p0")
+        Read as one sequence, the block's numbers are interleaved, first half with second, log2(height) times: after that
+        column follows column. A row or column that is not there is the last one again, which is written last.
+        """
 
-        def at(array_kind, array, start, step, index):
-            place = builder.add(start, builder.mul(step, ir.IntType(64)(index)))
-            return _address(context, builder, array_kind, array, place)[0]
+        def generate(context, builder, signature, values):
+            source, offset, rows, columns, row_step, target, target_offset, target_step = values
+            kind, i64 = Vector(signature.args[0].dtype), ir.IntType(64)
+            lanes = kind.lanes
+            height, width = lanes // (2 if few_rows else 1), lanes // (2 if few_columns else 1)
+            align = _I32(kind.dtype.bitwidth // 8)
 
-        def count_if(present, count):
-            return _mask(builder, kind, builder.select(present, count, ir.IntType(64)(0)))
+            def masked(what, size, count):
+                part = ir.VectorType(_llvm_type(kind).element, size)
+                mask = builder.icmp_signed("<", ir.Constant(ir.VectorType(_I32, size), list(range(size))),
+                                           _splat(builder, builder.trunc(count, _I32), size))  # fmt: skip
+                given = [part.as_pointer(), _I32, mask.type]
+                declared = (ir.FunctionType(part, [*given, part]) if what == "load"
+                            else ir.FunctionType(ir.VoidType(), [part, *given]))  # fmt: skip
+                name = f"llvm.masked.{what}.v{size}f{kind.dtype.bitwidth}.p0"
+                return cgutils.get_or_insert_function(builder.module, declared, name), part, mask
 
-        vectors = []
-        for r in range(lanes):
-            mask = count_if(builder.icmp_signed("<", ir.IntType(64)(r), rows), columns)
-            place = at(signature.args[0], source, offset, row_step, r)
-            vectors.append(builder.call(load_masked, [place, align, mask, _zeros(kind)]))
-        index_type, half, distance = ir.VectorType(_I32, lanes), lanes // 2, lanes // 2
-        low = ir.Constant(index_type, [n // 2 + lanes * (n % 2) for n in range(lanes)])
-        high = ir.Constant(index_type, [half + n // 2 + lanes * (n % 2) for n in range(lanes)])
-        while distance:
-            joined = [None] * lanes
-            for r in range(half):
-                joined[2 * r] = builder.shuffle_vector(vectors[r], vectors[r + half], low)
-                joined[2 * r + 1] = builder.shuffle_vector(vectors[r], vectors[r + half], high)
-            vectors, distance = joined, distance // 2
-        for c in range(lanes):
-            mask = count_if(builder.icmp_signed("<", ir.IntType(64)(c), columns), rows)
-            place = at(signature.args[5], target, target_offset, target_step, c)
-            builder.call(store_masked, [vectors[c], place, align, mask])
-        return context.get_dummy_value()
+            def places(array_kind, array, start, step, count, most, part):
+                last = builder.mul(step, builder.sub(count, i64(1)))
+                for index in range(most):
+                    distance = builder.mul(step, i64(index))
+                    distance = builder.select(builder.icmp_signed("<", distance, last), distance, last)
+                    at = _address(context, builder, array_kind, array, builder.add(start, distance))[0]
+                    yield builder.bitcast(at, part.as_pointer())
 
-    integer = types.int64
-    return types.void(source, integer, integer, integer, integer, target, integer, integer), generate
+            load, part, mask = masked("load", width, columns)
+            empty = ir.Constant(part, [0.0] * width)
+            vectors = [builder.call(load, [at, align, mask, empty])
+                       for at in places(signature.args[0], source, offset, row_step, rows, height, part)]  # fmt: skip
+            if few_columns:
+                vectors = [_shuffle(builder, *vectors[r : r + 2], range(lanes)) for r in range(0, height, 2)]
+            half = len(vectors) // 2
+            for _ in range(height.bit_length() - 1):
+                vectors = [_shuffle(builder, vectors[n // 2], vectors[n // 2 + half],
+                                    [(n % 2 * lanes + i) // 2 + lanes * (i % 2) for i in range(lanes)])
+                           for n in range(len(vectors))]  # fmt: skip
+            if few_rows:
+                vectors = [_shuffle(builder, v, v, range(at, at + height)) for v in vectors for at in (0, height)]
+            store, part, mask = masked("store", height, rows)
+            targets = list(places(signature.args[5], target, target_offset, target_step, columns, width, part))
+            for column, at in reversed(list(zip(vectors, targets, strict=True))):
+                builder.call(store, [column, at, align, mask])
+            return context.get_dummy_value()
+
+        integer = types.int64
+        return types.void(source, integer, integer, integer, integer, target, integer, integer), generate
+
+    return transpose_block
+
+
+_transpose_square, _transpose_few_rows, _transpose_few_columns = (
+    _transposing(*few) for few in ((False, False), (True, False), (False, True))
+)
 
 
 @njit(**JIT)
@@ -154,10 +169,17 @@ def copy(source, start, target, target_start, count):
 def transpose(source, offset, rows, columns, row_step, target, target_offset, target_step):
     """target[c, r] = source[r, c] for matrices in flat arrays whose rows are ``row_step`` and ``target_step`` apart."""
     lanes = VECTOR_BYTES // source.itemsize
+    few = lanes // 2 if lanes > 2 else 0  # half a block of 2×2 is one vector, with no second to be interleaved with
     for r in range(0, rows, lanes):
         for c in range(0, columns, lanes):
-            transpose_square(source, offset + r * row_step + c, min(lanes, rows - r), min(lanes, columns - c), row_step,
-                             target, target_offset + c * target_step + r, target_step)  # fmt: skip
+            height, width = min(lanes, rows - r), min(lanes, columns - c)
+            begin, end = offset + r * row_step + c, target_offset + c * target_step + r
+            if rows <= few:
+                _transpose_few_rows(source, begin, height, width, row_step, target, end, target_step)
+            elif columns <= few:
+                _transpose_few_columns(source, begin, height, width, row_step, target, end, target_step)
+            else:
+                _transpose_square(source, begin, height, width, row_step, target, end, target_step)
 
 
 @intrinsic
@@ -242,50 +264,29 @@ def pair_maximum(typing_context, a, b):
 
 
 @intrinsic
-def spread(typing_context, a, half):
-    """Every number of the first (``half`` = 0) or the second half of a, twice."""
+def share(typing_context, upper, upper_next, lower, lower_next, largest, slope):
+    """Each slope goes to the first number of its window of 2×2, in reading order, that is not smaller than the largest.
+
+    Two vectors of each line, and one of what belongs to the windows; returns the slopes of the two lines in that order.
+    """
 
     def generate(context, builder, signature, values):
-        lanes = signature.args[0].lanes
-        first, second = (_shuffle(builder, values[0], values[0], [start + n // 2 for n in range(lanes)])
-                         for start in (0, lanes // 2))  # fmt: skip
-        return builder.select(builder.icmp_signed("==", values[1], ir.IntType(64)(0)), first, second)
+        *numbers, largest, slope = values
+        lanes, kind = signature.args[0].lanes, signature.args[0]
+        slopes, taken = [], None
+        for line in (0, 2):
+            for first in (0, 1):
+                corner = _shuffle(builder, numbers[line], numbers[line + 1], range(first, 2 * lanes, 2))
+                reaches = builder.fcmp_unordered(">=", corner, largest)
+                own = reaches if taken is None else builder.and_(reaches, builder.not_(taken))
+                taken = reaches if taken is None else builder.or_(reaches, taken)
+                slopes.append(builder.select(own, slope, _zeros(kind)))
+        mixed = [n // 2 + lanes * (n % 2) for n in range(2 * lanes)]
+        results = [_shuffle(builder, slopes[line], slopes[line + 1], mixed[at : at + lanes])
+                   for line in (0, 2) for at in (0, lanes)]  # fmt: skip
+        return context.make_tuple(builder, signature.return_type, results)
 
-    return a(a, types.int64), generate
-
-
-def _is_largest(builder, x, largest):
-    """(whether a number is its window's maximum, whether its left or right neighbour is, whether it is the right one)"""
-    lanes = x.type.count
-    swapped = _shuffle(builder, x, x, [n ^ 1 for n in range(lanes)])
-    right = ir.Constant(ir.VectorType(ir.IntType(1), lanes), [n & 1 for n in range(lanes)])
-    return builder.fcmp_unordered(">=", x, largest), builder.fcmp_unordered(">=", swapped, largest), right
-
-
-@intrinsic
-def take_upper(typing_context, upper, largest, slope):
-    """``slope`` where a number of a window's upper line is the first that is not smaller than ``largest``, else 0."""
-
-    def generate(context, builder, signature, values):
-        own, other, right = _is_largest(builder, values[0], values[1])
-        taken = builder.and_(own, builder.not_(builder.and_(other, right)))
-        return builder.select(taken, values[2], _zeros(signature.args[0]))
-
-    return upper(upper, largest, slope), generate
-
-
-@intrinsic
-def take_lower(typing_context, upper, lower, largest, slope):
-    """The same for a window's lower line: 0 as well where the upper line has such a number."""
-
-    def generate(context, builder, signature, values):
-        upper, lower, largest, slope = values
-        above, beside, _ = _is_largest(builder, upper, largest)
-        own, other, right = _is_largest(builder, lower, largest)
-        before = builder.or_(builder.or_(above, beside), builder.and_(other, right))
-        return builder.select(builder.and_(own, builder.not_(before)), slope, _zeros(signature.args[0]))
-
-    return upper(upper, lower, largest, slope), generate
+    return types.UniTuple(upper, 4)(upper, upper, upper, upper, upper, upper), generate
 
 
 # Rows and columns of the sums that `dots` keeps in registers, beside the vectors of the rows.
@@ -320,13 +321,25 @@ def dots(typing_context, array, a, a_row, a_rows, b, b_row, b_rows, length, sums
         a_at, b_at = starts(a, a_row, a_rows, DOTS[0]), starts(b, b_row, b_rows, DOTS[1])
         places = [place(builder.add(sums, i64(n * kind.lanes))) for n in range(DOTS[0] * DOTS[1])]
         totals = [cgutils.alloca_once_value(builder, builder.load(at, align=align.constant)) for at in places]
-        with cgutils.for_range_slice(builder, i64(0), length, i64(kind.lanes), i64) as (q, _):
-            mask = _mask(builder, kind, builder.sub(length, q))
-            given = [[builder.call(load_masked, [place(builder.add(at, q)), align, mask, _zeros(kind)]) for at in side]
-                     for side in (a_at, b_at)]  # fmt: skip
+
+        def add_products(q, mask):
+            def read(at):
+                at = place(builder.add(at, q))
+                if mask is None:
+                    return builder.load(at, align=align.constant)
+                return builder.call(load_masked, [at, align, mask, _zeros(kind)])
+
+            given = [[read(at) for at in side] for side in (a_at, b_at)]
             for n, total in enumerate(totals):
                 product = given[0][n // DOTS[1]], given[1][n % DOTS[1]]
                 builder.store(builder.call(multiply_add, [*product, builder.load(total)]), total)
+
+        rest = builder.srem(length, i64(kind.lanes))
+        whole = builder.sub(length, rest)
+        with cgutils.for_range_slice(builder, i64(0), whole, i64(kind.lanes), i64) as (q, _):
+            add_products(q, None)
+        with builder.if_then(builder.icmp_signed(">", rest, i64(0))):
+            add_products(whole, _mask(builder, kind, rest))
         for at, total in zip(places, totals, strict=True):
             builder.store(builder.load(total), at, align=align.constant)
         return context.get_dummy_value()
