@@ -8,42 +8,25 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_WHERE = {
-    "AvgPool2d": "minicnn.network.layers",
-    "Conv2d": "minicnn.network.layers",
-    "Dataset": "minicnn.data",
-    "Dense": "minicnn.network.layers",
-    "Dropout": "minicnn.network.layers",
-    "Flatten": "minicnn.network.layers",
-    "GELU": "minicnn.network.layers",
-    "GlobalAvgPool2d": "minicnn.network.layers",
-    "History": "minicnn.training.trainer",
-    "Hyperparameter": "minicnn.rules",
-    "LeakyReLU": "minicnn.network.layers",
-    "Loss": "minicnn.training.loss",
-    "LossRule": "minicnn.rules",
-    "MaxPool2d": "minicnn.network.layers",
-    "MinicnnError": "minicnn.errors",
-    "Model": "minicnn.inference",
-    "Network": "minicnn.network.network",
-    "Optimizer": "minicnn.training.optimizer",
-    "OptimizerRule": "minicnn.rules",
-    "Passes": "minicnn.backends.cpu",
-    "ReLU": "minicnn.network.layers",
-    "ScheduleRule": "minicnn.rules",
-    "Settings": "minicnn.training.settings",
-    "SiLU": "minicnn.network.layers",
-    "Sigmoid": "minicnn.network.layers",
-    "Tanh": "minicnn.network.layers",
-    "Trainer": "minicnn.training.trainer",
-    "forward": "minicnn.kernels.cpu.passes",
-    "hookimpl": "minicnn.hookspecs",
-    "load": "minicnn.inference",
-    "load_dataset": "minicnn.data",
-    "network_from_toml": "minicnn.network.description",
-    "preset": "minicnn.network.presets",
-    "save": "minicnn.inference",
-}
+_NAMES = {  # by the module that has them
+    "backends.cpu": ["Passes"],
+    "data": ["Dataset", "load_dataset"],
+    "errors": ["MinicnnError"],
+    "hookspecs": ["hookimpl"],
+    "inference": ["Model", "load", "save"],
+    "kernels.cpu.passes": ["forward"],
+    "network.description": ["network_from_toml"],
+    "network.layers": ["AvgPool2d", "Conv2d", "Dense", "Dropout", "Flatten", "GELU", "GlobalAvgPool2d", "LeakyReLU",
+                       "MaxPool2d", "ReLU", "SiLU", "Sigmoid", "Tanh"],
+    "network.network": ["Network"],
+    "network.presets": ["preset"],
+    "rules": ["Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule"],
+    "training.loss": ["Loss"],
+    "training.optimizer": ["Optimizer"],
+    "training.settings": ["Settings"],
+    "training.trainer": ["History", "Trainer"],
+}  # fmt: skip
+_WHERE = {name: f"minicnn.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_WHERE, "__version__"])
 
 

@@ -106,17 +106,10 @@ class Model:
         """
         from minicnn.training.metrics import evaluate
 
-        checked, scale = self.check_images(images, maximum)
-        truth = np.asarray(labels)
-        if len(checked) == 0:
-            raise DataError("there is no image to evaluate")
-        if truth.shape != (len(checked),) or truth.dtype.kind not in "iu":
-            raise DataError(f"labels must be {len(checked)} whole numbers, not {truth.dtype} {list(truth.shape)}")
-        if not (0 <= truth.min() and truth.max() < len(self.classes)):
-            raise DataError(f"labels must be from 0 to {len(self.classes) - 1}, not {truth.min()} to {truth.max()}")
+        checked, truth, scale = self.check_labelled(images, labels, maximum)
         if loss is None and "loss" in self.training:
             loss = self.trained_loss()
-        return evaluate(self._inference, checked, truth.astype(np.int64), scale, self.classes, loss)
+        return evaluate(self._inference, checked, truth, scale, self.classes, loss)
 
     def trained_loss(self) -> Loss:
         """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if its plugin is gone."""
@@ -151,6 +144,19 @@ class Model:
         if array.dtype != np.uint8:
             array = array.astype(np.float32)
         return np.ascontiguousarray(array), 1.0 / maximum
+
+    def check_labelled(self, images: ArrayLike, labels: ArrayLike,
+                       maximum: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
+        """(images, labels int64 [N], scale) of a labelled set as `evaluate` takes it."""
+        checked, scale = self.check_images(images, maximum)
+        truth = np.asarray(labels)
+        if len(checked) == 0:
+            raise DataError("there is no image to evaluate")
+        if truth.shape != (len(checked),) or truth.dtype.kind not in "iu":
+            raise DataError(f"labels must be {len(checked)} whole numbers, not {truth.dtype} {list(truth.shape)}")
+        if not (0 <= truth.min() and truth.max() < len(self.classes)):
+            raise DataError(f"labels must be from 0 to {len(self.classes) - 1}, not {truth.min()} to {truth.max()}")
+        return checked, truth.astype(np.int64), scale
 
     def njit_arguments(self, batch_size: int = 1) -> NjitArguments:
         """Plan, parameters and workspace for calling `minicnn.forward` in compiled code, at best with ``batch_size`` images.

@@ -1,4 +1,5 @@
-"""What every test shares: where compiled code is kept, how many threads there are, and how to install a distribution.
+"""What every test shares: where compiled code is kept, how many threads there are, how the files are shared out to several
+workers, and how to install a distribution.
 
 The first two are set in the environment before Numba is imported, and subprocesses inherit them.
 """
@@ -26,6 +27,22 @@ def _digest_of_kernels() -> str:
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / f"numba-{_digest_of_kernels()}")
 # Tests of two threads must run, and mean the same, on a machine with one core.
 os.environ["NUMBA_NUM_THREADS"] = "2"
+
+SIMULATOR = ("tests/cuda/test_passes.py", "tests/cuda/test_training.py")  # they share two long processes
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With ``-n 2``, a worker gets whole files, in their order: what the tests of a file share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = nodeid.partition("::")[0]
+            return "simulator" if file in SIMULATOR else file
+
+    config.option.loadscopereorder = False  # it would leave the files with few but long tests to the end
+    return ByFile(config, log)
 
 
 @pytest.fixture

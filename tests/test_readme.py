@@ -89,7 +89,7 @@ def test_the_tutorial_leads_from_an_empty_folder_to_a_working_plugin(tmp_path):
 def test_the_continuous_integration_runs_these_commands():
     commands = dict(re.findall(r"<!-- (install and \w+) -->\n```sh\n(.*?)\n```\n<!-- end -->", README, re.DOTALL))
     assert commands["install and train"].endswith("-m minicnn train")
-    assert commands["install and test"].endswith("-m pytest")
+    assert commands["install and test"].endswith("-m pytest -n 2")
     script = (Path(__file__).parent.parent / ".ci" / "run").read_text()
     for mark in commands:
         assert f'"{mark}"' in script

@@ -1,6 +1,9 @@
-"""The command line: one file a verb. Modules here import the standard library alone until a verb runs."""
+"""The command line: one file a verb, whose docstring is its help. Its ``add_arguments(parser)`` declares the options, and
+``run(arguments)`` does the work and returns the exit status; modules here import the standard library alone until it runs.
+"""
 
 import argparse
+import importlib
 import io
 import os
 import re
@@ -10,27 +13,12 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from minicnn import __version__
-from minicnn.cli import (
-    compare,
-    data,
-    devices,
-    evaluate,
-    gradcheck,
-    landscape,
-    lr_find,
-    plugins,
-    predict,
-    selftest,
-    summary,
-    train,
-)
 from minicnn.cli.common import INTERRUPTED
 from minicnn.cli.settings import OPTION_OF
 from minicnn.errors import MinicnnError, SettingError, UsageError
 
-VERBS = {"train": train, "evaluate": evaluate, "predict": predict, "summary": summary, "gradcheck": gradcheck,
-         "landscape": landscape, "lr-find": lr_find, "compare": compare, "data": data, "plugins": plugins,
-         "devices": devices, "selftest": selftest}  # fmt: skip
+VERBS = ("train", "evaluate", "predict", "summary", "gradcheck", "landscape", "lr-find", "compare", "data", "plugins",
+         "devices", "selftest")  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="minicnn", description="Trains and uses small convolutional networks.", allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"minicnn {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for name, module in VERBS.items():
+    for name in VERBS:
+        module = importlib.import_module(f"minicnn.cli.{name.replace('-', '_')}")
         text = (module.__doc__ or "").strip()
         verb = verbs.add_parser(name, help=text.splitlines()[0], description=text, allow_abbrev=False)
         verb.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")

@@ -4,18 +4,20 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.errors import PluginError
+from minicnn.errors import MinicnnError, PluginError
 
 if TYPE_CHECKING:
     from minicnn.network.network import Network
     from minicnn.report.plots import Figure
     from minicnn.training.events import Evaluation
 
+Tables = dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]  # name: (columns, rows)
+Pictures = dict[str, Callable[[], "Figure"]]  # name: what draws it
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 
 
@@ -85,14 +87,36 @@ def warn(text: str) -> None:
     print(f"minicnn: warning: {text}", file=sys.stderr)
 
 
-def save_pictures(folder: Path, pictures: "Mapping[str, Callable[[], Figure]]") -> list[str]:
-    """Draw each picture and write it to ``folder`` as PNG and SVG; return the files' names. Without matplotlib, warn."""
-    from minicnn.report import plots
+def folders(model: str, output: Path | None) -> tuple[Path, Path]:
+    """(the folder that a model is in, the folder to write to: ``output``, made if it is not there, or the same)."""
+    place = Path(model) if Path(model).is_dir() else Path(model).parent
+    return place, make_folder(output or place)
 
-    if not plots.available():
+
+def make_folder(folder: Path) -> Path:
+    """Make ``folder`` if it is not there; raises `MinicnnError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+def write_results(folder: Path, tables: "Tables", pictures: "Pictures") -> list[str]:
+    """Write the tables to ``folder`` as CSV, the pictures as PNG and SVG; return the files' names.
+
+    Without matplotlib there are no pictures, and a warning.
+    """
+    from minicnn.report import plots
+    from minicnn.storage import write_csv
+
+    for name, (columns, rows) in tables.items():
+        write_csv(folder / f"{name}.csv", columns, rows)
+    if pictures and not plots.available():
         warn("no pictures are drawn without matplotlib: pip install 'minicnn-numba[plots]'")
-        return []
-    return [path.name for name, draw in pictures.items() for path in plots.save(draw(), folder / name)]
+        pictures = {}
+    drawn = [path.name for name, draw in pictures.items() for path in plots.save(draw(), folder / name)]
+    return [*(f"{name}.csv" for name in tables), *drawn]
 
 
 def plain(evaluation: "Evaluation") -> dict[str, Any]:
@@ -102,7 +126,8 @@ def plain(evaluation: "Evaluation") -> dict[str, Any]:
 
 def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Network":
     """The network that ``--model`` means: a TOML file, or a preset by its name."""
-    from minicnn.network import network_from_toml, preset
+    from minicnn.network.description import network_from_toml
+    from minicnn.network.presets import preset
 
     if name.endswith(".toml") or Path(name).is_file():
         return network_from_toml(name, input_shape, outputs)

@@ -19,7 +19,6 @@ LEFT_OUT = ("optimizer", "optimizer_kwargs", "learning_rate", "record", *SHORT) 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run folders")
     parser.add_argument("--opt", metavar="NAME[:K=V,...]", nargs="+", default=[],
                         help="optimizers to train and compare, from the same first weights, on the same batches; "
@@ -38,11 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train what is to be trained, print the table and write the picture."""
     from minicnn.cli.run_folder import check_output, run_folder
     from minicnn.insight.compare import differences, ranking, read_run
     from minicnn.report.run_plots import comparison
-    from minicnn.storage import write_csv
 
     if len(arguments.runs) + len(arguments.opt) < 2:
         raise UsageError("two or more are needed to compare: run folders, or optimizers by --opt")
@@ -63,8 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise MinicnnError("no run finished an epoch: there is nothing to compare")
         target = arguments.target or min(max(run.curve("accuracy")) for run in finished)
         rows = ranking(runs, target)
-        write_csv(folder / "compare.csv", list(asdict(rows[0])), [tuple(asdict(row).values()) for row in rows])
-        files = ["compare.csv", *common.save_pictures(folder, {"compare": lambda: comparison(finished, target)})]
+        cells = [tuple(asdict(row).values()) for row in rows]
+        files = common.write_results(folder, {"compare": (list(asdict(rows[0])), cells)},
+                                     {"compare": lambda: comparison(finished, target)})  # fmt: skip
     for name, values in differences(runs).items():
         common.warn(f"the runs differ in {name} ({', '.join(values)}), so that their accuracies are hard to compare")
     if arguments.json:
@@ -78,7 +76,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves], bool]":
     """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, whether Ctrl-C ended one)."""
-    from minicnn.cli.run_folder import make_folder
     from minicnn.data import load_dataset
     from minicnn.insight.compare import read_run
     from minicnn.training.trainer import Trainer
@@ -92,7 +89,7 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     common.warn_of_plugins()
     for i, (text, trainer) in enumerate(zip(arguments.opt, trainers, strict=True), 1):
         print(f"training {i} of {len(trainers)}: {text}", file=sys.stderr)
-        place = make_folder(folder / text.replace(":", "-").replace(",", "-"))
+        place = common.make_folder(folder / text.replace(":", "-").replace(",", "-"))
         ended, _ = train_into(place, trainer, dataset, arguments)
         runs.append(read_run(place))
         if ended.reason == "interrupted":

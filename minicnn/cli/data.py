@@ -7,7 +7,6 @@ from minicnn.cli.common import add_json, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the actions and their options."""
     actions = parser.add_subparsers(title="actions", metavar="list|info|fetch", dest="action", required=True)
     every = actions.add_parser("list", help="the data sets that have a name, and which of them are here")
     info = actions.add_parser("info", help="what a data set holds")
@@ -22,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the action says."""
     return {"list": _list, "info": _info, "fetch": _fetch}[arguments.action](arguments)
 
 
@@ -34,37 +32,42 @@ def _list(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"datasets": states})
     else:
-        table("", ("name", "state", "path", "licence"), [(s.name, s.state, s.path, s.licence) for s in states])
+        table("", tuple(states[0]), [tuple(state.values()) for state in states])
     return 0
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from minicnn.data.catalog import dataset_info
+    import numpy as np
+
+    from minicnn.data.catalog import load_dataset, locate
+    from minicnn.data.known import KNOWN
     from minicnn.report.console import make_console, say, table
 
-    info = dataset_info(arguments.name, maximum=arguments.data_max)
+    dataset = load_dataset(arguments.name, maximum=arguments.data_max)
+    name, classes, splits = dataset.name, dataset.classes, dataset.splits
+    about = {"name": name, "path": str(locate(name)), "licence": KNOWN[name].licence if name in KNOWN else "unknown"}
+    dtype = str(dataset.train.images.dtype)
+    images = {kind: len(split) for kind, split in splits.items()}
+    per_class = {kind: np.bincount(split.labels, minlength=len(classes)).tolist() for kind, split in splits.items()}
     if arguments.json:
-        print_json(info)
+        print_json({**about, "image_shape": dataset.image_shape, "dtype": dtype, "maximum": dataset.maximum,
+                    "classes": classes, "images": images, "per_class": per_class})  # fmt: skip
         return 0
     console = make_console()
-    height, width, channels = info.image_shape
-    for label, text in (
-        ("name", info.name),
-        ("path", info.path),
-        ("licence", info.licence),
-        ("images", f"{height}×{width}×{channels} (height × width × channels), {info.dtype}, 0 to {info.maximum:g}"),
-    ):
+    height, width, channels = dataset.image_shape
+    about["images"] = f"{height}×{width}×{channels} (height × width × channels), {dtype}, 0 to {dataset.maximum:g}"
+    for label, text in about.items():
         say(console, f"{label:<9} {text}")
     say(console)
-    rows = [(name, *(counts[i] for counts in info.per_class.values())) for i, name in enumerate(info.classes)]
-    table("", ("class", *info.images), [*rows, ("total", *info.images.values())], console)
+    rows = [(name, *(counts[i] for counts in per_class.values())) for i, name in enumerate(classes)]
+    table("", ("class", *images), [*rows, ("total", *images.values())], console)
     return 0
 
 
 def _fetch(arguments: argparse.Namespace) -> int:
     from minicnn.data.fetch import fetch
 
-    path = fetch(arguments.name, base_url=arguments.base_url, progress=_Progress())
+    path = fetch(arguments.name, base_url=arguments.base_url, progress=_progress)
     if arguments.json:
         print_json({"name": arguments.name, "path": path})
     else:
@@ -72,18 +75,10 @@ def _fetch(arguments: argparse.Namespace) -> int:
     return 0
 
 
-class _Progress:
+def _progress(file: str, done: int, total: int) -> None:
     """A line a file on stderr, which counts up on a terminal."""
-
-    whole = ""  # the last file that came to its end, which may be reported more than once
-
-    def __call__(self, file: str, done: int, total: int) -> None:
-        if file == self.whole:
-            return
-        text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
-        if done == total:
-            self.whole = file
-        if sys.stderr.isatty():
-            print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif done == total:
-            print(text, file=sys.stderr)
+    text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
+    if sys.stderr.isatty():
+        print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    elif done == total:
+        print(text, file=sys.stderr)

@@ -5,17 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicnn.cli.common import (
-    add_device,
-    add_json,
-    add_plugins,
-    add_threads,
-    plain,
-    print_json,
-    use_plugins,
-    warn,
-    warn_of_plugins,
-)
+from minicnn.cli import common
 from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -27,14 +17,13 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     add_model_and_data(parser)
-    add_device(parser)
+    common.add_device(parser)
     parser.add_argument("--report", action="store_true",
                         help="also show the most confident mistakes and the filters of the first layer, and write "
                              "evaluation.csv and, with the extra plots, pictures and one page, report.html")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR", help="where --report writes (default: beside the model)")
-    add_json(parser, "the figures")
+    common.add_json(parser, "the figures")
 
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +32,8 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)")
     parser.add_argument("--data-max", type=float, metavar="X",
                         help="image value that is scaled to 1 (default: as in training)")  # fmt: skip
-    add_plugins(parser)
-    add_threads(parser)
+    common.add_plugins(parser)
+    common.add_threads(parser)
 
 
 def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple[Model, Dataset, Split]":
@@ -55,7 +44,7 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
     from minicnn.data import load_dataset
     from minicnn.inference import load
 
-    use_plugins(arguments)
+    common.use_plugins(arguments)
     model = load(arguments.model, arguments.threads, device)
     data = arguments.data or model.training.get("data")
     if data is None:
@@ -68,20 +57,19 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
     if len(dataset.classes) != len(model.classes):
         raise DataError(f"{data} has {len(dataset.classes)} classes, but the model knows {len(model.classes)}")
     if dataset.classes != model.classes:
-        warn(f"the classes of {data} have other names ({', '.join(dataset.classes)}) than the model's")
+        common.warn(f"the classes of {data} have other names ({', '.join(dataset.classes)}) than the model's")
     if "loss" in model.training:
         try:
             model.trained_loss()
         except (UnknownNameError, PluginError) as error:
-            warn(f"the loss is left out: {error}")
+            common.warn(f"the loss is left out: {error}")
             model = replace(model, training={})
         else:
-            warn_of_plugins()
+            common.warn_of_plugins()
     return model, dataset, dataset.test
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Evaluate and print the figures."""
     if arguments.output and not arguments.report:
         raise UsageError("--output says where --report writes: give both")
     model, dataset, test = model_and_data(arguments, arguments.device)
@@ -90,15 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
     files: list[str] = []
     if arguments.report:
         from minicnn.cli.report import write_page
-        from minicnn.cli.run_folder import make_folder
 
-        place = Path(arguments.model)
-        place = place if place.is_dir() else place.parent
-        output = make_folder(arguments.output or place)
+        place, output = common.folders(arguments.model, arguments.output)
         found, files = write_page(model, dataset, evaluation, place, output)
     if arguments.json:
         more = {"mistakes": found, "files": files} if arguments.report else {}
-        print_json({**plain(evaluation), **more})
+        common.print_json({**common.plain(evaluation), **more})
         return 0
 
     from minicnn.report.console import evaluation_table

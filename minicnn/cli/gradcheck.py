@@ -17,7 +17,6 @@ _BIASES = 0.1  # deviation; were they all 0, as at the start of a training, blac
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("trained", metavar="MODEL", nargs="?", help="model file, or run folder (default: see --model)")
     parser.add_argument("--model", metavar="NAME|FILE.toml",
                         help=f"network with new weights, biases included (default: {Settings.model})")  # fmt: skip
@@ -39,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check or trace, print the figures, and raise an error for a gradient that is wrong."""
     cost = _cost(arguments)
     batch = {"network": cost.network.name, "loss": cost.loss.rule.name, "images": len(cost.labels), "cost": cost.value}
     if arguments.trace is not None:
@@ -52,34 +50,28 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.insight.gradient_check import DEVICE_TOLERANCE, STEP, TOLERANCE, device_gradcheck, gradcheck
     from minicnn.report.console import progress_bar
 
-    if arguments.device != "cpu":
+    on_device = arguments.device != "cpu"
+    if on_device:
         checks = device_gradcheck(cost, arguments.device)
-        if arguments.json:
-            print_json({**batch, "device": arguments.device, "tolerance": DEVICE_TOLERANCE,
-                        "passed": all(check.passed for check in checks), "tensors": checks})  # fmt: skip
-        else:
-            _show_checks(cost, checks, (arguments.device, "cpu"), "float32")
-        _fail("differs from the CPU's", DEVICE_TOLERANCE, checks)
-        return 0
-    with progress_bar("weights") as progress:
-        checks = gradcheck(cost, arguments.samples, arguments.seed, progress)
+        how: dict[str, Any] = {"device": arguments.device, "tolerance": DEVICE_TOLERANCE}
+    else:
+        with progress_bar("weights") as progress:
+            checks = gradcheck(cost, arguments.samples, arguments.seed, progress)
+        how = {"step": STEP, "tolerance": TOLERANCE, "seed": arguments.seed}
     failed = [check for check in checks if not check.passed]
     if arguments.json:
-        print_json({**batch, "step": STEP, "tolerance": TOLERANCE, "seed": arguments.seed, "passed": not failed,
-                    "tensors": checks})  # fmt: skip
+        print_json({**batch, **how, "passed": not failed, "tensors": checks})
     else:
-        _show_checks(cost, checks)
-    _fail("differs from the numeric one", TOLERANCE, [check for check in checks if check.checked])
+        compared = (arguments.device, "cpu") if on_device else ("explicit", "numeric")
+        _show_checks(cost, checks, compared, "float32" if on_device else "float64")
+    if wrong := [check.tensor for check in failed if check.checked]:
+        other = "the CPU's" if on_device else "the numeric one"
+        raise MinicnnError(f"the explicit gradient differs from {other} by more than {how['tolerance']:g} in "
+                           f"{', '.join(wrong)}")  # fmt: skip
     if failed:
         raise MinicnnError(f"every step in {', '.join(check.tensor for check in failed)} crossed a kink, so nothing was "
                            "checked there: take fewer images, or another seed")  # fmt: skip
     return 0
-
-
-def _fail(how: str, tolerance: float, checks: "list[TensorCheck]") -> None:
-    wrong = [check.tensor for check in checks if not check.passed]
-    if wrong:
-        raise MinicnnError(f"the explicit gradient {how} by more than {tolerance:g} in {', '.join(wrong)}")
 
 
 def _cost(arguments: argparse.Namespace) -> "Cost":
@@ -118,7 +110,7 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     return Cost(network, params, split.images[chosen] * dataset.scale, split.labels[chosen], loss)
 
 
-def _title(cost: "Cost", numbers: str = "float64") -> str:
+def _title(cost: "Cost", numbers: str) -> str:
     return f"{cost.network.name}, {len(cost.labels)} images, {cost.loss.rule.name} {cost.value:.4f}, in {numbers}"
 
 
@@ -126,13 +118,11 @@ def _short(value: float | None) -> str | None:
     return None if value is None else f"{value:.2e}"
 
 
-def _show_checks(cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str, str] = ("explicit", "numeric"),
-                 numbers: str = "float64") -> None:  # fmt: skip
+def _show_checks(cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str, str], numbers: str) -> None:
     from minicnn.report.console import table
 
     rows = [[check.tensor, check.checked, check.kinks, _short(check.error), check.at and check.at.removeprefix(check.tensor),
-             _short(check.explicit), _short(check.numeric),
-             _verdict(check)] for check in checks]  # fmt: skip
+             _short(check.explicit), _short(check.numeric), _verdict(check)] for check in checks]  # fmt: skip
     table(_title(cost, numbers), ["tensor", "checked", "kinks", "error", "at", *compared, ""], rows)
 
 
@@ -148,7 +138,7 @@ def _show_trace(cost: "Cost", traced: "Trace") -> None:
     console = make_console()
     rows = [[f"∂{factor.of}/∂{factor.by}", *(value if value is None else f"{value:.6g}" for value in
              (factor.value, factor.product, factor.explicit))] for factor in traced.factors]  # fmt: skip
-    table(_title(cost), ["factor", "value", "product so far", "backward pass"], rows, console)
+    table(_title(cost, "float64"), ["factor", "value", "product so far", "backward pass"], rows, console)
     say(console)
     say(console, f"∂C/∂{traced.weight} at {traced.value:.6g}")
     say(console, f"explicit  {traced.explicit:.10g}")

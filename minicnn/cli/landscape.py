@@ -1,11 +1,12 @@
 """see the loss around a model's weights: the surface over two directions and the ways down, or a slice along one"""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import INTERRUPTED, add_json, at_least_one, print_json, save_pictures, warn
+from minicnn.cli import common
 from minicnn.cli.evaluate import add_model_and_data, model_and_data
 from minicnn.cli.settings import key_value
 from minicnn.errors import UsageError
@@ -21,15 +22,14 @@ BATCH = 64  # images that are marked on the curve of a loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     add_model_and_data(parser)
-    parser.add_argument("--images", type=at_least_one, default=500, metavar="N", help="test images (default: 500)")
+    parser.add_argument("--images", type=common.at_least_one, default=500, metavar="N", help="test images (default: 500)")
     parser.add_argument("--loss", metavar="NAME", help="loss (default: the one that the model was trained with)")
     parser.add_argument("--along", nargs="+", default=[], metavar="DIRECTION",
                         help="two directions, or one for --slice: a weight such as conv1.weight[0,0,0,3], random (as long "
                              "as the filters), pc1 and pc2 (principal directions of a run trained with --record), or "
                              "to:PATH, a line to another model (default: weights with the largest gradients)")  # fmt: skip
-    parser.add_argument("--points", type=at_least_two, metavar="N",
+    parser.add_argument("--points", type=_at_least_two, metavar="N",
                         help="points along each direction (default: 41; for --slice 201)")  # fmt: skip
     parser.add_argument("--reach", type=float, metavar="X",
                         help="show X to both sides of the model (default: as far as the loss rises)")  # fmt: skip
@@ -43,49 +43,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ways.add_argument("--start", type=float, nargs="+", action="append", default=[], metavar="X",
                       help="where a way begins, one coordinate a direction; may be repeated")  # fmt: skip
     ways.add_argument("--starts", type=int, default=3, metavar="N", help="random starts without --start (default: 3)")
-    ways.add_argument("--steps", type=at_least_one, metavar="N", help="steps at most (default: 100; slice 12)")
+    ways.add_argument("--steps", type=common.at_least_one, metavar="N", help="steps at most (default: 100; slice 12)")
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--slice", action="store_true", help="one direction: the curve, its tangent, and steps as arrows")
     kind.add_argument("--loss-curve", action="store_true",
                       help="the loss of one image and its slope, over the prediction for its class")  # fmt: skip
     parser.add_argument("--output", type=Path, metavar="DIR",
                         help="where CSV files and, with the extra plots, pictures go (default: beside MODEL)")  # fmt: skip
-    add_json(parser, "the figures")
+    common.add_json(parser, "the figures")
+
+
+@dataclass
+class _Seen:
+    """What was computed: figures for ``--json``, tables and pictures by name, and what prints it to the terminal."""
+
+    figures: dict[str, Any]
+    tables: common.Tables
+    pictures: common.Pictures
+    show: Callable[[], None]
+    complete: bool = True
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compute, show, and write what is asked for."""
     model, dataset, test = model_and_data(arguments)
 
-    from minicnn.cli.run_folder import make_folder
     from minicnn.insight.objective import Objective
     from minicnn.training.loss import Loss
 
     loss = Loss(arguments.loss, len(model.classes)) if arguments.loss else None
     count = arguments.images
     objective = Objective.of(model, test.images[:count], test.labels[:count], loss, dataset.maximum)
-    place = Path(arguments.model)
-    place = place if place.is_dir() else place.parent
-    output = make_folder(arguments.output or place)
+    place, output = common.folders(arguments.model, arguments.output)
     if arguments.loss_curve:
-        figures, complete = _loss_curve(arguments, model, objective, output), True
-    elif arguments.slice:
-        figures, complete = _slice(arguments, objective, place, output), True
+        seen = _loss_curve(model, objective)
     else:
-        figures, complete = _surface(arguments, objective, place, output)
+        seen = (_slice if arguments.slice else _surface)(arguments, objective, place)
+    files = common.write_results(output, seen.tables, seen.pictures)
     if arguments.json:
         what = {"network": model.network.name, "loss": objective.loss.rule.name, "images": len(objective.images)}
-        print_json({**what, **figures})
+        common.print_json({**what, **seen.figures, "files": files})
     else:
-        print(f"files     {output}: {', '.join(figures['files'])}")
-    if not complete:
-        warn("interrupted: what was not computed is left out")
-    return 0 if complete else INTERRUPTED
+        seen.show()
+        print(f"files     {output}: {', '.join(files)}")
+    if not seen.complete:
+        common.warn("interrupted: what was not computed is left out")
+    return 0 if seen.complete else common.INTERRUPTED
 
 
-def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path,
-             output: Path) -> tuple[dict[str, Any], bool]:  # fmt: skip
-    """The surface and the ways down; also whether nobody interrupted."""
+def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path) -> _Seen:
+    """The surface and the ways down."""
     from minicnn.insight.surface import surface_of, two_directions
     from minicnn.report.console import progress_bar
     from minicnn.report.landscape_plots import surface_plot
@@ -103,23 +109,20 @@ def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path,
     minima = surface.minima()
     ends = [surface.minimum_below(way.points[-1]) for way in ways]
     numbers = [None if end is None else minima.index(end) + 1 for end in ends]
-    tables: dict[str, tuple[list[str], list[Any]]] = {
-        "landscape": (["x", "y", "loss"], [(x, y, surface.losses[j, i]) for j, y in enumerate(surface.y_values.tolist())
-                                           for i, x in enumerate(surface.x_values.tolist())])}  # fmt: skip
+    grid = [(x, y, surface.losses[j, i]) for j, y in enumerate(surface.y_values) for i, x in enumerate(surface.x_values)]
+    tables: common.Tables = {"landscape": (("x", "y", "loss"), grid)}
     if ways:
         rows = [(number, way.optimizer, way.learning_rate, step, *point, loss) for number, way in enumerate(ways, 1)
-                for step, (point, loss) in enumerate(zip(way.points.tolist(), way.losses, strict=True))]  # fmt: skip
-        tables["landscape-ways"] = (["way", "optimizer", "learning_rate", "step", "x", "y", "loss"], rows)
-    files = _write(output, tables, {"landscape": lambda: surface_plot(surface, ways)})
-    if not arguments.json:
-        show_surface(surface, ways, numbers, objective.loss.rule.name, len(objective.images))
-    axes = {axis: {"direction": one.label, "model": one.origin, "values": values.tolist()} for axis, one, values in
+                for step, (point, loss) in enumerate(zip(way.points, way.losses, strict=True))]  # fmt: skip
+        tables["landscape-ways"] = ("way", "optimizer", "learning_rate", "step", "x", "y", "loss"), rows
+    axes = {axis: {"direction": one.label, "model": one.origin, "values": values} for axis, one, values in
             (("x", surface.x, surface.x_values), ("y", surface.y, surface.y_values))}  # fmt: skip
-    found = [dict(zip(("x", "y", "loss"), map(float, (surface.x_values[i], surface.y_values[j], surface.losses[j, i])),
-                      strict=True)) for j, i in minima]  # fmt: skip
-    return {**axes, "losses": surface.losses.tolist(), "model_loss": surface.own_loss, "minima": found,
-            "ways": [{**_way(way), "minimum": number} for way, number in zip(ways, numbers, strict=True)],
-            "complete": complete, "files": files}, complete  # fmt: skip
+    found = [{"x": surface.x_values[i], "y": surface.y_values[j], "loss": surface.losses[j, i]} for j, i in minima]
+    figures = {**axes, "losses": surface.losses, "model_loss": surface.own_loss, "minima": found, "complete": complete,
+               "ways": [{**_way(way), "minimum": number} for way, number in zip(ways, numbers, strict=True)]}  # fmt: skip
+    loss, images = objective.loss.rule.name, len(objective.images)
+    return _Seen(figures, tables, {"landscape": lambda: surface_plot(surface, ways)},
+                 lambda: show_surface(surface, ways, numbers, loss, images), complete)  # fmt: skip
 
 
 def _go_down(arguments: argparse.Namespace, objective: "Objective", surface: "Surface", ways: "list[Way]",
@@ -150,9 +153,9 @@ def _go_down(arguments: argparse.Namespace, objective: "Objective", surface: "Su
     return True
 
 
-def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path, output: Path) -> dict[str, Any]:
+def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -> _Seen:
     """The curve along one direction, and walks down."""
-    from minicnn.insight.directions import largest_gradients, named
+    from minicnn.insight.directions import chosen, largest_gradients
     from minicnn.insight.slice import slice_of, verdict
     from minicnn.report.landscape_plots import slice_plot
     from minicnn.report.landscape_terminal import show_slice
@@ -160,49 +163,40 @@ def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path, o
     _check_starts(arguments, 1)
     if len(arguments.along) > 1 or len(arguments.start) > 1:
         raise UsageError("--slice takes one direction by --along and one --start")
-    (direction,) = named(objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed)
+    (direction,) = chosen(objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed)
     start = arguments.start[0][0] if arguments.start else None
     cut = slice_of(objective, _reaching(direction, arguments.reach), arguments.lr, arguments.points or 201, start,
                    arguments.steps or 12)  # fmt: skip
-    curve = list(zip(cut.values.tolist(), cut.losses.tolist(), strict=True))
-    steps = [(way.learning_rate, step, way.points[step, 0].item(), way.losses[step].item(), way.gradients[step, 0].item())
+    steps = [(way.learning_rate, step, way.points[step, 0], way.losses[step], way.gradients[step, 0])
              for way in cut.walks for step in range(way.steps + 1)]  # fmt: skip
-    tables: dict[str, tuple[list[str], list[Any]]] = {"landscape-slice": (["value", "loss"], curve)}
+    tables: common.Tables = {"landscape-slice": (("value", "loss"), zip(cut.values, cut.losses, strict=True))}
     if steps:
-        tables["landscape-steps"] = (["learning_rate", "step", "value", "loss", "slope"], steps)
-    files = _write(output, tables, {"landscape-slice": lambda: slice_plot(cut)})
-    if not arguments.json:
-        show_slice(cut)
-    return {"direction": cut.direction.label, "model": cut.direction.origin, "values": cut.values.tolist(),
-            "losses": cut.losses.tolist(), "model_loss": cut.own_loss, "slope": cut.own_slope, "curvature": cut.curvature,
-            "largest_rate": cut.largest_rate, "files": files,
-            "walks": [{**_way(way), "slopes": way.gradients[:, 0].tolist(), "verdict": verdict(way)}
-                      for way in cut.walks]}  # fmt: skip
+        tables["landscape-steps"] = ("learning_rate", "step", "value", "loss", "slope"), steps
+    figures = {"direction": cut.direction.label, "model": cut.direction.origin, "values": cut.values, "losses": cut.losses,
+               "model_loss": cut.own_loss, "slope": cut.own_slope, "curvature": cut.curvature,
+               "largest_rate": cut.largest_rate,
+               "walks": [{**_way(way), "slopes": way.gradients[:, 0], "verdict": verdict(way)}
+                         for way in cut.walks]}  # fmt: skip
+    return _Seen(figures, tables, {"landscape-slice": lambda: slice_plot(cut)}, lambda: show_slice(cut))
 
 
-def _loss_curve(arguments: argparse.Namespace, model: "Model", objective: "Objective", output: Path) -> dict[str, Any]:
+def _loss_curve(model: "Model", objective: "Objective") -> _Seen:
     """The loss over the prediction for the true class."""
-    from dataclasses import asdict
-
     from minicnn.insight.prediction import loss_curve
     from minicnn.report.landscape_plots import loss_curve_plot
     from minicnn.report.landscape_terminal import show_loss_curve
 
     curve = loss_curve(objective.loss, model.logits(objective.images[:BATCH]), objective.labels[:BATCH])
-    rows = zip(curve.values.tolist(), curve.losses.tolist(), curve.slopes.tolist(), strict=True)
-    samples = zip(curve.sample_values.tolist(), curve.sample_losses.tolist(), strict=True)
-    tables: dict[str, Any] = {"landscape-loss-curve": (["prediction", "loss", "slope"], rows),
-                              "landscape-loss-samples": (["prediction", "loss"], samples)}  # fmt: skip
-    files = _write(output, tables, {"landscape-loss-curve": lambda: loss_curve_plot(curve)})
-    if not arguments.json:
-        show_loss_curve(curve)
-    arrays = {name: value if isinstance(value, str) else value.tolist() for name, value in asdict(curve).items()}
-    return {**arrays, "files": files}
+    rows = zip(curve.values, curve.losses, curve.slopes, strict=True)
+    samples = zip(curve.sample_values, curve.sample_losses, strict=True)
+    tables: common.Tables = {"landscape-loss-curve": (("prediction", "loss", "slope"), rows),
+                      "landscape-loss-samples": (("prediction", "loss"), samples)}  # fmt: skip
+    pictures: common.Pictures = {"landscape-loss-curve": lambda: loss_curve_plot(curve)}
+    return _Seen(asdict(curve), tables, pictures, lambda: show_loss_curve(curve))
 
 
-def at_least_two(text: str) -> int:
-    """A whole number from 2 on, as argparse wants it."""
-    if at_least_one(text) < 2:
+def _at_least_two(text: str) -> int:
+    if common.at_least_one(text) < 2:
         raise argparse.ArgumentTypeError(f"must be a whole number from 2 on, not {text!r}")
     return int(text)
 
@@ -215,8 +209,6 @@ def _check_starts(arguments: argparse.Namespace, coordinates: int) -> None:
 
 def _reaching(direction: "Direction", reach: float | None) -> "Direction":
     """``direction``, up to ``reach`` to both sides of the model if that is given."""
-    from dataclasses import replace
-
     if reach is None:
         return direction
     if not reach > 0:
@@ -226,13 +218,4 @@ def _reaching(direction: "Direction", reach: float | None) -> "Direction":
 
 def _way(way: "Way") -> dict[str, Any]:
     return {"optimizer": way.optimizer, "learning_rate": way.learning_rate, "steps": way.steps, "outcome": way.outcome,
-            "points": way.points.tolist(), "losses": way.losses.tolist()}  # fmt: skip
-
-
-def _write(output: Path, tables: Mapping[str, Any], pictures: Mapping[str, Callable[[], Any]]) -> list[str]:
-    """Write the tables as CSV, and the pictures; return the names of the files."""
-    from minicnn.storage import write_csv
-
-    for name, (columns, rows) in tables.items():
-        write_csv(output / f"{name}.csv", columns, rows)
-    return [*(f"{name}.csv" for name in tables), *save_pictures(output, pictures)]
+            "points": way.points, "losses": way.losses}  # fmt: skip

@@ -17,7 +17,6 @@ WIDTH = 60  # of the curve in the terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     add_settings(parser, LEFT_OUT)
     group = parser.add_argument_group("the range test")
     group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
@@ -31,16 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the test on weights of its own, which are then forgotten, and show its curve."""
     settings = new_settings(arguments)
     common.use_plugins(arguments)
 
-    from minicnn.cli.run_folder import make_folder
     from minicnn.data import load_dataset
     from minicnn.insight.range_test import lr_find
     from minicnn.report.console import progress_bar
     from minicnn.report.run_plots import range_test
-    from minicnn.storage import write_csv
     from minicnn.training.trainer import Trainer
 
     dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
@@ -48,12 +44,12 @@ def run(arguments: argparse.Namespace) -> int:
     common.warn_of_plugins()
     with progress_bar("trying learning rates") as progress:
         result = lr_find(trainer, dataset, arguments.low, arguments.high, arguments.steps, progress)
-    arrays = {name: getattr(result, name).tolist() for name in ("rates", "losses", "smoothed")}
+    arrays = {name: getattr(result, name) for name in ("rates", "losses", "smoothed")}
     files: list[str] = []
     if arguments.output:
-        folder = make_folder(arguments.output)
-        write_csv(folder / "lr-find.csv", ["learning_rate", "loss", "smoothed"], zip(*arrays.values(), strict=True))
-        files = ["lr-find.csv", *common.save_pictures(folder, {"lr-find": lambda: range_test(result)})]
+        table = ("learning_rate", "loss", "smoothed"), zip(*arrays.values(), strict=True)
+        files = common.write_results(common.make_folder(arguments.output), {"lr-find": table},
+                                     {"lr-find": lambda: range_test(result)})  # fmt: skip
     if result.suggestion is None:
         common.warn("the loss did not fall: try another range, by --from and --to, or more --steps")
     if arguments.json:
@@ -63,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"network     {trainer.network.name}, {trainer.settings.optimizer}")
     _show(result)
     if files:
-        print(f"files       {folder}: {', '.join(files)}")
+        print(f"files       {arguments.output}: {', '.join(files)}")
     return 0
 
 

@@ -2,19 +2,20 @@
 
 import argparse
 import contextlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from minicnn import __version__
 from minicnn.cli.common import add_json, add_plugins, print_json, use_plugins, warn_of_plugins
-from minicnn.errors import PluginError, UsageError
+from minicnn.errors import MinicnnError, PluginError, UsageError
 
 if TYPE_CHECKING:
     from minicnn.plugins import Offer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the actions and their options."""
     actions = parser.add_subparsers(title="actions", metavar="list|info|check|new", dest="action", required=True)
     every = actions.add_parser("list", help="all that is built in or installed, and what is wrong with it")
     info = actions.add_parser("info", help="equation, hyperparameters, memory and source of one")
@@ -32,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Do what the action says."""
     return {"list": _list, "info": _info, "check": _check, "new": _new}[arguments.action](arguments)
 
 
@@ -130,9 +130,39 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _new(arguments: argparse.Namespace) -> int:
-    from minicnn.cli.new_plugin import write_package
-
-    folder = write_package(arguments.name, arguments.kind, arguments.output)
+    folder = _write_package(arguments.name, arguments.kind, arguments.output)
     name = arguments.name
     print(f"{folder} is a complete package: pip install -e {folder}, then minicnn plugins check {arguments.kind}.{name}")
     return 0
+
+
+def _write_package(name: str, kind: str, folder: Path | None) -> Path:
+    """Write a complete package that offers ``kind`` ``name`` into ``folder``, new or empty; return the folder.
+
+    Raises `UsageError` for a name that cannot be one, or a folder that holds something.
+    """
+    from importlib.resources import files
+    from string import Template
+
+    plain = name.strip().lower().replace("_", "-")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(-[a-z0-9]+)*", plain):
+        raise UsageError(f"NAME must be letters and digits with - or _ between them, not {name!r}")
+    distribution = f"minicnn-{plain}"
+    module = distribution.replace("-", "_")
+    folder = folder or Path(distribution)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder} is there and not empty; name another folder with --output")
+    option = {"optimizer": "opt", "loss": "loss", "schedule": "sched"}[kind]
+    words = {"name": plain, "kind": kind, "distribution": distribution, "module": module, "version": __version__,
+             "constant": plain.replace("-", "_").upper(), "option": option}  # fmt: skip
+    templates = files("minicnn.cli").joinpath("templates")
+    written = {"pyproject.toml": "pyproject.toml", "README.md": "README.md", f"{module}.py": f"{kind}.py",
+               f"tests/test_{module}.py": "test.py"}  # fmt: skip
+    try:
+        for path, template in written.items():
+            text = templates.joinpath(f"{template}.txt").read_text(encoding="utf-8")
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / path).write_text(Template(text).substitute(words), encoding="utf-8")
+    except OSError as error:
+        raise MinicnnError(f"cannot write {folder}: {error.strerror}") from None
+    return folder

@@ -1,16 +1,14 @@
 """What `evaluate --report` and `train --report` write: pictures, a table as CSV, and one page, `report.html`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minicnn.cli.common import save_pictures
+from minicnn.cli.common import Pictures, write_results
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
     from minicnn.inference import Model
     from minicnn.insight.mistakes import Mistake
-    from minicnn.report.plots import Figure
     from minicnn.training.events import Evaluation
 
 
@@ -23,8 +21,7 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     from minicnn.insight.compare import read_run
     from minicnn.insight.mistakes import confident_mistakes, first_layer_filters
     from minicnn.report import evaluation_plots, html, run_plots
-    from minicnn.report.health import health
-    from minicnn.storage import write_atomically, write_csv
+    from minicnn.storage import write_atomically
     from minicnn.training.record import PATH_FILE, load_record
 
     test = dataset.test
@@ -34,21 +31,20 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     filters = first_layer_filters(model)
     columns = ["class", "images", "precision", "recall", "f1", *(f"as {name}" for name in evaluation.classes)]
     rows = [(*figures, *counts) for figures, counts in zip(evaluation.by_class, evaluation.confusion, strict=True)]
-    write_csv(output / "evaluation.csv", columns, rows)
-    pictures: dict[str, Callable[[], Figure]] = {}
+    pictures: Pictures = {}
     if run is not None and run.epochs:
         pictures["curves"] = lambda: run_plots.run_curves(run)
     if (run_folder / PATH_FILE).exists():
         record = load_record(run_folder)
-        pictures["health"] = lambda: health(record)
+        pictures["health"] = lambda: run_plots.health(record)
     pictures["confusion"] = lambda: evaluation_plots.confusion_matrix(evaluation)
     if found:
         pictures["mistakes"] = lambda: evaluation_plots.worst_mistakes(test.images, found, model.classes, dataset.maximum)
     if filters is not None:
         pictures["filters"] = lambda: evaluation_plots.filters(*filters)
-    files = save_pictures(output, pictures)
-    if not files:
-        return found, ["evaluation.csv"]
+    files = write_results(output, {"evaluation": (columns, rows)}, pictures)
+    if len(files) == 1:
+        return found, files
     sections = [(name.capitalize(), html.picture(output / f"{name}.svg", WORDS[name])) for name in pictures]
     cells = [(name, f"{images:,}", *("–" if share is None else f"{100 * share:.2f}" for share in shares))
              for name, images, *shares in evaluation.by_class]  # fmt: skip
@@ -57,7 +53,7 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
         sections.append((path.stem.replace("-", " ").capitalize(), html.picture(path, "the loss around the weights")))
     name = f"{run_folder.resolve().name}: {model.network.name}"
     write_atomically(output / "report.html", html.run_page(name, model.network, evaluation, run, sections).encode())
-    return found, ["report.html", "evaluation.csv", *files]
+    return found, ["report.html", *files]
 
 
 WORDS = {  # what the pictures show, for whoever cannot see them

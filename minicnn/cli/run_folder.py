@@ -1,7 +1,6 @@
 """The run folder: made before the run, and filled with what the trainer does not write itself."""
 
 import itertools
-import json
 import os
 import platform
 import time
@@ -15,10 +14,7 @@ from minicnn import __version__
 from minicnn.cli.common import plain
 from minicnn.errors import MinicnnError, UsageError
 from minicnn.network.network import Network
-from minicnn.report.jsonl import json_ready
-from minicnn.storage import write_atomically
 from minicnn.training.events import RunEnded
-from minicnn.training.settings import Settings
 
 FILES = {
     "model.safetensors": "the best weights, and all that evaluate and predict need",
@@ -36,15 +32,6 @@ def check_output(folder: Path | None) -> None:
     """Raise `UsageError` for a folder that holds something, or is none."""
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"--output {folder} is there and not empty; name another, or go on with a run by --resume")
-
-
-def make_folder(folder: Path) -> Path:
-    """Make ``folder`` if it is not there; raises `MinicnnError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return folder
 
 
 @contextmanager
@@ -67,11 +54,6 @@ def run_folder(folder: Path | None) -> Iterator[Path]:
         with suppress(OSError):
             for new in made:
                 new.rmdir()
-
-
-def write_config(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write `config.toml`."""
-    write_atomically(folder / "config.toml", Settings(**settings).to_toml().encode())
 
 
 def final_report(ended: RunEnded, network: Network, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,8 +79,3 @@ def final_report(ended: RunEnded, network: Network, settings: Mapping[str, Any])
             **{name: version(name) for name in ("numba", "numpy")},
         },
     }
-
-
-def write_report(folder: Path, report: Mapping[str, Any]) -> None:
-    """Write `report.json`."""
-    write_atomically(folder / "report.json", json.dumps(json_ready(report), indent=2, allow_nan=False).encode() + b"\n")

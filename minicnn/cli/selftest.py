@@ -1,7 +1,6 @@
 """check every kernel of a device against the CPU, train with it, time it, and write a report to send back"""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -9,7 +8,6 @@ from minicnn.cli.common import add_json, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="what to check (default: cpu)")
     parser.add_argument("--model", default="lenet5", metavar="NAME", help="preset to train (default: lenet5)")
     parser.add_argument("--images", type=int, default=10_000, metavar="N",
@@ -19,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run all checks, print them, and write the report; exit status 1 if one failed."""
-    from minicnn.report.jsonl import json_ready
-    from minicnn.storage import write_atomically
+    from minicnn.report.jsonl import write_json
     from minicnn.testing.selftest import environment, selftest
 
     about, checks = environment(arguments.device), []
@@ -31,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     count = {result: sum(check.result == result for check in checks) for result in ("passed", "skipped", "failed")}
     report = {"environment": about, **count, "checks": checks}
     path = arguments.output or Path(f"minicnn-selftest-{arguments.device}.json")
-    write_atomically(path, json.dumps(json_ready(report), indent=2, allow_nan=False).encode() + b"\n")
+    write_json(path, report)
     if arguments.json:
         print_json(report)
     else:

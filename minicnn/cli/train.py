@@ -9,16 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import (
-    INTERRUPTED,
-    add_json,
-    add_plugins,
-    at_least_one,
-    build_network,
-    print_json,
-    use_plugins,
-    warn_of_plugins,
-)
+from minicnn.cli import common
 from minicnn.cli.settings import add_settings, new_settings, resumed_settings
 from minicnn.errors import DivergedError, UsageError
 
@@ -31,7 +22,6 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
     add_settings(parser)
     group = parser.add_argument_group("the run")
     group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
@@ -39,38 +29,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder and its settings")
     group.add_argument("--dry-run", action="store_true", help="check everything, run one batch, write nothing")
     group.add_argument("--quiet", action="store_true", help="show how the run ended, but no progress")
-    group.add_argument("--log-interval", type=at_least_one, metavar="N",
+    group.add_argument("--log-interval", type=common.at_least_one, metavar="N",
                        help="where stderr is no terminal, print a line every N batches (default: none)")  # fmt: skip
     group.add_argument("--report", action="store_true",
                        help="also write report.html, a page with pictures, as evaluate --report does (extra plots)")
-    add_plugins(group)
-    add_json(group, "the final report")
+    common.add_plugins(group)
+    common.add_json(group, "the final report")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Check everything, train, and return the exit status."""
     settings, checkpoint = _settings(arguments)
 
     from minicnn.cli.run_folder import check_output
     from minicnn.data import load_dataset
 
     check_output(arguments.output)
-    use_plugins(arguments)
+    common.use_plugins(arguments)
     dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
     if checkpoint is None:
-        network = build_network(settings.model, dataset.image_shape, len(dataset.classes))
+        network = common.build_network(settings.model, dataset.image_shape, len(dataset.classes))
     else:
         network = checkpoint.network
 
     from minicnn.training.trainer import Trainer
 
     trainer = Trainer(network, settings)
-    warn_of_plugins()
+    common.warn_of_plugins()
     if not arguments.dry_run:
         return _train(arguments, trainer, dataset, checkpoint)
     loss = trainer.dry_run(dataset, checkpoint)
     if arguments.json:
-        print_json({"dry_run": True, "network": network.name, "loss": loss, "settings": trainer.settings.to_dict()})
+        common.print_json({"dry_run": True, "network": network.name, "loss": loss, "settings": trainer.settings.to_dict()})
     else:
         print(f"dry run: everything fits, and the loss of one batch is {loss:.4f}; nothing was written")
     return 0
@@ -97,9 +86,9 @@ def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset"
     with run_folder(arguments.resume or arguments.output) as folder:
         ended, report = train_into(folder, trainer, dataset, arguments, checkpoint)
     if arguments.json:
-        print_json(report)
+        common.print_json(report)
     elif trainer.settings.record is not None and not arguments.quiet:
-        from minicnn.report.health import show_health
+        from minicnn.report.terminal import show_health
 
         show_health(trainer.record)
     return _status(ended, arguments.json)
@@ -112,12 +101,14 @@ def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: 
     Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run gets a page.
     """
     from minicnn.cli.report import write_page
-    from minicnn.cli.run_folder import FILES, final_report, write_config, write_report
+    from minicnn.cli.run_folder import FILES, final_report
     from minicnn.inference import load
     from minicnn.insight.advice import Advice, advised
     from minicnn.report.console import ConsoleReporter, make_console
-    from minicnn.report.jsonl import JsonlReporter
+    from minicnn.report.jsonl import JsonlReporter, write_json
+    from minicnn.storage import write_atomically
     from minicnn.training.events import RunEnded, RunStarted
+    from minicnn.training.settings import Settings
 
     # With --json stdout is for the report alone.
     console = ConsoleReporter(make_console(stderr=arguments.json), None, arguments.quiet, arguments.log_interval)
@@ -132,12 +123,12 @@ def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: 
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
                     settings = event.settings
-                    write_config(folder, settings)
+                    write_atomically(folder / "config.toml", Settings(**settings).to_toml().encode())
                 elif isinstance(event, Advice):
                     warnings.append(event)
                 elif isinstance(event, RunEnded):
                     report = final_report(event, trainer.network, settings) | {"warnings": warnings}
-                    write_report(folder, report)
+                    write_json(folder / "report.json", report)
                     if arguments.report and event.test is not None:
                         write_page(load(folder), dataset, event.test, folder, folder)
                     there = {name: text for name, text in FILES.items() if (folder / name).exists()}
@@ -154,7 +145,7 @@ def _status(ended: "RunEnded", say_why: bool) -> int:
     if ended.reason == "diverged":
         where = f"training diverged; {ended.output} holds the last good weights"
         raise DivergedError(ended.explanation if say_why else where)
-    return INTERRUPTED if ended.reason == "interrupted" else 0
+    return common.INTERRUPTED if ended.reason == "interrupted" else 0
 
 
 @contextmanager

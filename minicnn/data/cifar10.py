@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.cifar_pickle import unpickle
-from minicnn.data.dataset import Array, Dataset, build_dataset
+from minicnn.data.dataset import Array, Arrays, Contents
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
 
@@ -32,12 +32,12 @@ def is_cifar10(path: Path) -> bool:
         return tarfile.is_tarfile(path)
 
 
-def load_cifar10(path: Path, name: str, *, maximum: float | None = None) -> Dataset:
+def load_cifar10(path: Path) -> Contents:
     """Load all five training batches and the test batch; nothing is unpacked to disk.
 
     Raises `DataError`, naming the file, for a missing batch, a damaged one, or a pickle that does more than hold data.
     """
-    batches: dict[str, tuple[Array, Array]] = {}
+    batches: dict[str, Arrays] = {}
     classes: tuple[str, ...] = CIFAR10_CLASSES
     for member, content in _members(path):
         where = path / member
@@ -55,7 +55,7 @@ def load_cifar10(path: Path, name: str, *, maximum: float | None = None) -> Data
             raise DataError(f"{path}: the batch {batch} (or {batch}.bin) is missing")
     images = np.concatenate([batches[batch][0] for batch in _TRAIN])
     labels = np.concatenate([batches[batch][1] for batch in _TRAIN])
-    return build_dataset(name, (images, labels), batches["test_batch"], classes=classes, maximum=maximum)
+    return (images, labels), batches["test_batch"], classes
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -81,14 +81,14 @@ def _to_nhwc(values: Array) -> Array:
     return np.ascontiguousarray(values.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
 
 
-def _binary_batch(where: Path, content: bytes) -> tuple[Array, Array]:
+def _binary_batch(where: Path, content: bytes) -> Arrays:
     if not content or len(content) % (1 + _VALUES):
         raise DataError(f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records")
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _VALUES)
     return _to_nhwc(records[:, 1:]), records[:, 0]
 
 
-def _python_batch(where: Path, batch: dict[str, object]) -> tuple[Array, Array]:
+def _python_batch(where: Path, batch: dict[str, object]) -> Arrays:
     data, labels = batch.get("data"), batch.get("labels")
     if not isinstance(data, np.ndarray) or data.shape[1:] != (_VALUES,):
         raise DataError(f"{where}: data must be uint8 [N, {_VALUES}]")

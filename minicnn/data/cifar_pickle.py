@@ -38,28 +38,20 @@ class _Array:
         return np.frombuffer(self.content, np.uint8).reshape(self.shape, order="F" if self.fortran else "C")
 
 
-def _reconstruct(*_: object) -> _Array:
-    return _Array()
-
-
 def _from_buffer(content: bytes, dtype: _Dtype, shape: tuple[int, ...], order: str) -> _Array:
     array = _Array()
     array.__setstate__((1, shape, dtype, order == "F", content))
     return array
 
 
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin-1")  # how Python 3 writes bytes into a pickle that Python 2 can read
-
-
 _ADMITTED = {
     "numpy ndarray": _Array,
     "numpy dtype": _Dtype,
-    "numpy.core.multiarray _reconstruct": _reconstruct,  # NumPy 1
-    "numpy._core.multiarray _reconstruct": _reconstruct,  # NumPy 2
+    "numpy.core.multiarray _reconstruct": lambda *_: _Array(),  # NumPy 1
+    "numpy._core.multiarray _reconstruct": lambda *_: _Array(),  # NumPy 2
     "numpy.core.numeric _frombuffer": _from_buffer,  # pickle protocol 5
     "numpy._core.numeric _frombuffer": _from_buffer,
-    "_codecs encode": _encode,
+    "_codecs encode": lambda text, _: text.encode("latin-1"),  # how Python 3 writes bytes that Python 2 can read
 }
 
 

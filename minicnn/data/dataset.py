@@ -9,6 +9,8 @@ import numpy as np
 from minicnn.errors import DataError, SettingError
 
 Array = np.ndarray[Any, np.dtype[Any]]
+Arrays = tuple[Array, Array]  # images and labels, as a file has them
+Contents = tuple[Arrays, Arrays | None, tuple[str, ...] | None]  # training, test if there is one, classes if they have names
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,14 +146,8 @@ def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
     raise DataError(f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with --data-max")
 
 
-def build_dataset(
-    name: str,
-    train: tuple[Array, Array],
-    test: tuple[Array, Array] | None = None,
-    *,
-    classes: tuple[str, ...] | None = None,
-    maximum: float | None = None,
-) -> Dataset:
+def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, classes: tuple[str, ...] | None = None,
+                  maximum: float | None = None) -> Dataset:  # fmt: skip
     """Make a `Dataset` of raw arrays (images, labels); without ``classes`` they are named "0", "1", ..."""
     if maximum is None:
         maximum = natural_maximum(name, train[0].dtype)

@@ -84,10 +84,11 @@ class _Bar:
 
     def update(self, count: int) -> None:
         self.done += count
-        self.progress(self.file, min(self.done, self.total or self.done), self.total)
+        if not self.total or self.done < self.total:
+            self.progress(self.file, self.done, self.total)
 
     def reset(self) -> None:
-        """Called before the last update, which would count everything again; `update` stops at the total."""
+        """Called before the last update, which counts everything again."""
 
     def close(self) -> None:
-        """Nothing is held open."""
+        self.progress(self.file, self.total or self.done, self.total or self.done)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.dataset import Dataset, Split, stratified_split
+from minicnn.data.dataset import Contents, stratified_split
 from minicnn.data.images import list_images, read_images
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
@@ -17,15 +17,7 @@ def is_class_folders(path: Path) -> bool:
     return path.is_dir() and bool(_subfolders(path))
 
 
-def load_class_folders(
-    path: Path,
-    name: str,
-    *,
-    maximum: float | None = None,
-    seed: int = 0,
-    resize: tuple[int, int] | None = None,
-    grayscale: bool = False,
-) -> Dataset:
+def load_class_folders(path: Path, seed: int = 0) -> Contents:
     """Load ``train/<class>/*`` and, if it is there, ``test/<class>/*``; or ``<class>/*``.
 
     Of the latter a fifth of each class, chosen by ``seed``, becomes the test set. The folders' names, sorted, are the
@@ -43,9 +35,8 @@ def load_class_folders(
         in_train, in_test = stratified_split(labels, _TEST_FRACTION, seed)
         train_files, train_labels = [files[i] for i in in_train], labels[in_train]
         test_files, test_labels = [files[i] for i in in_test], labels[in_test]
-    train = Split(read_images(train_files, resize, grayscale), train_labels)
-    test = Split(read_images(test_files, resize, grayscale), test_labels) if test_files else None
-    return Dataset(name, train, test, classes, 255.0 if maximum is None else float(maximum))
+    test = (read_images(test_files), test_labels) if test_files else None
+    return (read_images(train_files), train_labels), test, classes
 
 
 def _subfolders(path: Path) -> list[Path]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.dataset import Array, Dataset, build_dataset
+from minicnn.data.dataset import Array, Arrays, Contents
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
 
@@ -71,9 +71,7 @@ def is_idx_folder(folder: Path) -> bool:
     return _find(folder, "train", "images") is not None
 
 
-def load_idx_folder(
-    folder: Path, name: str, *, classes: tuple[str, ...] | None = None, maximum: float | None = None
-) -> Dataset:
+def load_idx_folder(folder: Path) -> Contents:
     """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``; with ``.gz`` or not).
 
     Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or ``test-…``) may be missing.
@@ -81,10 +79,10 @@ def load_idx_folder(
     train, test = (_load_split(folder, prefix) for prefix in ("train", "t10k|test"))
     if train is None:
         raise DataError(f"{folder} holds no train-images-idx3-ubyte, with or without .gz")
-    return build_dataset(name, train, test, classes=classes, maximum=maximum)
+    return train, test, None
 
 
-def _load_split(folder: Path, prefix: str) -> tuple[Array, Array] | None:
+def _load_split(folder: Path, prefix: str) -> Arrays | None:
     images, labels = (_find(folder, prefix, kind) for kind in ("images", "labels"))
     if images is None:
         return None

@@ -24,11 +24,11 @@ def list_images(folder: Path) -> list[Path]:
     return files
 
 
-def read_image(path: Path, resize: tuple[int, int] | None = None, grayscale: bool = False) -> Array:
+def read_image(path: Path) -> Array:
     """Read one file as uint8 [H, W, 1] if it is grey, [H, W, 3] if it has colours or a palette.
 
-    Transparency is dropped; 16 bits a pixel become 8. ``resize`` and ``grayscale`` as for `convert_image`.
-    Raises `DataError` for a file that is not a whole PNG or JPEG, `MissingExtraError` without Pillow.
+    Transparency is dropped; 16 bits a pixel become 8. Raises `DataError` for a file that is not a whole PNG or JPEG,
+    `MissingExtraError` without Pillow.
     """
     pillow = _pillow()
     with reading(path):
@@ -45,15 +45,15 @@ def read_image(path: Path, resize: tuple[int, int] | None = None, grayscale: boo
                 pixels = np.asarray(image.convert("RGBA"))[..., :3]
             else:
                 pixels = np.asarray(image.convert("RGB"))
-    return convert_image(pixels[..., np.newaxis] if pixels.ndim == 2 else pixels, resize, grayscale)
+    return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
 
-def read_images(paths: Sequence[Path], resize: tuple[int, int] | None = None, grayscale: bool = False) -> Array:
+def read_images(paths: Sequence[Path]) -> Array:
     """Read files of one size and one number of channels into one uint8 array [N, H, W, C]."""
-    first = read_image(paths[0], resize, grayscale)
+    first = read_image(paths[0])
     images = np.empty((len(paths), *first.shape), np.uint8)
     for i, path in enumerate(paths):
-        image = read_image(path, resize, grayscale)
+        image = read_image(path)
         if image.shape != first.shape:
             raise DataError(
                 f"{path} is {_describe(image)}, but {paths[0]} is {_describe(first)}: bring all images to one size and "
@@ -79,13 +79,9 @@ def convert_image(image: Array, resize: tuple[int, int] | None, grayscale: bool)
 
 def convert_images(images: Array, resize: tuple[int, int] | None, grayscale: bool) -> Array:
     """Apply `convert_image` to each of [N, H, W, C]."""
-    if not (resize or grayscale) or len(images) == 0:
+    if not (resize or grayscale):
         return images
-    first = convert_image(images[0], resize, grayscale)
-    converted = np.empty((len(images), *first.shape), first.dtype)
-    for i, image in enumerate(images):
-        converted[i] = convert_image(image, resize, grayscale)
-    return converted
+    return np.stack([convert_image(image, resize, grayscale) for image in images])
 
 
 def _describe(image: Array) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 
 from minicnn.data.dataset import Array, as_images, check_values
 from minicnn.data.idx import GZIP_MAGIC, read_idx
-from minicnn.data.images import convert_images, list_images, read_images
+from minicnn.data.images import convert_images, read_image
 from minicnn.data.npz import ZIP_MAGIC, npz_keys, read_arrays
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
@@ -18,18 +18,15 @@ _IMAGE_MAGICS = (b"\x89PNG", b"\xff\xd8")
 def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False) -> tuple[list[str], Array]:
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
-    ``path`` is a PNG or JPEG file, a folder of such files, or an NPY, NPZ (x_test, x, images, x_train, or its only
-    array) or IDX file with [N, H, W] or [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole numbers up
-    to 255 and else float32, unscaled, at the size ``resize`` (height, width) and grey if asked to. Raises `DataError`,
-    naming the file.
+    ``path`` is a PNG, JPEG, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file; arrays are [N, H, W] or
+    [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole numbers up to 255 and else float32, unscaled, at the
+    size ``resize`` (height, width) and grey if asked to. Raises `DataError`, naming the file.
     """
     path = Path(path)
-    with reading(path):
-        folder = path.is_dir()
-        start = b"" if folder else _start(path)
-    if folder or start.startswith(_IMAGE_MAGICS):
-        files = list_images(path) if folder else [path]
-        return [str(file) for file in files], read_images(files, resize, grayscale)
+    with reading(path), path.open("rb") as file:
+        start = file.read(6)
+    if start.startswith(_IMAGE_MAGICS):
+        return [str(path)], convert_images(read_image(path)[np.newaxis], resize, grayscale)
     array = _read_array(path, start)
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8, copy=False)  # NumPy makes int64 of what somebody writes down
@@ -38,11 +35,6 @@ def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, graysca
         raise DataError(f"{path} holds no image")
     check_values(str(path), images)
     return [f"{path}[{i}]" for i in range(len(images))], convert_images(images, resize, grayscale)
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(6)
 
 
 def _read_array(path: Path, start: bytes) -> Array:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.dataset import Array, Dataset, build_dataset
+from minicnn.data.dataset import Array, Contents
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
 
@@ -27,10 +27,10 @@ def read_arrays(path: Path, *wanted: str) -> dict[str, Array]:
     return arrays
 
 
-def load_npz(path: Path, name: str, *, classes: tuple[str, ...] | None = None, maximum: float | None = None) -> Dataset:
+def load_npz(path: Path) -> Contents:
     """Load x_train and y_train, and, if they are there, x_test with y_test and class_names.
 
-    Images are [N, H, W] or [N, H, W, C], labels [N] or [N, 1]. Integers other than uint8 and uint16 need ``maximum``.
+    Images are [N, H, W] or [N, H, W, C], labels [N] or [N, 1].
     """
     arrays = read_arrays(path, "x_train", "y_train", "x_test", "y_test", "class_names")
     for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
@@ -38,15 +38,9 @@ def load_npz(path: Path, name: str, *, classes: tuple[str, ...] | None = None, m
         if missing and (images == "x_train" or len(missing) == 1):
             found = ", ".join(npz_keys(path)) or "nothing"
             raise DataError(f"{path} has no {' and no '.join(sorted(missing))} (found: {found})")
-    if "class_names" in arrays:
-        classes = _class_names(path, arrays["class_names"])
-    return build_dataset(
-        name,
-        (arrays["x_train"], arrays["y_train"]),
-        (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None,
-        classes=classes,
-        maximum=maximum,
-    )
+    test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
+    classes = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
+    return (arrays["x_train"], arrays["y_train"]), test, classes
 
 
 def _class_names(path: Path, array: Array) -> tuple[str, ...]:

@@ -6,24 +6,21 @@ Every function here returns arrays and plain dataclasses; `minicnn.report` draws
 import importlib
 from typing import Any
 
-_WHERE = {
-    "Cost": "gradient_check",
-    "Direction": "directions",
-    "Objective": "objective",
-    "Plane": "descent",
-    "confident_mistakes": "mistakes",
-    "advised": "advice",
-    "descend": "descent",
-    "gradcheck": "gradient_check",
-    "first_layer_filters": "mistakes",
-    "loss_curve": "prediction",
-    "loss_slice": "slice",
-    "loss_surface": "surface",
-    "trace": "chain_rule",
-    "lr_find": "range_test",
-    "ranking": "compare",
-    "read_run": "compare",
+_NAMES = {  # by the module that has them
+    "advice": ["advised"],
+    "chain_rule": ["trace"],
+    "compare": ["ranking", "read_run"],
+    "descent": ["Plane", "descend"],
+    "directions": ["Direction"],
+    "gradient_check": ["Cost", "gradcheck"],
+    "mistakes": ["confident_mistakes", "first_layer_filters"],
+    "objective": ["Objective"],
+    "prediction": ["loss_curve"],
+    "range_test": ["lr_find"],
+    "slice": ["loss_slice"],
+    "surface": ["loss_surface"],
 }
+_WHERE = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = sorted(_WHERE)
 
 

@@ -119,7 +119,7 @@ def descend(model: Model, x: ArrayLike, y: ArrayLike, directions: Sequence[str |
             loss: Loss | None = None, **hyperparameters: float) -> Path:  # fmt: skip
     """The way of ``optimizer`` from ``start`` on the loss of ``model`` on images ``x`` with labels ``y``.
 
-    ``directions`` are those of a surface, or of `minicnn.insight.directions.named`; see `Plane.descend` for the rest.
+    ``directions`` are those of a surface, or of `minicnn.insight.directions.chosen`; see `Plane.descend` for the rest.
     """
     objective = Objective.of(model, x, y, loss)
     plane = Plane(objective, chosen(objective, directions))

@@ -98,16 +98,19 @@ def largest_gradients(objective: Objective, count: int = 2) -> list[str]:
     return [weights.name(network, int(index)) for index in np.argsort(-grads, kind="stable")[:count]]
 
 
-def named(objective: Objective, texts: Sequence[str], run: Path | str | None = None, seed: int = 0) -> list[Direction]:
-    """The directions that ``texts`` mean, in ranges in which the loss can be seen to rise.
+def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | str | None = None,
+           seed: int = 0) -> list[Direction]:  # fmt: skip
+    """The directions that are ``wanted``, in ranges in which the loss can be seen to rise.
 
-    Each is a weight (``conv1.weight[0,0,0,3]``), ``random``, ``pc1`` or ``pc2`` (principal directions of the recorded run in
-    the folder ``run``), or ``to:PATH``, the line to another model.
+    Each is a `Direction`, a weight (``conv1.weight[0,0,0,3]``), ``random``, ``pc1`` or ``pc2`` (principal directions of the
+    recorded run in the folder ``run``), or ``to:PATH``, the line to another model.
     """
     network, params = objective.network, objective.params
     found = []
-    for number, text in enumerate(texts):
-        if text == "random":
+    for number, text in enumerate(wanted):
+        if isinstance(text, Direction):
+            found.append(text)
+        elif text == "random":
             rng = np.random.default_rng([seed, number])
             found.append(random_direction(network, params, rng, f"random direction {number + 1}"))
         elif text in ("pc1", "pc2"):
@@ -120,13 +123,6 @@ def named(objective: Objective, texts: Sequence[str], run: Path | str | None = N
         else:
             found.append(fitted(objective, single_weight(network, params, text)))
     return found
-
-
-def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | str | None = None,
-           seed: int = 0) -> list[Direction]:  # fmt: skip
-    """The directions that are ``wanted``, by what `named` takes or as they are."""
-    found = iter(named(objective, [one for one in wanted if isinstance(one, str)], run, seed))
-    return [one if isinstance(one, Direction) else next(found) for one in wanted]
 
 
 def fitted(objective: Objective, direction: Direction) -> Direction:

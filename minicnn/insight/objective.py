@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from minicnn.backends import cpu
 from minicnn.backends.surface import LossRows
-from minicnn.errors import DataError, SettingError
+from minicnn.errors import SettingError
 from minicnn.inference import Model
 from minicnn.network.layers import Dropout, Flatten
 from minicnn.network.network import Network
@@ -34,12 +34,7 @@ class Objective:
     def of(cls, model: Model, x: ArrayLike, y: ArrayLike, loss: Loss | None = None,
            maximum: float | None = None) -> "Objective":  # fmt: skip
         """The loss of ``model`` on images and labels as `Model.evaluate` takes them; ``loss`` None is the model's own."""
-        images, scale = model.check_images(x, maximum)
-        labels = np.asarray(y)
-        if len(images) == 0 or labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-            raise DataError(f"labels must be {len(images) or 'some'} whole numbers, not {labels.dtype} {list(labels.shape)}")
-        if not (0 <= labels.min() and labels.max() < len(model.classes)):
-            raise DataError(f"labels must be from 0 to {len(model.classes) - 1}, not {labels.min()} to {labels.max()}")
+        images, labels, scale = model.check_labelled(x, y, maximum)
         if loss is None:
             if "loss" not in model.training:
                 raise SettingError("loss must be named: the model does not say with which loss it was trained")
@@ -47,7 +42,7 @@ class Objective:
         layers = [layer for layer in model.network.layers if not isinstance(layer, Dropout)]
         network = Network(model.network.input_shape, layers, model.network.name)
         scaled = images.astype(np.float32) * np.float32(scale)
-        return cls(network, model.params, scaled, labels.astype(np.int64), loss, model.threads)
+        return cls(network, model.params, scaled, labels, loss, model.threads)
 
     def since(self, layer: int) -> "Objective":
         """The same as a function of the weights from ``layer`` on: what comes before is computed, once, for all images.

@@ -67,8 +67,8 @@ def loss_surface(model: Model, x: ArrayLike, y: ArrayLike, directions: Sequence[
                  loss: Loss | None = None, run: Path | str | None = None, seed: int = 0) -> Surface:  # fmt: skip
     """The loss of ``model`` on images ``x`` with labels ``y``, on ``points`` × ``points`` weights around its own.
 
-    ``directions`` are two of what `minicnn.insight.directions.named` takes, or of `Direction`; none are the two weights with
-    the largest gradients. ``loss`` None is the one that the model was trained with; ``run`` is the folder of a recorded run.
+    ``directions`` are two of what `minicnn.insight.directions.chosen` takes; none are the two weights with the largest
+    gradients. ``loss`` None is the one that the model was trained with; ``run`` is the folder of a recorded run.
     """
     objective = Objective.of(model, x, y, loss)
     return surface_of(objective, two_directions(objective, directions, run, seed), points)

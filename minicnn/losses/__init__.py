@@ -1,1 +1,1 @@
-"""The built-in losses, one file each, found through the entry points like anybody's."""
+"""The built-in losses, found through the entry points like anybody's."""

@@ -2,6 +2,7 @@
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Literal
 
 from minicnn.errors import SettingError
@@ -10,9 +11,9 @@ Pair = tuple[int, int]
 Padding = Pair | Literal["same"]
 
 
-def times(pair: Pair) -> str:
+def times(shape: Sequence[int]) -> str:
     """``(3, 5)`` as it is written in texts: ``3×5``."""
-    return f"{pair[0]}×{pair[1]}"
+    return "×".join(map(str, shape))
 
 
 def _is_integer(value: object, minimum: int) -> bool:

@@ -21,7 +21,6 @@
     units = "classes"           # as many as the data have
 """
 
-import json
 import tomllib
 from collections.abc import Sequence
 from os import PathLike
@@ -53,14 +52,6 @@ def network_from_toml(path: str | PathLike[str], input_shape: Sequence[int], out
         error.args = (f"{path}: {error}",)
         raise
     return network
-
-
-def network_to_toml(network: Network) -> str:
-    """The text of a file that `network_from_toml` reads back."""
-    lines = [f"name = {json.dumps(network.name, ensure_ascii=False)}"]
-    for table in network.to_dict()["layers"]:  # JSON's numbers, booleans, lists and plain strings are TOML's too
-        lines += ["", "[[layers]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
-    return "\n".join(lines) + "\n"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
 from minicnn.network import checks
@@ -27,7 +27,10 @@ IntOrPair = int | tuple[int, int]
 class Layer:
     """Base of all layers. By itself a layer keeps the shape and has no parameters."""
 
-    label: ClassVar[str]  # what its instances are called in a network, with a number: conv1, conv2, ...
+    @classmethod
+    def label(cls) -> str:
+        """What its instances are called in a network, with a number: conv1, conv2, ..."""
+        return cls.__name__.lower().removesuffix("2d")
 
     def output_shape(self, input_shape: Shape) -> Shape:
         """Shape of the output; raises `NetworkError`, which says what would fit, for an input that does not."""
@@ -108,7 +111,6 @@ class Conv2d(_Window):
     ``y[p,q,k] = b[k] + Σ_{r,s,c} x[p·stride + r·dilation − top, q·stride + s·dilation − left, c] · w[r,s,c,k]``
     """
 
-    label: ClassVar[str] = "conv"
     filters: int
     kernel_size: Pair
     stride: Pair
@@ -147,9 +149,13 @@ class Conv2d(_Window):
         return math.prod(self.output_shape(input_shape)) * math.prod(self.kernel_size) * input_shape[2]
 
 
+@dataclass(frozen=True, init=False)
 class _Pool2d(_Window):
     """What the two poolings share. Padding is at most half of the kernel, so that every window has an element."""
 
+    kernel_size: Pair
+    stride: Pair
+    padding: Padding
     dilation = (1, 1)  # not a field: poolings have none to set
 
     def __init__(
@@ -171,41 +177,23 @@ class _Pool2d(_Window):
         return *self._output_size(input_shape), input_shape[2]
 
 
-@dataclass(frozen=True, init=False)
 class MaxPool2d(_Pool2d):
     """The largest element of each window, by channel. ``stride`` is the kernel size unless given; padding is −∞."""
 
-    label: ClassVar[str] = "maxpool"
-    kernel_size: Pair
-    stride: Pair
-    padding: Padding
 
-
-@dataclass(frozen=True, init=False)
 class AvgPool2d(_Pool2d):
     """The mean of each window, by channel. ``stride`` is the kernel size unless given; padded zeros are counted."""
 
-    label: ClassVar[str] = "avgpool"
-    kernel_size: Pair
-    stride: Pair
-    padding: Padding
 
-
-@dataclass(frozen=True)
 class GlobalAvgPool2d(Layer):
     """The mean of each channel over the whole image: (H, W, C) to (C,)."""
-
-    label: ClassVar[str] = "globalavgpool"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (self._image(input_shape)[2],)
 
 
-@dataclass(frozen=True)
 class Flatten(Layer):
     """All elements in one row, in the order height, width, channel: (H, W, C) to (H·W·C,)."""
-
-    label: ClassVar[str] = "flatten"
 
     def output_shape(self, input_shape: Shape) -> Shape:
         return (math.prod(input_shape),)
@@ -215,7 +203,6 @@ class Flatten(Layer):
 class Dense(Layer):
     """The fully connected layer ``y = x · weight + bias``: weight (in, units), bias (units,)."""
 
-    label: ClassVar[str] = "dense"
     units: int
     bias: bool = True
 
@@ -239,62 +226,44 @@ class Dense(Layer):
         return input_shape[0] * self.units
 
 
-@dataclass(frozen=True)
 class Activation(Layer):
     """Base of the layers that are one function of one element."""
 
 
-@dataclass(frozen=True)
 class ReLU(Activation):
     """``max(x, 0)``."""
-
-    label: ClassVar[str] = "relu"
 
 
 @dataclass(frozen=True)
 class LeakyReLU(Activation):
     """``x`` above zero, ``negative_slope · x`` below."""
 
-    label: ClassVar[str] = "leakyrelu"
     negative_slope: float = 0.01
 
     def __post_init__(self) -> None:
         vars(self).update(negative_slope=checks.number("LeakyReLU", "negative_slope", self.negative_slope))
 
 
-@dataclass(frozen=True)
 class Sigmoid(Activation):
     """``1 / (1 + exp(−x))``."""
 
-    label: ClassVar[str] = "sigmoid"
 
-
-@dataclass(frozen=True)
 class Tanh(Activation):
     """The hyperbolic tangent."""
 
-    label: ClassVar[str] = "tanh"
 
-
-@dataclass(frozen=True)
 class SiLU(Activation):
     """``x / (1 + exp(−x))``."""
 
-    label: ClassVar[str] = "silu"
 
-
-@dataclass(frozen=True)
 class GELU(Activation):
     """``x · Φ(x) = x / 2 · (1 + erf(x / √2))``, exactly, not by the tanh approximation."""
-
-    label: ClassVar[str] = "gelu"
 
 
 @dataclass(frozen=True)
 class Dropout(Layer):
     """In training, an element is zero with probability ``rate``, else divided by ``1 − rate``; otherwise unchanged."""
 
-    label: ClassVar[str] = "dropout"
     rate: float = 0.5
 
     def __post_init__(self) -> None:

@@ -14,7 +14,6 @@ from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.network import checks
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape, layer_from_dict, layer_to_dict
-from minicnn.network.summary import SummaryRow, summary_rows
 from minicnn.plan import aligned_zeros, round_up
 
 
@@ -64,8 +63,8 @@ class Network:
         seen: Counter[str] = Counter()
         names = []
         for layer in self.layers:
-            seen[layer.label] += 1
-            names.append(f"{layer.label}{seen[layer.label]}")
+            seen[layer.label()] += 1
+            names.append(f"{layer.label()}{seen[layer.label()]}")
         return tuple(names)
 
     @cached_property
@@ -148,10 +147,6 @@ class Network:
                 raise NetworkError(f"{name!r} of {self.name!r} has the shape {view.shape}, not {tensor.shape}")
             view[:] = tensor
         return flat
-
-    def summary_rows(self, dtype: DTypeLike = np.float32) -> list[SummaryRow]:
-        """Output shape, parameters, multiply-adds and bytes of every layer."""
-        return summary_rows(self, dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """The network as JSON has it; `from_dict` reads it back."""

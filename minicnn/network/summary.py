@@ -1,15 +1,11 @@
 """The figures of a network, layer by layer, as plain data."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import DTypeLike
+from minicnn.network.network import Network
 
-if TYPE_CHECKING:
-    from minicnn.network.network import Network
+_BYTES = 4  # of a float32
 
 
 @dataclass(frozen=True)
@@ -25,36 +21,15 @@ class SummaryRow:
     activation_bytes: int  # of the layer's output for one image
 
 
-def summary_rows(network: "Network", dtype: DTypeLike = np.float32) -> list[SummaryRow]:
-    """One row a layer, for parameters and activations of ``dtype``."""
-    itemsize = np.dtype(dtype).itemsize
+def summary_rows(network: Network) -> list[SummaryRow]:
+    """One row a layer, and a last one with the sums."""
     rows = []
     for index, (name, layer) in enumerate(zip(network.layer_names, network.layers, strict=True)):
         shape = network.shapes[index + 1]
         parameters = sum(spec.size for spec in network.parameters if spec.layer == index)
-        rows.append(
-            SummaryRow(
-                name=name,
-                layer=str(layer),
-                output_shape=shape,
-                parameters=parameters,
-                multiply_adds=layer.multiply_adds(network.shapes[index]),
-                parameter_bytes=parameters * itemsize,
-                activation_bytes=math.prod(shape) * itemsize,
-            )
-        )
-    return rows
-
-
-def summary_total(network: "Network", rows: Iterable[SummaryRow]) -> SummaryRow:
-    """The sums over ``rows``, with the shape of the network's output."""
-    rows = list(rows)
-    return SummaryRow(
-        name="total",
-        layer=network.name,
-        output_shape=network.output_shape,
-        parameters=sum(row.parameters for row in rows),
-        multiply_adds=sum(row.multiply_adds for row in rows),
-        parameter_bytes=sum(row.parameter_bytes for row in rows),
-        activation_bytes=sum(row.activation_bytes for row in rows),
-    )
+        multiply_adds = layer.multiply_adds(network.shapes[index])
+        rows.append(SummaryRow(name, str(layer), shape, parameters, multiply_adds, _BYTES * parameters,
+                               _BYTES * math.prod(shape)))  # fmt: skip
+    figures = ("parameters", "multiply_adds", "parameter_bytes", "activation_bytes")
+    sums = {figure: sum(getattr(row, figure) for row in rows) for figure in figures}
+    return [*rows, SummaryRow("total", network.name, network.output_shape, **sums)]

@@ -51,7 +51,8 @@ def make_plan(network: Network, chunk: int, training: bool, lanes: int) -> Plan:
             records.append(_record(network, index, chunk))
             records[-1]["rectified"], rectified = rectified, False
     if not records:  # nothing but Flatten: the logits are the input; an activation with slope 1 changes nothing
-        records = [_identity(network, chunk)]
+        identity = Network(network.input_shape, [layers.LeakyReLU(1.0), layers.Flatten()])
+        records = [_record(identity, 0, chunk)]
     table = np.array(records, dtype=p.LAYER)
     free = _lay_planes(table, lanes, chunk, 0)
     free = _join_columns(table, lanes, free)
@@ -90,23 +91,6 @@ def _record(network: Network, index: int, chunk: int) -> np.ndarray:
         record["slope_or_rate"] = layer.negative_slope
     elif isinstance(layer, layers.Dropout):
         record["slope_or_rate"] = layer.rate
-    return record
-
-
-def _identity(network: Network, chunk: int) -> np.ndarray:
-    record = np.zeros((), p.LAYER)
-    size = int(np.prod(network.input_shape))
-    for field, value in (
-        ("kind", p.LEAKY_RELU),
-        ("slope_or_rate", 1.0),
-        ("chunk", chunk),
-        ("weight", -1),
-        ("bias", -1),
-    ):
-        record[field] = value
-    for field in ("input_size", "output_size"):
-        record[field] = size
-    record["d_input"] = record["d_output"] = -1
     return record
 
 

@@ -1,24 +1,24 @@
-"""AdaGrad: each gradient is divided by the root of the sum of all its squares so far.
+"""Each gradient is divided by the size of those before it: by the root of the sum of their squares (AdaGrad), or of a
+running mean (RMSprop); Adadelta estimates the size of the next step from those of the last ones, too.
 
-    g ← g + λ w
-    v ← v + g²
-    w ← w − η / (1 + (t − 1) d) · g / (√v + ε)
-
-Source: J. Duchi, E. Hazan and Y. Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic
-Optimization", JMLR 12 (2011), 2121-2159.
+Sources: J. Duchi, E. Hazan and Y. Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization",
+JMLR 12 (2011), 2121-2159. T. Tieleman and G. Hinton, "Lecture 6.5 - RMSprop", Neural Networks for Machine Learning,
+Coursera 2012. M. D. Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, https://arxiv.org/abs/1212.5701.
 """
 
 import math
+from dataclasses import replace
 
 from minicnn.hookspecs import hookimpl
-from minicnn.rules import Hyperparameter, OptimizerRule
+from minicnn.optimizers import EPSILON, WEIGHT_DECAY, learning_rate, share
+from minicnn.rules import OptimizerRule
 
 
-def prepare(step, state, learning_rate, lr_decay, epsilon, weight_decay):
+def prepare_adagrad(step, state, learning_rate, lr_decay, epsilon, weight_decay):
     return learning_rate / (1.0 + (step - 1) * lr_decay), epsilon, weight_decay
 
 
-def update(p, g, square, step_size, epsilon, weight_decay):
+def adagrad(p, g, square, step_size, epsilon, weight_decay):
     g = g + weight_decay * p
     square = square + g * g
     return p - step_size * g / (math.sqrt(square) + epsilon), square
@@ -26,13 +26,13 @@ def update(p, g, square, step_size, epsilon, weight_decay):
 
 ADAGRAD = OptimizerRule(
     name="adagrad",
-    update=update,
-    prepare=prepare,
+    update=adagrad,
+    prepare=prepare_adagrad,
     hyperparameters=(
-        Hyperparameter("learning_rate", 0.01, 0.0, open_minimum=True, meaning="step size η"),
-        Hyperparameter("lr_decay", 0.0, 0.0, meaning="decay d of the learning rate with the steps t"),
-        Hyperparameter("epsilon", 1e-10, 0.0, open_minimum=True, meaning="added to the root, against division by zero"),
-        Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient"),
+        learning_rate(0.01),
+        replace(WEIGHT_DECAY, name="lr_decay", meaning="decay d of the learning rate with the steps t"),
+        replace(EPSILON, default=1e-10),
+        WEIGHT_DECAY,
     ),
     slots=("square",),
     equation="g ← g + λ w; v ← v + g²; w ← w − η / (1 + (t − 1) d) · g / (√v + ε)",
@@ -40,6 +40,60 @@ ADAGRAD = OptimizerRule(
 )
 
 
+def prepare_rmsprop(step, state, learning_rate, alpha, epsilon, weight_decay):
+    return learning_rate, alpha, 1.0 - alpha, epsilon, weight_decay
+
+
+def rmsprop(p, g, square, learning_rate, alpha, one_minus_alpha, epsilon, weight_decay):
+    g = g + weight_decay * p
+    square = alpha * square + one_minus_alpha * g * g
+    return p - learning_rate * g / (math.sqrt(square) + epsilon), square
+
+
+RMSPROP = OptimizerRule(
+    name="rmsprop",
+    update=rmsprop,
+    prepare=prepare_rmsprop,
+    hyperparameters=(
+        learning_rate(0.001),
+        share("alpha", 0.99, "share α of the mean square that is kept"),
+        EPSILON,
+        WEIGHT_DECAY,
+    ),
+    slots=("square",),
+    equation="g ← g + λ w; v ← α v + (1 − α) g²; w ← w − η g / (√v + ε)",
+    source="Tieleman and Hinton 2012",
+)
+
+
+def prepare_adadelta(step, state, learning_rate, rho, epsilon, weight_decay):
+    return learning_rate, rho, 1.0 - rho, epsilon, weight_decay
+
+
+def adadelta(p, g, square, square_delta, learning_rate, rho, one_minus_rho, epsilon, weight_decay):
+    g = g + weight_decay * p
+    square = rho * square + one_minus_rho * g * g
+    delta = math.sqrt(square_delta + epsilon) / math.sqrt(square + epsilon) * g
+    square_delta = rho * square_delta + one_minus_rho * delta * delta
+    return p - learning_rate * delta, square, square_delta
+
+
+ADADELTA = OptimizerRule(
+    name="adadelta",
+    update=adadelta,
+    prepare=prepare_adadelta,
+    hyperparameters=(
+        learning_rate(1.0, "factor η of the estimated step"),
+        share("rho", 0.9, "share ρ of the mean squares that is kept"),
+        replace(EPSILON, default=1e-6, meaning="added under the roots; sets the first steps"),
+        WEIGHT_DECAY,
+    ),
+    slots=("square", "square_delta"),
+    equation="g ← g + λ w; v ← ρ v + (1 − ρ) g²; δ = √(u + ε) / √(v + ε) · g; u ← ρ u + (1 − ρ) δ²; w ← w − η δ",
+    source="Zeiler 2012, arXiv:1212.5701",
+)
+
+
 @hookimpl
 def minicnn_optimizers():
-    return [ADAGRAD]
+    return [ADAGRAD, RMSPROP, ADADELTA]

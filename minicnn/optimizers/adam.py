@@ -1,28 +1,39 @@
-"""Adam: momentum and RMSprop together, both corrected for their start at zero.
+"""Adam and its kin, with running means m of the gradient and v of its square, corrected for their start at zero:
 
-    g ← g + λ w
-    m ← β₁ m + (1 − β₁) g
-    v ← β₂ v + (1 − β₂) g²
-    w ← w − η m̂ / (√v̂ + ε)          m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
 
-Source: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015,
-https://arxiv.org/abs/1412.6980.
+AdamW's weight decay acts on the weights and not through these means, NAdam has Nesterov's momentum, which grows over the
+first steps, and Lion takes steps of one size, along the sign of an interpolated mean. Lion's learning rate is 3 to 10 times
+smaller than AdamW's, its weight decay as many times larger.
+
+Sources: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, https://arxiv.org/abs/1412.6980.
+I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, https://arxiv.org/abs/1711.05101. T. Dozat,
+"Incorporating Nesterov Momentum into Adam", ICLR workshop 2016. X. Chen et al., "Symbolic Discovery of Optimization
+Algorithms", NeurIPS 2023, https://arxiv.org/abs/2302.06675.
 """
 
 import math
+from dataclasses import replace
 
 from minicnn.hookspecs import hookimpl
+from minicnn.optimizers import EPSILON, WEIGHT_DECAY, learning_rate, share
 from minicnn.rules import Hyperparameter, OptimizerRule
 
+_BETAS = (
+    share("beta1", 0.9, "share β₁ of the mean that is kept"),
+    share("beta2", 0.999, "share β₂ of the mean square that is kept"),
+)
+_DECOUPLED = replace(WEIGHT_DECAY, meaning="pull towards zero λ, a share of η")
 
-def prepare(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+
+def prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
     # With c = √(1 − β₂ᵗ), m̂ / (√v̂ + ε) is (c / (1 − β₁ᵗ)) · m / (√v + c ε): both corrections are made here.
     root = math.sqrt(1.0 - beta2**step)
     step_size = learning_rate * root / (1.0 - beta1**step)
     return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, epsilon * root, weight_decay
 
 
-def update(p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay):
+def adam(p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay):
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -31,21 +42,102 @@ def update(p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_min
 
 ADAM = OptimizerRule(
     name="adam",
-    update=update,
-    prepare=prepare,
-    hyperparameters=(
-        Hyperparameter("learning_rate", 0.001, 0.0, open_minimum=True, meaning="step size η"),
-        Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True, meaning="share β₁ of the mean that is kept"),
-        Hyperparameter("beta2", 0.999, 0.0, 1.0, open_maximum=True, meaning="share β₂ of the mean square that is kept"),
-        Hyperparameter("epsilon", 1e-8, 0.0, open_minimum=True, meaning="added to the root, against division by zero"),
-        Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient"),
-    ),
+    update=adam,
+    prepare=prepare_adam,
+    hyperparameters=(learning_rate(0.001), *_BETAS, EPSILON, WEIGHT_DECAY),
     slots=("mean", "square"),
     equation="g ← g + λ w; m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; w ← w − η m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + ε)",
     source="Kingma and Ba 2015, arXiv:1412.6980",
 )
 
 
+def prepare_adamw(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    *scalars, _ = prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay)
+    return *scalars, learning_rate * weight_decay
+
+
+def adamw(p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, decay):
+    mean = beta1 * mean + one_minus_beta1 * g
+    square = beta2 * square + one_minus_beta2 * g * g
+    return (p - decay * p) - step_size * mean / (math.sqrt(square) + epsilon), mean, square
+
+
+ADAMW = OptimizerRule(
+    name="adamw",
+    update=adamw,
+    prepare=prepare_adamw,
+    hyperparameters=(learning_rate(0.001), *_BETAS, EPSILON, replace(_DECOUPLED, default=0.01)),
+    slots=("mean", "square"),
+    equation="m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; w ← w − η λ w − η m/(1 − β₁ᵗ) / (√(v/(1 − β₂ᵗ)) + ε)",
+    source="Loshchilov and Hutter 2019, arXiv:1711.05101",
+)
+
+
+def prepare_nadam(step, state, learning_rate, beta1, beta2, epsilon, momentum_decay, weight_decay):
+    now = beta1 * (1.0 - 0.5 * 0.96 ** (step * momentum_decay))
+    following = beta1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
+    state["mu_product"] *= now  # Πμ = μ₁ ⋯ μₜ
+    # The correction of v is moved into the step sizes and ε, as for Adam.
+    root = math.sqrt(1.0 - beta2**step)
+    gradient_step = learning_rate * root * (1.0 - now) / (1.0 - state["mu_product"])
+    mean_step = learning_rate * root * following / (1.0 - state["mu_product"] * following)
+    return gradient_step, mean_step, beta1, 1.0 - beta1, beta2, 1.0 - beta2, epsilon * root, weight_decay
+
+
+def nadam(p, g, mean, square, gradient_step, mean_step, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon,
+          weight_decay):  # fmt: skip
+    g = g + weight_decay * p
+    mean = beta1 * mean + one_minus_beta1 * g
+    square = beta2 * square + one_minus_beta2 * g * g
+    return p - (gradient_step * g + mean_step * mean) / (math.sqrt(square) + epsilon), mean, square
+
+
+NADAM = OptimizerRule(
+    name="nadam",
+    update=nadam,
+    prepare=prepare_nadam,
+    hyperparameters=(
+        *(learning_rate(0.002), *_BETAS, EPSILON),
+        Hyperparameter("momentum_decay", 0.004, 0.0, meaning="how fast ψ the momentum μ grows to β₁"),
+        WEIGHT_DECAY,
+    ),
+    slots=("mean", "square"),
+    state=(("mu_product", 1.0),),
+    equation=(
+        "g ← g + λ w; μₜ = β₁ (1 − ½ · 0.96^(t ψ)); m ← β₁ m + (1 − β₁) g; v ← β₂ v + (1 − β₂) g²; "
+        "w ← w − η ((1 − μₜ) g / (1 − Πμ) + μₜ₊₁ m / (1 − μₜ₊₁ Πμ)) / (√(v/(1 − β₂ᵗ)) + ε)"
+    ),
+    source="Dozat 2016",
+)
+
+
+def prepare_lion(step, state, learning_rate, beta1, beta2, weight_decay):
+    return learning_rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, weight_decay
+
+
+def lion(p, g, mean, learning_rate, beta1, one_minus_beta1, beta2, one_minus_beta2, weight_decay):
+    blend = beta1 * mean + one_minus_beta1 * g
+    # What is neither above nor below zero is zero, or not a number, which must stay visible.
+    sign = 1.0 if blend > 0.0 else (-1.0 if blend < 0.0 else blend)
+    return p - learning_rate * (sign + weight_decay * p), beta2 * mean + one_minus_beta2 * g
+
+
+LION = OptimizerRule(
+    name="lion",
+    update=lion,
+    prepare=prepare_lion,
+    hyperparameters=(
+        learning_rate(0.0001),
+        share("beta1", 0.9, "weight β₁ of the mean in the step"),
+        share("beta2", 0.99, "share β₂ of the mean that is kept"),
+        _DECOUPLED,
+    ),
+    slots=("mean",),
+    equation="w ← w − η (sign(β₁ m + (1 − β₁) g) + λ w); m ← β₂ m + (1 − β₂) g",
+    source="Chen et al. 2023, arXiv:2302.06675",
+)
+
+
 @hookimpl
 def minicnn_optimizers():
-    return [ADAM]
+    return [ADAM, ADAMW, NADAM, LION]

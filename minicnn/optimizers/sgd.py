@@ -1,36 +1,94 @@
-"""Stochastic gradient descent: the slope of one batch stands for the slope of the whole set.
+"""Steps along the slope: gradient descent on all images or on a batch, with momentum, and with momentum that looks ahead.
 
-    w ← w − η (g + λ w)
-
-Source: H. Robbins and S. Monro, "A Stochastic Approximation Method", Annals of Mathematical Statistics 22 (1951),
-400-407.
+Sources: A. Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées", Comptes rendus 25 (1847),
+536-538. H. Robbins and S. Monro, "A Stochastic Approximation Method", Annals of Mathematical Statistics 22 (1951), 400-407.
+B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Computational Mathematics and
+Mathematical Physics 4 (1964), 1-17. Y. Nesterov, "A method of solving a convex programming problem with convergence rate
+O(1/k²)", Soviet Mathematics Doklady 27 (1983), 372-376; in this form I. Sutskever et al., "On the importance of
+initialization and momentum in deep learning", ICML 2013.
 """
 
 from minicnn.hookspecs import hookimpl
-from minicnn.rules import Hyperparameter, OptimizerRule
+from minicnn.optimizers import WEIGHT_DECAY, learning_rate, share
+from minicnn.rules import OptimizerRule
+
+_MOMENTUM = share("momentum", 0.9, "share μ of the velocity that is kept")
 
 
-def prepare(step, state, learning_rate, weight_decay):
+def prepare_gd(step, state, learning_rate):
+    return (learning_rate,)
+
+
+def gd(p, g, learning_rate):
+    return p - learning_rate * g
+
+
+GD = OptimizerRule(
+    name="gd",
+    update=gd,
+    prepare=prepare_gd,
+    hyperparameters=(learning_rate(0.1, "step along the slope, η"),),
+    full_batch=True,
+    equation="w ← w − η ∇L(w), with L over the whole training set",
+    source="Cauchy 1847",
+)
+
+
+def prepare_sgd(step, state, learning_rate, weight_decay):
     return learning_rate, weight_decay
 
 
-def update(p, g, learning_rate, weight_decay):
+def sgd(p, g, learning_rate, weight_decay):
     return p - learning_rate * (g + weight_decay * p)
 
 
 SGD = OptimizerRule(
     name="sgd",
-    update=update,
-    prepare=prepare,
-    hyperparameters=(
-        Hyperparameter("learning_rate", 0.05, 0.0, open_minimum=True, meaning="step size η"),
-        Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient"),
-    ),
+    update=sgd,
+    prepare=prepare_sgd,
+    hyperparameters=(learning_rate(0.05), WEIGHT_DECAY),
     equation="w ← w − η (g + λ w)",
     source="Robbins and Monro 1951",
 )
 
 
+def prepare_momentum(step, state, learning_rate, momentum, weight_decay):
+    return learning_rate, momentum, weight_decay
+
+
+def momentum(p, g, velocity, learning_rate, momentum, weight_decay):
+    velocity = momentum * velocity + (g + weight_decay * p)
+    return p - learning_rate * velocity, velocity
+
+
+MOMENTUM = OptimizerRule(
+    name="momentum",
+    update=momentum,
+    prepare=prepare_momentum,
+    hyperparameters=(learning_rate(0.01), _MOMENTUM, WEIGHT_DECAY),
+    slots=("velocity",),
+    equation="b ← μ b + g + λ w; w ← w − η b",
+    source="Polyak 1964",
+)
+
+
+def nesterov(p, g, velocity, learning_rate, momentum, weight_decay):
+    g = g + weight_decay * p
+    velocity = momentum * velocity + g
+    return p - learning_rate * (g + momentum * velocity), velocity
+
+
+NESTEROV = OptimizerRule(
+    name="nesterov",
+    update=nesterov,
+    prepare=prepare_momentum,
+    hyperparameters=(learning_rate(0.01), _MOMENTUM, WEIGHT_DECAY),
+    slots=("velocity",),
+    equation="g ← g + λ w; b ← μ b + g; w ← w − η (g + μ b)",
+    source="Nesterov 1983; Sutskever et al. 2013",
+)
+
+
 @hookimpl
 def minicnn_optimizers():
-    return [SGD]
+    return [GD, SGD, MOMENTUM, NESTEROV]

@@ -28,18 +28,6 @@ LARGEST_MATRIX = 20  # classes
 REFRESH_SECONDS = 0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
 UNFOLDED = 10_000  # columns: a line in a file or a pipe is not folded
 
-EPOCH_COLUMNS = [  # two header lines, width; with one space in between they fill 77 columns
-    ("", "epoch", 5),
-    ("train", "loss", 9),
-    ("train", "acc %", 7),
-    ("val", "loss", 9),
-    ("val", "acc %", 7),
-    ("learning", "rate", 9),
-    ("gradient", "norm", 9),
-    ("", "seconds", 9),
-    ("", "best", 5),
-]
-
 
 def make_console(stderr: bool = False) -> Console:
     """Return a console on stdout, or on stderr; where that is no terminal, its lines are not folded."""
@@ -106,6 +94,42 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{name}={value}"
 
 
+EPOCH_COLUMNS: list[tuple[str, str, int, Callable[[EpochDone], str]]] = [
+    # two header lines, width, cell; with one space in between they fill 77 columns
+    ("", "epoch", 5, lambda done: str(done.epoch)),
+    ("train", "loss", 9, lambda done: _fixed(done.train_loss)),
+    ("train", "acc %", 7, lambda done: _percent(done.train_accuracy)),
+    ("val", "loss", 9, lambda done: _fixed(done.validation_loss)),
+    ("val", "acc %", 7, lambda done: _percent(done.validation_accuracy)),
+    ("learning", "rate", 9, lambda done: _number(done.learning_rate, ".3g")),
+    ("gradient", "norm", 9, lambda done: _number(done.gradient_norm, ".3g")),
+    ("", "seconds", 9, lambda done: f"{done.seconds:.1f}"),
+    ("", "best", 5, lambda done: "*" if done.best else ""),
+]
+
+
+class _Bar:
+    """A bar that its owner draws, if ``console`` is a terminal: a refresh thread would compete with those that work."""
+
+    def __init__(self, console: Console, description: str, figures: str = ""):
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"))
+        # Nothing of stdout may go through stderr.
+        self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False,
+                                  expand=True, disable=not console.is_interactive)  # fmt: skip
+        self._task = self._progress.add_task(description, figures=figures)
+        self._progress.start()
+        self._console, self._next = console, -math.inf
+
+    def draw(self, description: str, done: int, total: int, figures: str) -> None:
+        if self._console.get_time() >= self._next:
+            self._next = self._console.get_time() + REFRESH_SECONDS
+            self._progress.update(self._task, description=description, completed=done, total=total, figures=figures,
+                                  refresh=True)  # fmt: skip
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
 class ConsoleReporter:
     """Shows a run's events: a header, a bar while an epoch runs, a line an epoch, and how it ended.
 
@@ -124,8 +148,7 @@ class ConsoleReporter:
         self._err = console_err or make_console(stderr=True)
         self._quiet = quiet
         self._log_interval = log_interval
-        self._bar: Progress | None = None
-        self._next_refresh = 0.0
+        self._bar: _Bar | None = None
         self._epochs = self._batches = 0
         self._header_is_due = True
 
@@ -153,30 +176,13 @@ class ConsoleReporter:
     def close(self) -> None:
         """Take the progress bar away, if there is one."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()
             self._bar = None
 
     def _draw(self, description: str, done: int, total: int, figures: str) -> None:
-        now = self._err.get_time()
         if self._bar is None:
-            # No refresh thread: it would compete with the training threads. Nothing of stdout may go through stderr.
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
-                TextColumn("{task.fields[figures]}"),
-                console=self._err,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                expand=True,
-            )
-            self._bar.add_task(description, figures=figures)
-            self._bar.start()
-            self._next_refresh = now
-        if now >= self._next_refresh:
-            self._next_refresh = now + REFRESH_SECONDS
-            task = self._bar.task_ids[0]
-            self._bar.update(task, description=description, completed=done, total=total, figures=figures, refresh=True)
+            self._bar = _Bar(self._err, description, figures)
+        self._bar.draw(description, done, total, figures)
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
@@ -208,18 +214,7 @@ class ConsoleReporter:
             for i in (0, 1):
                 header = " ".join(f"{column[i]:>{column[2]}}" for column in EPOCH_COLUMNS)
                 say(self._out, header.rstrip(), style="bold")
-        cells = [
-            str(event.epoch),
-            _fixed(event.train_loss),
-            _percent(event.train_accuracy),
-            _fixed(event.validation_loss),
-            _percent(event.validation_accuracy),
-            _number(event.learning_rate, ".3g"),
-            _number(event.gradient_norm, ".3g"),
-            f"{event.seconds:.1f}",
-            "*" if event.best else "",
-        ]
-        line = " ".join(f"{cell:>{column[2]}}" for cell, column in zip(cells, EPOCH_COLUMNS, strict=True))
+        line = " ".join(f"{cell(event):>{width}}" for _, _, width, cell in EPOCH_COLUMNS)
         say(self._out, line.rstrip())
 
     def _show_end(self, run: RunEnded) -> None:
@@ -249,20 +244,11 @@ class ConsoleReporter:
 @contextmanager
 def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
     """A bar on stderr while the block runs, if that is a terminal: call what it gives with (steps done, steps)."""
-    console = console or make_console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.percentage:3.0f} %"))
-    bar = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False, expand=True,
-                   disable=not console.is_interactive)  # fmt: skip
-    task, shown_at = bar.add_task(description), -math.inf
-
-    def show(done: int, total: int) -> None:
-        nonlocal shown_at
-        if console.get_time() >= shown_at + REFRESH_SECONDS:
-            shown_at = console.get_time()
-            bar.update(task, completed=done, total=total, refresh=True)
-
-    with bar:
-        yield show
+    bar = _Bar(console or make_console(stderr=True), description)
+    try:
+        yield lambda done, total: bar.draw(description, done, total, f"{100 * done / total:3.0f} %")
+    finally:
+        bar.close()
 
 
 def _cell(value: object) -> str:
@@ -318,17 +304,12 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
         table("confusion matrix (row: true class, column: predicted class)", ["", *numbers], counts_of, console)
 
 
-def predictions_table(
-    names: Sequence[str],
-    probabilities: Iterable[Sequence[float]],
-    classes: Sequence[str],
-    runners_up: int = 2,
-    console: Console | None = None,
-) -> None:
+def predictions_table(names: Sequence[str], probabilities: Sequence[Sequence[float]], classes: Sequence[str],
+                      runners_up: int = 2, console: Console | None = None) -> None:  # fmt: skip
     """Print, an image a row, its name, its most probable class with the probability, and the next ``runners_up``.
 
-    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins. A row is
-    printed as soon as ``probabilities`` yields it, since there may be very many.
+    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins. A row is a line,
+    however narrow the console is.
     """
     console = console or make_console()
     names, classes = [literal(name) for name in names], [literal(name) for name in classes]

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object an epoch."""
+"""Results as JSON, and `metrics.jsonl`: one JSON object an epoch."""
 
 import dataclasses
 import json
@@ -12,16 +12,23 @@ from minicnn.training.events import EpochDone, RunStarted
 
 
 def json_ready(value: Any) -> Any:
-    """Return ``value`` as plain JSON data: dataclasses as objects, paths as text, floats finite or null."""
+    """Return ``value`` as plain JSON data: dataclasses as objects, arrays as lists, paths as text, floats finite or null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return json_ready(dataclasses.asdict(value))
     if isinstance(value, dict):
         return {str(key): json_ready(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [json_ready(item) for item in value]
+    if hasattr(value, "tolist"):  # an array or a number of NumPy
+        return json_ready(value.tolist())
     if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
+        return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as one JSON object, for people to read as well."""
+    write_atomically(path, json.dumps(json_ready(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
 class JsonlReporter:
@@ -42,23 +49,21 @@ class JsonlReporter:
             self._lines.append(json.dumps(json_ready(event), allow_nan=False))
         else:
             return
-        self._write()
+        write_atomically(self._path, "".join(line + "\n" for line in self._lines).encode())
 
     def _lines_before(self, epoch: int) -> list[str]:
         if epoch == 1 or not self._path.exists():
             return []
-        kept = []
         try:
-            for line in self._path.read_text("utf-8", errors="replace").splitlines():
-                try:
-                    earlier = json.loads(line)["epoch"] < epoch
-                except (ValueError, LookupError, TypeError):  # a line that somebody cut or edited
-                    continue
-                if earlier:
-                    kept.append(line)
+            lines = self._path.read_text("utf-8", errors="replace").splitlines()
         except OSError as error:
             raise MinicnnError(f"{self._path}: cannot be read: {error.strerror}") from error
-        return kept
+        return [line for line in lines if _epoch_of(line) < epoch]
 
-    def _write(self) -> None:
-        write_atomically(self._path, "".join(line + "\n" for line in self._lines).encode())
+
+def _epoch_of(line: str) -> float:
+    """The epoch of a line; infinite for one that somebody cut or edited."""
+    try:
+        return float(json.loads(line)["epoch"])
+    except (ValueError, LookupError, TypeError):
+        return math.inf

@@ -34,31 +34,22 @@ def figure(height: float = 5.0, width: float = WIDTH) -> "Figure":
     return _picture_class()(figsize=(width, height), dpi=100, layout="constrained")
 
 
-def png(drawn: "Figure") -> bytes:
-    """``drawn`` as a PNG file."""
-    return _encoded(drawn, "png")
-
-
-def svg(drawn: "Figure") -> bytes:
-    """``drawn`` as an SVG file; the same figure gives the same bytes."""
-    return _encoded(drawn, "svg")
-
-
-def save(drawn: "Figure", path: Path) -> list[Path]:
-    """Write ``drawn`` beside ``path`` as PNG and as SVG, whatever its suffix; return the two files."""
-    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
-    for file, content in zip(files, (png(drawn), svg(drawn)), strict=True):
-        write_atomically(file, content)
-    return files
-
-
-def _encoded(drawn: "Figure", kind: str) -> bytes:
+def encoded(drawn: "Figure", kind: str) -> bytes:
+    """``drawn`` as a file of ``kind``, png or svg; the same figure gives the same bytes."""
     import matplotlib
 
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
         drawn.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
     return content.getvalue()
+
+
+def save(drawn: "Figure", path: Path) -> list[Path]:
+    """Write ``drawn`` beside ``path`` as PNG and as SVG, whatever its suffix; return the two files."""
+    files = [path.with_suffix(".png"), path.with_suffix(".svg")]
+    for file in files:
+        write_atomically(file, encoded(drawn, file.suffix[1:]))
+    return files
 
 
 @functools.cache
@@ -71,6 +62,6 @@ def _picture_class() -> Any:
 
     class Picture(Figure):
         def _repr_png_(self) -> bytes:
-            return png(self)
+            return encoded(self, "png")
 
     return Picture

@@ -1,4 +1,4 @@
-"""Pictures of training: the curves of a run, runs beside each other, and the learning-rate range test."""
+"""Pictures of training: the curves of a run and its record, runs beside each other, and the learning-rate range test."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -8,6 +8,7 @@ import numpy as np
 from minicnn.insight.compare import RunCurves
 from minicnn.insight.range_test import RangeTest
 from minicnn.report.plots import BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION, figure
+from minicnn.training.record import Record
 
 if TYPE_CHECKING:
     from minicnn.report.plots import Figure
@@ -29,6 +30,29 @@ def run_curves(run: RunCurves) -> "Figure":
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         axes.grid(alpha=0.3)
         axes.legend()
+    return drawn
+
+
+def health(record: Record) -> "Figure":
+    """Gradient norms, update-to-weight ratios and the share of dead units, a curve a tensor or layer, over the epochs."""
+    drawn = figure(height=8.0)
+    epochs = [line.epoch for line in record.lines[1:]]
+    wanted = [("gradient_norm", "L2 norm of the gradient"), ("update_ratio", "update / weight (L2 norms)")]
+    wanted += [("dead", "dead channels (%)")] if record.lines[-1].dead else []
+    for axes, (figures, words) in zip(drawn.subplots(len(wanted), 1, sharex=True, squeeze=False).flat, wanted, strict=True):
+        percent = 100 if figures == "dead" else 1
+        curves = record.curves(figures)
+        for i, (name, values) in enumerate(curves.items()):
+            axes.plot(epochs, [percent * value for value in values], marker="os^Dv"[i % 5], markersize=4,
+                      color=COLOURS[i % len(COLOURS)], label=name)  # fmt: skip
+        axes.set(ylabel=words)
+        if figures == "dead":
+            axes.set_ylim(-4, 104)
+        elif any(value > 0 for values in curves.values() for value in values):
+            axes.set_yscale("log")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_xlabel("epochs done")
     return drawn
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from minicnn.insight.mistakes import tiles
-from minicnn.report.console import literal, make_console, say
+from minicnn.report.console import literal, make_console, say, table
+from minicnn.training.record import Record
 
 BARS = "▁▂▃▄▅▆▇█"
 SHADES = " .:-=+*#%@"
@@ -80,6 +81,17 @@ def show_images(title: str, images: np.ndarray, captions: Sequence[Sequence[str]
         heat_map(tiles(row, len(row))[..., 0], console=console, most_columns=IMAGE_COLUMNS)
         for line in zip(*captions[first : first + across], strict=True):
             say(console, "  ".join(set_cell_size(literal(words), 2 * width) for words in line).rstrip())
+
+
+def show_health(record: Record, console: Console | None = None) -> None:
+    """Print gradient norms, update-to-weight ratios and dead units of a run as sparklines, each with its last figure."""
+    console = console or make_console()
+    wanted = {"gradient_norm": "gradient norm", "update_ratio": "update / weight", "dead": "dead channels"}
+    for figures, words in wanted.items():
+        rows = [(name, sparkline(values, 30), f"{values[-1]:.2g}") for name, values in record.curves(figures).items()]
+        if rows:
+            say(console)
+            table("", ["", words, "last"], rows, console)
 
 
 def _levels(values: np.ndarray, count: int) -> np.ndarray:

@@ -1,20 +1,209 @@
-"""What a plugin hands over: plain data and undecorated Python functions, compiled elsewhere (``kernels/<device>``)."""
+"""What a plugin hands over: plain data and undecorated Python functions, compiled elsewhere (``kernels/<device>``).
 
-from minicnn.rules.hyperparameter import Hyperparameter, resolve
-from minicnn.rules.loss_rule import LossRule
-from minicnn.rules.optimizer_rule import OptimizerRule
-from minicnn.rules.schedule_rule import ScheduleRule
-from minicnn.rules.step_rule import AnyOptimizer, Step, StepRule
-from minicnn.rules.tensor_rule import TensorRule
+An optimizer may be a function of one element, of one parameter tensor, or of whole steps; a loss is one of a sample's row
+of logits, a schedule one of the epochs done.
+"""
 
-__all__ = [
-    "AnyOptimizer",
-    "Hyperparameter",
-    "LossRule",
-    "OptimizerRule",
-    "ScheduleRule",
-    "Step",
-    "StepRule",
-    "TensorRule",
-    "resolve",
-]
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from minicnn.errors import SettingError, UnknownNameError
+
+__all__ = ["AnyOptimizer", "Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule", "Step", "StepRule", "TensorRule",
+           "resolve"]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter of a rule.
+
+    ``minimum`` and ``maximum`` belong to the range unless ``open_minimum`` or ``open_maximum`` say otherwise:
+    ``Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True)`` admits [0, 1).
+    """
+
+    name: str
+    default: float
+    minimum: float = -math.inf
+    maximum: float = math.inf
+    open_minimum: bool = False
+    open_maximum: bool = False
+    meaning: str = ""
+
+    @property
+    def range(self) -> str:
+        """The admitted range in interval notation, such as ``[0, 1)``."""
+        left = "(" if self.open_minimum or math.isinf(self.minimum) else "["
+        right = ")" if self.open_maximum or math.isinf(self.maximum) else "]"
+        return f"{left}{self.minimum:g}, {self.maximum:g}{right}"
+
+    def check(self, owner: str, value: object) -> float:
+        """Return ``value`` as a float; raise `SettingError` naming ``owner`` if it is outside the range."""
+        try:
+            number = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise SettingError(f"{owner}: {self.name} must be a number, not {value!r}") from None
+        above = number > self.minimum if self.open_minimum else number >= self.minimum
+        below = number < self.maximum if self.open_maximum else number <= self.maximum
+        if not (above and below and math.isfinite(number)):
+            raise SettingError(f"{owner}: {self.name} must be a number in {self.range}, not {value!r}")
+        return number
+
+
+def resolve(owner: str, declared: Iterable[Hyperparameter], given: Mapping[str, object]) -> dict[str, float]:
+    """Return the value of every declared hyperparameter: the given one, checked, or the default.
+
+    Raises `UnknownNameError`, which lists the declared names, for a name that ``owner`` does not have.
+    """
+    declared = tuple(declared)
+    names = [hyper.name for hyper in declared]
+    for name in given:
+        if name not in names:
+            raise UnknownNameError(f"hyperparameter of {owner}", name, names)
+    return {hyper.name: hyper.check(owner, given.get(hyper.name, hyper.default)) for hyper in declared}
+
+
+@dataclass(frozen=True)
+class OptimizerRule:
+    """An elementwise optimizer: one undecorated scalar function, compiled into a fused loop over all parameters.
+
+    ``prepare(step, state, **hyperparameters) -> scalars`` runs on the host once a step, ``step`` counting from 1;
+    it does what is the same for every element (bias correction, products of hyperparameters) in float64, and may
+    change ``state``, the rule's own saved scalars. ``update(p, g, *slots, *scalars) -> (p, *slots)`` runs for each
+    element: parameter ``p``, gradient ``g``, and the scalars that ``prepare`` returned, all of the buffers' dtype
+    (its float literals too; an integer literal makes float64 of what it touches: write 2.0 and not 2). A rule without
+    slots returns ``p`` alone or a tuple of one.
+    """
+
+    name: str
+    update: Callable[..., object]
+    prepare: Callable[..., tuple[float, ...]]
+    hyperparameters: tuple[Hyperparameter, ...]
+    slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter, all zero at the start
+    state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that ``prepare`` keeps
+    full_batch: bool = False  # the method is defined on the whole training set as one batch
+    equation: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class TensorRule:
+    """An optimizer on whole tensors: one undecorated function of matrices, compiled and called for every tensor.
+
+    ``update(p, g, *slots, *scalars, *scratch)`` changes ``p`` and the slots in place and returns nothing. All matrices are
+    [rows, columns], contiguous: filters [R, S, C, K] as [R·S·C, K], dense weights [in, out], a bias [K] as [1, K].
+    ``prepare`` and its scalars are those of `OptimizerRule`. The scratch matrices are as large as ``p`` and hold anything at
+    the start. Besides loops over elements, ``update`` may use the functions of `minicnn.rules.operations`. (Numba compiles
+    ``x[:] = y`` on matrices for seconds: write the loop.)
+    """
+
+    name: str
+    update: Callable[..., None]
+    prepare: Callable[..., tuple[float, ...]]
+    hyperparameters: tuple[Hyperparameter, ...]
+    slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter, all zero at the start
+    state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that ``prepare`` keeps
+    scratch: tuple[str, ...] = ()  # names of the matrices that ``update`` may fill, and that nobody keeps
+    full_batch: bool = False  # the method is defined on the whole training set as one batch
+    equation: str = ""
+    source: str = ""
+
+
+class Step(Protocol):
+    """What a `StepRule` works with. Vectors are flat, one element a parameter, and are changed in place."""
+
+    number: int  # of this step, counting from 1
+    hyper: dict[str, float]  # the hyperparameters, as scheduled for this step
+    params: Any
+    grads: Any  # the last gradient
+    slots: dict[str, Any]  # the rule's own, and those of its bases as "base.slot"
+    scratch: dict[str, Any]
+    state: dict[str, float]
+
+    def gradient(self) -> float:
+        """Put the gradient of this batch's loss at ``params``, clipped if asked for, into ``grads``; return the loss."""
+
+    def update(self, base: str, tensors: str = "all", **hyperparameters: float) -> None:
+        """Let the base rule of that name change ``params`` by ``grads``.
+
+        ``tensors`` limits it to "matrices", tensors of more than one row and column, or to the "others". Its hyperparameters
+        are those given, else those in ``hyper`` of the same name, else its defaults.
+        """
+
+    def axpy(self, factor: float, x: Any, y: Any) -> None:
+        """y ← factor · x + y."""
+
+    def copy(self, x: Any, y: Any) -> None:
+        """y ← x."""
+
+    def norm(self, x: Any) -> float:
+        """√Σ x²."""
+
+
+@dataclass(frozen=True)
+class StepRule:
+    """An optimizer made of whole steps: ``step(s)`` runs on the host for every batch, with a `Step`.
+
+    It calls ``s.gradient()`` at least once; the loss of the first call is the one reported. ``bases`` are the rules, or
+    names of rules, that ``s.update`` may use; each keeps slots and state of its own. ``evaluation(s, out)`` fills the
+    vector ``out`` with the weights to validate, test and save, where they are not those that are trained.
+    """
+
+    name: str
+    step: Callable[[Step], None]
+    hyperparameters: tuple[Hyperparameter, ...]
+    bases: tuple[OptimizerRule | TensorRule | str, ...] = ()
+    slots: tuple[str, ...] = ()  # names of the vectors that are saved, all zero at the start
+    scratch: tuple[str, ...] = ()  # names of the vectors that are not
+    state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that are saved
+    evaluation: Callable[[Step, Any], None] | None = None
+    full_batch: bool = False  # the method is defined on the whole training set as one batch
+    equation: str = ""
+    source: str = ""
+
+
+AnyOptimizer = OptimizerRule | TensorRule | StepRule
+
+
+@dataclass(frozen=True)
+class LossRule:
+    """A loss on one sample: one undecorated function of a row of logits.
+
+    ``row(logits, target, dlogits, *hyperparameters) -> loss`` reads ``logits`` [outputs], writes the gradient of this
+    sample's loss into ``dlogits`` [outputs] and returns the loss. ``target`` is the label (an integer) or, with
+    ``target="values"``, an array [outputs]: the target values, or the one-hot row of the label. With
+    ``class_weights=True`` an array [outputs] of class weights follows ``dlogits``, before the hyperparameters.
+    The mean over the batch is taken outside: the divisor is the number of samples or, with class weights, the sum of
+    the weights of the samples' classes.
+    """
+
+    name: str
+    row: Callable[..., float]
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    target: Literal["label", "values"] = "label"
+    class_weights: bool = False
+    probabilities: Literal["softmax", "sigmoid"] = "softmax"  # what turns this loss's logits into probabilities
+    equation: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class ScheduleRule:
+    """The factor by which the learning rate is multiplied.
+
+    ``factor(epoch, horizon, state, **hyperparameters) -> float`` is asked before every step; ``epoch`` is a float that
+    counts the epochs done (2.5 in the middle of the third) and ``horizon`` the number of epochs that the run was
+    planned for. A schedule that reacts to what happened has ``observe(metric, state, **hyperparameters)``,
+    called after every epoch with the validation loss (the training loss if there is no validation set); it keeps what
+    it needs in ``state``, a dict of floats that is saved with the run.
+    """
+
+    name: str
+    factor: Callable[..., float]
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    observe: Callable[..., None] | None = None
+    state: tuple[tuple[str, float], ...] = ()
+    has_horizon: bool = False  # the horizon matters, so a resumed run keeps the stored one
+    equation: str = ""
+    source: str = ""

@@ -1,5 +1,6 @@
 """A run's progress: all that the next step depends on, and its file, `last.safetensors`."""
 
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,8 @@ class Progress:
     counters: Counters = field(default_factory=Counters)
 
 
-def save_checkpoint(path: Path, network: Network, settings: Settings, progress: Progress, fingerprint: str,
-                    volatile: dict[str, Any]) -> None:  # fmt: skip
-    """Write all of ``progress`` as tensors; settings and what changes from run to run (times) as metadata."""
+def save_checkpoint(path: Path, network: Network, settings: Settings, progress: Progress, fingerprint: str) -> None:
+    """Write all of ``progress`` as tensors; settings, and the time of writing, as metadata."""
     tensors = {"slots": progress.slots}
     for prefix, params in (("weights", progress.params), ("best", progress.best_params)):
         tensors |= {f"{prefix}.{name}": tensor for name, tensor in network.unflatten(params).items()}
@@ -61,7 +61,8 @@ def save_checkpoint(path: Path, network: Network, settings: Settings, progress: 
         ("counters", asdict(progress.counters)),
     ):
         tensors |= {f"{prefix}.{name}": np.array(number) for name, number in numbers.items()}
-    metadata = {"network": network.to_dict(), "settings": settings.to_dict(), "data": fingerprint, **volatile}
+    metadata = {"network": network.to_dict(), "settings": settings.to_dict(), "data": fingerprint,
+                "time": time.time()}  # fmt: skip
     write_tensors(path, "checkpoint", tensors, metadata)
 
 
@@ -73,7 +74,6 @@ class Checkpoint:
     settings: dict[str, Any]
     progress: Progress
     fingerprint: str
-    volatile: dict[str, Any]
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         prefix, _, rest = name.partition(".")
         groups.setdefault(prefix, {})[rest] = tensor
     try:
-        network = Network.from_dict(metadata.pop("network"))
+        network = Network.from_dict(metadata["network"])
         check_names(metadata["settings"], "setting")
         numbers = {
             prefix: {name: value.item() for name, value in groups.get(prefix, {}).items()}
@@ -98,10 +98,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         weights, best = (network.flatten(groups.get(prefix, {})) for prefix in ("weights", "best"))
         return Checkpoint(
             network=network,
-            settings=Settings(**metadata.pop("settings")).to_dict(),
+            settings=Settings(**metadata["settings"]).to_dict(),
             progress=Progress(weights, best, slots, counters=Counters(**counters), **numbers),
-            fingerprint=metadata.pop("data"),
-            volatile=metadata,
+            fingerprint=metadata["data"],
         )
     except (KeyError, TypeError, ValueError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None

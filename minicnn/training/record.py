@@ -46,6 +46,12 @@ class Record:
     basis: np.ndarray
     path: np.ndarray
 
+    def curves(self, figures: str) -> dict[str, list[float]]:
+        """One of the figures of a `Recorded` by name, a number a line but the first; of tensors, those of weights alone."""
+        lines = [getattr(line, figures) for line in self.lines[1:]]
+        names = [name for name in (lines[-1] if lines else {}) if not name.endswith(".bias")]
+        return {name: [math.nan if line.get(name) is None else line[name] for line in lines] for name in names}
+
     def principal_directions(self, count: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(directions [count, P], coordinates [points, count], shares [count]) of the way, seen from its end.
 

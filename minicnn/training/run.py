@@ -74,8 +74,9 @@ class Run:
         self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
         self.data = Data(self.images, self.labels, dataset.scale, self.loss.one_hot, self.loss.class_weights,
                          self.loss.hyperparameters)  # fmt: skip
+        rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
         self.optimizer = Optimizer(trainer._optimizer_rule, network, np.float32, settings.device,
-                                   **settings.optimizer_kwargs, **self._learning_rate(settings))  # fmt: skip
+                                   **settings.optimizer_kwargs, **rate)  # fmt: skip
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)
         if resume is None:
@@ -120,10 +121,6 @@ class Run:
         if settings.batch_size is not None and settings.batch_size > count:
             raise SettingError(f"batch_size {settings.batch_size} is above the number of training images, {count}")
         return settings.batch_size or min(DEFAULT_BATCH_SIZE, count)
-
-    @staticmethod
-    def _learning_rate(settings: Settings) -> dict[str, float]:
-        return {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.network != self.network:
@@ -397,7 +394,7 @@ class Run:
     def _save_checkpoint(self) -> Iterator[Event]:
         if self.output is not None:
             path = self.output / "last.safetensors"
-            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint, {"time": time.time()})
+            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint)
             yield CheckpointSaved(path)
             if self.recorder is not None:
                 self.recorder.save(self.output, may_wait=True)

@@ -17,11 +17,7 @@ from minicnn.network.network import Network
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress
-from minicnn.training.events import (
-    EpochDone,
-    Event,
-    RunEnded,
-)
+from minicnn.training.events import EpochDone, Event, RunEnded
 from minicnn.training.loss import Loss
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite

@@ -10,7 +10,7 @@ Generalization", ICLR 2021, https://arxiv.org/abs/2010.01412.
 """
 
 from minicnn import Hyperparameter, hookimpl
-from minicnn.optimizers.momentum import MOMENTUM
+from minicnn.optimizers.sgd import MOMENTUM
 from minicnn.rules import StepRule
 
 minicnn_api = 1  # the version of the plugin API that this is written for

@@ -54,6 +54,14 @@ def test_info_says_what_a_set_holds(minicnn):
     assert shown["images"] == {"training": 60, "test": 30} and shown["classes"] == ["ant", "bee", "cat"]
 
 
+def test_info_counts_the_images_of_every_class(minicnn):
+    shown = json.loads(minicnn("data", "info", "fashion-mnist-12k", "--json").out)
+    assert shown["images"] == {"training": 10_000, "test": 2_000}
+    assert shown["per_class"]["test"] == [200, 203, 214, 190, 219, 195, 197, 200, 194, 188]
+    assert "Zalando" in shown["licence"]
+    assert (shown["image_shape"], shown["dtype"], shown["maximum"]) == ([28, 28, 1], "uint8", 255.0)
+
+
 def test_info_of_an_unknown_set_lists_the_near_ones(minicnn):
     result = minicnn("data", "info", "mnst")
     assert result.status == 2 and "'mnist'" in result.error

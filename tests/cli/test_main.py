@@ -1,5 +1,6 @@
 """The command line as a whole: help, usage errors, unexpected errors, closed pipes."""
 
+import importlib
 import os
 import subprocess
 
@@ -40,7 +41,8 @@ def test_every_verb_explains_each_of_its_options(verb, capsys):
     with pytest.raises(SystemExit):
         main([verb, "--help"])
     shown = capsys.readouterr().out
-    assert "--traceback" in shown and VERBS[verb].__doc__.split()[0] in shown
+    module = importlib.import_module(f"minicnn.cli.{verb.replace('-', '_')}")
+    assert "--traceback" in shown and module.__doc__.split()[0] in shown
 
 
 OPTIONS_OF_TRAIN = """--data --data-max --model --epochs --batch-size --opt --opt-kwargs --lr --momentum

@@ -93,7 +93,7 @@ def test_nothing_is_printed_when_one_of_the_inputs_is_bad(inputs, minicnn, model
     assert result.status == 1 and "nowhere.png" in result.error and result.out == ""
 
 
-def test_many_images_are_printed_while_they_are_predicted(place, minicnn, model):
+def test_a_reader_of_many_predictions_may_stop_reading(place, minicnn, model):
     write_idx(place / "many-idx3-ubyte", np.tile(IMAGES, (5000, 1, 1)))
     assert len(predictions(minicnn, model, "many-idx3-ubyte")) == 30_000
     argv = command("predict", model, "many-idx3-ubyte")

@@ -83,14 +83,6 @@ def test_grey_among_colour_names_the_file(tmp_path):
     assert "05.png is 4x6 colour, but" in refusal(tmp_path)
 
 
-def test_mixed_images_are_converted_when_asked_to(tmp_path):
-    write_classes(tmp_path / "train")
-    write(tmp_path / "train" / "bee" / "05.png", (10, 10, 10), size=(9, 9), mode="RGB")
-    dataset = load_dataset(tmp_path, resize=(3, 5), grayscale=True)
-    assert dataset.image_shape == (3, 5, 1)
-    assert dataset.train.images[15].tolist() == [[[10]] * 5] * 3
-
-
 def test_an_empty_folder_is_no_data_set(tmp_path):
     assert f"{tmp_path} is no data set" in refusal(tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from minicnn.data.images import convert_image, convert_images, read_image
+from minicnn.data.images import convert_image, convert_images, list_images, read_image
 from minicnn.errors import DataError, MissingExtraError
 
 GREY = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
@@ -89,6 +89,14 @@ def test_other_formats_are_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"x\.png: No such file"):
         read_image(tmp_path / "x.png")
+
+
+def test_the_images_of_a_folder_come_sorted_by_name_and_one_without_any_is_refused(tmp_path):
+    with pytest.raises(DataError, match="holds no PNG or JPEG file"):
+        list_images(tmp_path)
+    for name in ("b.png", "c.JPG", ".hidden.png", "a.jpeg", "notes.txt"):
+        (tmp_path / name).touch()
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.png", "c.JPG"]
 
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):

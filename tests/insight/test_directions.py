@@ -27,8 +27,8 @@ def test_a_random_direction_is_as_long_as_the_model_filter_by_filter():
 
 def test_the_seed_decides_and_two_random_directions_differ():
     objective = Objective.of(small_model(), *small_data())
-    first, second = directions.named(objective, ["random", "random"], seed=1)
-    again, _ = directions.named(objective, ["random", "random"], seed=1)
+    first, second = directions.chosen(objective, ["random", "random"], seed=1)
+    again, _ = directions.chosen(objective, ["random", "random"], seed=1)
     np.testing.assert_array_equal(first.vector, again.vector)
     assert abs(first.vector @ second.vector) < 0.5 * (first.vector @ first.vector)
 
@@ -76,7 +76,7 @@ def test_a_run_without_a_record_says_how_one_is_made(tmp_path):
 def test_the_range_of_a_weight_ends_where_the_loss_has_risen_by_half():
     model, (x, y) = small_model(), small_data()
     objective = Objective.of(model, x, y)
-    (one,) = directions.named(objective, ["dense2.weight[3,1]"])
+    (one,) = directions.chosen(objective, ["dense2.weight[3,1]"])
     reach = one.high - one.origin
     assert one.origin - one.low == pytest.approx(reach)
     own, *ends = objective.rows(one.vector)(model.params, np.array([0, reach, -reach, reach / 2, -reach / 2]))
@@ -86,5 +86,5 @@ def test_the_range_of_a_weight_ends_where_the_loss_has_risen_by_half():
 def test_the_range_of_a_weight_that_does_nothing_is_finite():
     model = small_model()
     x, y = small_data()
-    (one,) = directions.named(Objective.of(model, 0 * x, y), ["conv1.weight[0,0,0,0]"])
+    (one,) = directions.chosen(Objective.of(model, 0 * x, y), ["conv1.weight[0,0,0,0]"])
     assert (one.high - one.origin, one.origin - one.low) == pytest.approx((4, 4))

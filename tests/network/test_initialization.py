@@ -5,21 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from minicnn.network import (
-    GELU,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    LeakyReLU,
-    MaxPool2d,
-    Network,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Tanh,
-    preset,
-)
+from minicnn.network.layers import GELU, Conv2d, Dense, Dropout, Flatten, LeakyReLU, MaxPool2d, ReLU, Sigmoid, SiLU, Tanh
+from minicnn.network.network import Network
+from minicnn.network.presets import preset
 
 HE_CONV, HE_DENSE = 2 / (3 * 5 * 8), 2 / 400
 GLOROT_CONV, GLOROT_DENSE = 2 / (3 * 5 * (8 + 200)), 2 / (400 + 300)

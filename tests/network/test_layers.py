@@ -8,22 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
-from minicnn.network import (
+from minicnn.network.layers import (
     GELU,
+    LAYERS,
     AvgPool2d,
     Conv2d,
     Dense,
     Dropout,
     Flatten,
     GlobalAvgPool2d,
+    Layer,
     LeakyReLU,
     MaxPool2d,
     ReLU,
     Sigmoid,
     SiLU,
     Tanh,
+    layer_from_dict,
+    layer_to_dict,
 )
-from minicnn.network.layers import LAYERS, Layer, layer_from_dict, layer_to_dict
 
 EVERY_LAYER = [
     Conv2d(6, 5),

@@ -3,7 +3,7 @@
 import pytest
 
 from minicnn.errors import NetworkError, UnknownNameError
-from minicnn.network import PRESETS, preset
+from minicnn.network.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -20,7 +20,7 @@ def evaluation(classes=3):
 
 def drawn(figure):
     """The figure's axes, after it was drawn, which is when matplotlib finds most faults."""
-    assert plots.png(figure).startswith(b"\x89PNG") and b"<svg" in plots.svg(figure)
+    assert plots.encoded(figure, "png").startswith(b"\x89PNG") and b"<svg" in plots.encoded(figure, "svg")
     return figure.axes
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from minicnn.report.health import health, show_health
-from minicnn.report.plots import png
+from minicnn.report.plots import encoded
+from minicnn.report.run_plots import health
+from minicnn.report.terminal import show_health
 from minicnn.training.events import Recorded
 from minicnn.training.record import Record
 
@@ -37,14 +38,14 @@ def test_there_is_a_panel_a_figure_and_a_curve_a_weight_over_the_epochs():
 @pytest.mark.parametrize("lines", [1, 3])
 def test_a_network_without_relu_has_two_panels_and_zeros_and_gaps_can_be_drawn(lines):
     drawn = health(record(lines, dead=False))
-    assert len(drawn.axes) == 2 and png(drawn).startswith(b"\x89PNG")
+    assert len(drawn.axes) == 2 and encoded(drawn, "png").startswith(b"\x89PNG")
 
 
 def test_a_network_that_learns_nothing_any_more_can_be_drawn():
     made = record(2)
     for line in made.lines:
         line.gradient_norm.update(dict.fromkeys(line.gradient_norm, 0.0))
-    assert png(health(made)).startswith(b"\x89PNG")
+    assert encoded(health(made), "png").startswith(b"\x89PNG")
 
 
 def test_the_terminal_has_a_sparkline_a_weight_and_the_last_figure():

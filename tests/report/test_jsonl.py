@@ -2,6 +2,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minicnn.errors import MinicnnError
@@ -108,4 +109,5 @@ def test_json_ready_makes_any_nesting_plain():
     result = json_ready(value)
     assert result["run"]["network"] == "mlp"
     assert result["1"] == ["a", [None, 0.5, True, None, 3]]
+    assert json_ready((np.array([[1.5, np.nan]]), np.float64("inf"), np.int64(2))) == [[[1.5, None]], None, 2]
     json.dumps(result, allow_nan=False)

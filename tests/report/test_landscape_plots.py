@@ -43,13 +43,13 @@ def test_a_surface_has_named_axes_and_its_minimum_and_the_model_in_place(steep):
     (own,) = [place for label, place in places.items() if label.startswith("the model, C = 0.9")]
     assert star == [np.linspace(-1, 1, 9)[2], np.linspace(-2, 2, 11)[8]] and own == [0.25, 0.0]
     assert places["gd"] == places["adam"] == [0.9, -1.9]
-    assert plots.png(drawn)[16:20] == (800).to_bytes(4, "big")
+    assert plots.encoded(drawn, "png")[16:20] == (800).to_bytes(4, "big")
 
 
 def test_an_interrupted_surface_is_drawn_as_far_as_it_goes():
     part = surface()
     part.losses[5:] = np.nan
-    assert plots.png(landscape_plots.surface_plot(part))
+    assert plots.encoded(landscape_plots.surface_plot(part), "png")
 
 
 def test_the_path_of_a_run_is_drawn_on_its_principal_directions():

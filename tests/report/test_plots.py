@@ -23,21 +23,22 @@ def test_a_picture_is_saved_as_png_and_svg(tmp_path):
 
 
 def test_the_same_picture_gives_the_same_bytes():
-    assert plots.svg(drawn()) == plots.svg(drawn())
-    assert plots.png(drawn()) == plots.png(drawn())
+    assert plots.encoded(drawn(), "svg") == plots.encoded(drawn(), "svg")
+    assert plots.encoded(drawn(), "png") == plots.encoded(drawn(), "png")
 
 
 def test_a_notebook_shows_a_picture_by_itself():
-    assert drawn()._repr_png_() == plots.png(drawn())
+    assert drawn()._repr_png_() == plots.encoded(drawn(), "png")
 
 
 def test_a_picture_is_as_wide_as_a_readmes_column():
-    png = plots.png(drawn())
+    png = plots.encoded(drawn(), "png")
     assert int.from_bytes(png[16:20], "big") == 800
 
 
 def test_no_state_of_pyplot_is_touched():
-    code = "import sys; from minicnn.report import plots as p; p.png(p.figure()); print('matplotlib.pyplot' in sys.modules)"
+    draw = "from minicnn.report import plots as p; p.encoded(p.figure(), 'png')"
+    code = f"import sys; {draw}; print('matplotlib.pyplot' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 

@@ -178,7 +178,7 @@ def test_other_data_another_network_and_another_optimizer_are_refused(tmp_path):
 def test_a_checkpoint_can_be_resumed_more_than_once():
     trainer, _ = small.train(epochs=2)
     progress = trainer.progress
-    checkpoint = Checkpoint(trainer.network, trainer.settings.to_dict(), progress, fingerprint(small.dataset().train), {})
+    checkpoint = Checkpoint(trainer.network, trainer.settings.to_dict(), progress, fingerprint(small.dataset().train))
     ends = []
     for _ in range(2):
         again = small.Trainer(trainer.network, small.settings())

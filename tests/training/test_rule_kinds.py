@@ -15,10 +15,8 @@ from minicnn.backends import cpu
 from minicnn.errors import DivergedError, PluginError, SettingError, UnknownNameError
 from minicnn.kernels.cpu import step as step_kernels
 from minicnn.kernels.cpu.rules import compile_tensor_update
-from minicnn.optimizers.adam import ADAM
-from minicnn.optimizers.momentum import MOMENTUM
-from minicnn.optimizers.nadam import NADAM
-from minicnn.optimizers.sgd import SGD
+from minicnn.optimizers.adam import ADAM, NADAM
+from minicnn.optimizers.sgd import MOMENTUM, SGD
 from minicnn.rules import Hyperparameter, OptimizerRule, StepRule, TensorRule
 from minicnn.rules.operations import axpy, dot, matmul, norm
 from minicnn.training.checkpoint import load_checkpoint

@@ -55,7 +55,7 @@ def test_two_threads_differ_from_one_by_rounding_alone():
 def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
     trainer = Trainer(WIDE, small.settings(threads=2, optimizer="adam"))
     trainer.fit(small.dataset())
-    checkpoint = Checkpoint(WIDE, trainer.settings.to_dict(), trainer.progress, fingerprint(small.dataset().train), {})
+    checkpoint = Checkpoint(WIDE, trainer.settings.to_dict(), trainer.progress, fingerprint(small.dataset().train))
     for resumed in (None, checkpoint):
         run = Run(trainer, small.dataset(), None, resumed)
         run.compile()
