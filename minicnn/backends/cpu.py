@@ -194,7 +194,8 @@ class Inference:
         self.threads = thread_count(threads)
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
         self._work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
-        self._row, self._outputs, self._multiply_adds = math.prod(network.input_shape), network.outputs, network.multiply_adds
+        self._row, self._outputs = math.prod(network.input_shape), network.outputs
+        self._multiply_adds = network.multiply_adds
         self._first = np.arange(1)
 
     def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
