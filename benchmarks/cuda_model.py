@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.backends.card import walks
+from minicnn.backends.card import blocks_for, walks
 from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.tile import RESULTS, THREADS, shape_of, tiles_of
 from minicnn.network.network import Network
@@ -79,8 +79,8 @@ def _pass(plan: np.ndarray, n: int, backward: bool, walked: bool) -> Iterator[La
             launches.append(launch)
             splits, size = at.splits(plan, index, n, backward), plan[index, at.INPUT_SIZE if backward else at.OUTPUT_SIZE]
             if splits > 1 and not walked:  # blocks share the reductions, and one launch more adds up what they leave
-                blocks = -(-n * int(size) // THREADS)
-                launches.append(Launch(f"add_splits {index}", 4.0 * n * size * (splits + 1), n * size * splits, blocks))
+                count = n * int(size)
+                launches.append(Launch(f"add_splits {index}", 4.0 * count * (splits + 1), count * splits, blocks_for(count)))
     if walked:
         name = f"{'backward' if backward else 'forward'}: {len(launches)} layers"
         operations, done = sum(one.operations for one in launches), sum(one.operations / one.useful for one in launches)
@@ -107,8 +107,8 @@ def step(network: Network, n: int, walked: bool) -> list[Launch]:
         *_pass(plan, n, True, walked),
         Launch("filter_gradients", 4.0 * (read + layout.parts_size), float(multiplied.sum()), len(layout.tasks),
                float(multiplied.sum() / done)),
-        Launch("add_parts", 4.0 * (layout.parts_size + weights), layout.parts_size, -(-weights // THREADS)),
-        Launch("update", 4.0 * weights * (3 + 2 * _SLOTS), 12.0 * weights, -(-weights // THREADS)),
+        Launch("add_parts", 4.0 * (layout.parts_size + weights), layout.parts_size, blocks_for(weights)),
+        Launch("update", 4.0 * weights * (3 + 2 * _SLOTS), 12.0 * weights, blocks_for(weights)),
     ]
 
 

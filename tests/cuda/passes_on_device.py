@@ -7,8 +7,11 @@ nothing divides by a tile's size, and tiles of all shapes occur.
 import numpy as np
 import pytest
 
+from minicnn import plugins
+from minicnn.backends import cpu, cuda
 from minicnn.backends.cpu import Passes
 from minicnn.kernels.cuda import layout
+from minicnn.kernels.cuda.rules import compile_update
 from minicnn.network.layers import (
     GELU,
     AvgPool2d,
@@ -194,3 +197,28 @@ def test_not_a_number_passes_through_pooling_and_relu():
             assert np.isnan(device.forward(x, way)).all()
             pooled = device.numbers(device.field(1, "output"), 4)
             assert np.isnan(pooled[0]) and not np.isnan(pooled[1:]).any()
+
+
+@pytest.mark.parametrize("size", [*range(1, 10), 64, 67])
+def test_vectors_of_any_length_are_added_and_measured_whole(size):
+    x, y = (np.random.default_rng(size).normal(size=size).astype(np.float32) for _ in range(2))
+    there = cuda.vector(y)
+    cuda.axpy(0.5, cuda.vector(x), there)
+    np.testing.assert_allclose(there.copy_to_host(), y + np.float32(0.5) * x, rtol=1e-6)
+    assert cuda.norm(cuda.vector(x)) == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, 7), (1, 1), (2, 9), (3, 5), (4, 8), (5, 3)])
+def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
+    rng = np.random.default_rng(offset)
+    params, grads, slots = (rng.normal(size=shape).astype(np.float32) for shape in (13, 13, (1, 13)))
+    rule, tensors = plugins.find("optimizer", "momentum"), np.array([[offset, 1, count]])
+    scalars = np.array([0.1, 0.9, 0.01], np.float32)[: compile_update(rule).scalars]
+    results = []
+    for backend in (cpu, cuda):
+        vectors = [backend.vector(array.copy()) for array in (params, grads, slots)]
+        backend.Update(rule, np.dtype(np.float32), tensors)(*vectors, scalars, tensors)
+        results.append([array.copy_to_host() if backend is cuda else array for array in vectors])
+    for there, here in zip(*results, strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-6)
+    assert np.flatnonzero(results[1][0] != params).tolist() == list(range(offset, offset + count))

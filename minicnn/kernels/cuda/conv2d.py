@@ -37,7 +37,9 @@ from minicnn.kernels.cuda.tile import (
     splits_of,
     tiles_of,
 )
+from minicnn.kernels.cuda.vector import load4, store4
 
+_ZERO = np.float32(0)
 _OUTSIDE, _ONE = -(1 << 30), -(1 << 29)  # heights of rows beyond the product, and of the bias's
 
 _shape_of = device(shape_of)
@@ -252,17 +254,25 @@ def add_splits(plan, layer, params, work, n, is_backward, part, parts):
     if is_backward != 0:
         rows, columns, taps, out0 = n * H * W, C, R * S * K, plan[layer, at.D_INPUT]
     splits = _splits_of(_tiles_of(rows, columns, _shape_of(rows, columns)), taps)
-    count = rows * columns
-    for i in range(part * THREADS + cuda.threadIdx.x, count, parts * THREADS):
-        value = np.float32(0)
+    count, bias = rows * columns, plan[layer, at.BIAS] if is_backward == 0 else -1
+    rectified = is_backward == 0 and plan[layer, at.RECTIFIED] != 0
+    for i in range(4 * (part * THREADS + cuda.threadIdx.x), count, 4 * parts * THREADS):
+        a, b, c, d = _ZERO, _ZERO, _ZERO, _ZERO
         for split in range(splits):
-            value += work[np.uint64(plan[layer, at.SCRATCH] + split * count + i)]
-        if is_backward == 0:
-            if plan[layer, at.BIAS] >= 0:
-                value += params[np.uint64(plan[layer, at.BIAS] + i - divide(i, columns) * columns)]
-            if plan[layer, at.RECTIFIED] != 0 and value < np.float32(0):
-                value = np.float32(0)
-        work[np.uint64(out0 + i)] = value
+            first = plan[layer, at.SCRATCH] + split * count
+            more_a, more_b, more_c, more_d = load4(work, first + i, first + count)
+            a, b, c, d = a + more_a, b + more_b, c + more_c, d + more_d
+        store4(work, out0 + i, out0 + count, (
+            _finished(a, i, params, bias, columns, rectified), _finished(b, i + 1, params, bias, columns, rectified),
+            _finished(c, i + 2, params, bias, columns, rectified), _finished(d, i + 3, params, bias, columns, rectified)))
+
+
+@device
+def _finished(value, i, params, bias, columns, rectified):
+    """Number ``i`` of a product with its bias, if any (``bias`` ≥ 0), and rectified."""
+    if bias >= 0:
+        value += params[np.uint64(bias + i - divide(i, columns) * columns)]
+    return _ZERO if rectified and value < _ZERO else value
 
 
 @device

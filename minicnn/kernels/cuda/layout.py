@@ -112,12 +112,13 @@ def _share_out_filters(plan: np.ndarray) -> tuple[list, list, int]:
         tiles = tiles_of(rows, K, shape_of(rows, K))
         positions = int(record[CHUNK] * record[OUTPUT_HEIGHT] * record[OUTPUT_WIDTH])
         splits = max(1, min(-(-positions // _LEAST_SPLIT), _MOST_SPLITS, -(-_ENOUGH_BLOCKS // tiles)))
-        sums.append((record[WEIGHT], taps * K, free, rows * K, splits))
+        distance = p.round_up(rows * K)  # every split begins where 128 bits can be loaded
+        sums.append((record[WEIGHT], taps * K, free, distance, splits))
         if rows > taps:
-            sums.append((record[BIAS], K, free + taps * K, rows * K, splits))
-        tasks += [(layer, tile, split, splits, free + split * rows * K) for split in range(splits)
+            sums.append((record[BIAS], K, free + taps * K, distance, splits))
+        tasks += [(layer, tile, split, splits, free + split * distance) for split in range(splits)
                   for tile in range(tiles)]  # fmt: skip
-        free += splits * rows * K
+        free += splits * distance
     return tasks, sums, free
 
 
