@@ -1,4 +1,4 @@
-"""Kernels over flat vectors load 128 bits at a time: what the table of budgets demands of them, it may not stop to demand."""
+"""Kernels over flat vectors load 128 bits at a time: the table of budgets must demand it."""
 
 from pathlib import Path
 
