@@ -10,7 +10,7 @@ import math
 from numba import cuda, float32, types
 
 from minicnn.kernels.cuda.tile import THREADS, device
-from minicnn.kernels.cuda.vector import load4, store4
+from minicnn.kernels.cuda.vector import add4, load4, store4
 
 NUMBERS, ROWS, TABLE, INTEGER = types.float32[::1], types.float32[:, ::1], types.int64[:, ::1], types.int64
 # Columns of the table of steps, one row a step; the scalars of the optimizer follow.
@@ -138,13 +138,12 @@ def add_parts(parts, sums, grads, squares):
         offset, count, place = sums[index, 0], sums[index, 1], sums[index, 2]
         distance, splits = sums[index, 3], sums[index, 4]
         for i in range(4 * cuda.grid(1), count, 4 * cuda.gridsize(1)):
-            a, b, c, d = load4(parts, place + i, place + count)
+            gradient = load4(parts, place + i, place + count)
             for split in range(1, splits):
                 first = place + split * distance
-                more_a, more_b, more_c, more_d = load4(parts, first + i, first + count)
-                a, b, c, d = a + more_a, b + more_b, c + more_c, d + more_d
-            store4(grads, offset + i, offset + count, (a, b, c, d))
-            size, total = add_four_squares(size, total, (a, b, c, d))
+                gradient = add4(gradient, load4(parts, first + i, first + count))
+            store4(grads, offset + i, offset + count, gradient)
+            size, total = add_four_squares(size, total, gradient)
     size, total = block_squares(size, total)
     if cuda.threadIdx.x == 0:
         squares[cuda.blockIdx.x, 0] = size
@@ -176,9 +175,8 @@ def square_sums(x, squares):
 def axpy(factor, x, y):
     """y ← factor · x + y of vectors."""
     for i in range(4 * cuda.grid(1), len(y), 4 * cuda.gridsize(1)):
-        xa, xb, xc, xd = load4(x, i, len(y))
-        ya, yb, yc, yd = load4(y, i, len(y))
-        store4(y, i, len(y), (ya + factor * xa, yb + factor * xb, yc + factor * xc, yd + factor * xd))
+        a, b, c, d = load4(x, i, len(y))
+        store4(y, i, len(y), add4(load4(y, i, len(y)), (factor * a, factor * b, factor * c, factor * d)))
 
 
 SIGNATURES = {

@@ -10,8 +10,6 @@ from numba import types
 
 from minicnn.kernels.cuda.tile import SIMULATED, device
 
-_ZERO = np.float32(0)
-
 
 def _aligned(array, i):
     """Whether array[i] is at a multiple of 16 bytes."""
@@ -28,7 +26,7 @@ def _store(array, i, a, b, c, d):
     array[i], array[i + 1], array[i + 2], array[i + 3] = a, b, c, d
 
 
-if not SIMULATED:
+if not SIMULATED:  # the same three, compiled
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
 
@@ -37,47 +35,35 @@ if not SIMULATED:
     def _place(context, builder, signature, values):
         """The address of array[i], the first two of ``values``."""
         array = context.make_array(signature.args[0])(context, builder, values[0])
-        return builder.gep(array.data, [values[1]])
+        return builder.bitcast(builder.gep(array.data, [values[1]]), ir.PointerType(_FOUR))
 
     @intrinsic
     def _aligned(typing_context, array, i):
-        """The same, compiled."""
-
-        def build(context, builder, signature, values):
-            address = builder.ptrtoint(_place(context, builder, signature, values), _INDEX)
-            return builder.icmp_unsigned("==", builder.and_(address, _INDEX(15)), _INDEX(0))
+        def build(context, builder, *given):
+            rest = builder.and_(builder.ptrtoint(_place(context, builder, *given), _INDEX), _INDEX(15))
+            return builder.icmp_unsigned("==", rest, _INDEX(0))
 
         return types.boolean(array, types.int64), build
 
     @intrinsic
     def _load(typing_context, array, i):
-        """The same, compiled."""
-        result = types.UniTuple(types.float32, 4)
-
         def build(context, builder, signature, values):
-            place = builder.bitcast(_place(context, builder, signature, values), ir.PointerType(_FOUR))
-            four = builder.load(place, align=16)
-            return context.make_tuple(builder, result, [builder.extract_element(four, _INDEX(k)) for k in range(4)])
+            four = builder.load(_place(context, builder, signature, values), align=16)
+            numbers = [builder.extract_element(four, _INDEX(k)) for k in range(4)]
+            return context.make_tuple(builder, signature.return_type, numbers)
 
-        return result(array, types.int64), build
+        return types.UniTuple(types.float32, 4)(array, types.int64), build
 
     @intrinsic
     def _store(typing_context, array, i, a, b, c, d):
-        """The same, compiled."""
-
         def build(context, builder, signature, values):
-            place, four = _place(context, builder, signature, values), _FOUR(ir.Undefined)
+            four = _FOUR(ir.Undefined)
             for k in range(4):
                 four = builder.insert_element(four, values[2 + k], _INDEX(k))
-            builder.store(four, builder.bitcast(place, ir.PointerType(_FOUR)), align=16)
+            builder.store(four, _place(context, builder, signature, values), align=16)
             return context.get_dummy_value()
 
         return types.void(array, types.int64, *[types.float32] * 4), build
-
-
-@device
-def _one(array, i, end):
-    return array[np.uint64(i)] if i < end else _ZERO
 
 
 @device
@@ -89,17 +75,22 @@ def load4(array, i, end):
 
 
 @device
+def _one(array, i, end):
+    return array[np.uint64(i)] if i < end else np.float32(0)
+
+
+@device
 def store4(array, i, end, numbers):
     """array[i : i + 4] ← ``numbers``, those from ``end`` on left out."""
-    a, b, c, d = numbers
     if i + 4 <= end and _aligned(array, i):
-        _store(array, i, a, b, c, d)
+        _store(array, i, numbers[0], numbers[1], numbers[2], numbers[3])
     else:
-        if i < end:
-            array[np.uint64(i)] = a
-        if i + 1 < end:
-            array[np.uint64(i + 1)] = b
-        if i + 2 < end:
-            array[np.uint64(i + 2)] = c
-        if i + 3 < end:
-            array[np.uint64(i + 3)] = d
+        for k in range(4):
+            if i + k < end:
+                array[np.uint64(i + k)] = numbers[k]
+
+
+@device
+def add4(a, b):
+    """Sums of four numbers and four."""
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]
