@@ -3,20 +3,22 @@
     python benchmarks/cuda_model.py --bandwidth 1555 --peak 19.5 --launch 3 --multiprocessors 108    (an A100)
 
 A launch takes ``--launch`` µs plus the longer of its bytes at ``--bandwidth`` GB/s and its operations at ``--peak`` Tflop/s.
-Every number is read from memory once and written once. Tiles are computed whole: "useful" is the share of their results that
-the product needs. A launch with fewer blocks than the card has multiprocessors reaches only that share of the peak. What a
+Every number is read from memory once and written once. Tiles are computed whole, and reductions in turns: "useful" is the
+share of all multiplications that the product needs.
+A launch with fewer blocks than the card has multiprocessors reaches only that share of the peak. What a
 kernel really takes is longer; what dominates here cannot be tuned away there.
 """
 
 import argparse
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.backends.card import walks
+from minicnn.backends.card import blocks_for, walks
 from minicnn.kernels.cuda import layout as at
-from minicnn.kernels.cuda.tile import RESULTS, THREADS, shape_of, tiles_of
+from minicnn.kernels.cuda.tile import DEPTH, RESULTS, THREADS, shape_of, tiles_of
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.translation import make_plan
@@ -42,9 +44,11 @@ class Launch(NamedTuple):
         return card.launch + 1e6 * max(self.bytes / (card.bandwidth * 1e9), computing)
 
 
-def _useful(rows: int, columns: int) -> float:
-    """The share of the results in the tiles of a product that it needs."""
-    return rows * columns / (tiles_of(rows, columns, shape_of(rows, columns)) * RESULTS * RESULTS * THREADS)
+def _multiplied(rows: int, columns: int, depth: float) -> int:
+    """The multiplications in the tiles of a product with reductions of the length ``depth``."""
+    shape = shape_of(rows, columns)
+    results = RESULTS * RESULTS * THREADS >> (shape >> 3)  # of a tile
+    return tiles_of(rows, columns, shape) * results * math.ceil(depth / DEPTH) * DEPTH
 
 
 def _layer(plan: np.ndarray, index: int, n: int, backward: bool, together: int) -> Launch | None:
@@ -58,8 +62,12 @@ def _layer(plan: np.ndarray, index: int, n: int, backward: bool, together: int) 
         numbers = inputs + outputs + window * record[at.INPUT_CHANNELS] * record[at.OUTPUT_CHANNELS]
         operations = 2 * outputs * window * record[at.INPUT_CHANNELS]
         first, end = (at.INPUT_HEIGHT, at.INPUT_SIZE) if backward else (at.OUTPUT_HEIGHT, at.OUTPUT_SIZE)
-        height, width, channels = record[first:end]
-        useful = _useful(together * height * width, channels)
+        height, width, channels = (int(number) for number in record[first:end])
+        depth, products = int(window * record[at.OUTPUT_CHANNELS if backward else at.INPUT_CHANNELS]), 1
+        if backward:  # a product for each remainder by the stride, each with its share of the taps
+            down, right = int(record[at.STRIDE_HEIGHT]), int(record[at.STRIDE_WIDTH])
+            height, width, depth, products = -(-height // down), -(-width // right), depth / (down * right), down * right
+        useful = operations / (2 * n // together * products * _multiplied(together * height * width, channels, depth))
     elif kind in (MAX_POOL2D, AVG_POOL2D):
         twice = 2 if backward and kind == MAX_POOL2D else 1  # x and y as well as dx and dy
         numbers, operations = twice * (inputs + outputs), outputs * window
@@ -79,8 +87,8 @@ def _pass(plan: np.ndarray, n: int, backward: bool, walked: bool) -> Iterator[La
             launches.append(launch)
             splits, size = at.splits(plan, index, n, backward), plan[index, at.INPUT_SIZE if backward else at.OUTPUT_SIZE]
             if splits > 1 and not walked:  # blocks share the reductions, and one launch more adds up what they leave
-                blocks = -(-n * int(size) // THREADS)
-                launches.append(Launch(f"add_splits {index}", 4.0 * n * size * (splits + 1), n * size * splits, blocks))
+                count = n * int(size)
+                launches.append(Launch(f"add_splits {index}", 4.0 * count * (splits + 1), count * splits, blocks_for(count)))
     if walked:
         name = f"{'backward' if backward else 'forward'}: {len(launches)} layers"
         operations, done = sum(one.operations for one in launches), sum(one.operations / one.useful for one in launches)
@@ -98,17 +106,20 @@ def step(network: Network, n: int, walked: bool) -> list[Launch]:
     products = plan[np.isin(plan[:, at.KIND], (CONV2D, DENSE))]
     taps = products[:, at.KERNEL_HEIGHT] * products[:, at.KERNEL_WIDTH] * products[:, at.INPUT_CHANNELS]
     read = n * int((products[:, at.INPUT_SIZE] + products[:, at.OUTPUT_SIZE]).sum())
-    multiplied = 2.0 * n * products[:, at.OUTPUT_SIZE] * taps
-    done = sum(multiplied / [_useful(*shape) for shape in zip(taps, products[:, at.OUTPUT_CHANNELS], strict=True)])
+    multiplied = 2.0 * n * float((products[:, at.OUTPUT_SIZE] * taps).sum())
+    splits = {int(layer): int(splits) for layer, _, _, splits, _ in layout.tasks}
+    done = 0.0
+    for one, rows, parts in zip(products, taps + 1, splits.values(), strict=True):
+        positions = n * int(one[at.OUTPUT_HEIGHT] * one[at.OUTPUT_WIDTH])
+        done += 2.0 * parts * _multiplied(int(rows), int(one[at.OUTPUT_CHANNELS]), positions / parts)
     return [
         Launch("gather", 5.0 * pixels, pixels, n),
         *_pass(plan, n, False, walked),
         Launch("loss", 8.0 * logits, 8.0 * logits, -(-n // THREADS)),
         *_pass(plan, n, True, walked),
-        Launch("filter_gradients", 4.0 * (read + layout.parts_size), float(multiplied.sum()), len(layout.tasks),
-               float(multiplied.sum() / done)),
-        Launch("add_parts", 4.0 * (layout.parts_size + weights), layout.parts_size, -(-weights // THREADS)),
-        Launch("update", 4.0 * weights * (3 + 2 * _SLOTS), 12.0 * weights, -(-weights // THREADS)),
+        Launch("filter_gradients", 4.0 * (read + layout.parts_size), multiplied, len(layout.tasks), multiplied / done),
+        Launch("add_parts", 4.0 * (layout.parts_size + weights), layout.parts_size, blocks_for(weights)),
+        Launch("update", 4.0 * weights * (3 + 2 * _SLOTS), 12.0 * weights, blocks_for(weights)),
     ]
 
 

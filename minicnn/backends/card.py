@@ -20,7 +20,7 @@ Vector = Any  # an array on the card
 # Below this many multiply-adds of a batch, launches of a few µs each take longer than walking all layers in one.
 _WORTH_LAUNCHES = 50_000_000
 _SIGNATURES = step.SIGNATURES | passes.SIGNATURES
-_MOST_BLOCKS = 1024  # of a launch over elements: enough to fill any card
+_MOST_BLOCKS = 1024  # of a launch over a vector: enough to fill any card
 _SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
 
 
@@ -37,8 +37,8 @@ def empty(*shape: int) -> Vector:
 
 
 def blocks_for(count: int) -> int:
-    """Blocks of a launch with a thread an element."""
-    return max(1, min(_MOST_BLOCKS, -(-count // THREADS)))
+    """Blocks of a launch over a vector, of which a thread takes four numbers at a time."""
+    return max(1, min(_MOST_BLOCKS, -(-count // (4 * THREADS))))
 
 
 def run_kernel(kernel: Any, blocks: int, *arguments: Any) -> None:

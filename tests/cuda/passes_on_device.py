@@ -7,8 +7,12 @@ nothing divides by a tile's size, and tiles of all shapes occur.
 import numpy as np
 import pytest
 
+from minicnn import plugins
+from minicnn.backends import cpu, cuda
 from minicnn.backends.cpu import Passes
 from minicnn.kernels.cuda import layout
+from minicnn.kernels.cuda.rules import compile_update
+from minicnn.kernels.cuda.tile import DEPTH_LOG2, shape_of
 from minicnn.network.layers import (
     GELU,
     AvgPool2d,
@@ -46,17 +50,13 @@ def assert_close(found, expected, tolerance=2e-6):
 
 
 def assert_equals_oracle(network, samples=2, **options):
-    """Both ways equal the oracle, and each other bit by bit, since no reduction here is long enough to be shared."""
+    """Both ways equal the oracle."""
     params, x, dlogits = example(network, samples)
     logits, grads = oracle_passes(network, params, x, dlogits)
-    results = []
     for way in WAYS:
         device = Device(network, params, samples)
-        results.append((device.forward(x, way, **options), device.backward(dlogits, way, **options)))
-        assert_close(results[-1][0], logits)
-        assert_close(results[-1][1], grads)
-    for walked, by_layer in zip(*results, strict=True):
-        np.testing.assert_array_equal(walked, by_layer)
+        assert_close(device.forward(x, way, **options), logits)
+        assert_close(device.backward(dlogits, way, **options), grads)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,27 @@ def test_dense_layers_equal_the_oracle(inputs, outputs, samples):
     assert_equals_oracle(network, samples, per_block=3)
 
 
+@pytest.mark.parametrize("stride", [(2, 2), (3, 1), (2, 4), (4, 6)], ids=str)
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+def test_a_stride_reads_no_more_and_no_less_than_its_taps(stride, dilation):
+    network = Network((9, 8, 2), [Conv2d(2, 1), Conv2d(3, (3, 2), stride=stride, dilation=dilation, padding=1), Flatten()])
+    assert_equals_oracle(network)
+
+
+def test_threads_share_results_alone_and_in_groups():
+    found = {int(shape_of(rows, columns)) >> 3 for rows in (1, 9, 40, 300) for columns in (1, 6, 16, 64)}
+    assert found == set(range(DEPTH_LOG2 + 1))
+
+
 @pytest.mark.parametrize("grid", [None, 1])
 def test_blocks_that_share_a_long_reduction_equal_the_oracle(grid):
     network = Network((3, 3, 30), [Conv2d(2, 3, padding=1), ReLU(), Flatten(), Dense(270), Dense(3)])
     params, x, dlogits = example(network, 2)
     logits, grads = oracle_passes(network, params, x, dlogits)
-    device = Device(network, params, 2)
-    assert_close(device.forward(x, "by layer", grid=grid), logits)
-    assert_close(device.backward(dlogits, "by layer", grid=grid), grads)
+    for way in WAYS:
+        device = Device(network, params, 2)
+        assert_close(device.forward(x, way, grid=grid), logits)
+        assert_close(device.backward(dlogits, way, grid=grid), grads)
     assert max(device.splits[:3]) > 1 and max(device.splits[3:]) > 1
 
 
@@ -140,9 +153,9 @@ def test_the_passes_equal_those_of_the_cpu_and_drop_the_same_elements(way):
 def test_neither_the_grid_nor_the_workspace_before_changes_a_bit(way):
     params, x, dlogits = example(NETWORK, 3)
     results = []
-    for grid, per_block, rubbish in ((None, 1, np.nan), (2, 1, 0.0), (1, 2, -np.inf), (7, 3, 1.0)):
+    for grid, rubbish in ((None, np.nan), (2, 0.0), (1, -np.inf), (7, 1.0)):
         device = Device(NETWORK, params, 3, rubbish=rubbish)
-        options = {"grid": grid, "per_block": per_block, "key": 3, "first_sample": 40}
+        options = {"grid": grid, "per_block": 2, "key": 3, "first_sample": 40}
         results.append([device.forward(x, way, **options), device.backward(dlogits, way, **options)])
     for logits, grads in results[1:]:
         np.testing.assert_array_equal(logits, results[0][0])
@@ -171,8 +184,8 @@ def test_gather_scales_whole_numbers_in_the_order_of_the_epoch():
 def test_inference_in_two_buffers_equals_the_training_pass():
     network = Network((6, 7, 2), [Conv2d(5, 3), SiLU(), MaxPool2d(2), GELU(), Flatten(), Dense(9), ReLU(), Dense(4)])
     params, x, _ = example(network, 3)
-    expected = Device(network, params, 3).forward(x, "walk")
     for way in WAYS:
+        expected = Device(network, params, 3).forward(x, way)
         np.testing.assert_array_equal(Device(network, params, 3, training=False).forward(x, way), expected)
 
 
@@ -194,3 +207,28 @@ def test_not_a_number_passes_through_pooling_and_relu():
             assert np.isnan(device.forward(x, way)).all()
             pooled = device.numbers(device.field(1, "output"), 4)
             assert np.isnan(pooled[0]) and not np.isnan(pooled[1:]).any()
+
+
+@pytest.mark.parametrize("size", [*range(1, 10), 64, 67])
+def test_vectors_of_any_length_are_added_and_measured_whole(size):
+    x, y = (np.random.default_rng(size).normal(size=size).astype(np.float32) for _ in range(2))
+    there = cuda.vector(y)
+    cuda.axpy(0.5, cuda.vector(x), there)
+    np.testing.assert_allclose(there.copy_to_host(), y + np.float32(0.5) * x, rtol=1e-6)
+    assert cuda.norm(cuda.vector(x)) == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-6)
+
+
+@pytest.mark.parametrize(("offset", "count"), [(0, 7), (1, 1), (2, 9), (3, 5), (4, 8), (5, 3)])
+def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
+    rng = np.random.default_rng(offset)
+    params, grads, slots = (rng.normal(size=shape).astype(np.float32) for shape in (13, 13, (1, 13)))
+    rule, tensors = plugins.find("optimizer", "momentum"), np.array([[offset, 1, count]])
+    scalars = np.array([0.1, 0.9, 0.01], np.float32)[: compile_update(rule).scalars]
+    results = []
+    for backend in (cpu, cuda):
+        vectors = [backend.vector(array.copy()) for array in (params, grads, slots)]
+        backend.Update(rule, np.dtype(np.float32), tensors)(*vectors, scalars, tensors)
+        results.append([array.copy_to_host() if backend is cuda else array for array in vectors])
+    for there, here in zip(*results, strict=True):
+        np.testing.assert_allclose(here, there, rtol=1e-6)
+    assert np.flatnonzero(results[1][0] != params).tolist() == list(range(offset, offset + count))

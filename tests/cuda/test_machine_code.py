@@ -100,7 +100,7 @@ def test_no_kernel_needs_more_than_its_budget(codes):
 def test_products_multiply_in_three_of_four_instructions_and_load_128_bits_of_shared_memory_at_a_time(codes):
     products = ("forward", "backward", "forward_product", "backward_product", "filter_gradients")
     for code in (code for code in codes.values() if code.kernel in products):
-        assert code.ffma >= 75 and code.lds128 == 8, code  # four steps, each with one load for rows and one for columns
+        assert code.ffma >= 75 and code.lds128 >= 8, code  # each step has one load for rows and one for columns
 
 
 def test_no_two_threads_of_a_warp_meet_in_a_bank_of_shared_memory():

@@ -1,5 +1,6 @@
 """The performance model of a training step, and what it was asked: how many launches a small network needs."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -35,3 +36,23 @@ def test_the_operations_of_a_convolution_are_those_of_its_formula(parts):
 def test_launches_dominate_a_small_batch_on_a_card_with_slow_launches():
     printed = model("--bandwidth", "900", "--peak", "15", "--launch", "1000")
     assert "at least 7" in printed and "7000 of them to launch" in printed
+
+
+def test_a_good_share_of_what_a_walk_of_lenet_multiplies_is_of_use(parts):
+    shares = {row.split(":")[0].split()[0]: int(share) for row in parts["lenet5, batch 64"].splitlines()
+              for share in re.findall(r"(\d+)%", row)}  # fmt: skip
+    assert shares["forward"] >= 50 and shares["backward"] >= 20 and shares["filter_gradients"] >= 45
+
+
+def test_a_stride_makes_the_multiplications_of_dx_no_less_useful():
+    sys.path.insert(0, str(SCRIPT.parent))
+    import cuda_model
+
+    from minicnn import Conv2d, Network
+    from minicnn.network.layers import Flatten
+
+    useful = {}
+    for stride in (1, 2):
+        network = Network((32, 32, 16), [Conv2d(16, 1), Conv2d(64, 3, stride=stride, padding=1), Flatten()])
+        useful[stride] = {one.kernel: one.useful for one in cuda_model.step(network, 64, False)}["conv2d 1 dx"]
+    assert useful[2] > 0.9 * useful[1] > 0.5

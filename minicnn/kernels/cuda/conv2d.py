@@ -8,8 +8,9 @@ image that a position and a tap read together is the sum of both:
     dx           positions n,h,v      taps r,s,k of dy   w[r,s,c,k] turned     channels c
     dw           taps r,s,c           positions n,p,q    dy[n,p,q,k]           filters k
 
-A position is at h = p·scale + offset, a tap at r·step; dx reads dy where their sum divides by the stride. The bias is a tap
-that reads 1. Nothing outside the image is read, and no column matrix is ever stored.
+A position is at h = p·scale + offset, a tap at r·step. The bias is a tap that reads 1. Nothing outside the image is read,
+and no column matrix is ever stored. With a stride, dx is one product for each remainder of h and v by it: the taps of such
+a product are every so many of all, and no others reach its positions.
 """
 
 import numpy as np
@@ -29,15 +30,20 @@ from minicnn.kernels.cuda.tile import (
     RESULTS,
     RESULTS_LOG2,
     THREADS,
+    THREADS_LOG2,
     device,
     divide,
+    gather,
     keep,
     multiply,
     shape_of,
     splits_of,
     tiles_of,
 )
+from minicnn.kernels.cuda.vector import add4, load4, store4
 
+_ZERO = np.float32(0)
+_NOWHERE = (0, 0, 0, 0, 1, 1)  # what only dx asks for
 _OUTSIDE, _ONE = -(1 << 30), -(1 << 29)  # heights of rows beyond the product, and of the bias's
 
 _shape_of = device(shape_of)
@@ -62,13 +68,14 @@ def _digits(index, middle_size, inner_size):
 
 
 @device
-def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bias0, rectified, adds, out, out0,
-             counts, scale, offset, tap_step, divisor, rows, taps, columns, begin, end, log2, tile):  # fmt: skip
+def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer, finished, adds, out, out0, spread,
+             counts, scale, offset, tap_step, rows, taps, columns, begin, end, form, tile):  # fmt: skip
     """One tile of out[row, column] = Σ_{begin ≤ k < end} x · other.
 
     ``shape`` is (H, W, C) of the image that is read, ``counts`` (P, Q, S) of the positions and a filter's columns; scale,
-    offset, tap_step and divisor are (height, width). ``of_filters``, ``turned`` and ``strided`` say which product it is:
-    constants, mostly, where the function is inlined.
+    offset and tap_step are (height, width). ``of_filters`` and ``turned`` say which product it is: constants where the
+    function is inlined. Where it is turned, ``apart`` is how many numbers taps are apart in the filter, down and right,
+    and ``spread`` says where positions are in ``out``: (height, width, first h, first v, step of h, of v).
     """
     H, W, C = shape
     P, Q, S = counts
@@ -76,13 +83,16 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
     row_h = cuda.shared.array(LONGEST, np.int32)
     row_v = cuda.shared.array(LONGEST, np.int32)
     row_start = cuda.shared.array(LONGEST, np.int64)
+    row_out = cuda.shared.array(LONGEST, np.int64)
     sums = cuda.local.array((RESULTS, RESULTS), np.float32)
     next_x = cuda.local.array(LOADS, np.float32)
     next_other = cuda.local.array(LOADS, np.float32)
     zero = np.float32(0)
-    thread = np.int32(cuda.threadIdx.x)
     rows, begin, end, tile = np.int32(rows), np.int32(begin), np.int32(end), np.int32(tile)
-    tile_columns, tile_rows = np.int32(RESULTS << log2), np.int32((RESULTS * THREADS) >> log2)
+    thread = np.int32(cuda.threadIdx.x)
+    log2, deep = np.int32(form & 7), np.int32(form >> 3)
+    together = np.int32(THREADS >> deep)  # threads with results of their own
+    tile_columns, tile_rows = np.int32(RESULTS << log2), np.int32((RESULTS * together) >> log2)
     across = np.int32((columns + tile_columns - 1) >> (log2 + RESULTS_LOG2))
     line = divide(tile, across)
     first_row, first_column = np.int32(line * tile_rows), np.int32((tile - line * across) * tile_columns)
@@ -95,28 +105,39 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
         row_middle, row_inner, middle_size, inner_size = P, Q, S, C
         lane, step = thread >> DEPTH_LOG2, thread & (DEPTH - 1)
 
+    cuda.syncthreads()  # the tile before this one is stored
     for share in range((LONGEST + THREADS - 1) // THREADS):
         row = thread + share * THREADS
         if row < LONGEST:
             outer, middle, inner = _digits(first_row + row, row_middle, row_inner)
             h, v, start = _image_place(of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
+            place = np.int64(first_row + row)
+            if turned:
+                out_h, out_v = middle * spread[4] + spread[2], inner * spread[5] + spread[3]
+                place = (outer * spread[0] + out_h) * spread[1] + out_v
+            start += (h * W + v) * C
+            place = out0 + place * columns
+            if turned and (out_h >= spread[0] or out_v >= spread[1]):
+                place = np.int64(-1)
             if row >= tile_rows or first_row + row >= rows:
-                h = np.int32(_OUTSIDE)
+                h, place = np.int32(_OUTSIDE), np.int64(-1)
             elif of_filters and first_row + row >= taps:
                 h = np.int32(_ONE)
-            elif not strided:
-                start += (h * W + v) * C
-            row_h[row], row_v[row], row_start[row] = h, v, start
+            row_h[row], row_v[row], row_start[row], row_out[row] = h, v, x0 + start, place
     for i in range(RESULTS):
         for j in range(RESULTS):
             sums[i, j] = zero
 
     other_lane, other_step = (lane, step) if turned else (thread & (LANES - 1), thread >> LANES_LOG2)
-    # The digits of this thread's own k, and of DEPTH, which is added at every turn.
-    k, other_k = np.int32(begin + step), np.int32(begin + other_step)
-    outer, middle, inner = _digits(k, middle_size, inner_size)
+    # The digits of this thread's own k, and of DEPTH, which is added at every turn; ``beyond`` is k − end.
+    beyond, other_k = np.int32(begin + step - end), np.int32(begin + other_step)
+    outer, middle, inner = _digits(begin + step, middle_size, inner_size)
     more_outer, more_middle, more_inner = _digits(DEPTH, middle_size, inner_size)
-    down, right = np.int32((thread >> log2) * RESULTS), np.int32((thread & ((1 << log2) - 1)) * RESULTS)
+    down = np.int32(((thread >> log2) & ((together >> log2) - 1)) * RESULTS)
+    right = np.int32((thread & ((1 << log2) - 1)) * RESULTS)
+    steps = np.int32(DEPTH >> deep)
+    first_step = np.int32((thread >> (THREADS_LOG2 - deep)) * steps * LEADING)
+    own_column = np.int32(first_column + other_lane)
     turns = np.int32((end - begin + DEPTH - 1) >> DEPTH_LOG2)
     for turn in range(np.int32(turns + 1)):  # its barriers also part the rows' places from their readers
         buffer = (turn & 1) * BUFFER
@@ -126,65 +147,63 @@ def _product(of_filters, turned, strided, x, x0, shape, other, other0, bias, bia
         cuda.syncthreads()
         if turn < turns:  # on their way while the numbers before them are multiplied
             h, v, start = _image_place(not of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
-            if not strided:
-                start += (h * W + v) * C
-            there = k < end
+            start += (h * W + v) * C
+            there = beyond < 0
             for j in range(LOADS):
                 if j * LANES < tile_rows:
-                    next_x[j] = _read(of_filters, strided, x, x0, shape, row_h, row_v, row_start, lane + j * LANES,
-                                      there, h, v, start, divisor)  # fmt: skip
+                    next_x[j] = _read(of_filters, x, shape, row_h, row_v, row_start, np.uint64(lane) + np.uint64(j * LANES),
+                                      there, h, v, start)  # fmt: skip
             if turned:
-                start, stride = (outer * S + middle) * (columns * C) + inner, C
+                start, stride = np.int32(outer * apart[0] + middle * apart[1] + inner), C
             else:
                 start, stride, there = other_k * columns, np.int32(1), other_k < end
             for j in range(LOADS):
                 if j * LANES < tile_columns:
-                    column = np.int32(first_column + other_lane + j * LANES)
+                    column = np.int32(own_column + j * LANES)
                     inside = there and column < columns
-                    value = other[np.uint64(other0 + (start + column * stride if inside else 0))]
+                    place = start + column * stride
+                    if turned:
+                        place = np.int64(np.int32(place))  # weights are fewer than 2³¹
+                    value = other[np.uint64(other0 + (place if inside else 0))]
                     next_other[j] = value if inside else zero
-            k, other_k = np.int32(k + DEPTH), np.int32(other_k + DEPTH)
+            beyond, other_k = np.int32(beyond + DEPTH), np.int32(other_k + DEPTH)
             inner, middle, outer = np.int32(inner + more_inner), np.int32(middle + more_middle), np.int32(outer + more_outer)
             if inner >= inner_size:
                 inner, middle = np.int32(inner - inner_size), np.int32(middle + 1)
             if middle >= middle_size:
                 middle, outer = np.int32(middle - middle_size), np.int32(outer + 1)
         if turn > 0:
-            multiply(tiles, buffer + tile_columns + down, buffer + right, sums)
+            multiply(tiles, buffer + first_step + tile_columns + down, buffer + first_step + right, sums, steps)
 
+    having = gather(tiles, sums, steps)
+    bias0 = plan[layer, at.BIAS] if finished else -1  # read only now: there are few registers
+    rectified = finished and plan[layer, at.RECTIFIED] != 0
     for i in range(RESULTS):
-        row = np.int32(first_row + down + i)
-        if row < rows:
+        start = row_out[np.uint32(down + i)]
+        if start >= 0 and thread < having:
             for j in range(RESULTS):
                 column = np.int32(first_column + right + j)
                 if column < columns:
                     value = sums[i, j]
                     if bias0 >= 0:
-                        value += bias[np.uint64(bias0 + column)]
+                        value += other[np.uint64(bias0 + column)]
                     if rectified and value < zero:
                         value = zero
                     if adds:
-                        value += out[np.uint64(out0 + row * columns + column)]
-                    out[np.uint64(out0 + row * columns + column)] = value
+                        value += out[np.uint64(start + column)]
+                    out[np.uint64(start + column)] = value
 
 
 @device
-def _read(of_filters, strided, x, x0, shape, row_h, row_v, row_start, row, there, h, v, start, divisor):
+def _read(of_filters, x, shape, row_h, row_v, row_start, row, there, h, v, start):
     """x at the place of ``row`` and of a k together: 0 outside the image, 1 for the bias."""
-    H, W, C = shape
-    row = np.uint32(row)
+    H, W, _ = shape
     row_height = row_h[row]
     h = np.int32(row_height + h)
     v = np.int32(row_v[row] + v)
-    there = there and h >= 0 and v >= 0
-    start = row_start[row] + start
-    if strided and there:
-        p, q = divide(h, divisor[0]), divide(v, divisor[1])
-        there = p * divisor[0] == h and q * divisor[1] == v
-        h, v = p, q
-        start += (h * W + v) * C
-    inside = there and h < H and v < W
-    value = x[np.uint64(x0 + (start if inside else 0))]  # read without a branch, so that all reads are on their way at once
+    inside = there and h >= 0 and v >= 0 and h < H and v < W
+    # Read without a branch, so that all reads are on their way at once.
+    value = x[np.uint64(row_start[row] + start if inside else 0)]
     outside = np.float32(1) if of_filters and row_height == _ONE else np.float32(0)
     return value if inside else outside
 
@@ -204,65 +223,109 @@ def _geometry(plan, layer):
 
 
 @device
+def _tiling(plan, layer, n, is_backward, may_split):
+    """(shape, tiles, tasks) of y, or of dx: a task is a tile, or the share of one reduction where that is split."""
+    H, W, C, P, Q, K, R, S, stride, _, _ = _geometry(plan, layer)
+    rows, columns, taps, products = n * P * Q, K, R * S * C, 1
+    if is_backward:
+        rows = n * divide(H + stride[0] - 1, stride[0]) * divide(W + stride[1] - 1, stride[1])
+        columns, taps, products = C, R * S * K, stride[0] * stride[1]
+    form = np.int32(_shape_of(rows, columns))
+    tiles = np.int32(_tiles_of(rows, columns, form) * products)
+    return form, tiles, np.int32(tiles * (_splits_of(tiles, taps) if may_split else 1))
+
+
+@device
 def forward(plan, layer, params, work, sample, n, part, parts, may_split):
-    """y = b + x * w of ``n`` samples from ``sample`` on; this block computes tile ``part``, ``part + parts``, ...
+    """y = b + x * w of ``n`` samples from ``sample`` on; this block does task ``part``, ``part + parts``, ...
 
     With ``may_split`` several blocks share a long reduction where there are few tiles: `add_splits` finishes those.
     """
-    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
-    rows, taps = n * P * Q, R * S * C
-    log2 = _shape_of(rows, K)
-    tiles = _tiles_of(rows, K, log2)
-    splits = _splits_of(tiles, taps) if may_split else 1
-    for number in range(part, tiles * splits, parts):
-        task = np.int32(number)
-        split = divide(task, tiles)
-        whole = splits == 1
+    form, tiles, tasks = _tiling(plan, layer, n, False, may_split)
+    task = np.int32(part)
+    while task < tasks:
+        H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+        rows, taps = n * P * Q, R * S * C
+        whole = not may_split or tasks == tiles
+        splits, split = (np.int32(1), np.int32(0)) if whole else (divide(tasks, tiles), divide(task, tiles))
         y0 = plan[layer, at.OUTPUT] + sample * (P * Q * K) if whole else plan[layer, at.SCRATCH] + split * rows * K
-        _product(False, False, False, work, plan[layer, at.INPUT] + sample * (H * W * C), (H, W, C),
-                 params, plan[layer, at.WEIGHT], params, plan[layer, at.BIAS] if whole else -1,
-                 whole and plan[layer, at.RECTIFIED] != 0, False, work, y0, (P, Q, S), stride, (-padding[0], -padding[1]),
-                 dilation, (1, 1), rows, taps, K, taps * split // splits, taps * (split + 1) // splits, log2,
+        _product(False, False, work, plan[layer, at.INPUT] + sample * (H * W * C), (H, W, C), params, plan[layer, at.WEIGHT],
+                 _NOWHERE, plan, layer, whole, False, work, y0, _NOWHERE, (P, Q, S), stride, (-padding[0], -padding[1]),
+                 dilation, rows, taps, K, taps * split // splits, taps * (split + 1) // splits, form,
                  task - split * tiles)  # fmt: skip
+        task = np.int32(task + parts)
+
+
+@device
+def _reaching(offset, kernel_size, dilation, stride):
+    """The taps that read positions h, h + padding = ``offset`` by the stride: (first, step, count), and (start, step) of
+    what they read: tap r reads output (h + padding − r·dilation) / stride where that is a whole number."""
+    step, first = np.int32(1), np.int32(0)
+    while divide(step * dilation, stride) * stride != step * dilation:
+        step = np.int32(step + 1)
+    ahead = dilation * (stride - 1)  # −dilation, plus a multiple of the stride
+    while first < step and divide(offset + first * ahead, stride) * stride != offset + first * ahead:
+        first = np.int32(first + 1)
+    count = 0 if first >= step or first >= kernel_size else divide(kernel_size - 1 - first, step) + 1
+    start = divide(offset + first * ahead, stride) - first * dilation
+    return first, step, np.int32(count), np.int32(start), np.int32(-divide(step * dilation, stride))
 
 
 @device
 def backward_data(plan, layer, params, work, sample, n, part, parts, may_split):
-    """dx from dy. With a stride, most sums of a position and a tap are of no dy and count as 0."""
-    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
-    rows, taps = n * H * W, R * S * K
-    log2 = _shape_of(rows, C)
-    tiles = _tiles_of(rows, C, log2)
-    splits = _splits_of(tiles, taps) if may_split else 1
-    for number in range(part, tiles * splits, parts):
-        task = np.int32(number)
-        split = divide(task, tiles)
-        dx0 = plan[layer, at.D_INPUT] + sample * (H * W * C) if splits == 1 else plan[layer, at.SCRATCH] + split * rows * C
-        _product(False, True, stride[0] * stride[1] != 1, work, plan[layer, at.D_OUTPUT] + sample * (P * Q * K), (P, Q, K),
-                 params, plan[layer, at.WEIGHT], params, -1, False, False, work, dx0, (H, W, S), (1, 1), padding,
-                 (-dilation[0], -dilation[1]), stride, rows, taps, C, taps * split // splits, taps * (split + 1) // splits,
-                 log2, task - split * tiles)  # fmt: skip
+    """dx from dy: a product for each remainder of h and v by the stride."""
+    form, tiles, tasks = _tiling(plan, layer, n, True, may_split)
+    task = np.int32(part)
+    while task < tasks:
+        H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+        height, width = divide(H + stride[0] - 1, stride[0]), divide(W + stride[1] - 1, stride[1])
+        whole = not may_split or tasks == tiles
+        splits, split = (np.int32(1), np.int32(0)) if whole else (divide(tasks, tiles), divide(task, tiles))
+        tile, tiles_each = np.int32(task - split * tiles), divide(tiles, stride[0] * stride[1])
+        remainder = divide(tile, tiles_each)
+        h0 = divide(remainder, stride[1])
+        v0 = np.int32(remainder - h0 * stride[1])
+        r, r_step, r_count, p_start, p_step = _reaching(h0 + padding[0], R, dilation[0], stride[0])
+        s, s_step, s_count, q_start, q_step = _reaching(v0 + padding[1], S, dilation[1], stride[1])
+        taps, apart = r_count * s_count * K, (np.int32(r_step * S * (K * C)), np.int32(s_step * (K * C)))
+        dx0 = plan[layer, at.D_INPUT] + sample * (H * W * C) if whole else plan[layer, at.SCRATCH] + split * (n * H * W) * C
+        counts = height, width, s_count if s_count > 0 else np.int32(1)
+        _product(False, True, work, plan[layer, at.D_OUTPUT] + sample * (P * Q * K), (P, Q, K), params,
+                 plan[layer, at.WEIGHT] + (r * S + s) * (K * C), apart, plan, layer, False, False, work, dx0,
+                 (H, W, h0, v0, stride[0], stride[1]), counts, (1, 1), (p_start, q_start), (p_step, q_step),
+                 n * height * width, taps, C, taps * split // splits, taps * (split + 1) // splits, form,
+                 tile - remainder * tiles_each)  # fmt: skip
+        task = np.int32(task + parts)
 
 
 @device
 def add_splits(plan, layer, params, work, n, is_backward, part, parts):
     """y, or dx, from the sums that the blocks which shared a reduction left in the scratch space, added in their order."""
-    H, W, C, P, Q, K, R, S, _, _, _ = _geometry(plan, layer)
-    rows, columns, taps, out0 = n * P * Q, K, R * S * C, plan[layer, at.OUTPUT]
+    H, W, C, P, Q, K, _, _, _, _, _ = _geometry(plan, layer)
+    rows, columns, out0 = n * P * Q, K, plan[layer, at.OUTPUT]
     if is_backward != 0:
-        rows, columns, taps, out0 = n * H * W, C, R * S * K, plan[layer, at.D_INPUT]
-    splits = _splits_of(_tiles_of(rows, columns, _shape_of(rows, columns)), taps)
-    count = rows * columns
-    for i in range(part * THREADS + cuda.threadIdx.x, count, parts * THREADS):
-        value = np.float32(0)
+        rows, columns, out0 = n * H * W, C, plan[layer, at.D_INPUT]
+    _, tiles, tasks = _tiling(plan, layer, n, is_backward != 0, True)
+    splits, count, bias = divide(tasks, tiles), rows * columns, plan[layer, at.BIAS] if is_backward == 0 else -1
+    rectified = is_backward == 0 and plan[layer, at.RECTIFIED] != 0
+    for i in range(4 * (part * THREADS + cuda.threadIdx.x), count, 4 * parts * THREADS):
+        total = _ZERO, _ZERO, _ZERO, _ZERO
         for split in range(splits):
-            value += work[np.uint64(plan[layer, at.SCRATCH] + split * count + i)]
-        if is_backward == 0:
-            if plan[layer, at.BIAS] >= 0:
-                value += params[np.uint64(plan[layer, at.BIAS] + i - divide(i, columns) * columns)]
-            if plan[layer, at.RECTIFIED] != 0 and value < np.float32(0):
-                value = np.float32(0)
-        work[np.uint64(out0 + i)] = value
+            first = plan[layer, at.SCRATCH] + split * count
+            total = add4(total, load4(work, first + i, first + count))
+        a, b, c, d = total
+        store4(work, out0 + i, out0 + count, (
+            _finished(a, i, params, bias, columns, rectified), _finished(b, i + 1, params, bias, columns, rectified),
+            _finished(c, i + 2, params, bias, columns, rectified), _finished(d, i + 3, params, bias, columns, rectified),
+        ))  # fmt: skip
+
+
+@device
+def _finished(value, i, params, bias, columns, rectified):
+    """Number ``i`` of a product with its bias, if any (``bias`` ≥ 0), and rectified."""
+    if bias >= 0:
+        value += params[np.uint64(bias + i - divide(i, columns) * columns)]
+    return _ZERO if rectified and value < _ZERO else value
 
 
 @device
@@ -271,6 +334,6 @@ def backward_filter(plan, layer, work, parts, n, tile, split, splits, place, acc
     H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
     taps, positions = R * S * C, n * P * Q
     rows = taps + (1 if plan[layer, at.BIAS] >= 0 else 0)
-    _product(True, False, False, work, plan[layer, at.INPUT], (H, W, C), work, plan[layer, at.D_OUTPUT], work, -1, False,
-             accumulate, parts, place, (P, Q, S), stride, (-padding[0], -padding[1]), dilation, (1, 1), rows, taps, K,
-             positions * split // splits, positions * (split + 1) // splits, _shape_of(rows, K), tile)  # fmt: skip
+    _product(True, False, work, plan[layer, at.INPUT], (H, W, C), work, plan[layer, at.D_OUTPUT], _NOWHERE, plan, layer,
+             False, accumulate, parts, place, _NOWHERE, (P, Q, S), stride, (-padding[0], -padding[1]), dilation, rows, taps,
+             K, positions * split // splits, positions * (split + 1) // splits, _shape_of(rows, K), tile)  # fmt: skip

@@ -69,6 +69,8 @@ def lay_out(table: np.ndarray, work_size: int, training: bool) -> Layout:
     rates[dropout] = 1 / (1 - rates[dropout])
     rates[average] = 1 / (table["kernel_height"] * table["kernel_width"])[average]
     products = [record for record in plan if record[KIND] in _PRODUCTS]
+    if any(_depth(record, False) * int(record[OUTPUT_CHANNELS]) >= 2**31 for record in products):
+        raise SettingError("on CUDA a layer has fewer than 2147483648 weights")
     if any(splits_of(1, max(_depth(record, False), _depth(record, True))) > 1 for record in products):
         plan[:, SCRATCH] = work_size
         work_size += MOST_SPLIT  # whatever is split, and for any number of samples
@@ -112,12 +114,13 @@ def _share_out_filters(plan: np.ndarray) -> tuple[list, list, int]:
         tiles = tiles_of(rows, K, shape_of(rows, K))
         positions = int(record[CHUNK] * record[OUTPUT_HEIGHT] * record[OUTPUT_WIDTH])
         splits = max(1, min(-(-positions // _LEAST_SPLIT), _MOST_SPLITS, -(-_ENOUGH_BLOCKS // tiles)))
-        sums.append((record[WEIGHT], taps * K, free, rows * K, splits))
+        distance = p.round_up(rows * K)  # every split begins where 128 bits can be loaded
+        sums.append((record[WEIGHT], taps * K, free, distance, splits))
         if rows > taps:
-            sums.append((record[BIAS], K, free + taps * K, rows * K, splits))
-        tasks += [(layer, tile, split, splits, free + split * rows * K) for split in range(splits)
+            sums.append((record[BIAS], K, free + taps * K, distance, splits))
+        tasks += [(layer, tile, split, splits, free + split * distance) for split in range(splits)
                   for tile in range(tiles)]  # fmt: skip
-        free += splits * rows * K
+        free += splits * distance
     return tasks, sums, free
 
 
@@ -127,12 +130,12 @@ def _depth(record: np.ndarray, backward: bool) -> int:
 
 
 def _tiles(record: np.ndarray, n: int, backward: bool) -> int:
-    """The tiles of the product of a convolution or a dense layer."""
-    height, width, columns = (int(number) for number in record[INPUT_HEIGHT : INPUT_CHANNELS + 1])
-    if not backward:
-        height, width, columns = (int(number) for number in record[OUTPUT_HEIGHT : OUTPUT_CHANNELS + 1])
-    rows = n * height * width
-    return tiles_of(rows, columns, shape_of(rows, columns))
+    """The tiles of the product of a convolution or a dense layer; dx is a product for each remainder by the stride."""
+    down, right = (int(number) for number in record[STRIDE_HEIGHT : STRIDE_WIDTH + 1]) if backward else (1, 1)
+    first = INPUT_HEIGHT if backward else OUTPUT_HEIGHT
+    height, width, columns = (int(number) for number in record[first : first + 3])
+    rows = n * -(-height // down) * -(-width // right)
+    return tiles_of(rows, columns, shape_of(rows, columns)) * down * right
 
 
 def splits(plan: np.ndarray, layer: int, n: int, backward: bool) -> int:

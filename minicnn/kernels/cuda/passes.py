@@ -136,9 +136,11 @@ def filter_gradients(plan, tasks, work, parts, n, accumulate):
 
     After `backward` with the same ``n``. Every task writes all its numbers, also where its split has no positions.
     """
-    for task in range(cuda.blockIdx.x, tasks.shape[0], cuda.gridDim.x):
-        conv2d.backward_filter(plan, tasks[task, 0], work, parts, n, tasks[task, 1], tasks[task, 2], tasks[task, 3],
-                               tasks[task, 4], accumulate != 0)  # fmt: skip
+    task = np.uint32(cuda.blockIdx.x)
+    while task < tasks.shape[0]:
+        conv2d.backward_filter(plan, np.uint32(tasks[task, 0]), work, parts, n, tasks[task, 1], tasks[task, 2],
+                               tasks[task, 3], tasks[task, 4], accumulate != 0)  # fmt: skip
+        task = np.uint32(task + cuda.gridDim.x)
 
 
 for _product in (forward_product, backward_product, filter_gradients):

@@ -74,6 +74,7 @@ _UPDATE = '''\
 from numba import cuda
 from minicnn.kernels.cuda.rules import as_tuple
 from minicnn.kernels.cuda.step import CLIP_VALUE, SCALARS, clipped, judge
+from minicnn.kernels.cuda.vector import load4, store4
 
 
 def compiled(params, grads, slots, table, row, squares, partials, results, tensors):
@@ -84,13 +85,14 @@ def compiled(params, grads, slots, table, row, squares, partials, results, tenso
     if go_on:
         for t in range(len(tensors)):
             begin, end = tensors[t, 0], tensors[t, 0] + tensors[t, 1] * tensors[t, 2]
-            for i in range(begin + cuda.grid(1), end, cuda.gridsize(1)):
-                g = grads[i]
+            for i in range(begin + 4 * cuda.grid(1), end, 4 * cuda.gridsize(1)):
+                p, g = load4(params, i, end), load4(grads, i, end)
+                {load_slots}
                 if shrink != 1 or limit > 0:
-                    g = clipped(g, shrink, limit)
-                    grads[i] = g
-                p, {new_slots} = as_tuple(rule(params[i], g, {slot_values} {scalar_values}))
-                params[i] = p
+                    g = {clipped}
+                    store4(grads, i, end, g)
+                {updates}
+                store4(params, i, end, {new_params})
                 {store_slots}
 '''
 
@@ -125,14 +127,18 @@ def compile_loss(rule: LossRule) -> Kernel:
 
 def compile_update(rule: OptimizerRule) -> Kernel:
     """The kernel of an elementwise rule, with the signature `UPDATE`; raises `PluginError` if it cannot be made."""
-    slots = range(len(rule.slots))
+    slots, four = range(len(rule.slots)), range(4)
     count = arguments(rule.name, rule.update) - 2 - len(slots)
+    scalars = each("c{}", range(count))
+    updates = [f"p{k}, {each(f'n{{}}_{k}', slots)} = as_tuple(rule(p[{k}], g[{k}], {each(f's{{}}[{k}]', slots)} {scalars}))"
+               for k in four]  # fmt: skip
     source = _UPDATE.format(
         scalars="; ".join(f"c{k} = table[row, SCALARS + {k}]" for k in range(count)) or "pass",
-        new_slots=each("n{}", slots),
-        slot_values=each("slots[{}, i]", slots),
-        scalar_values=each("c{}", range(count)),
-        store_slots="; ".join(f"slots[{k}, i] = n{k}" for k in slots) or "pass",
+        load_slots="; ".join(f"s{k} = load4(slots[{k}], i, end)" for k in slots) or "pass",
+        clipped=each("clipped(g[{}], shrink, limit)", four),
+        updates="; ".join(updates),
+        new_params=f"({each('p{}', four)})",
+        store_slots="; ".join(f"store4(slots[{k}], i, end, ({each(f'n{k}_{{}}', four)}))" for k in slots) or "pass",
     )
     return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, rule.update, source), UPDATE, count)
 

@@ -2,8 +2,9 @@
 
 Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction goes `DEPTH` steps at a
 time through shared memory, in two buffers: while one is multiplied, the numbers for the other are on their way in registers.
-How many of the threads stand along the columns is chosen at run time from the product's size: a tile has
-``RESULTS << log2`` columns, and the more columns the fewer rows.
+How the threads stand is chosen at run time from the product's size. A shape is ``across + 8 · deep``: ``1 << across``
+threads stand along the columns, ``1 << deep`` share each result, with different steps of the reduction, and the rest stand
+along the rows. So a product with few rows or columns takes a small tile, and not a large one full of zeros.
 
 Two habits keep the machine code short. Indices are cast to unsigned at each access, since a signed one may count from the
 end, and every access would test for that. Numbers that fit 32 bits are cast to them wherever they are computed, since Numba
@@ -30,6 +31,7 @@ LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at
 # One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores at once in other banks.
 LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
 _ENOUGH_TILES, _LEAST_SPLIT = 128, 16 * DEPTH  # tiles that fill a card; reduction steps that make a split worth its sum
+_STEP, _LOAD, _TURN = 21, 25, 130  # instructions of a thread, about, counted in the machine code for 9.0
 MOST_SPLIT = _ENOUGH_TILES * RESULTS * RESULTS * THREADS  # numbers in the sums of all blocks that share reductions
 BUFFER = DEPTH * LEADING
 BUFFERS = 2 * BUFFER
@@ -40,20 +42,25 @@ def launch_bounds(kernel):
     return THREADS, getattr(kernel, "blocks_together", 2)
 
 
-def tiles_of(rows, columns, log2):
-    """How many tiles with ``RESULTS << log2`` columns cover a product of ``rows`` × ``columns``."""
-    down, across = (RESULTS * THREADS) >> log2, RESULTS << log2
-    return ((rows + down - 1) // down) * ((columns + across - 1) // across)
+def tiles_of(rows, columns, shape):
+    """How many tiles of a shape cover a product of ``rows`` × ``columns``."""
+    across, down = RESULTS_LOG2 + (shape & 7), RESULTS_LOG2 + THREADS_LOG2 - (shape & 7) - (shape >> 3)
+    return ((rows + (1 << down) - 1) >> down) * ((columns + (1 << across) - 1) >> across)
 
 
 def shape_of(rows, columns):
-    """log2 of how many threads stand along the columns: the shape with the fewest tiles, and of those the squarest."""
-    best, fewest, worst = LEAST_LOG2, rows * columns + 1, THREADS_LOG2
-    for log2 in range(LEAST_LOG2, MOST_LOG2 + 1):
-        down, across, skew = (RESULTS * THREADS) >> log2, RESULTS << log2, abs(2 * log2 - THREADS_LOG2)
-        tiles = ((rows + down - 1) // down) * ((columns + across - 1) // across)
-        if tiles < fewest or (tiles == fewest and skew < worst):
-            best, fewest, worst = log2, tiles, skew
+    """The shape with which a product takes the fewest instructions: a step takes `_STEP`, a load `_LOAD`, a turn `_TURN`."""
+    best, least = 0, 1 << 62
+    for deep in range(DEPTH_LOG2 + 1):
+        for across in range(MOST_LOG2 + 1):
+            down = THREADS_LOG2 - deep - across
+            if 0 <= down <= MOST_LOG2:
+                loads = (((RESULTS << down) + LANES - 1) >> LANES_LOG2) + (((RESULTS << across) + LANES - 1) >> LANES_LOG2)
+                tiles = ((rows + (RESULTS << down) - 1) >> (RESULTS_LOG2 + down)) * (
+                    (columns + (RESULTS << across) - 1) >> (RESULTS_LOG2 + across))  # fmt: skip
+                cost = tiles * (_STEP * (DEPTH >> deep) + _LOAD * loads + _TURN)
+                if cost < least:
+                    best, least = across + 8 * deep, cost
     return best
 
 
@@ -94,13 +101,40 @@ def _step(tiles, down, across, sums):
 
 
 @device
-def multiply(tiles, down, across, sums):
-    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j] over the `DEPTH` steps of one buffer."""
+def multiply(tiles, down, across, sums, steps):
+    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j] over ``steps`` steps of one buffer."""
     down, across = down & -4, across & -4  # as they are; but now the compiler knows
-    for _ in range(DEPTH // 4):
+    for _ in range(steps >> 2):
         _step(tiles, down, across, sums)
         _step(tiles, down + LEADING, across + LEADING, sums)
         _step(tiles, down + 2 * LEADING, across + 2 * LEADING, sums)
         _step(tiles, down + 3 * LEADING, across + 3 * LEADING, sums)
         down += 4 * LEADING
         across += 4 * LEADING
+    for _ in range(steps & 3):
+        _step(tiles, down, across, sums)
+        down += LEADING
+        across += LEADING
+
+
+@device
+def gather(tiles, sums, steps):
+    """Add up what the threads that share a result have in ``sums``, in a fixed tree; return how many have results then.
+
+    ``steps`` of the `DEPTH` steps of a buffer are what each of them has multiplied.
+    """
+    thread, having = cuda.threadIdx.x, THREADS
+    while steps < DEPTH:
+        having >>= 1
+        cuda.syncthreads()
+        for i in range(RESULTS):
+            for j in range(RESULTS):
+                if having <= thread < 2 * having:
+                    tiles[np.uint32((i * RESULTS + j) * having + thread - having)] = sums[i, j]
+        cuda.syncthreads()
+        for i in range(RESULTS):
+            for j in range(RESULTS):
+                if thread < having:
+                    sums[i, j] += tiles[np.uint32((i * RESULTS + j) * having + thread)]
+        steps <<= 1
+    return having
