@@ -15,7 +15,7 @@ import minicnn
 ROOT = Path(minicnn.__file__).resolve().parent.parent
 PACKAGE = ROOT / "minicnn"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-MOST_LINES = 15_800
+MOST_LINES = 16_050
 
 
 def python(code, **environment):
