@@ -16,7 +16,9 @@ from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.cli import main
 from minicnn.errors import DivergedError, PluginError, SettingError
 from minicnn.kernels.cuda import step
+from minicnn.kernels.cuda.layout import lay_out
 from minicnn.network.presets import preset
+from minicnn.network.translation import make_plan
 from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone
@@ -343,6 +345,15 @@ def test_both_backends_do_the_same_on_the_same_data():
 def test_numbers_of_another_precision_are_refused():
     with pytest.raises(SettingError, match="float32"):
         cuda.Passes(LINEAR, LINEAR.initialize(np.random.default_rng(0)).astype(np.float64), 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "units", "what"), [((1, 1, 50_000), 50_000, "weights"), ((50_000, 50_000, 1), 1, "pixels")]
+)
+def test_a_network_beyond_32_bit_places_is_refused_with_one_line(shape, units, what):
+    plan = make_plan(Network(shape, [Flatten(), Dense(units)]), 1, False, 1)
+    with pytest.raises(SettingError, match=f"on CUDA a .* fewer than 2147483648 {what}"):
+        lay_out(plan.table, plan.work_size, False)
 
 
 def test_gradcheck_compares_the_devices_gradients_with_the_cpus(tmp_path, capsys, monkeypatch):

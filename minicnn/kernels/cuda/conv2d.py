@@ -31,9 +31,9 @@ from minicnn.kernels.cuda.tile import (
     RESULTS_LOG2,
     THREADS,
     THREADS_LOG2,
+    add_shares,
     device,
     divide,
-    gather,
     keep,
     multiply,
     shape_of,
@@ -175,7 +175,7 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
         if turn > 0:
             multiply(tiles, buffer + first_step + tile_columns + down, buffer + first_step + right, sums, steps)
 
-    having = gather(tiles, sums, steps)
+    having = add_shares(tiles, sums, steps)
     bias0 = plan[layer, at.BIAS] if finished else -1  # read only now: there are few registers
     rectified = finished and plan[layer, at.RECTIFIED] != 0
     for i in range(RESULTS):

@@ -118,7 +118,7 @@ def multiply(tiles, down, across, sums, steps):
 
 
 @device
-def gather(tiles, sums, steps):
+def add_shares(tiles, sums, steps):
     """Add up what the threads that share a result have in ``sums``, in a fixed tree; return how many have results then.
 
     ``steps`` of the `DEPTH` steps of a buffer are what each of them has multiplied.
