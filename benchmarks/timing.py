@@ -61,7 +61,7 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> dict[str, np.n
 
 def _calls_a_turn(contestant: Contestant, effort: Effort) -> int:
     """As many calls as take ``effort.turn`` seconds, at least one; contestants have been called before."""
-    each, tries = float("inf"), 0
+    each, tries = _run(contestant.call, 1), 1
     while tries < 4 and tries * each < 4 * effort.turn:
         each, tries = min(each, _run(contestant.call, 1)), tries + 1
     return max(1, round(effort.turn / each))
