@@ -231,7 +231,8 @@ class Training:
         self._work = aligned_zeros((min(self.threads, lanes), self.plan.work_size), dtype)
         self._grads = aligned_zeros((lanes, len(params)), dtype)
         self._turned = aligned_zeros((len(self._work), len(params)), dtype)
-        self._totals = np.zeros((lanes, 2))
+        # Two cache lines a lane: while two threads counted on one, each step took 20% longer.
+        self._totals = aligned_zeros((lanes, 16), np.float64)
         self._squares = np.zeros(step.reduction_blocks(len(params)))
         self._loss = compile_loss(loss, dtype)
         self._name = optimizer.name

@@ -63,6 +63,7 @@ def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
         rows = [*training._work, *training._grads, *training._turned, *run.inference._work]
         for array in (training.params, run.inference.params, run.optimizer.slots, run.model(None).params, *rows):
             assert array.ctypes.data % 64 == 0
+        assert training._totals.strides[0] >= 128  # two threads write them, and lines are fetched in pairs
 
 
 def test_another_seed_gives_other_weights_another_split_another_order_and_another_dropout():

@@ -80,7 +80,7 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
                loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, clip_norm, clip_value):  # fmt: skip
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
 
-    ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2], ``squares`` [blocks]; ``lane_at``,
+    ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2 or more], ``squares`` [blocks]; ``lane_at``,
     ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. The parameters stay as they are
     when the loss or the norm is not finite, or ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
     """
