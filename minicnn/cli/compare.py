@@ -19,6 +19,7 @@ LEFT_OUT = ("optimizer", "optimizer_kwargs", "learning_rate", "record", *SHORT) 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run folders")
     parser.add_argument("--opt", metavar="NAME[:K=V,...]", nargs="+", default=[],
                         help="optimizers to train and compare, from the same first weights, on the same batches; "
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Train what is to be trained, print the table and write the picture."""
     from minicnn.cli.run_folder import check_output, run_folder
     from minicnn.insight.compare import differences, ranking, read_run
     from minicnn.report.run_plots import comparison

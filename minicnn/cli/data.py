@@ -7,6 +7,7 @@ from minicnn.cli.common import add_json, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
     actions = parser.add_subparsers(title="actions", metavar="list|info|fetch", dest="action", required=True)
     every = actions.add_parser("list", help="the data sets that have a name, and which of them are here")
     info = actions.add_parser("info", help="what a data set holds")
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
     return {"list": _list, "info": _info, "fetch": _fetch}[arguments.action](arguments)
 
 

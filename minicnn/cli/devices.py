@@ -6,10 +6,12 @@ from minicnn.cli.common import add_json, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_json(parser, "the list")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print a row a device."""
     from minicnn.backends import DEVICES, backend, missing
 
     rows = []

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_model_and_data(parser)
     common.add_device(parser)
     parser.add_argument("--report", action="store_true",
@@ -70,6 +71,7 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Evaluate and print the figures."""
     if arguments.output and not arguments.report:
         raise UsageError("--output says where --report writes: give both")
     model, dataset, test = model_and_data(arguments, arguments.device)

@@ -17,6 +17,7 @@ _BIASES = 0.1  # deviation; were they all 0, as at the start of a training, blac
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("trained", metavar="MODEL", nargs="?", help="model file, or run folder (default: see --model)")
     parser.add_argument("--model", metavar="NAME|FILE.toml",
                         help=f"network with new weights, biases included (default: {Settings.model})")  # fmt: skip
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Check or trace, print the figures, and raise an error for a gradient that is wrong."""
     cost = _cost(arguments)
     batch = {"network": cost.network.name, "loss": cost.loss.rule.name, "images": len(cost.labels), "cost": cost.value}
     if arguments.trace is not None:

@@ -22,6 +22,7 @@ BATCH = 64  # images that are marked on the curve of a loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_model_and_data(parser)
     parser.add_argument("--images", type=common.at_least_one, default=500, metavar="N", help="test images (default: 500)")
     parser.add_argument("--loss", metavar="NAME", help="loss (default: the one that the model was trained with)")
@@ -65,6 +66,7 @@ class _Seen:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Compute, show, and write what is asked for."""
     model, dataset, test = model_and_data(arguments)
 
     from minicnn.insight.objective import Objective

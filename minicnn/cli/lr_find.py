@@ -17,6 +17,7 @@ WIDTH = 60  # of the curve in the terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_settings(parser, LEFT_OUT)
     group = parser.add_argument_group("the range test")
     group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run the test on weights of its own, which are then forgotten, and show its curve."""
     settings = new_settings(arguments)
     common.use_plugins(arguments)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options."""
     actions = parser.add_subparsers(title="actions", metavar="list|info|check|new", dest="action", required=True)
     every = actions.add_parser("list", help="all that is built in or installed, and what is wrong with it")
     info = actions.add_parser("info", help="equation, hyperparameters, memory and source of one")
@@ -33,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Do what the action says."""
     return {"list": _list, "info": _info, "check": _check, "new": _new}[arguments.action](arguments)
 
 

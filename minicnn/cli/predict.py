@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
     parser.add_argument("inputs", metavar="INPUT", nargs="+", help="image, folder of images, NPY, NPZ or IDX file")
     parser.add_argument("--resize", action="store_true", help="bring images to the size that the model wants")
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Predict, then print an image a row."""
     import numpy as np
 
     from minicnn.inference import load

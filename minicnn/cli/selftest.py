@@ -8,6 +8,7 @@ from minicnn.cli.common import add_json, print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="what to check (default: cpu)")
     parser.add_argument("--model", default="lenet5", metavar="NAME", help="preset to train (default: lenet5)")
     parser.add_argument("--images", type=int, default=10_000, metavar="N",
@@ -17,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Run all checks, print them, and write the report; exit status 1 if one failed."""
     from minicnn.report.jsonl import write_json
     from minicnn.testing.selftest import environment, selftest
 

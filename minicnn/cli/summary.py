@@ -15,6 +15,7 @@ _WIDTH_WITH_DESCRIPTION = 120  # columns; narrower terminals are left to the fig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     parser.add_argument("trained", metavar="MODEL", nargs="?", help="model file, or run folder (default: see --model)")
     parser.add_argument("--model", metavar="NAME|FILE.toml", help=f"network (default: {Settings.model})")
     parser.add_argument("--data", metavar="NAME|PATH",
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print the table."""
     from minicnn.network.summary import summary_rows
 
     network = _network(arguments)

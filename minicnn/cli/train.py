@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
     add_settings(parser)
     group = parser.add_argument_group("the run")
     group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Check everything, train, and return the exit status."""
     settings, checkpoint = _settings(arguments)
 
     from minicnn.cli.run_folder import check_output
