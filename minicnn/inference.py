@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.network.network import Network
-from minicnn.plan import aligned_zeros
+from minicnn.memory import aligned_zeros
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss

@@ -7,7 +7,7 @@ from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.network.network import Network
-from minicnn.plan import aligned_copy, aligned_zeros
+from minicnn.memory import aligned_copy, aligned_zeros
 from minicnn.rules import LossRule
 
 # What a thread works on should stay in its cache; the more images in a chunk, the longer the products.
