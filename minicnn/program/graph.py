@@ -58,6 +58,17 @@ def lower(network: Network, training: bool) -> Graph:
         given = [network.shapes[value] for value in network.reads[index]]
         fields = {**layer.attributes(*given), **places.get(index, {})}
         x = inputs[0]
+        if name == "conv2d" and layer.groups > 1:
+            depthwise = layer.groups == given[0][2] == layer.filters
+            name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
+        elif name == "batch_norm" and not training:
+            name = "scale_shift"
+        elif name == "batch_norm":
+            between = len(shapes)
+            shapes[between] = shapes[x]
+            nodes.append(Node("batch_statistics", (x,), between, (index,), fields))
+            inputs = (between,)
+            x = between
         for other in inputs[1:-1]:  # an operation reads two values at most: three are two, and then the third
             between = len(shapes)
             shapes[between] = layer.output_shape(shapes[x], shapes[other])

@@ -6,7 +6,7 @@ module of its name in ``kernels/<device>``. To add one: a class in ``network``, 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from minicnn.errors import NetworkError
 from minicnn.memory import round_up
@@ -27,11 +27,12 @@ class Operation:
     layer: type[of.Layer] | None = None  # whose operation it is
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
+    view: bool = False  # y is x: the same numbers in the same place
     only_training: bool = False  # inference leaves it out: y is x
-    whole_batch: bool = False  # all shards must have passed it before any goes on: it ends a segment
     shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
+    fields: Mapping[str, float] = field(default_factory=dict)  # of every record
 
 
 def _reads(*names: str) -> frozenset[str]:
@@ -56,15 +57,40 @@ def _plane_sums(fields: Mapping[str, int], lanes: int) -> int:
     return round_up(fields["output_size"]) + round_up(planes) + round_up(sums)
 
 
+def _statistics(fields: Mapping[str, int], lanes: int) -> int:
+    """6 C + 1 numbers of float64 and 7 C of the buffers' own (`minicnn.kernels.cpu.batch_statistics`)."""
+    return round_up(2 * (6 * fields["input_channels"] + 1) + 7 * fields["input_channels"])
+
+
+def _by_group(fields: Mapping[str, int], lanes: int) -> int:
+    """Mean and inverse deviation of each group of each sample."""
+    return 2 * fields["chunk"] * fields["groups"]
+
+
 OPERATIONS: dict[str, Operation] = {
     "conv2d": Operation("conv2d", of.Conv2d, _reads("x")),
+    "grouped_conv2d": Operation("grouped_conv2d", None, _reads("x")),
+    "depthwise_conv2d": Operation("depthwise_conv2d", None, _reads("x")),
     "dense": Operation("dense", of.Dense, _reads("x")),
     "max_pool2d": Operation("max_pool2d", of.MaxPool2d, _reads("x", "y")),
+    "global_max_pool2d": Operation("max_pool2d", of.GlobalMaxPool2d, _reads("x", "y")),
     "avg_pool2d": Operation("avg_pool2d", of.AvgPool2d),
     "global_avg_pool2d": Operation("avg_pool2d", of.GlobalAvgPool2d),
-    "flatten": Operation("identity", of.Flatten, in_place=True),
+    "flatten": Operation("identity", of.Flatten, in_place=True, view=True),
+    "add": Operation("add", of.Add, in_place=True),
+    "concat": Operation("concat", of.Concat),
+    "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
+    # In training, batch normalization is two operations, between which all shards are combined; in inference, one.
+    "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, saved=_statistics),
+    "batch_norm": Operation("batch_norm", of.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
+    "scale_shift": Operation("scale_shift", None, in_place=True, scratch=lambda fields, lanes: 2 * fields["input_channels"]),
+    "group_norm": Operation("group_norm", of.GroupNorm, _reads("x"), saved=_by_group),
+    "layer_norm": Operation("group_norm", of.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
+    "prelu": Operation("prelu", of.PReLU, _reads("x"), in_place=True),
+    "softmax": Operation("softmax", of.Softmax, _reads("y"), in_place=True),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
-    "relu": Operation("relu", of.ReLU, _reads("y"), in_place=True),
+    "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
+    "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
 }
@@ -79,4 +105,3 @@ def operation_of(layer: of.Layer) -> str:
     if name is None:
         raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
     return name
-

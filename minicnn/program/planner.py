@@ -137,7 +137,7 @@ def _describe(record: np.void, node: Node, graph: Graph, chunk: int) -> None:
         record[f"{side}_size"] = int(np.prod(image))
     if len(node.inputs) > 1:
         record["second_size"] = int(np.prod(graph.shapes[node.inputs[1]]))
-    for name, value in node.fields.items():
+    for name, value in {**node.fields, **OPERATIONS[node.operation].fields}.items():
         record[name] = value
 
 
@@ -172,7 +172,7 @@ def _share_values(graph: Graph, values: _Shared, wants: set[int], keep: bool) ->
         together = [value for value in graph.shapes if values.owner(value) == values.owner(x)]
         later = {value for other in graph.nodes[i + 1 :] for value in other.inputs} | {graph.output}
         free = not keep and not any(value in later or _kept(graph, value, wants) for value in together)
-        if row.module == "identity" or (row.in_place and free):
+        if row.view or (row.in_place and free):
             values.join(node.output, x)
 
 
