@@ -46,13 +46,15 @@ def describe() -> dict[str, Any]:
     return {"processor": get_host_cpu_name(), "threads": thread_count()}
 
 
-def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, plain: bool = False) -> Plan:
+def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, plain: bool = False, keep: bool = False,
+            frozen: bool = False) -> Plan:  # fmt: skip
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
 
-    ``plain`` leaves out what is there for vectors alone, and every value stays in ``work``, as NHWC.
+    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and ``frozen``
+    are those of `minicnn.program.planner.make_plan`.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
-    plan = make_plan(network, chunk, training, lanes, keep=plain)
+    plan = make_plan(network, chunk, training, lanes, keep, frozen)
     table = plan.table.view(passes.PLAN.dtype.dtype)
     operations = [OPERATIONS[node.operation] for node in plan.nodes]
     wanted = ADDRESSES[1:] if training else ("forward",)
@@ -64,13 +66,13 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, plain
     return plan._replace(table=table)
 
 
-def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype) -> Plan:
+def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype, frozen: bool = False) -> Plan:
     """Choose the chunk so that what one thread works on stays in its cache; whole, where an operation needs all of it."""
-    one = lay_out(network, 1, training, dtype)
+    one = lay_out(network, 1, training, dtype, frozen=frozen)
     if training and any(one.table["combine"]):
         return lay_out(network, batch, training, dtype)
     chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)))
-    return lay_out(network, max(1, min(chunk, batch)), training, dtype)
+    return lay_out(network, max(1, min(chunk, batch)), training, dtype, frozen=frozen)
 
 
 class Update:
@@ -144,8 +146,8 @@ class Passes:
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False):
         self.params = params
-        self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_operation)
-        self._work = aligned_zeros(self.plan.work_size, params.dtype)
+        self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_operation, keep=by_operation)
+        self.work = aligned_zeros(self.plan.work_size, params.dtype)
         self._transposed = aligned_zeros(len(params), params.dtype)
         self._logits = np.empty((batch_size, network.outputs), params.dtype)
 
@@ -153,14 +155,14 @@ class Passes:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
         x = np.ascontiguousarray(x, self.params.dtype)
         logits = self._logits[: len(x)]
-        passes.forward_keep(self.plan.table, self.params, self._work, x, logits, np.uint64(key))
+        passes.forward_keep(self.plan.table, self.params, self.work, x, logits, np.uint64(key))
         return logits
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
         """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on the same batch."""
         grads = aligned_zeros(len(self.params), self.params.dtype)
         dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
-        passes.backward(self.plan.table, self.params, self._transposed, self._work, dlogits, grads, np.uint64(key))
+        passes.backward(self.plan.table, self.params, self._transposed, self.work, dlogits, grads, np.uint64(key))
         return grads
 
     def forward_by_operation(self, x: np.ndarray | None = None, key: int = 0, first: int = 0) -> list[np.ndarray]:
@@ -171,12 +173,12 @@ class Passes:
         table, number = self.plan.table, self.params.dtype
         if x is not None:
             self._count = len(x)
-            self._work[table[0]["x"] :][: x.size] = np.asarray(x, number).reshape(-1)
+            self.work[table[0]["x"] :][: x.size] = np.asarray(x, number).reshape(-1)
         outputs = []
         for i in range(first, len(table)):
             y = np.empty((self._count, table[i]["output_size"]), number)
-            given = self._work[table[i]["x"] :][: self._count * table[i]["input_size"]].reshape(self._count, 1, 1, -1)
-            passes.forward_keep(table[i : i + 1], self.params, self._work, given, y, np.uint64(key))
+            given = self.work[table[i]["x"] :][: self._count * table[i]["input_size"]].reshape(self._count, 1, 1, -1)
+            passes.forward_keep(table[i : i + 1], self.params, self.work, given, y, np.uint64(key))
             outputs.append(y)
         return outputs
 
@@ -189,13 +191,13 @@ class Passes:
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
         gradients = []
         n = len(dlogits)
-        self._work[table[-1]["dy"] :][: dlogits.size] = dlogits.reshape(-1)
+        self.work[table[-1]["dy"] :][: dlogits.size] = dlogits.reshape(-1)
         for i in range(len(table) - 1, -1, -1):
             dy = table[i]["dy"]
             size = n * table[i]["output_size"] if dy >= 0 else 0
-            gradients.insert(0, self._work[max(dy, 0) :][:size].reshape(n, -1).copy())
+            gradients.insert(0, self.work[max(dy, 0) :][:size].reshape(n, -1).copy())
             if size:
-                passes.backward(table[i : i + 1], self.params, self._transposed, self._work, gradients[0], grads,
+                passes.backward(table[i : i + 1], self.params, self._transposed, self.work, gradients[0], grads,
                                 np.uint64(key))  # fmt: skip
         return gradients
 
@@ -235,13 +237,14 @@ class Training:
     at_once = 1  # steps that `steps` is best asked for
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
-                 threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0):  # fmt: skip
+                 threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
+                 frozen: bool = False):  # fmt: skip
         dtype = params.dtype
         threads = thread_count(threads)
         self.params = params
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
         shards = min(threads, batch_size)
-        self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype)
+        self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype, frozen)
         self._trained = network.trainable_size
         segmented = bool(self.plan.table["combine"].any())  # then a shard keeps its workspace through the step
         self._work = aligned_zeros((shards if segmented else min(self.threads, shards), self.plan.work_size), dtype)

@@ -3,9 +3,8 @@
 Value 0 is the image. `lower` turns layers into nodes; `fuse` puts neighbours together where one operation does both.
 """
 
-import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from minicnn.network import layers as of
@@ -41,8 +40,8 @@ class Graph(NamedTuple):
         return Counter([value for node in self.nodes for value in node.inputs] + [self.output])
 
 
-def lower(network: Network, training: bool) -> Graph:
-    """The graph of ``network``; for inference without what only training computes."""
+def lower(network: Network, frozen: bool) -> Graph:
+    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running statistics."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -52,7 +51,7 @@ def lower(network: Network, training: bool) -> Graph:
     for index, layer in enumerate(network.layers):
         inputs = tuple(value_of[value] for value in network.reads[index])
         name = operation_of(layer)
-        if OPERATIONS[name].only_training and not training:
+        if OPERATIONS[name].only_training and frozen:
             value_of.append(inputs[0])
             continue
         given = [network.shapes[value] for value in network.reads[index]]
@@ -61,7 +60,7 @@ def lower(network: Network, training: bool) -> Graph:
         if name == "conv2d" and layer.groups > 1:
             depthwise = layer.groups == given[0][2] == layer.filters
             name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
-        elif name == "batch_norm" and not training:
+        elif name == "batch_norm" and frozen:
             name = "scale_shift"
         elif name == "batch_norm":
             between = len(shapes)
@@ -77,6 +76,18 @@ def lower(network: Network, training: bool) -> Graph:
         value_of.append(index + 1)
         nodes.append(Node(name, (x, *inputs[1:][-1:]), index + 1, (index,), fields))
     return Graph(tuple(nodes), shapes, value_of[-1])
+
+
+def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
+    """Where a program can be cut: the nodes from ``first`` on after which only their own output is read, of all that depends
+    on node ``first``."""
+    places, written = [], {0} if first == 0 else set()
+    for i in range(first, len(nodes)):
+        later = {value for node in nodes[i + 1 :] for value in node.inputs}
+        if not written & later:
+            places.append(i)
+        written.add(nodes[i].output)
+    return places
 
 
 def fuse(graph: Graph, lanes: int) -> Graph:

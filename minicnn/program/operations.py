@@ -28,7 +28,7 @@ class Operation:
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
     view: bool = False  # y is x: the same numbers in the same place
-    only_training: bool = False  # inference leaves it out: y is x
+    only_training: bool = False  # left out in inference, and where the statistics are frozen: y is x
     shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
@@ -62,6 +62,11 @@ def _statistics(fields: Mapping[str, int], lanes: int) -> int:
     return round_up(2 * (6 * fields["input_channels"] + 1) + 7 * fields["input_channels"])
 
 
+def _two_by_channel(fields: Mapping[str, int], lanes: int) -> int:
+    """Scale and shift."""
+    return 2 * fields["input_channels"]
+
+
 def _by_group(fields: Mapping[str, int], lanes: int) -> int:
     """Mean and inverse deviation of each group of each sample."""
     return 2 * fields["chunk"] * fields["groups"]
@@ -80,10 +85,10 @@ OPERATIONS: dict[str, Operation] = {
     "add": Operation("add", of.Add, in_place=True),
     "concat": Operation("concat", of.Concat),
     "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
-    # In training, batch normalization is two operations, between which all shards are combined; in inference, one.
+    # Batch normalization is two operations, between which all shards are combined; with frozen statistics, one.
     "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, saved=_statistics),
     "batch_norm": Operation("batch_norm", of.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
-    "scale_shift": Operation("scale_shift", None, in_place=True, scratch=lambda fields, lanes: 2 * fields["input_channels"]),
+    "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
     "group_norm": Operation("group_norm", of.GroupNorm, _reads("x"), saved=_by_group),
     "layer_norm": Operation("group_norm", of.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
     "prelu": Operation("prelu", of.PReLU, _reads("x"), in_place=True),
@@ -105,3 +110,8 @@ def operation_of(layer: of.Layer) -> str:
     if name is None:
         raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
     return name
+
+
+def kinks_of(operation: str) -> tuple[float, ...] | None:
+    """The inputs at which the derivative of an elementwise operation jumps; None for any other operation."""
+    return {"relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,)}.get(operation)

@@ -32,13 +32,15 @@ class Plan(NamedTuple):
 _ONES = ("stride_height", "stride_width", "dilation_height", "dilation_width", "groups")
 
 
-def make_plan(network: Network, chunk: int, training: bool, lanes: int, keep: bool = False) -> Plan:
+def make_plan(network: Network, chunk: int, training: bool, lanes: int, keep: bool = False,
+              frozen: bool = False) -> Plan:  # fmt: skip
     """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
 
     With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With ``keep`` every
-    value and every gradient stays there to the end.
+    value and every gradient stays there to the end. ``frozen`` trains the network as it is in inference: without dropout, and
+    with the running statistics.
     """
-    return lay_out(fuse(lower(network, training), lanes), chunk, training, lanes, keep)
+    return lay_out(fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep)
 
 
 @dataclass
