@@ -1,5 +1,5 @@
 """Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop or a function of one tensor, a loss
-as a function of one row. `minicnn.kernels.generated` makes the modules."""
+as a function of one row, a layer as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,15 +11,17 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
+from minicnn.kernels.cpu.call import plan_of
 from minicnn.kernels.cpu.tensor import provide_product
 from minicnn.kernels.generated import arguments, compile_rule, each
 from minicnn.kernels.sources import digest_of
-from minicnn.rules import LossRule, OptimizerRule, TensorRule
+from minicnn.rules import ActivationRule, LossRule, OptimizerRule, TensorRule
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
 # makes g / √v an estimate, which differs between processors and is not a number for an infinite v. Adam's speed is
 # the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
+PLAN = plan_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,82 @@ def compiled(logits, outputs, label, target_values, dlogits, class_weights, hype
     dlogits_row = numba.carray(dlogits, outputs)
     return rule(numba.carray(logits, outputs), target, dlogits_row, {class_weights} {hyperparameters})
 """
+
+# An operation's kernels. The loops are told that their arrays do not overlap, even where y lies where x lies: an element is
+# written after all that is made of it, so they are right all the same, and LLVM vectorizes them.
+_FORWARD = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop(x, y, {hypers}):
+    for i in range(len(x)):
+        y[i] = rule(x[i], {hypers})
+
+
+@numba.cfunc(types.void(PLAN, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, work, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    count = n * op.output_size
+    loop(work[op.x : op.x + count], work[op.y : op.y + count], {numbers})
+"""
+
+_BACKWARD = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop({reads}, dy, dx, {hypers}):
+    for i in range(len(dx)):
+        dx[i] = rule({reads}[i], {hypers}) * dy[i]
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop_that_adds({reads}, dy, dx, {hypers}):
+    for i in range(len(dx)):
+        dx[i] += rule({reads}[i], {hypers}) * dy[i]
+
+
+@numba.cfunc(types.void(PLAN, V, V, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, transposed, work, grads, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    if op.dx < 0:
+        return
+    count = n * op.output_size
+    {reads} = work[op.{reads} : op.{reads} + count]
+    dy, dx = work[op.dy : op.dy + count], work[op.dx : op.dx + count]
+    if op.accumulate == 0:
+        loop({reads}, dy, dx, {numbers})
+    else:
+        loop_that_adds({reads}, dy, dx, {numbers})
+"""
+
+
+def compile_activation(rule: ActivationRule, name: str, dtype: Any) -> int:
+    """Address of the kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``.
+
+    Its arguments are those of every operation (`minicnn.kernels.cpu.passes`); f0 and f1 are the hyperparameters. It is
+    compiled, or taken from the disk cache. Raises `PluginError` if that fails.
+    """
+    function = rule.value if name == "forward" else rule.derivative
+    hypers = range(len(rule.hyperparameters))
+    if len(hypers) > 2 or arguments(rule.name, function) != 1 + len(hypers):
+        names = ", ".join(hyper.name for hyper in rule.hyperparameters)
+        raise PluginError(f"layer {rule.name!r}: {function.__name__} must take (x, {names}), two hyperparameters at most")
+    template = _FORWARD if name == "forward" else _BACKWARD
+    source = template.format(dtype=np.dtype(dtype).name, reads=rule.reads, hypers=each("h{}", hypers),
+                             numbers=each("number(op.f{})", hypers))  # fmt: skip
+    return _compile("layer", rule, function, dtype, source).address
 
 
 def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
