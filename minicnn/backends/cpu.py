@@ -12,7 +12,7 @@ from llvmlite.binding import get_host_cpu_name
 from minicnn.backends import Batch, Data, StepResult, check_scalars
 from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
-from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compile_update
+from minicnn.kernels.cpu.rules import compile_activation, compile_loss, compile_tensor_update, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
@@ -58,11 +58,14 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
     table = plan.table.view(passes.PLAN.dtype.dtype)
     operations = [OPERATIONS[node.operation] for node in plan.nodes]
     wanted = ADDRESSES[1:] if training else ("forward",)
-    passes.compile_beside(((row.module, name) for row in operations for name in wanted), dtype)
+    passes.compile_beside({(row.module, name) for row in operations for name in wanted if row.rule is None}, dtype)
     for record, row in zip(table, operations, strict=True):
         record["multiply"] = multiply_address(dtype)
         for name in wanted:
-            record[name] = passes.kernel_address(row.module, name, np.dtype(dtype))
+            if row.rule is None:
+                record[name] = passes.kernel_address(row.module, name, np.dtype(dtype))
+            elif name in ("forward", "backward"):
+                record[name] = compile_activation(row.rule, name, np.dtype(dtype))
     return plan._replace(table=table)
 
 

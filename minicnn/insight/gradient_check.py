@@ -92,7 +92,7 @@ class Cost:
         """On which side of its kinks every operation from ``first`` on is."""
         for record, node, y in zip(self.plan.table[first:], self.plan.nodes[first:], outputs, strict=True):
             x = self.passes.work[record["x"] :][: len(y) * record["input_size"]]
-            if (points := kinks_of(node.operation)) is not None:
+            if points := kinks_of(node.operation):
                 yield np.digitize(x, points)
             elif OPERATIONS[node.operation].module == "max_pool2d":
                 yield _winners(record, x.reshape(len(y), -1), y)

@@ -1,6 +1,7 @@
 """Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop or a function of one tensor, a loss
 as a function of one row, a layer as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,6 +170,7 @@ def compiled(plan, params, transposed, work, grads, n, key, first_sample):
 """
 
 
+@functools.cache
 def compile_activation(rule: ActivationRule, name: str, dtype: Any) -> int:
     """Address of the kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``.
 
