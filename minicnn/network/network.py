@@ -26,6 +26,7 @@ class ParameterSpec:
     shape: Shape
     offset: int
     size: int
+    kind: Any = "weight"
 
 
 @dataclass(frozen=True, init=False)
@@ -96,9 +97,14 @@ class Network:
         for index, layer in enumerate(self.layers):
             for kind, shape in layer.parameter_shapes(self.shapes[index]).items():
                 size = math.prod(shape)
-                specs.append(ParameterSpec(f"{self.layer_names[index]}.{kind}", index, shape, offset, size))
+                specs.append(ParameterSpec(f"{self.layer_names[index]}.{kind}", index, shape, offset, size, kind))
                 offset += round_up(size)
         return tuple(specs)
+
+    @property
+    def trainable_size(self) -> int:
+        """Where state begins in the flat vector."""
+        return self.flat_size
 
     @property
     def parameter_count(self) -> int:
