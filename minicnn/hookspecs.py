@@ -6,7 +6,7 @@ A distribution offers a rule by an entry point in the group ``minicnn`` whose na
     [project.entry-points.minicnn]
     "optimizer.adan" = "minicnn_adan"
 
-A module may say for which version of these hooks it is written, ``minicnn_api = 1``; one that asks for a newer version
+A module may say for which version of these hooks it is written, ``minicnn_api = 2``; one that asks for a newer version
 than `API_VERSION` is refused with that reason. What is promised while the version stays the same: no hook and no field of
 a rule goes away or changes its meaning; a hook may gain arguments, which a plugin need not take, and a rule fields with
 defaults.
@@ -19,7 +19,7 @@ import pluggy
 from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule
 
 GROUP = "minicnn"
-API_VERSION = 1
+API_VERSION = 2
 
 hookspec = pluggy.HookspecMarker(GROUP)
 hookimpl = pluggy.HookimplMarker(GROUP)

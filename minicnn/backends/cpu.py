@@ -100,6 +100,11 @@ def axpy(factor: float, x: np.ndarray, y: np.ndarray) -> None:
     tensor.axpy(factor, x.reshape(-1), y.reshape(-1))
 
 
+def scale(factor: float, x: np.ndarray) -> None:
+    """x ← factor · x of vectors or matrices."""
+    x *= x.dtype.type(factor)
+
+
 def norm(x: np.ndarray) -> float:
     """√Σ x² of a vector or matrix, summed in float64."""
     return tensor.norm(x.reshape(-1))

@@ -33,7 +33,7 @@ from minicnn.network.network import Network
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
 __all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "describe", "dot", "fetch", "loss_rows", "matmul",
-           "norm", "thread_count", "vector"]  # fmt: skip
+           "norm", "scale", "thread_count", "vector"]  # fmt: skip
 
 _AT_ONCE, _MOST_ORDERS = 50, 1 << 16  # steps whose results are read together, and images of them
 
@@ -62,6 +62,11 @@ def copy(x: Vector, y: Vector) -> None:
 def axpy(factor: float, x: Vector, y: Vector) -> None:
     """y ← factor · x + y of vectors or matrices."""
     run_kernel(step.axpy, blocks_for(y.size), factor, x.reshape(x.size), y.reshape(y.size))
+
+
+def scale(factor: float, x: Vector) -> None:
+    """x ← factor · x of vectors or matrices."""
+    launch(tensor.scale, tensor.SIGNATURES[tensor.scale], blocks_for(x.size), factor, x.reshape(x.size))
 
 
 def norm(x: Vector) -> float:

@@ -152,6 +152,9 @@ class Step(Protocol):
     def axpy(self, factor: float, x: Any, y: Any) -> None:
         """y ← factor · x + y."""
 
+    def scale(self, factor: float, x: Any) -> None:
+        """x ← factor · x."""
+
     def copy(self, x: Any, y: Any) -> None:
         """y ← x."""
 

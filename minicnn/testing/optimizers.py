@@ -52,11 +52,11 @@ def _declaration(rule: AnyOptimizer) -> str:
 
 
 def _begin() -> tuple[Network, np.ndarray, np.ndarray]:
-    """A network of a matrix and a bias, first weights, and the gradients of some steps, all of them float32 numbers.
+    """A network of three matrices and biases, first weights, and the gradients of some steps, all of them float32 numbers.
 
     Between the tensors there may be gaps, where the gradient is zero; no rule is asked to do anything there.
     """
-    network, rng = Network((2, 3, 1), [Flatten(), Dense(5)]), np.random.default_rng(1)
+    network, rng = Network((2, 3, 1), [Flatten(), Dense(5), Dense(4), Dense(2)]), np.random.default_rng(1)
     gradients = np.zeros((_STEPS, network.flat_size), np.float32)
     for grads in gradients:
         for tensor in network.unflatten(grads).values():

@@ -117,8 +117,9 @@ def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
 
 
 def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
-    """Whether three updates of a matrix and a row, and of the slots, are what they are on the CPU in ``dtype``."""
-    network, results = Network((2, 4, 1), [layers.Flatten(), layers.Dense(5)]), []
+    """Whether three updates of some matrices and rows, and of the slots, are what they are on the CPU in ``dtype``."""
+    sizes: list[layers.Layer] = [layers.Dense(5), layers.Dense(3), layers.Dense(2)]
+    network, results = Network((2, 4, 1), [layers.Flatten(), *sizes]), []
     start, *gradients = (_random(network, seed)[0] for seed in range(4))
     for module, number in ((cpu, dtype), (at_hand, np.float32)):
         optimizer, params = Optimizer(rule, network, number, module.__name__.rpartition(".")[2]), start.astype(number)
@@ -144,6 +145,7 @@ def _all_operations(s):
     s.matmul(g, w, square, transpose_a=True)
     s.matmul(w, square, product, transpose_b=True)
     s.axpy(-0.1 * s.dot(w, product) / (1.0 + s.norm(product) * s.norm(w)), product, w)
+    s.scale(0.9, s.params)
     s.axpy(-0.1, s.grads, s.params)
 
 

@@ -114,6 +114,7 @@ class Optimizer:
         if isinstance(self.rule, StepRule):
             one, other = (self.backend.vector(np.zeros((1, 1), self.slots.dtype)) for _ in range(2))
             self._work.axpy(self._work.norm(one) * self._work.dot(one, one), one, one)
+            self._work.scale(0.0, one)
             self._work.matmul(one, one, other)
 
     def scalars(self, **scheduled: float) -> np.ndarray:
@@ -271,6 +272,9 @@ class _Step:
     def axpy(self, factor: float, x: Any, y: Any) -> None:
         self._check_same(x, y)
         self._owner.backend.axpy(factor, x, y)
+
+    def scale(self, factor: float, x: Any) -> None:
+        self._owner.backend.scale(factor, x)
 
     def copy(self, x: Any, y: Any) -> None:
         self._check_same(x, y)

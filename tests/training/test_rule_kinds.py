@@ -45,7 +45,7 @@ def lars_step(s):
     """LARS (You et al. 2017): every tensor has a rate in proportion to its own size."""
     s.gradient()
     velocity = s.slots["velocity"]
-    s.axpy(-0.1, velocity, velocity)
+    s.scale(0.9, velocity)
     for tensor in s.tensors:
         p, g, v = (s.matrix(x, tensor) for x in (s.params, s.grads, velocity))
         size, rate = s.norm(p), s.hyper["learning_rate"]
@@ -157,7 +157,7 @@ def test_the_product_of_matrices_is_that_of_numpy(transpose_a, transpose_b, shap
     np.testing.assert_allclose(out, a @ b, atol=(1e-5 if dtype == np.float32 else 1e-13) * math.sqrt(inner))
 
 
-def test_dot_norm_axpy_and_copy_take_vectors_and_matrices():
+def test_dot_norm_axpy_scale_and_copy_take_vectors_and_matrices():
     rng, found = np.random.default_rng(0), []
     x, y = rng.normal(size=(2, 6, 9))
     for a, b in ((x.reshape(-1), y.reshape(-1)), (x, y)):
@@ -167,11 +167,12 @@ def test_dot_norm_axpy_and_copy_take_vectors_and_matrices():
             s.gradient()
             s.axpy(0.5, a, total)
             s.copy(a, copy)
+            s.scale(3.0, copy)
             found.append((s.dot(a, b), s.norm(a)))
 
         looked_at(step, 3)
         np.testing.assert_allclose(total, b + 0.5 * a, rtol=1e-14)
-        np.testing.assert_array_equal(copy, a)
+        np.testing.assert_array_equal(copy, 3.0 * a)
     np.testing.assert_allclose(found, [((x * y).sum(), np.linalg.norm(x))] * 2, rtol=1e-12)
 
 

@@ -1,4 +1,4 @@
-"""What rules on whole steps do with vectors and matrices besides `step.axpy` and `step.square_sums`: dot, matmul."""
+"""What rules on whole steps do with vectors and matrices besides `step.axpy` and `step.square_sums`: scale, dot, matmul."""
 
 import numpy as np
 from numba import cuda, float32, types
@@ -8,6 +8,12 @@ from minicnn.kernels.cuda.tile import THREADS_LOG2
 
 _SIDE_LOG2 = THREADS_LOG2 // 2
 SIDE = 1 << _SIDE_LOG2  # of the square of results that a block computes at a time, one a thread
+
+
+def scale(factor, x):
+    """x ← factor · x of a vector."""
+    for i in range(cuda.grid(1), len(x), cuda.gridsize(1)):
+        x[i] = factor * x[i]
 
 
 def products(x, y, sums):
@@ -48,6 +54,7 @@ def matmul(a, b, out, transpose_a, transpose_b):
 
 
 SIGNATURES = {
+    scale: types.void(types.float32, NUMBERS),
     products: types.void(NUMBERS, NUMBERS, NUMBERS),
     matmul: types.void(ROWS, ROWS, ROWS, types.boolean, types.boolean),
 }
