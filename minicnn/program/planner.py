@@ -20,7 +20,6 @@ from minicnn.program.operations import OPERATIONS
 from minicnn.program.plan import PLACES, RECORD
 
 
-
 class Plan(NamedTuple):
     """A program laid out: the table, how many numbers the workspace of one thread holds, and whose records they are."""
 
