@@ -1,6 +1,7 @@
 """The table of operations: the one list that knows them all.
 
-A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the functions
+A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the
+functions
 ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the
 module of its name in ``kernels/<device>``. To add one: a class in ``network``, a module for each device, and a row here.
 """
