@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
-from minicnn.network.activations import PReLU
+from minicnn.network.activations import PReLU, Softmax
 from minicnn.network.blocks import Branches, expand, layers_from_tables
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape, layer_to_dict
@@ -62,6 +62,8 @@ class Network:
             )
         read = {value for values in self.reads for value in values}
         for value, one in enumerate(self.layer_names[:-1], 1):
+            if isinstance(self.layers[value - 1], Softmax):
+                raise NetworkError(f"layer {value} ({one}): Softmax must be the last layer; a loss has a softmax of its own")
             if value not in read:
                 raise NetworkError(f"layer {value} ({one}): nobody reads its output; name it in the inputs of a later "
                                    "layer, or leave it out")  # fmt: skip
