@@ -31,8 +31,8 @@ class Model:
     """A network with its weights, the names of its classes and the scale of its images.
 
     ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is scaled to 1, and
-    ``image_dtype`` ("uint8" or "float32") the kind of images that it holds for. ``training`` says how the model was made:
-    data, loss, settings and the figures reached. ``device`` is where it computes, "cpu" or "cuda".
+    ``image_dtype`` ("uint8", "uint16" or "float32") the kind of images that it holds for. ``training`` says how the model
+    was made: data, loss, settings and the figures reached. ``device`` is where it computes, "cpu" or "cuda".
     """
 
     network: Network
@@ -50,7 +50,7 @@ class Model:
             raise MinicnnError(f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes")
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
-        for name, known in (("image_dtype", ("uint8", "float32")), ("probabilities", ("softmax", "sigmoid"))):
+        for name, known in (("image_dtype", ("uint8", "uint16", "float32")), ("probabilities", ("softmax", "sigmoid"))):
             if getattr(self, name) not in known:
                 raise MinicnnError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
@@ -127,13 +127,13 @@ class Model:
                 f"the model wants images [N, {wanted[0]}, {wanted[1]}, {wanted[2]}] (height, width, channels), "
                 f"not {list(array.shape)}"
             )
-        if array.dtype.kind not in "uif":
+        if array.dtype.kind not in "buif":
             raise DataError(f"images must be numbers, not {array.dtype}")
         if maximum is None:
             maximum = self.maximum
-            if array.dtype.kind == "f" and self.image_dtype == "uint8":
+            if array.dtype.kind == "b" or (array.dtype.kind == "f" and self.image_dtype != "float32"):
                 maximum = 1.0
-            elif array.dtype == np.uint8 and self.image_dtype == "float32" and maximum == 1.0:
+            elif array.dtype == np.uint8 and self.image_dtype != "uint8" and maximum in (1.0, 65535.0):
                 maximum = 255.0
         if array.size and (array.dtype != np.uint8 or maximum < 255):  # else no value can be wrong
             low, high = float(array.min()), float(array.max())

@@ -29,7 +29,7 @@ class Dataset:
     """Training, test and validation images of one shape and dtype, and what their labels mean.
 
     ``maximum`` is the value that is scaled to 1: 255 for uint8, 1 for floats, or what was declared.
-    Label ``i`` means ``classes[i]``.
+    Label ``i`` means ``classes[i]``. ``image_dtype`` is "uint16" where float32 images were that.
 
     Raises `DataError` for: no image; numbers of images and labels that differ; a label outside the classes; NaN or
     infinity; values outside [0, maximum]; splits that differ in shape or dtype; a class without a training image.
@@ -41,6 +41,7 @@ class Dataset:
     classes: tuple[str, ...]
     maximum: float
     validation: Split | None = None
+    image_dtype: str = ""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.maximum) and self.maximum > 0):
@@ -138,10 +139,10 @@ def as_labels(name: str, array: Array) -> Array:
 
 
 def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
-    """Return the value that ``dtype`` scales to 1: 255 for uint8, 65535 for uint16, 1 for floats."""
-    if dtype.kind == "f":
+    """Return the value that ``dtype`` scales to 1: that of uint8 and uint16 themselves, 1 for floats and bool."""
+    if dtype.kind in "bf":
         return 1.0
-    if dtype in (np.uint8, np.uint16):
+    if dtype.kind == "u" and dtype.itemsize <= 2:
         return float(np.iinfo(dtype).max)
     raise DataError(f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with --data-max")
 
@@ -155,7 +156,8 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
     test_split = Split(as_images(name, test[0]), as_labels(name, test[1])) if test else None
     if classes is None:
         classes = _numbered_classes(name, train_split.labels)
-    return Dataset(name, train_split, test_split, classes, float(maximum))
+    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else train_split.images.dtype.name
+    return Dataset(name, train_split, test_split, classes, float(maximum), image_dtype=stored)
 
 
 def _numbered_classes(name: str, labels: Array) -> tuple[str, ...]:

@@ -375,7 +375,7 @@ class Run:
         weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
         return Model(
             network=self.network, params=aligned_copy(self.progress.best_params), classes=tuple(self.dataset.classes),
-            maximum=self.dataset.maximum, image_dtype=self.dataset.train.images.dtype.name,
+            maximum=self.dataset.maximum, image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
             probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
             training={
                 "data": self.dataset.name,

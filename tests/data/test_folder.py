@@ -93,7 +93,7 @@ def test_a_class_without_an_image_names_its_folder(tmp_path, split):
     (tmp_path / split / "cow").mkdir(parents=True)
     if split == "test":
         write_classes(tmp_path / "train", ("cow",))
-    assert f"{tmp_path / split / 'cow'} holds no PNG or JPEG file" in refusal(tmp_path)
+    assert f"{tmp_path / split / 'cow'} holds no PNG, JPEG, WebP, BMP, TIFF or GIF file" in refusal(tmp_path)
 
 
 def test_a_test_class_that_training_lacks_is_named(tmp_path):
