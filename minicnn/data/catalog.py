@@ -33,10 +33,11 @@ def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed
             f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
             "an NPZ file, or a CIFAR-10 .tar.gz"
         )
-    train, test, classes = load_class_folders(path, seed) if kind == "folder" else _LOADERS[kind](path)
-    if classes is None and name in KNOWN:
-        classes = KNOWN[name].classes
-    return build_dataset(name, train, test, classes=classes, maximum=maximum)
+    contents = load_class_folders(path, seed) if kind == "folder" else _LOADERS[kind](path)
+    if contents.train is None:
+        raise DataError(f"{name} holds no training images")
+    classes = KNOWN[name].classes if contents.classes is None and name in KNOWN else contents.classes
+    return build_dataset(name, contents.train, contents.test, classes=classes, maximum=maximum, validation=contents.validation)
 
 
 def list_datasets() -> list[dict[str, str | None]]:

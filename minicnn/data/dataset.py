@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,15 @@ from minicnn.errors import DataError, SettingError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = tuple[Array, Array]  # images and labels, as a file has them
-Contents = tuple[Arrays, Arrays | None, tuple[str, ...] | None]  # training, test if there is one, classes if they have names
+
+
+class Contents(NamedTuple):
+    """What a file or folder holds: splits that are there, and the names of the classes if they have any."""
+
+    train: Arrays | None
+    test: Arrays | None = None
+    classes: tuple[str, ...] | None = None
+    validation: Arrays | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,16 +156,16 @@ def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
 
 
 def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, classes: tuple[str, ...] | None = None,
-                  maximum: float | None = None) -> Dataset:  # fmt: skip
+                  maximum: float | None = None, validation: Arrays | None = None) -> Dataset:  # fmt: skip
     """Make a `Dataset` of raw arrays (images, labels); without ``classes`` they are named "0", "1", ..."""
     if maximum is None:
         maximum = natural_maximum(name, train[0].dtype)
-    train_split = Split(as_images(name, train[0]), as_labels(name, train[1]))
-    test_split = Split(as_images(name, test[0]), as_labels(name, test[1])) if test else None
+    splits = [split and Split(as_images(name, split[0]), as_labels(name, split[1])) for split in (train, test, validation)]
+    assert splits[0] is not None
     if classes is None:
-        classes = _numbered_classes(name, train_split.labels)
-    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else train_split.images.dtype.name
-    return Dataset(name, train_split, test_split, classes, float(maximum), image_dtype=stored)
+        classes = _numbered_classes(name, splits[0].labels)
+    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else splits[0].images.dtype.name
+    return Dataset(name, splits[0], splits[1], classes, float(maximum), splits[2], stored)
 
 
 def _numbered_classes(name: str, labels: Array) -> tuple[str, ...]:

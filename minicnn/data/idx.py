@@ -79,7 +79,7 @@ def load_idx_folder(folder: Path) -> Contents:
     train, test = (_load_split(folder, prefix) for prefix in ("train", "t10k|test"))
     if train is None:
         raise DataError(f"{folder} holds no train-images-idx3-ubyte, with or without .gz")
-    return train, test, None
+    return Contents(train, test)
 
 
 def _load_split(folder: Path, prefix: str) -> Arrays | None:

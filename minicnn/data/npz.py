@@ -40,7 +40,7 @@ def load_npz(path: Path) -> Contents:
             raise DataError(f"{path} has no {' and no '.join(sorted(missing))} (found: {found})")
     test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
     classes = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
-    return (arrays["x_train"], arrays["y_train"]), test, classes
+    return Contents((arrays["x_train"], arrays["y_train"]), test, classes)
 
 
 def _class_names(path: Path, array: Array) -> tuple[str, ...]:

@@ -379,6 +379,7 @@ class Run:
             probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
             training={
                 "data": self.dataset.name,
+                "fingerprint": self.fingerprint,
                 "settings": settings.to_dict(),
                 "loss": {"name": self.loss.rule.name, "hyperparameters": hyperparameters, "class_weights": weights},
                 "figures": figures,
