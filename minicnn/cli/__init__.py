@@ -20,6 +20,7 @@ from minicnn.errors import MinicnnError, SettingError, UsageError
 
 VERBS = ("train", "evaluate", "predict", "summary", "gradcheck", "landscape", "lr-find", "compare", "data", "plugins",
          "devices", "selftest")  # fmt: skip
+_OPTION_OF = OPTION_OF | {"maximum": OPTION_OF["data_max"]}  # what load_dataset calls it
 
 
 class _Notes(logging.Handler):
@@ -83,14 +84,13 @@ def _explain(error: Exception) -> str:
         return f"{type(error).__name__}: {text or 'no text'} (--traceback shows where)"
     text = _as_options(text)
     if isinstance(error, SettingError):
-        text = re.sub(r"^(\w+)(?= (?:must|is|'|\d))", lambda name: OPTION_OF.get(name[0], name[0]), text)
+        text = re.sub(r"^(\w+)(?= (?:must|is|'|\d))", lambda name: _OPTION_OF.get(name[0], name[0]), text)
     return text
 
 
 def _as_options(text: str) -> str:
     """``text`` with the option in the place of an argument of Python's, such as ``val_split=``."""
-    options = OPTION_OF | {"maximum": OPTION_OF["data_max"]}
-    return re.sub(r"\b(\w+)=(?!\w)", lambda name: options.get(name[1], name[0]), text)
+    return re.sub(r"\b(\w+)=(?!\w)", lambda name: _OPTION_OF.get(name[1], name[0]), text)
 
 
 def _flush() -> None:

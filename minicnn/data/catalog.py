@@ -37,7 +37,8 @@ def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed
     if contents.train is None:
         raise DataError(f"{name} holds no training images")
     classes = KNOWN[name].classes if contents.classes is None and name in KNOWN else contents.classes
-    return build_dataset(name, contents.train, contents.test, classes=classes, maximum=maximum, validation=contents.validation)
+    return build_dataset(name, contents.train, contents.test, classes=classes, maximum=maximum,
+                         validation=contents.validation)  # fmt: skip
 
 
 def list_datasets() -> list[dict[str, str | None]]:

@@ -37,8 +37,8 @@ def load_class_folders(path: Path, seed: int = 0, whole: bool = False) -> Conten
                         (read_images(test), labels[in_test]) if test else None, classes)  # fmt: skip
     others = [folder.name for folder in _subfolders(path) if folder not in splits.values()]
     if others:
-        note(f"{path}: folders beside {splits['train' if 'train' in splits else 'test'].name} that are no split are left out: "
-             f"{', '.join(others)}")  # fmt: skip
+        known = " and ".join(folder.name for folder in splits.values())
+        note(f"{path}: folders beside {known} that are no split are left out: {', '.join(others)}")
     classes = tuple(folder.name for folder in _subfolders(splits.get("train") or splits["test"]))
     read = {kind: _read(folder, classes) for kind, folder in splits.items()}
     return Contents(read.get("train"), read.get("test"), classes, read.get("validation"))

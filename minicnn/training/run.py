@@ -376,6 +376,7 @@ class Run:
         return Model(
             network=self.network, params=aligned_copy(self.progress.best_params), classes=tuple(self.dataset.classes),
             maximum=self.dataset.maximum, image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
+            labels=self.dataset.labels,
             probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
             training={
                 "data": self.dataset.name,

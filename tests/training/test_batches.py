@@ -199,13 +199,20 @@ def test_a_declared_maximum_is_scaled_to_1_and_stored_with_the_model():
         Trainer(small.network(), small.settings(data_max=16)).fit(x, y)
 
 
-def test_one_class_one_image_and_one_pixel_train():
-    network = Network((1, 1), [Flatten(), Dense(1)])
-    trainer = Trainer(network, epochs=2)
-    history = trainer.fit(np.full((1, 1, 1), 7, np.uint8), [0])
-    assert [epoch.train_loss for epoch in history.epochs] == [0, 0]
-    assert trainer.model.predict(np.zeros((3, 1, 1), np.uint8)).tolist() == [0, 0, 0]
-    np.testing.assert_array_equal(trainer.model.predict_proba(np.zeros((2, 1, 1), np.uint8)), 1)
+def test_two_images_of_one_pixel_train_and_one_class_does_not():
+    x = np.array([0, 255], np.uint8).reshape(2, 1, 1)
+    trainer = Trainer(Network((1, 1), [Flatten(), Dense(2)]), epochs=20, learning_rate=0.5)
+    trainer.fit(x, [0, 1])
+    assert trainer.model.predict(x).tolist() == [0, 1]
+    with pytest.raises(DataError, match="all training images are of one class, '0'"):
+        Trainer(Network((1, 1), [Flatten(), Dense(1)])).fit(x, [0, 0])
+
+
+def test_a_validation_or_test_set_may_lack_a_class():
+    x, y = small.arrays(50)
+    few = x[y == 1][:2], y[y == 1][:2]
+    ended = Trainer(small.network(), small.settings()).fit(x, y, validation=few, test=few).ended
+    assert ended.test.recall[0] is None and ended.test.images == 2
 
 
 def test_one_image_of_each_class_leaves_none_for_validation():
