@@ -162,8 +162,6 @@ class Model:
         truth = Classes(self.classes, self.labels).numbers("evaluate", plain)
         if len(truth) != len(checked):
             raise DataError(f"there are {len(checked)} images but {len(truth)} labels")
-        if not (0 <= truth.min() and truth.max() < len(self.classes)):
-            raise DataError(f"labels must be from 0 to {len(self.classes) - 1}, not {truth.min()} to {truth.max()}")
         return checked, truth, scale
 
     def njit_arguments(self, batch_size: int = 1) -> NjitArguments:

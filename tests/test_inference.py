@@ -183,8 +183,8 @@ def test_class_weights_count_in_the_loss_of_an_evaluation():
     [
         (LABELS[1:], "there are 50 images but 49 labels"),
         (LABELS + 0.5, "whole class numbers or names, not float64"),
-        (LABELS + 1, "labels must be from 0 to 2, not 1 to 3"),
-        (LABELS - 1, "labels must be from 0 to 2, not -1 to 1"),
+        (LABELS + 1, "label 3 of image 2 is outside the 3 classes"),
+        (LABELS - 1, "label -1 of image 0 is outside the 3 classes"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused(labels, text, model):

@@ -159,12 +159,11 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
         maximum = natural_maximum(name, train[0].dtype)
     plain = plain_labels(name, train[1])
     found = find_classes(name, plain, classes, outputs)
-    splits = []
-    for kind, split in (("training", train), ("test", test), ("validation", validation)):
-        labels = split and found.numbers(f"{name}: {kind}", plain if kind == "training" else plain_labels(name, split[1]))
-        splits.append(split and Split(as_images(name, split[0]), labels))
-    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else splits[0].images.dtype.name
-    dataset = Dataset(name, splits[0], splits[1], found.names, float(maximum), splits[2], stored,
+    first = Split(as_images(name, train[0]), found.numbers(name, plain, "training "))
+    others = [split and Split(as_images(name, split[0]), found.numbers(name, plain_labels(name, split[1]), f"{kind} "))
+              for kind, split in (("test", test), ("validation", validation))]  # fmt: skip
+    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else first.images.dtype.name
+    dataset = Dataset(name, first, others[0], found.names, float(maximum), others[1], stored,
                       None if outputs is None else found.values)  # fmt: skip
     present = np.bincount(dataset.train.labels, minlength=len(found.names))
     if not present.all():

@@ -46,15 +46,22 @@ class Classes:
     names: tuple[str, ...]
     values: tuple[int | str, ...] | None = None
 
-    def numbers(self, name: str, labels: Array) -> Array:
-        """The class numbers, int64 [N], of labels as `plain_labels` gives them; names of classes are understood too."""
+    def numbers(self, name: str, labels: Array, kind: str = "") -> Array:
+        """The class numbers, int64 [N], of labels as `plain_labels` gives them; names of classes are understood too.
+
+        Errors name the set and the ``kind`` of its images, such as "test ".
+        """
         if self.values is None and labels.dtype.kind == "i":
+            outside = (labels < 0) | (labels >= len(self.names))
+            if outside.any():
+                raise DataError(f"{name}: label {labels[outside][0]} of {kind}image {outside.argmax()} is outside the "
+                                f"{len(self.names)} classes (0 to {len(self.names) - 1})")  # fmt: skip
             return labels
         known = self.names if self.values is None or labels.dtype.kind == "U" else self.values
         places: dict[int | str, int] = {value: i for i, value in enumerate(known)}
         unknown = [label for label in np.unique(labels).tolist() if label not in places]
         if unknown:
-            raise DataError(f"{name}: the label {unknown[0]!r} is none of the classes {listing(known)}")
+            raise DataError(f"{name}: the {kind}label {unknown[0]!r} is none of the classes {listing(known)}")
         return np.array([places[label] for label in labels.tolist()], np.int64)
 
 

@@ -55,7 +55,7 @@ def test_labels_that_are_no_classes_are_refused():
     ):
         with pytest.raises((DataError, NetworkError), match=text):
             Trainer(network).fit(x, labels)
-    with pytest.raises(DataError, match=r"arrays: test: the label 9 is none of the classes 1, 2, 3"):
+    with pytest.raises(DataError, match=r"arrays: the test label 9 is none of the classes 1, 2, 3"):
         Trainer(network).fit(x, K + 1, test=(x[:1], [9]))
-    with pytest.raises(DataError, match=r"arrays: validation: the label 'd' is none of the classes a, b, c"):
+    with pytest.raises(DataError, match=r"arrays: the validation label 'd' is none of the classes a, b, c"):
         Trainer(network).fit(x, np.array(["a", "b", "c"])[K], validation=(x[:1], ["d"]))
