@@ -173,6 +173,14 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
     return dataset
 
 
+def limited(labels: Array, limit: int | None, seed: int) -> Array:
+    """The indices of ``limit`` images, sorted: every class in proportion, chosen by ``seed``; of all images if None."""
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    chosen = stratified_split(labels, 1 - limit / len(labels), seed)[0]
+    return np.sort(np.random.default_rng(seed).permutation(chosen)[:limit])  # there may be more classes than that
+
+
 def stratified_split(labels: Array, fraction: float, seed: int) -> tuple[Array, Array]:
     """Choose ``round(fraction * N)`` images for validation, every class in proportion (largest remainder).
 
