@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from minicnn.network.translation import make_plan
+from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D, RELU
 
 from minicnn.backends.card import blocks_for, walks
 from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.tile import DEPTH, RESULTS, THREADS, shape_of, tiles_of
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
-from minicnn.network.translation import make_plan
-from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D, RELU
 
 _SLOTS = 2  # of Adam
 _NAMES = {CONV2D: "conv2d", DENSE: "dense", MAX_POOL2D: "max pool", AVG_POOL2D: "average pool", DROPOUT: "dropout"}
