@@ -2,16 +2,20 @@
 
 A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the functions
 ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the
-module of its name in ``kernels/<device>``. To add one: a class in ``network``, a module for each device, and a row here.
+module of its name in ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module for each
+device, and a row here; an activation is a rule in ``activations``, a class and a row.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from minicnn import activations as rules
 from minicnn.errors import NetworkError
 from minicnn.memory import round_up
 from minicnn.network import activations, normalization
 from minicnn.network import layers as of
+from minicnn.rules import ActivationRule, AnyLayer
 
 Sizes = Callable[[Mapping[str, int], int], int]  # (fields of the record, numbers in a vector) -> numbers
 
@@ -24,7 +28,7 @@ def _nothing(fields: Mapping[str, int], lanes: int) -> int:
 class Operation:
     """What the planner must know of an operation; the rest is in its kernels."""
 
-    module: str  # in kernels/<device>
+    module: str  # in kernels/<device>, or "" where a rule says what to compute
     layer: type[of.Layer] | None = None  # whose operation it is
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
@@ -33,7 +37,10 @@ class Operation:
     shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
-    fields: Mapping[str, float] = field(default_factory=dict)  # of every record
+    fields: Mapping[str, float] = field(default_factory=dict, hash=False)  # of every record
+    rule: AnyLayer | None = None
+    kinks: tuple[float, ...] = ()  # the x at which the derivative of an elementwise operation jumps
+
 
 
 def _reads(*names: str) -> frozenset[str]:
@@ -63,6 +70,11 @@ def _statistics(fields: Mapping[str, int], lanes: int) -> int:
     return round_up(2 * (6 * fields["input_channels"] + 1) + 7 * fields["input_channels"])
 
 
+def _one_input(fields: Mapping[str, int], lanes: int) -> int:
+    """A sample's dx."""
+    return fields["input_size"]
+
+
 def _two_by_channel(fields: Mapping[str, int], lanes: int) -> int:
     """Scale and shift."""
     return 2 * fields["input_channels"]
@@ -71,6 +83,14 @@ def _two_by_channel(fields: Mapping[str, int], lanes: int) -> int:
 def _by_group(fields: Mapping[str, int], lanes: int) -> int:
     """Mean and inverse deviation of each group of each sample."""
     return 2 * fields["chunk"] * fields["groups"]
+
+
+@functools.cache
+def row_of(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
+    """The row of a rule, the operation of ``layer`` where that is a class of its own."""
+    if isinstance(rule, ActivationRule):
+        return Operation("", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks)
+    return Operation("", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -92,8 +112,20 @@ OPERATIONS: dict[str, Operation] = {
     "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
     "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
     "layer_norm": Operation("group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
-    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True),
-    "relu": Operation("relu", activations.ReLU, _reads("y"), in_place=True),
+    "relu": row_of(rules.RELU, activations.ReLU),
+    "leaky_relu": row_of(rules.LEAKY_RELU, activations.LeakyReLU),
+    "relu6": row_of(rules.RELU6, activations.ReLU6),
+    "hard_sigmoid": row_of(rules.HARD_SIGMOID, activations.HardSigmoid),
+    "hard_swish": row_of(rules.HARD_SWISH, activations.HardSwish),
+    "sigmoid": row_of(rules.SIGMOID, activations.Sigmoid),
+    "tanh": row_of(rules.TANH, activations.Tanh),
+    "silu": row_of(rules.SILU, activations.SiLU),
+    "gelu": row_of(rules.GELU, activations.GELU),
+    "gelu_tanh": row_of(rules.GELU_TANH),
+    "elu": row_of(rules.ELU, activations.ELU),
+    "softplus": row_of(rules.SOFTPLUS, activations.Softplus),
+    "mish": row_of(rules.MISH, activations.Mish),
+    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
     "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
@@ -112,8 +144,3 @@ def operation_of(layer: of.Layer) -> str:
     if name is None:
         raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
     return name
-
-
-def kinks_of(operation: str) -> tuple[float, ...] | None:
-    """The inputs at which the derivative of an elementwise operation jumps; None for any other operation."""
-    return {"relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,)}.get(operation)
