@@ -74,8 +74,6 @@ def lower(network: Network, frozen: bool) -> Graph:
         if name == "conv2d" and layer.groups > 1:
             depthwise = layer.groups == given[0][2] == layer.filters
             name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
-        elif name == "gelu" and layer.approximate == "tanh":
-            name = "gelu_tanh"
         elif name == "batch_norm" and frozen:
             name = "scale_shift"
         elif name == "batch_norm":

@@ -28,7 +28,7 @@ def _nothing(fields: Mapping[str, int], lanes: int) -> int:
 class Operation:
     """What the planner must know of an operation; the rest is in its kernels."""
 
-    module: str  # in kernels/<device>, or "" where a rule says what to compute
+    module: str  # in kernels/<device>; that of a rule is made of the rule
     layer: type[of.Layer] | None = None  # whose operation it is
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
@@ -38,9 +38,8 @@ class Operation:
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
     fields: Mapping[str, float] = field(default_factory=dict, hash=False)  # of every record
-    rule: AnyLayer | None = None
+    rule: AnyLayer | None = None  # what its kernels are made of
     kinks: tuple[float, ...] = ()  # the x at which the derivative of an elementwise operation jumps
-
 
 
 def _reads(*names: str) -> frozenset[str]:
@@ -89,8 +88,8 @@ def _by_group(fields: Mapping[str, int], lanes: int) -> int:
 def row_of(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
     """The row of a rule, the operation of ``layer`` where that is a class of its own."""
     if isinstance(rule, ActivationRule):
-        return Operation("", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks)
-    return Operation("", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
+        return Operation("rule", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks)
+    return Operation("rule", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -130,6 +129,7 @@ OPERATIONS: dict[str, Operation] = {
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
     "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
+    **{name: _of_rule(rule, _ACTIVATIONS.get(name)) for name, rule in rules.RULES.items()},
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
 }
@@ -143,4 +143,4 @@ def operation_of(layer: of.Layer) -> str:
     name = _BY_LAYER.get(type(layer))
     if name is None:
         raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
-    return name
+    return "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name
