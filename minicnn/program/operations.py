@@ -1,9 +1,9 @@
 """The table of operations: the one list that knows them all.
 
-A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the functions
-``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the
-module of its name in ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module for each
-device, and a row here; an activation is a rule in ``activations``, a class and a row.
+A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the
+functions ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``)
+of the module of its name in ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module
+for each device, and a row here; an activation is a rule in ``activations``, a class and a row.
 """
 
 import functools
@@ -129,7 +129,6 @@ OPERATIONS: dict[str, Operation] = {
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
     "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
-    **{name: _of_rule(rule, _ACTIVATIONS.get(name)) for name, rule in rules.RULES.items()},
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
 }
