@@ -116,7 +116,7 @@ def _optimizer(name: str, network: str) -> Callable[[Context], Row]:
         address = compile_update(optimizer.rule, np.dtype(np.float32)).address
         table = lay_out(NETWORKS[network], 1, True, np.dtype(np.float32)).table
         params, grads = np.random.default_rng(0).standard_normal((2, size)).astype(np.float32)
-        scalars, slots = optimizer.scalars(), optimizer.slots
+        scalars, slots = optimizer.scalars()[0], optimizer.slots
         expected = [
             optimizer.rule.update(*map(float, (*values, *scalars)))
             for values in zip(params[:50], grads[:50], *slots[:, :50], strict=True)

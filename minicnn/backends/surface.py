@@ -8,8 +8,8 @@ import numpy as np
 from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
-from minicnn.network.network import Network
 from minicnn.memory import aligned_copy, aligned_zeros
+from minicnn.network.network import Network
 from minicnn.program.graph import Node, cuts
 from minicnn.rules import LayerRule, LossRule
 

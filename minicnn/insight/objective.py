@@ -83,7 +83,7 @@ class Objective:
         rows = self.images.reshape(len(self.images), -1)
         none = np.empty((0, 0), np.float32)
         result = training.step(rows, self.labels, np.arange(len(rows)), 1.0, loss.one_hot, loss.class_weights,
-                               loss.hyperparameters, self.divisor, 0, none, none[0:0].reshape(-1))  # fmt: skip
+                               loss.hyperparameters, self.divisor, 0, none, none)  # fmt: skip
         return result.loss, training.grads.copy()
 
     @functools.cached_property

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from minicnn.network import layers as of
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.network.rule_layer import RuleLayer

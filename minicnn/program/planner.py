@@ -19,7 +19,6 @@ from minicnn.program.graph import Graph, Node, fuse, lower
 from minicnn.program.plan import PLACES, RECORD
 
 
-
 class Plan(NamedTuple):
     """A program laid out: the table, how many numbers the workspace of one thread holds, and whose records they are."""
 

@@ -1,5 +1,5 @@
-"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop or a function of one tensor, a loss
-as a function of one row, a layer as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
+"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a function of one row, an
+activation as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,10 +12,9 @@ from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cpu.call import plan_of
-from minicnn.kernels.cpu.tensor import provide_product
 from minicnn.kernels.generated import arguments, compile_rule, each
 from minicnn.kernels.sources import digest_of
-from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule, TensorRule
+from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
 # makes g / √v an estimate, which differs between processors and is not a number for an infinite v. Adam's speed is
@@ -30,8 +29,6 @@ class Update:
 
     ``void(T* params, T* grads, T* slots, int64 slot_stride, T* scalars, int64 begin, int64 end)`` updates
     the elements [begin, end) of ``params`` and of every slot; slot k starts at ``slots + k·slot_stride``.
-    Of a whole-tensor rule it is ``void(T[P] params, T[P] grads, T[slots, P] slots, T[] scalars, T[scratch, largest] scratch,
-    int64 offset, int64 rows, int64 columns)``, with arrays as `call` passes them, and updates one tensor.
     """
 
     address: int
@@ -74,23 +71,6 @@ def loop(params, grads, {slots} scalars, begin, end):
 @numba.cfunc(types.void(P, P, P, types.int64, P, types.int64, types.int64), cache=True, **OPTIONS)
 def compiled(params, grads, slots, slot_stride, scalars, begin, end):
     loop(params, grads, {slot_pointers} scalars, begin, end)
-"""
-
-_TENSOR_UPDATE = """\
-import numba
-from numba import types
-from minicnn.kernels.cpu.rules import OPTIONS
-
-V = types.{dtype}[::1]
-M = types.{dtype}[:, ::1]
-I = types.int64
-
-
-@numba.cfunc(types.void(V, V, M, V, M, I, I, I), cache=True, **OPTIONS)
-def compiled(params, grads, slots, scalars, scratch, offset, rows, columns):
-    shape, size, end = (rows, columns), rows * columns, offset + rows * columns
-    p, g = params[offset:end].reshape(shape), grads[offset:end].reshape(shape)
-    rule(p, g, {slots} {scalars} {scratch})
 """
 
 _LOSS = """\
@@ -281,24 +261,6 @@ def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
         store_slots="; ".join(f"s{k}[i] = n{k}" for k in slots) or "pass",
         slot_pointers=each("advance(slots, {} * slot_stride)", slots),
     )
-    compiled = _compile("optimizer", rule, rule.update, dtype, source)
-    return Update(compiled.address, count, compiled)
-
-
-def compile_tensor_update(rule: TensorRule, dtype: Any) -> Update:
-    """The same for a rule that sees a whole tensor."""
-    slots, scratch = range(len(rule.slots)), range(len(rule.scratch))
-    count = arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
-    if count < 0:
-        wanted = f"(p, g, *{list(rule.slots)}, *scalars, *{list(rule.scratch)})"
-        raise PluginError(f"optimizer {rule.name!r}: update must take {wanted}")
-    source = _TENSOR_UPDATE.format(
-        dtype=np.dtype(dtype).name,
-        slots=each("slots[{}, offset:end].reshape(shape)", slots),
-        scalars=each("scalars[{}]", range(count)),
-        scratch=each("scratch[{}, :size].reshape(shape)", scratch),
-    )
-    provide_product(dtype)
     compiled = _compile("optimizer", rule, rule.update, dtype, source)
     return Update(compiled.address, count, compiled)
 
