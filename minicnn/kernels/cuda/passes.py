@@ -1,16 +1,9 @@
-"""The kernels of the passes. Two ways lead through the layers, by the same device functions (`minicnn.kernels.cuda.layout`):
-
-    walk        one launch: a block takes ``per_block`` samples through the layers ``first`` to ``end``; for small networks,
-                where launches would take longer than the work
-    by layer    one launch a layer: all blocks share the tiles, or the elements, of all samples
+"""The kernels of the passes: one launch an operation, in which all blocks share the tiles, or the elements, of all samples.
 
 All kernels take blocks of `THREADS` threads and any number of blocks, and share the work out in strides of the grid.
 Buffers are float32: ``params`` [P], ``work`` [Layout.work_size], ``parts`` [Layout.parts_size]; ``plan`` and ``rates`` come
 from the layout; ``n`` is the number of samples (at most the plan's chunk), ``key`` numbers the step for dropout, and
 ``first_sample`` is the place in the batch of sample 0.
-
-One training step of a walked network is: `gather`, `forward` (0 to the number of layers), the loss, `backward`,
-`filter_gradients`, and the sum of the parts by ``Layout.sums``.
 """
 
 import functools
@@ -24,7 +17,6 @@ from minicnn.kernels.cuda.tile import THREADS, device
 from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D, RELU
 
 PLAN, NUMBERS, INTEGER, KEY = types.int64[:, ::1], types.float32[::1], types.int64, types.uint64
-_LAYERS = (PLAN, NUMBERS, NUMBERS, NUMBERS, INTEGER, INTEGER, INTEGER, INTEGER, KEY, INTEGER)
 _ELEMENTS = (PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
 _PRODUCT = (PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER)
 
@@ -72,40 +64,6 @@ def _backward_elements(plan, rates, layer, work, sample, n, part, parts, key, fi
         activation.backward(plan, rates, layer, work, sample, n, part, parts)
 
 
-def forward(plan, rates, params, work, n, first, end, per_block, key, first_sample):
-    """Walk forward: blocks take groups of ``per_block`` samples; a grid of ceil(n / per_block) blocks has one group each."""
-    sample = np.int32(cuda.blockIdx.x * per_block)
-    while sample < n:  # a `range` would keep four more numbers in registers
-        count = np.int32(per_block if sample + per_block < n else n - sample)
-        for index in range(first, end):
-            layer = np.uint32(index)
-            kind = plan[layer, at.KIND]
-            if kind in (CONV2D, DENSE):
-                conv2d.forward(plan, layer, params, work, sample, count, 0, 1, False)
-            else:
-                _forward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
-            cuda.syncthreads()
-        sample = np.int32(sample + cuda.gridDim.x * per_block)
-
-
-def backward(plan, rates, params, work, n, first, end, per_block, key, first_sample):
-    """Walk backward from layer ``end`` − 1 to ``first``: dx of every layer from the last layer's ``d_output``."""
-    sample = np.int32(cuda.blockIdx.x * per_block)
-    while sample < n:
-        count = np.int32(per_block if sample + per_block < n else n - sample)
-        layer = np.uint32(end)
-        while layer > first:
-            layer = np.uint32(layer - 1)
-            if plan[layer, at.D_INPUT] >= 0:
-                kind = plan[layer, at.KIND]
-                if kind in (CONV2D, DENSE):
-                    conv2d.backward_data(plan, layer, params, work, sample, count, 0, 1, False)
-                else:
-                    _backward_elements(plan, rates, layer, work, sample, count, 0, 1, key, first_sample)
-            cuda.syncthreads()
-        sample = np.int32(sample + cuda.gridDim.x * per_block)
-
-
 def forward_product(plan, params, work, n, layer):
     """y = b + x * w of one convolution or dense layer; the grid is over the tiles (`layout.blocks`)."""
     conv2d.forward(plan, layer, params, work, 0, n, cuda.blockIdx.x, cuda.gridDim.x, True)
@@ -134,7 +92,7 @@ def backward_elements(plan, rates, work, n, layer, key, first_sample):
 def filter_gradients(plan, tasks, work, parts, n, accumulate):
     """All filter and bias gradients, one task a block: written to ``parts``, or added to it where ``accumulate`` is 1.
 
-    After `backward` with the same ``n``. Every task writes all its numbers, also where its split has no positions.
+    After the backward pass of the same ``n`` samples. Every task writes all its numbers, also where its split has no positions.
     """
     task = np.uint32(cuda.blockIdx.x)
     while task < tasks.shape[0]:
@@ -147,8 +105,6 @@ for _product in (forward_product, backward_product, filter_gradients):
     _product.blocks_together = 3  # on a multiprocessor: 80 registers a thread are enough for a product alone
 
 SIGNATURES = {
-    forward: types.void(*_LAYERS),
-    backward: types.void(*_LAYERS),
     forward_product: types.void(*_PRODUCT),
     backward_product: types.void(*_PRODUCT),
     add_splits: types.void(*_PRODUCT, INTEGER),
