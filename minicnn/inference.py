@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 
 from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.network.network import Network
-from minicnn.plan import aligned_zeros
+from minicnn.memory import aligned_zeros
+from minicnn.program.fold import fold
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
@@ -58,7 +59,12 @@ class Model:
     def _inference(self) -> Any:
         from minicnn.backends import backend
 
-        return backend(self.device).Inference(self.network, self.params, self.threads)
+        return backend(self.device).Inference(*self._folded, self.threads)
+
+    @functools.cached_property
+    def _folded(self) -> tuple[Network, np.ndarray]:
+        """The network and the parameters that inference computes with, batch normalization folded into its neighbours."""
+        return fold(self.network, self.params)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -165,8 +171,9 @@ class Model:
         """
         from minicnn.backends.cpu import lay_out
 
-        plan = lay_out(self.network, batch_size, False, self.params.dtype)
-        return NjitArguments(plan.table, self.params, aligned_zeros(plan.work_size, self.params.dtype))
+        network, params = self._folded
+        plan = lay_out(network, batch_size, False, params.dtype)
+        return NjitArguments(plan.table, params, aligned_zeros(plan.work_size, params.dtype))
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""

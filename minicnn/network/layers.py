@@ -40,6 +40,15 @@ class Layer:
         """Shapes of the parameters by name, ``weight`` before ``bias``; empty for a layer that has none."""
         return {}
 
+    def attributes(self, *shapes):
+        """x"""
+        if hasattr(self,'kernel_size'):
+            t=self.resolved_padding(shapes[0])
+            return dict(kernel_height=self.kernel_size[0],kernel_width=self.kernel_size[1],stride_height=self.stride[0],stride_width=self.stride[1],padding_top=t[0],padding_left=t[2],dilation_height=self.dilation[0],dilation_width=self.dilation[1],a0=1)
+        if type(self).__name__=='GlobalAvgPool2d':
+            return dict(kernel_height=shapes[0][0],kernel_width=shapes[0][1],a0=1)
+        return dict(f0=getattr(self,'rate',0))
+
     def multiply_adds(self, input_shape: Shape) -> int:
         """Multiply-adds of the forward pass on one sample, those of convolutions and dense layers alone."""
         return 0

@@ -14,7 +14,7 @@ from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.network import checks
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape, layer_from_dict, layer_to_dict
-from minicnn.plan import aligned_zeros, round_up
+from minicnn.memory import aligned_zeros, round_up
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,14 @@ class Network:
                 specs.append(ParameterSpec(f"{self.layer_names[index]}.{kind}", index, shape, offset, size))
                 offset += round_up(size)
         return tuple(specs)
+
+    @property
+    def reads(self):
+        return tuple((i,) for i in range(len(self.layers)))
+
+    @property
+    def trainable_size(self):
+        return self.flat_size
 
     @property
     def parameter_count(self) -> int:

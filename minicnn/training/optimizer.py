@@ -10,7 +10,7 @@ import numpy as np
 
 from minicnn.errors import PluginError, SettingError, UnknownNameError
 from minicnn.network.network import Network
-from minicnn.plan import aligned_zeros
+from minicnn.memory import aligned_zeros
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, TensorRule, resolve
 

@@ -14,7 +14,7 @@ from minicnn.backends import Batch, Data, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
-from minicnn.plan import aligned_copy
+from minicnn.memory import aligned_copy
 from minicnn.rules import OptimizerRule, StepRule
 from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from minicnn.training.events import (

@@ -13,7 +13,7 @@ from numba.extending import intrinsic, overload
 from minicnn.errors import PluginError
 from minicnn.kernels.cpu.tensor import provide_product
 from minicnn.kernels.generated import arguments, compile_rule, each
-from minicnn.plan import LAYER
+from minicnn.kernels.sources import digest_of
 from minicnn.rules import LossRule, OptimizerRule, TensorRule
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
@@ -202,4 +202,4 @@ def _compile(kind: str, rule: Any, function: Any, dtype: Any, source: str) -> An
     def jit(function: Any) -> Any:
         return numba.njit(function, forceinline=True, **OPTIONS)
 
-    return compile_rule(kind, rule.name, function, dtype, source, LAYER.names[-1], jit)
+    return compile_rule(kind, rule.name, function, dtype, source, digest_of(__name__), jit)
