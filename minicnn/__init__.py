@@ -16,8 +16,12 @@ _NAMES = {  # by the module that has them
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],
     "network.description": ["network_from_toml"],
-    "network.layers": ["AvgPool2d", "Conv2d", "Dense", "Dropout", "Flatten", "GELU", "GlobalAvgPool2d", "LeakyReLU",
-                       "MaxPool2d", "ReLU", "SiLU", "Sigmoid", "Tanh"],
+    "network.activations": ["ELU", "GELU", "HardSigmoid", "HardSwish", "LeakyReLU", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU",
+                            "Sigmoid", "Softmax", "Softplus", "Tanh"],
+    "network.blocks": ["Branches", "Residual"],
+    "network.layers": ["Add", "AvgPool2d", "Concat", "Conv2d", "Dense", "DropPath", "Dropout", "Dropout2d", "Flatten",
+                       "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "Multiply"],
+    "network.normalization": ["BatchNorm2d", "GroupNorm", "LayerNorm"],
     "network.network": ["Network"],
     "network.presets": ["preset"],
     "rules": ["Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule"],
@@ -50,22 +54,40 @@ if TYPE_CHECKING:
     from minicnn.inference import Model, load, save
     from minicnn.kernels.cpu.passes import forward
     from minicnn.network.description import network_from_toml
-    from minicnn.network.layers import (
+    from minicnn.network.activations import (
+        ELU,
         GELU,
+        HardSigmoid,
+        HardSwish,
+        LeakyReLU,
+        Mish,
+        PReLU,
+        ReLU,
+        ReLU6,
+        Sigmoid,
+        SiLU,
+        Softmax,
+        Softplus,
+        Tanh,
+    )
+    from minicnn.network.blocks import Branches, Residual
+    from minicnn.network.layers import (
+        Add,
         AvgPool2d,
+        Concat,
         Conv2d,
         Dense,
         Dropout,
+        Dropout2d,
+        DropPath,
         Flatten,
         GlobalAvgPool2d,
-        LeakyReLU,
+        GlobalMaxPool2d,
         MaxPool2d,
-        ReLU,
-        Sigmoid,
-        SiLU,
-        Tanh,
+        Multiply,
     )
     from minicnn.network.network import Network
+    from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
     from minicnn.network.presets import preset
     from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, ScheduleRule
     from minicnn.training.loss import Loss

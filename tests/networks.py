@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from minicnn.network import layers
+from minicnn.network import activations, layers
 from minicnn.network.network import Network
 from tests.reference import network as oracle
 
@@ -18,7 +18,7 @@ def oracle_steps(network: Network):
             case layers.MaxPool2d() | layers.AvgPool2d():
                 options = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": layer.resolved_padding(shape)}
                 steps.append((type(layer).__name__.lower(), options))
-            case layers.LeakyReLU():
+            case activations.LeakyReLU():
                 steps.append(("leakyrelu", {"negative_slope": layer.negative_slope}))
             case _:
                 steps.append((type(layer).__name__.lower(), {}))

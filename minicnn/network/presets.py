@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from minicnn.errors import NetworkError, UnknownNameError
-from minicnn.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d, ReLU
+from minicnn.network.activations import ReLU
+from minicnn.network.layers import Conv2d, Dense, Flatten, Layer, MaxPool2d
 from minicnn.network.network import Network
 
 

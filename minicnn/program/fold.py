@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from minicnn.network.layers import BatchNorm2d, Conv2d, Dense
+from minicnn.network.layers import Conv2d, Dense
 from minicnn.network.network import Network
+from minicnn.network.normalization import BatchNorm2d
 
 
 def fold(network: Network, params: np.ndarray) -> tuple[Network, np.ndarray]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from minicnn.errors import NetworkError
 from minicnn.memory import round_up
+from minicnn.network import activations, normalization
 from minicnn.network import layers as of
 
 Sizes = Callable[[Mapping[str, int], int], int]  # (fields of the record, numbers in a vector) -> numbers
@@ -87,12 +88,13 @@ OPERATIONS: dict[str, Operation] = {
     "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
     # Batch normalization is two operations, between which all shards are combined; with frozen statistics, one.
     "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, saved=_statistics),
-    "batch_norm": Operation("batch_norm", of.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
+    "batch_norm": Operation("batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
     "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
-    "group_norm": Operation("group_norm", of.GroupNorm, _reads("x"), saved=_by_group),
-    "layer_norm": Operation("group_norm", of.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
-    "prelu": Operation("prelu", of.PReLU, _reads("x"), in_place=True),
-    "softmax": Operation("softmax", of.Softmax, _reads("y"), in_place=True),
+    "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
+    "layer_norm": Operation("group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
+    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True),
+    "relu": Operation("relu", activations.ReLU, _reads("y"), in_place=True),
+    "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
     "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
