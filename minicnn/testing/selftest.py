@@ -42,9 +42,9 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
                                                     layers.GlobalAvgPool2d(), layers.Dense(3)]),
     "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), layers.Sigmoid(), layers.Dense(6), layers.Tanh(),
                                 layers.Dense(6), layers.GELU(), layers.Dense(6), layers.LeakyReLU(0.1), layers.Dense(2)]),
+    # On CUDA, blocks share sums that are so long, forward and backward.
+    "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
 }  # fmt: skip
-# Sums so long that blocks share them, forward and backward.
-LONG_SUMS = {"long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)])}
 
 
 def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterator[Check]:
@@ -56,9 +56,6 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
     checks: dict[str, Callable[[], str]] = {
         f"passes: {name}": partial(_passes, at_hand, Network(*parts)) for name, parts in NETWORKS.items()
     }
-    if device == "cuda":
-        checks |= {f"passes, a launch a layer: {name}": partial(_passes, at_hand, Network(*parts), walked=False)
-                   for name, parts in (NETWORKS | LONG_SUMS).items()}  # fmt: skip
     for offer in (offer for offer in offers() if offer.distribution == "minicnn-numba"):
         if offer.kind == "loss":
             checks[f"loss: {offer.name}"] = partial(loss_equals, at_hand, find("loss", offer.name))
@@ -94,12 +91,10 @@ def _random(network: Network, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
     return params, x, rng.normal(size=(_SAMPLES, network.outputs)).astype(np.float32)
 
 
-def _passes(at_hand: Any, network: Network, walked: bool = True) -> str:
+def _passes(at_hand: Any, network: Network) -> str:
     params, x, dlogits = _random(network)
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
     passes = at_hand.Passes(network, params, _SAMPLES)
-    if not walked:
-        passes.walk(False)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
     return close("gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE)
 
