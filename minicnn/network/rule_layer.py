@@ -1,6 +1,6 @@
 """A layer that a rule describes, of a plugin or at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,8 @@ class RuleLayer(Layer):
     plugin: str  # whose rule it is, such as ``minicnn-snake 0.1.0``; empty for a rule at hand
     hyperparameters: tuple[float, ...]  # in the rule's order
 
-    def __init__(self, rule: AnyLayer, plugin: str, *, name: str | None = None, inputs: tuple[str, ...] = (), **given: float):
+    def __init__(self, rule: AnyLayer, plugin: str, *, name: str | None = None, inputs: str | Sequence[str] = (),
+                 **given: float):  # fmt: skip
         values = resolve(rule.name, rule.hyperparameters, given)
         vars(self).update(name=name, inputs=inputs, rule=rule, plugin=plugin, hyperparameters=tuple(values.values()))
         super().__post_init__()
@@ -64,8 +65,8 @@ class RuleLayer(Layer):
         found = self.rule.parameters(input_shape, **self._by_name)
         for name, (shape, first) in found.items():
             if first == "weight" and len(shape) < 2:
-                raise PluginError(f"layer {self.rule.name!r}: {name} of shape {shape} has no inputs and outputs: give a number "
-                                  "as its first value")  # fmt: skip
+                raise PluginError(f"layer {self.rule.name!r}: {name} of shape {shape} has no inputs and outputs: give a "
+                                  "number as its first value")  # fmt: skip
         return found
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:

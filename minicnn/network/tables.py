@@ -58,9 +58,10 @@ def _of_plugin(name: str, values: dict[str, Any]) -> Layer:
     """The layer of a plugin's rule; ``values`` may say where the plugin came from when the table was written."""
     plugin = values.pop("plugin", "")
     found = [offer for offer in plugins.offers() if offer.kind == "layer"]
-    if normal := plugins.normal(name) not in {offer.name for offer in found} and plugin:
-        raise PluginError(f"the layer {name!r} is of {plugin}, which is not here: install it, or give its file with --plugin")
-    if normal:
+    if plugins.normal(name) not in {offer.name for offer in found}:
+        if plugin:
+            raise PluginError(f"the layer {name!r} is of {plugin}, which is not here: install it, or give its file with "
+                              "--plugin")  # fmt: skip
         known = [layer.__name__ for layer in LAYERS.values()] + [offer.name for offer in found if offer.chosen]
         raise UnknownNameError("layer", name, known)
     offer = plugins.pick(found, "layer", name)

@@ -30,20 +30,19 @@ def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
     ``ranks`` are those of a `LayerRule`'s arrays.
     """
     if row.rule is not None:
-        return compile_layer(row.rule, name, dtype, ranks) if name in ("forward", "backward") else 0
-    module = row.module
-    function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{module}"), name, None)
+        return compile_layer(row.rule, name, dtype, ranks).address if name in ("forward", "backward") else 0
+    function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{row.module}"), name, None)
     if function is None:
         return 0
-    row = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+    numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
     sample = types.int64, types.uint64, types.int64  # n, key, first_sample
     arguments = {
-        "forward": (row, row, *sample),
-        "backward": (row, row, row, row, *sample),
-        "transpose": (row, row),
-        "combine": (row, types.Array(row.dtype, 2, "C")),
-        "combine_backward": (row, types.Array(row.dtype, 2, "C")),
-        "finish": (row, row),
+        "forward": (numbers, numbers, *sample),
+        "backward": (numbers, numbers, numbers, numbers, *sample),
+        "transpose": (numbers, numbers),
+        "combine": (numbers, types.Array(numbers.dtype, 2, "C")),
+        "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
+        "finish": (numbers, numbers),
     }[name]
     return compiled(function, plan_of(function.__module__), *arguments).address
 

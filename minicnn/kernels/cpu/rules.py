@@ -12,7 +12,7 @@ from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cpu.call import plan_of
-from minicnn.kernels.generated import arguments, compile_rule, each
+from minicnn.kernels.generated import arguments, check_activation, compile_rule, each
 from minicnn.kernels.sources import digest_of
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
@@ -199,8 +199,9 @@ def compiled(plan, params, transposed, work, grads, n, key, first_sample):
 """
 
 
-def compile_layer(rule: AnyLayer, name: str, dtype: Any, ranks: tuple[int, ...]) -> int:
-    """Address of the kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``.
+def compile_layer(rule: AnyLayer, name: str, dtype: Any, ranks: tuple[int, ...] = ()) -> Any:
+    """The kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``,
+    as a C function.
 
     Its arguments are those of every operation (`minicnn.kernels.cpu.passes`). ``ranks`` has the number of dimensions of a
     `LayerRule`'s x, y and parameters. It is compiled, or taken from the disk cache. Raises `PluginError` if that fails.
@@ -226,20 +227,18 @@ def compile_layer(rule: AnyLayer, name: str, dtype: Any, ranks: tuple[int, ...])
         grads="".join(f"piece(grads, {piece}), " for piece in pieces),
         hypers=each("number(numbers[{}])", range(hypers)),
     )  # fmt: skip
-    return _compile("layer", rule, function, dtype, source).address
+    return _compile("layer", rule, function, dtype, source)
 
 
-def _compile_activation(rule: ActivationRule, name: str, dtype: Any) -> int:
+def _compile_activation(rule: ActivationRule, name: str, dtype: Any) -> Any:
     """The same of an activation, whose hyperparameters are f0 and f1."""
     function = rule.value if name == "forward" else rule.derivative
     hypers = range(len(rule.hyperparameters))
-    if len(hypers) > 2 or arguments(rule.name, function) != 1 + len(hypers):
-        names = ", ".join(hyper.name for hyper in rule.hyperparameters)
-        raise PluginError(f"layer {rule.name!r}: {function.__name__} must take (x, {names}), two hyperparameters at most")
+    check_activation(rule, function)
     template = _FORWARD if name == "forward" else _BACKWARD
     source = template.format(dtype=np.dtype(dtype).name, reads=rule.reads, hypers=each("h{}", hypers),
                              numbers=each("number(op.f{})", hypers))  # fmt: skip
-    return _compile("layer", rule, function, dtype, source).address
+    return _compile("layer", rule, function, dtype, source)
 
 
 def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
