@@ -56,7 +56,8 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
             frozen: bool = False) -> Plan:  # fmt: skip
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
 
-    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and ``frozen``
+    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and
+    ``frozen``
     are those of `minicnn.program.planner.make_plan`.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
@@ -194,11 +195,12 @@ class Passes:
     def backward_by_operation(self, dlogits: np.ndarray, key: int = 0) -> list[np.ndarray]:
         """The gradients [N, numbers in a sample] of the loss with respect to the outputs of the operations.
 
-        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first weights
+        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first
+        weights
         are empty.
         """
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
-        gradients = []
+        gradients: list[np.ndarray] = []
         n = len(dlogits)
         self.work[table[-1]["dy"] :][: dlogits.size] = dlogits.reshape(-1)
         for i in range(len(table) - 1, -1, -1):
@@ -307,9 +309,9 @@ class Training:
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
-                step.shard_address(params.dtype, images.dtype), self.plan.table, self._trained, params, self._transposed, self._work,
-                self._grads, images, labels, order, number(scale), targets, class_weights,
-                self._loss.address, loss_hyperparameters, number(divisor),
+                step.shard_address(params.dtype, images.dtype), self.plan.table, self._trained, params, self._transposed,
+                self._work, self._grads, images, labels, order, number(scale), targets, class_weights, self._loss.address,
+                loss_hyperparameters, number(divisor),
                 np.uint64(key), self._totals, self._squares, self._update.address if self._update else 0, slots, scalars,
                 self._spans, *self._clip,
             )  # fmt: skip

@@ -78,8 +78,8 @@ class LossRows:
         with _one_at_a_time:
             numba.set_num_threads(self._threads)
             surface.loss_row(*self._plans, params, fixed, packed, self._direction, self._tail, self._channels,
-                             np.asarray(coordinates, np.float64), self._linear, *self._data, self._loss.address, self._hyperparameters,
-                             *self._buffers, totals)  # fmt: skip
+                             np.asarray(coordinates, np.float64), self._linear, *self._data, self._loss.address,
+                             self._hyperparameters, *self._buffers, totals)  # fmt: skip
         return totals.sum(axis=0)
 
     def _weights_by_channel(self, params: np.ndarray) -> np.ndarray:

@@ -67,7 +67,8 @@ class Cost:
         return fused.backward(self.dlogits)
 
     def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
-        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of the weight params[index]."""
+        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of the weight
+        params[index]."""
         params, first = self.passes.params, self.operation_of(index)
         before, sides = params[index], []
         for w in (before + step, before - step):

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
-from minicnn.network.activations import PReLU
+from minicnn.network.activations import PReLU, Softmax
 from minicnn.network.blocks import Branches, expand, layers_from_tables
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape
@@ -34,7 +34,8 @@ class ParameterSpec:
 
 @dataclass(frozen=True, init=False)
 class Network:
-    """Layers from an image (height, width, channels) to one row of logits, each of which reads the one before or what it names.
+    """Layers from an image (height, width, channels) to one row of logits, each of which reads the one before or what it
+    names.
 
     ``input_shape`` may be (height, width), which means one channel; blocks (`minicnn.network.blocks`) are expanded. Raises
     `NetworkError`, which names the layer, its inputs and what would fit, when the layers do not fit together.
@@ -51,7 +52,7 @@ class Network:
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
     name: str
-    layer_names: tuple[str, ...] = field(compare=False, repr=False)  # the user's, or kind and number: conv1, relu1, conv2, ...
+    layer_names: tuple[str, ...] = field(compare=False, repr=False)  # the user's, or kind and number: conv1, relu1, ...
 
     def __init__(self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"):
         flat, names = expand(layers)
@@ -63,6 +64,8 @@ class Network:
             )
         read = {value for values in self.reads for value in values}
         for value, one in enumerate(self.layer_names[:-1], 1):
+            if isinstance(self.layers[value - 1], Softmax):
+                raise NetworkError(f"layer {value} ({one}): Softmax must be the last layer; a loss has a softmax of its own")
             if value not in read:
                 raise NetworkError(f"layer {value} ({one}): nobody reads its output; name it in the inputs of a later "
                                    "layer, or leave it out")  # fmt: skip

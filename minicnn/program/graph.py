@@ -50,7 +50,8 @@ class Graph(NamedTuple):
 
 
 def lower(network: Network, frozen: bool) -> Graph:
-    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running statistics."""
+    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running
+    statistics."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -70,8 +71,8 @@ def lower(network: Network, frozen: bool) -> Graph:
             continue
         fields = {**layer.attributes(*given), **places.get(index, {})}
         x = inputs[0]
-        if name == "conv2d" and layer.groups > 1:
-            depthwise = layer.groups == given[0][2] == layer.filters
+        if name == "conv2d" and fields["groups"] > 1:
+            depthwise = fields["groups"] == given[0][2] == network.shapes[index + 1][2]
             name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
         elif name == "batch_norm" and frozen:
             name = "scale_shift"

@@ -18,7 +18,7 @@ import numpy as np
 from minicnn.backends import backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.errors import SettingError
-from minicnn.network import layers
+from minicnn.network import activations, layers
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.tables import layer
@@ -35,14 +35,15 @@ _SAMPLES = 3
 NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
     "convolution, dense": ((7, 6, 2), [layers.Conv2d(5, 3, padding=1), layers.Conv2d(3, (2, 3), stride=(2, 1)),
                                        layers.Flatten(), layers.Dense(4)]),
-    "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), layers.ReLU(),
+    "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), activations.ReLU(),
                                                      layers.MaxPool2d(2), layers.Flatten(), layers.Dense(3)]),
     "overlapping max and average pooling": ((7, 7, 3), [layers.Conv2d(3, 1), layers.MaxPool2d(3, stride=2, padding=1),
                                                         layers.AvgPool2d(2, stride=1), layers.Flatten(), layers.Dense(2)]),
-    "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), layers.SiLU(), layers.Dropout(0.4),
+    "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), activations.SiLU(), layers.Dropout(0.4),
                                                     layers.GlobalAvgPool2d(), layers.Dense(3)]),
-    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), layers.Sigmoid(), layers.Dense(6), layers.Tanh(),
-                                layers.Dense(6), layers.GELU(), layers.Dense(6), layers.LeakyReLU(0.1), layers.Dense(2)]),
+    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), activations.Sigmoid(), layers.Dense(6), activations.Tanh(),
+                                layers.Dense(6), activations.GELU(), layers.Dense(6), activations.LeakyReLU(0.1),
+                                layers.Dense(2)]),
     # On CUDA, blocks share sums that are so long, forward and backward.
     "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
 }  # fmt: skip

@@ -1,11 +1,11 @@
 """Launch the kernels of the passes as the backend does, one after the other, and bring back what they computed."""
 
 import numpy as np
+from minicnn.network.translation import make_plan
+from minicnn.plan import CONV2D, DENSE
 from numba import cuda, from_dtype
 
 from minicnn.kernels.cuda import call, layout, passes
-from minicnn.network.translation import make_plan
-from minicnn.plan import CONV2D, DENSE
 
 
 def launch(kernel, blocks, *arguments):

@@ -13,7 +13,7 @@ from minicnn.backends.cpu import Passes
 from minicnn.kernels.cuda import layout
 from minicnn.kernels.cuda.rules import compile_update
 from minicnn.kernels.cuda.tile import DEPTH_LOG2, shape_of
-from minicnn.network.activations import GELU, LeakyReLU, ReLU, SiLU, Sigmoid, Tanh
+from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d
 from minicnn.network.network import Network
 from tests.cuda.launching import Device

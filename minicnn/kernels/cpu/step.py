@@ -97,8 +97,8 @@ def shard_address(dtype, image_dtype) -> int:
 
 
 @njit(cache=True, parallel=True, **JIT)
-def train_step(shard_at, plan, trained, params, transposed, work, grads, images, labels, order, scale, targets, class_weights,
-               loss, loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, spans, clip_norm,
+def train_step(shard_at, plan, trained, params, transposed, work, grads, images, labels, order, scale, targets,
+               class_weights, loss, loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, spans, clip_norm,
                clip_value):  # fmt: skip
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
 
@@ -233,7 +233,8 @@ def range_address(dtype, image_dtype) -> int:
     number = from_dtype(np.dtype(dtype))
     image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
     row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
-    return compiled(_infer_range, plan_of(__name__), row, row, image, types.int64[::1], integer, integer, number, table).address
+    return compiled(_infer_range, plan_of(__name__), row, row, image, types.int64[::1], integer, integer, number,
+                    table).address  # fmt: skip
 
 
 @njit(cache=True, parallel=True, **JIT)
