@@ -1,7 +1,7 @@
 """A layer that a rule describes, of a plugin or at hand."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from minicnn.errors import NetworkError, PluginError
@@ -15,7 +15,8 @@ class RuleLayer(Layer):
 
     rule: AnyLayer
     hyperparameters: tuple[float, ...] = ()  # in the rule's order
-    plugin: str = ""  # whose rule it is, such as ``minicnn-snake 0.1.0``; empty for a rule at hand
+    # whose rule it is, such as ``minicnn-snake 0.1.0``; empty for a rule at hand
+    plugin: str = field(default="", compare=False)
 
     @property
     def type_name(self) -> str:
