@@ -60,7 +60,7 @@ def test_a_layer_that_no_operation_computes_is_refused_by_name(training):
 
 
 def test_a_negative_slope_of_a_leaky_relu_is_refused():
-    with pytest.raises(ValueError, match="negative_slope must be a number from 0 on, not -0.3"):
+    with pytest.raises(ValueError, match=r"negative_slope must be a number from 0 on, not -0\.3"):
         LeakyReLU(-0.3)
 
 
@@ -91,8 +91,11 @@ def test_a_model_file_of_the_time_before_the_graph_predicts_the_same(name):
 
 
 def test_an_edit_of_one_kernel_leaves_the_machine_code_of_the_others_in_use(tmp_path):
-    code = ("from minicnn.kernels.cpu.call import plan_of; print(*(plan_of(f'minicnn.kernels.cpu.{name}').dtype.dtype.names[-1]"
-            " for name in ('conv2d', 'max_pool2d', 'passes')))")  # fmt: skip
+    code = (
+        "from minicnn.kernels.cpu.call import plan_of\n"
+        "types = [plan_of(f'minicnn.kernels.cpu.{name}') for name in ('conv2d', 'max_pool2d', 'passes')]\n"
+        "print(*(kind.dtype.dtype.names[-1] for kind in types))"
+    )
     package = tmp_path / "minicnn"
     subprocess.run(["cp", "-r", str(ROOT / "minicnn"), str(package)], check=True)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
