@@ -212,7 +212,7 @@ class Run:
         settings = self.settings
         self.training = self.backend.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
                                               self.loss.rule, settings.threads, settings.clip_grad or 0.0,
-                                              settings.clip_grad_value or 0.0, self.optimizer.spans)  # fmt: skip
+                                              settings.clip_grad_value or 0.0, spans=self.optimizer.spans)  # fmt: skip
         self.weights = self.backend.vector(self.evaluated) if self.other_weights else self.training.params
         self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
         self.training.compile(self.data, self.optimizer.vectors)
