@@ -39,9 +39,8 @@ from minicnn.network.layers import (
     Layer,
     MaxPool2d,
     Multiply,
-    layer_from_dict,
-    layer_to_dict,
 )
+from minicnn.network.tables import layer_from_dict, layer_to_dict
 from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 
 RULES = [ReLU(), ReLU6(), LeakyReLU(0.2), ELU(0.5), Sigmoid(), HardSigmoid(), Tanh(), SiLU()]
