@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from minicnn.hookspecs import hookimpl
     from minicnn.inference import Model, load, save
     from minicnn.kernels.cpu.passes import forward
-    from minicnn.network.description import network_from_toml
     from minicnn.network.activations import (
         ELU,
         GELU,
@@ -71,6 +70,7 @@ if TYPE_CHECKING:
         Tanh,
     )
     from minicnn.network.blocks import Branches, Residual
+    from minicnn.network.description import network_from_toml
     from minicnn.network.layers import (
         Add,
         AvgPool2d,

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.errors import DataError, MinicnnError, ModelFileError
-from minicnn.network.network import Network
 from minicnn.memory import aligned_zeros
+from minicnn.network.network import Network
 from minicnn.program.fold import fold
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation

@@ -124,7 +124,7 @@ def test_a_hook_that_hands_over_a_wrong_type_is_named(install, value):
     install("minicnn-bad", ["optimizer.bad"], hook)
     text = error_of("bad")
     assert "minicnn-bad 1.2.3" in text
-    assert "must return a list of OptimizerRule or TensorRule or StepRule" in text
+    assert "must return a list of OptimizerRule or StepRule" in text
 
 
 @pytest.mark.parametrize("source", [GOOD, "", "from minicnn.hookspecs import hookimpl\n"])

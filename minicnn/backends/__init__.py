@@ -59,9 +59,9 @@ def missing(device: str) -> str | None:
 
 
 def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
-    """Raise `PluginError` unless ``prepare`` gave as many scalars as ``update`` takes."""
-    if len(scalars) != wanted:
-        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {len(scalars)}")
+    """Raise `PluginError` unless ``prepare`` gave as many scalars [rows, S] as ``update`` takes."""
+    if scalars.shape[1] != wanted:
+        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {scalars.shape[1]}")
 
 
 class Data(NamedTuple):
@@ -81,7 +81,7 @@ class Batch(NamedTuple):
     order: np.ndarray  # int64 [batch]: which images
     divisor: float  # turns the summed loss into the mean
     key: int  # the seed of this step's dropout
-    scalars: np.ndarray  # of an elementwise optimizer, from its ``prepare``
+    scalars: np.ndarray  # [rows, S] of an elementwise optimizer, from its ``prepare``; which row, its spans say
 
 
 class StepResult(NamedTuple):

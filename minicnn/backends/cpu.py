@@ -12,14 +12,14 @@ from llvmlite.binding import get_host_cpu_name
 from minicnn.backends import Batch, Data, StepResult, check_scalars
 from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
-from minicnn.kernels.cpu.rules import compile_loss, compile_tensor_update, compile_update
+from minicnn.kernels.cpu.rules import compile_activation, compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
 from minicnn.program.operations import OPERATIONS
 from minicnn.program.plan import ADDRESSES
 from minicnn.program.planner import Plan, make_plan
-from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, TensorRule
+from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
 # A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register tile.
 _CHUNK_BYTES = 1024 * 1024
@@ -50,7 +50,8 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
             frozen: bool = False) -> Plan:  # fmt: skip
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
 
-    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and ``frozen``
+    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and
+    ``frozen``
     are those of `minicnn.program.planner.make_plan`.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
@@ -58,11 +59,14 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
     table = plan.table.view(passes.PLAN.dtype.dtype)
     operations = [OPERATIONS[node.operation] for node in plan.nodes]
     wanted = ADDRESSES[1:] if training else ("forward",)
-    passes.compile_beside(((row.module, name) for row in operations for name in wanted), dtype)
+    passes.compile_beside({(row.module, name) for row in operations for name in wanted if row.rule is None}, dtype)
     for record, row in zip(table, operations, strict=True):
         record["multiply"] = multiply_address(dtype)
         for name in wanted:
-            record[name] = passes.kernel_address(row.module, name, np.dtype(dtype))
+            if row.rule is None:
+                record[name] = passes.kernel_address(row.module, name, np.dtype(dtype))
+            elif name in ("forward", "backward"):
+                record[name] = compile_activation(row.rule, name, np.dtype(dtype))
     return plan._replace(table=table)
 
 
@@ -76,32 +80,19 @@ def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtyp
 
 
 class Update:
-    """An elementwise or a whole-tensor rule, compiled for ``dtype``; raises `PluginError` if it does not compile.
+    """An elementwise rule, compiled for ``dtype``; raises `PluginError` if it does not compile."""
 
-    ``tensors`` [count, (offset, rows, columns)] are all that it may see.
-    """
-
-    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, tensors: np.ndarray):
-        self._name = rule.name
-        largest = max((rows * columns for _, rows, columns in tensors.tolist()), default=0)
-        if isinstance(rule, TensorRule):
-            self._compiled = compile_tensor_update(rule, dtype)
-            self._scratch: np.ndarray | None = np.empty((len(rule.scratch), largest), dtype)
-        else:
-            self._compiled, self._scratch = compile_update(rule, dtype), None
+    def __init__(self, rule: OptimizerRule, dtype: np.dtype):
+        self._name, self._compiled = rule.name, compile_update(rule, dtype)
         # A call for no tensor compiles, or loads, the loop around it.
         none, slots = np.empty(0, dtype), np.empty((len(rule.slots), 0), dtype)
-        self(none, none, slots, np.empty(self._compiled.scalars, dtype), np.empty((0, 3), np.int64))
+        self(none, none, slots, np.empty((1, self._compiled.scalars), dtype), np.empty((0, 3), np.int64))
 
     def __call__(self, params: np.ndarray, grads: np.ndarray, slots: np.ndarray, scalars: np.ndarray,
-                 tensors: np.ndarray) -> None:  # fmt: skip
-        """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]: ``tensors`` [count, (offset, rows, columns)]."""
+                 spans: np.ndarray) -> None:  # fmt: skip
+        """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P] in ``spans`` (see `step.train_step`)."""
         check_scalars(self._name, self._compiled.scalars, scalars)
-        given = (self._compiled.address, params, grads, slots, scalars)
-        if self._scratch is None:
-            step.update(*given, tensors)
-        else:
-            step.update_tensors(*given, self._scratch, tensors)
+        step.update(self._compiled.address, params, grads, slots, scalars, spans)
 
 
 def vector(array: np.ndarray) -> np.ndarray:
@@ -114,18 +105,33 @@ def fetch(vector: np.ndarray, array: np.ndarray) -> None:
 
 
 def copy(x: np.ndarray, y: np.ndarray) -> None:
-    """y ← x of flat vectors."""
+    """y ← x of vectors or matrices."""
     y[:] = x
 
 
 def axpy(factor: float, x: np.ndarray, y: np.ndarray) -> None:
-    """y ← factor · x + y of flat vectors."""
-    tensor.axpy(factor, x, y)
+    """y ← factor · x + y of vectors or matrices."""
+    tensor.axpy(factor, x.reshape(-1), y.reshape(-1))
+
+
+def scale(factor: float, x: np.ndarray) -> None:
+    """x ← factor · x of vectors or matrices."""
+    x *= x.dtype.type(factor)
 
 
 def norm(x: np.ndarray) -> float:
-    """√Σ x² of a flat vector, summed in float64."""
-    return tensor.norm(x)
+    """√Σ x² of a vector or matrix, summed in float64."""
+    return tensor.norm(x.reshape(-1))
+
+
+def dot(x: np.ndarray, y: np.ndarray) -> float:
+    """Σ x·y of vectors or matrices, summed in float64."""
+    return tensor.dot(x.reshape(-1), y.reshape(-1))
+
+
+def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, transpose_a: bool, transpose_b: bool) -> None:
+    """out ← A · B of matrices, A being ``a`` or its transpose, B likewise."""
+    tensor.matmul(multiply_address(out.dtype), a, b, out, transpose_a, transpose_b)
 
 
 def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
@@ -185,11 +191,12 @@ class Passes:
     def backward_by_operation(self, dlogits: np.ndarray, key: int = 0) -> list[np.ndarray]:
         """The gradients [N, numbers in a sample] of the loss with respect to the outputs of the operations.
 
-        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first weights
+        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first
+        weights
         are empty.
         """
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
-        gradients = []
+        gradients: list[np.ndarray] = []
         n = len(dlogits)
         self.work[table[-1]["dy"] :][: dlogits.size] = dlogits.reshape(-1)
         for i in range(len(table) - 1, -1, -1):
@@ -238,7 +245,7 @@ class Training:
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 frozen: bool = False):  # fmt: skip
+                 frozen: bool = False, spans: np.ndarray | None = None):  # fmt: skip
         dtype = params.dtype
         threads = thread_count(threads)
         self.params = params
@@ -256,6 +263,7 @@ class Training:
         self._loss = compile_loss(loss, dtype)
         self._name = optimizer.name
         self._update = compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
+        self._spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
         self._clip = float(clip_norm), float(clip_value)
 
     @property
@@ -285,7 +293,7 @@ class Training:
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of what it changes."""
         images, labels, _, targets, class_weights, hyperparameters = data
-        scalars = np.ones(self._update.scalars if self._update else 0, self.params.dtype)
+        scalars = np.ones((self._spans[:, 2].max() + 1, self._update.scalars if self._update else 0), self.params.dtype)
         self._launch(self.params.copy(), images, labels, np.zeros(1, np.int64), 0.0, targets, class_weights,
                      hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
 
@@ -297,10 +305,10 @@ class Training:
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
-                step.shard_address(params.dtype, images.dtype), self.plan.table, self._trained, params, self._transposed, self._work,
-                self._grads, images, labels, order, number(scale), targets, class_weights,
-                self._loss.address, loss_hyperparameters, number(divisor),
+                step.shard_address(params.dtype, images.dtype), self.plan.table, self._trained, params, self._transposed,
+                self._work, self._grads, images, labels, order, number(scale), targets, class_weights, self._loss.address,
+                loss_hyperparameters, number(divisor),
                 np.uint64(key), self._totals, self._squares, self._update.address if self._update else 0, slots, scalars,
-                *self._clip,
+                self._spans, *self._clip,
             )  # fmt: skip
         return StepResult(total / divisor, int(correct), norm)

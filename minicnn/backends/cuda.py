@@ -25,15 +25,15 @@ from minicnn.backends.card import (
 )
 from minicnn.backends.cpu import thread_count
 from minicnn.errors import SettingError
-from minicnn.kernels.cuda import step
-from minicnn.kernels.cuda.call import launchable
-from minicnn.kernels.cuda.rules import compile_loss, compile_tensor_update, compile_update
+from minicnn.kernels.cuda import step, tensor
+from minicnn.kernels.cuda.call import launch, launchable
+from minicnn.kernels.cuda.rules import compile_loss, compile_update
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS
 from minicnn.network.network import Network
-from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule, TensorRule
+from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
-__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "describe", "fetch", "loss_rows", "norm",
-           "thread_count", "vector"]  # fmt: skip
+__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "describe", "dot", "fetch", "loss_rows", "matmul",
+           "norm", "scale", "thread_count", "vector"]  # fmt: skip
 
 _AT_ONCE, _MOST_ORDERS = 50, 1 << 16  # steps whose results are read together, and images of them
 
@@ -55,21 +55,39 @@ def fetch(vector: Vector, array: np.ndarray) -> None:
 
 
 def copy(x: Vector, y: Vector) -> None:
-    """y ← x of vectors."""
+    """y ← x of vectors or matrices."""
     y.copy_to_device(x)
 
 
 def axpy(factor: float, x: Vector, y: Vector) -> None:
-    """y ← factor · x + y of vectors."""
-    run_kernel(step.axpy, blocks_for(len(y)), factor, x, y)
+    """y ← factor · x + y of vectors or matrices."""
+    run_kernel(step.axpy, blocks_for(y.size), factor, x.reshape(x.size), y.reshape(y.size))
+
+
+def scale(factor: float, x: Vector) -> None:
+    """x ← factor · x of vectors or matrices."""
+    launch(tensor.scale, tensor.SIGNATURES[tensor.scale], blocks_for(x.size), factor, x.reshape(x.size))
 
 
 def norm(x: Vector) -> float:
-    """√Σ x² of a vector."""
-    squares = empty(blocks_for(len(x)), 2)
-    run_kernel(step.square_sums, len(squares), x, squares)
+    """√Σ x² of a vector or matrix."""
+    squares = empty(blocks_for(x.size), 2)
+    run_kernel(step.square_sums, len(squares), x.reshape(x.size), squares)
     size, total = squares.copy_to_host().astype(np.float64).T
     return math.sqrt((size * size * total).sum())
+
+
+def dot(x: Vector, y: Vector) -> float:
+    """Σ x·y of vectors or matrices."""
+    sums = empty(blocks_for(x.size))
+    launch(tensor.products, tensor.SIGNATURES[tensor.products], len(sums), x.reshape(x.size), y.reshape(y.size), sums)
+    return float(sums.copy_to_host().astype(np.float64).sum())
+
+
+def matmul(a: Vector, b: Vector, out: Vector, transpose_a: bool, transpose_b: bool) -> None:
+    """out ← A · B of matrices, A being ``a`` or its transpose, B likewise."""
+    rows, columns = (-(-size // tensor.SIDE) for size in out.shape)
+    launch(tensor.matmul, tensor.SIGNATURES[tensor.matmul], rows * columns, a, b, out, transpose_a, transpose_b)
 
 
 def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
@@ -144,46 +162,39 @@ class Inference:
 
 
 class Update:
-    """An elementwise or a whole-tensor rule, compiled; raises `PluginError` if it does not compile.
+    """An elementwise rule, compiled; raises `PluginError` if it does not compile."""
 
-    ``tensors`` [count, (offset, rows, columns)] are all that it may see.
-    """
-
-    def __init__(self, rule: OptimizerRule | TensorRule, dtype: np.dtype, tensors: np.ndarray):
-        self._name, self._whole = rule.name, isinstance(rule, TensorRule)
-        self._tables: dict[bytes, Vector] = {}
-        self._kernel = compile_tensor_update(rule) if isinstance(rule, TensorRule) else compile_update(rule)
-        self._size = int((tensors[:, 0] + tensors[:, 1] * tensors[:, 2]).max(initial=1))
-        self._scratch = empty(max(1, len(rule.scratch)), self._size) if isinstance(rule, TensorRule) else None
+    def __init__(self, rule: OptimizerRule, dtype: np.dtype):
+        self._name, self._kernel = rule.name, compile_update(rule)
+        self._given: dict[bytes, tuple[Vector, Vector]] = {}
         self._nothing, self._results = vector(np.zeros((1, 2), np.float32)), empty(1, 4)
-        self._table = np.zeros((1, step.SCALARS + self._kernel.scalars), np.float32)
-        self._table[0, step.DIVISOR] = 1
-        self._on_card = vector(self._table)
         self._kernel.compile()
 
-    def __call__(self, params: Vector, grads: Vector, slots: Vector, scalars: np.ndarray, tensors: np.ndarray) -> None:
-        """Change the vectors ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P]."""
+    def __call__(self, params: Vector, grads: Vector, slots: Vector, scalars: np.ndarray, spans: np.ndarray) -> None:
+        """Change the vectors ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P] in ``spans`` (see `Training`)."""
         check_scalars(self._name, self._kernel.scalars, scalars)
-        if len(tensors) == 0:
+        if len(spans) == 0:
             return
-        key = tensors.tobytes()
-        if key not in self._tables:
-            self._tables[key] = vector(tensors)
-        self._table[0, step.SCALARS :] = scalars
-        self._on_card.copy_to_device(self._table)
-        if self._whole:
-            run_kernel(self._kernel, len(tensors), params, grads, slots, self._on_card, self._scratch, self._tables[key])
-        else:
-            run_kernel(self._kernel, blocks_for(self._size), params, grads, slots, self._on_card, 0, self._nothing,
-                       self._nothing, self._results, self._tables[key])  # fmt: skip
+        table = np.zeros((1, step.SCALARS + scalars.size), np.float32)
+        table[0, step.DIVISOR], table[0, step.SCALARS :] = 1, scalars.reshape(-1)
+        key = spans.tobytes()
+        if key not in self._given:
+            self._given[key] = vector(table), vector(spans)
+        table_there, spans_there = self._given[key]
+        table_there.copy_to_device(table)
+        run_kernel(self._kernel, blocks_for(int((spans[:, 1] - spans[:, 0]).max())), params, grads, slots, table_there, 0,
+                   self._nothing, self._nothing, self._results, spans_there)  # fmt: skip
 
 
 class Training:
-    """Everything the training steps need on the card: weights, gradients, workspace, data set, the compiled rules."""
+    """Everything the training steps need on the card: weights, gradients, workspace, data set, the compiled rules.
+
+    ``spans`` [count, (begin, end, row)] are the parameters to update, and with which row of an optimizer's scalars.
+    """
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 frozen: bool = False):  # fmt: skip
+                 spans: np.ndarray | None = None, frozen: bool = False):  # fmt: skip
         _check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.
@@ -194,8 +205,10 @@ class Training:
         self._loss = compile_loss(loss)
         self._squares = vector(np.zeros((blocks_for(len(params)), 2), np.float32))
         self._partials = empty(batch_size // THREADS + batch_size // self._laid_out.chunk + 2, 2)
-        self._all = vector(np.array([[0, 1, network.trainable_size]]))
-        self._table = np.zeros((self.at_once, step.SCALARS + (self._update.scalars if self._update else 0)), np.float32)
+        spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
+        scalars = (spans[:, 2].max() + 1) * self._update.scalars if self._update else 0
+        self._spans = vector(spans)
+        self._table = np.zeros((self.at_once, step.SCALARS + scalars), np.float32)
         self._table[:, step.CLIP_NORM], self._table[:, step.CLIP_VALUE] = clip_norm, clip_value
         self._orders = np.zeros(self.at_once * batch_size, np.int64)
         self._results = np.zeros((self.at_once, 4), np.float32)
@@ -237,7 +250,7 @@ class Training:
             n = len(batch.order)
             if self._update is not None:
                 check_scalars(self._name, self._update.scalars, batch.scalars)
-                self._table[row, step.SCALARS :] = batch.scalars
+                self._table[row, step.SCALARS :] = batch.scalars.reshape(-1)
             self._orders[row * size : row * size + n] = batch.order
             self._table[row, step.DIVISOR] = batch.divisor
             self._table[row, step.GROUPS] = n // chunk * -(-chunk // THREADS) + -(-(n % chunk) // THREADS)
@@ -267,5 +280,5 @@ class Training:
         if self._update is None:
             run_kernel(step.finish, blocks, self.grads, *given)
         else:
-            run_kernel(self._update, blocks, self.params, self.grads, slots, *given, self._all)
+            run_kernel(self._update, blocks, self.params, self.grads, slots, *given, self._spans)
         laid_out.finish(self.params, n, row, self._results_there)

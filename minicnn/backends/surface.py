@@ -8,8 +8,8 @@ import numpy as np
 from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
-from minicnn.network.network import Network
 from minicnn.memory import aligned_copy, aligned_zeros
+from minicnn.network.network import Network
 from minicnn.program.graph import Node, cuts
 from minicnn.program.operations import OPERATIONS
 from minicnn.rules import LossRule
@@ -79,8 +79,8 @@ class LossRows:
         with _one_at_a_time:
             numba.set_num_threads(self._threads)
             surface.loss_row(*self._plans, params, fixed, packed, self._direction, self._tail, self._channels,
-                             np.asarray(coordinates, np.float64), self._linear, *self._data, self._loss.address, self._hyperparameters,
-                             *self._buffers, totals)  # fmt: skip
+                             np.asarray(coordinates, np.float64), self._linear, *self._data, self._loss.address,
+                             self._hyperparameters, *self._buffers, totals)  # fmt: skip
         return totals.sum(axis=0)
 
     def _weights_by_channel(self, params: np.ndarray) -> np.ndarray:

@@ -19,6 +19,8 @@ OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
     "batch_size": (("-b", "--batch-size"), int, "N", "images a step (default: 64, or all of a smaller set)"),
     "optimizer": (("--opt",), str, "NAME", f"optimizer (default: {Settings.optimizer})"),
     "learning_rate": (("--lr",), float, "X", "learning rate (default: the optimizer's)"),
+    "decay": (("--decay",), str, "all|weights", "what weight decay pulls: weights leaves biases, scales and shifts alone "
+              f"(default: {Settings.decay})"),
     "loss": (("--loss",), str, "NAME", f"loss (default: {Settings.loss})"),
     "schedule": (("--sched",), str, "NAME", f"schedule (default: {Settings.schedule})"),
     "schedule_of": (("--sched-of",), str, "NAME", f"hyperparameter it multiplies (default: {Settings.schedule_of})"),

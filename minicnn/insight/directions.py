@@ -50,7 +50,8 @@ def single_weight(network: Network, params: np.ndarray, text: str) -> Direction:
 def random_direction(network: Network, params: np.ndarray, rng: np.random.Generator, label: str = "random") -> Direction:
     """A Gaussian direction in which every filter, or row of weights into a unit, is as long as the model's own.
 
-    Biases, and the scales and shifts of normalizations, stay as they are. Source: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4.
+    Biases, and the scales and shifts of normalizations, stay as they are. Source: Li et al., "Visualizing the loss
+    landscape of neural nets", NeurIPS 2018, section 4.
     """
     vector = np.zeros_like(params)
     own, drawn = network.unflatten(params), network.unflatten(vector)

@@ -68,7 +68,8 @@ class Cost:
         return fused.backward(self.dlogits)
 
     def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
-        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of the weight params[index]."""
+        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of the weight
+        params[index]."""
         params, first = self.passes.params, self.operation_of(index)
         before, sides = params[index], []
         for w in (before + step, before - step):
@@ -92,7 +93,7 @@ class Cost:
         """On which side of its kinks every operation from ``first`` on is."""
         for record, node, y in zip(self.plan.table[first:], self.plan.nodes[first:], outputs, strict=True):
             x = self.passes.work[record["x"] :][: len(y) * record["input_size"]]
-            if (points := kinks_of(node.operation)) is not None:
+            if points := kinks_of(node.operation):
                 yield np.digitize(x, points)
             elif OPERATIONS[node.operation].module == "max_pool2d":
                 yield _winners(record, x.reshape(len(y), -1), y)

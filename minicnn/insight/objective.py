@@ -46,7 +46,8 @@ class Objective:
     def since(self, layer: int) -> "Objective":
         """The same as a function of the weights from ``layer`` on: what comes before is computed, once, for all images.
 
-        Its parameters are the last ones of the flat vector. Where a later layer reads what lies before ``layer``, or there is
+        Its parameters are the last ones of the flat vector. Where a later layer reads what lies before ``layer``, or there
+        is
         state behind the weights, it is the function of all weights.
         """
         network, shape = self.network, self.network.shapes[layer]
@@ -83,7 +84,7 @@ class Objective:
         rows = self.images.reshape(len(self.images), -1)
         none = np.empty((0, 0), np.float32)
         result = training.step(rows, self.labels, np.arange(len(rows)), 1.0, loss.one_hot, loss.class_weights,
-                               loss.hyperparameters, self.divisor, 0, none, none[0:0].reshape(-1))  # fmt: skip
+                               loss.hyperparameters, self.divisor, 0, none, none)  # fmt: skip
         return result.loss, training.grads.copy()
 
     @functools.cached_property

@@ -28,7 +28,6 @@ import numba
 import numpy as np
 
 from minicnn.errors import PluginError
-from minicnn.rules import operations
 
 
 def each(pattern: str, numbers: range) -> str:
@@ -47,14 +46,13 @@ def arguments(name: str, function: Callable[..., object]) -> int:
 
 
 def compile_rule(kind: str, name: str, function: Callable[..., Any], dtype: Any, source: str, kernels: str,
-                 jit: Callable[..., Any], replaced: Mapping[str, Any] = {}) -> Any:  # fmt: skip
+                 jit: Callable[..., Any]) -> Any:  # fmt: skip
     """Return what is called ``compiled`` in the module ``source``, in which ``rule`` is the function, for ``dtype``.
 
-    ``kernels`` is the digest of the device's kernels. ``jit`` compiles the function and those that it calls for the device;
-    ``replaced`` has the device's own functions in place of those of `minicnn.rules.operations`, where it needs others.
+    ``kernels`` is the digest of the device's kernels. ``jit`` compiles the function and those that it calls for the device.
     Raises `PluginError` if compiling fails.
     """
-    retyping = _Retyping(f"{kind} {name!r}", np.dtype(dtype).type, jit, replaced)
+    retyping = _Retyping(f"{kind} {name!r}", np.dtype(dtype).type, jit)
     rule = retyping.function(function)
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, version("minicnn-numba"), kernels)
     retyping.digest.update(repr(versions).encode() + source.encode())
@@ -88,8 +86,8 @@ class _Retyping:
     their code, the constants that they read, and the whole files that they come from.
     """
 
-    def __init__(self, owner: str, scalar: type, jit: Callable[..., Any], replaced: Mapping[str, Any]):
-        self.owner, self.scalar, self.jit, self.replaced = owner, scalar, jit, replaced
+    def __init__(self, owner: str, scalar: type, jit: Callable[..., Any]):
+        self.owner, self.scalar, self.jit = owner, scalar, jit
         self.digest = hashlib.sha256()
         self.copies: list[FunctionType] = []
 
@@ -121,8 +119,6 @@ class _Retyping:
         """Return a constant or a global in the buffers' dtype; what is no number, tuple or function stays as it is."""
         if isinstance(value, CodeType):
             return self.code(value)
-        if isinstance(value, FunctionType) and value.__module__ == operations.__name__:
-            return self.replaced.get(value.__name__, value)  # compiled code has its own in its place: tensor.py
         if isinstance(value, FunctionType):
             return self.jit(self.function(value, callers))
         if isinstance(value, (float, int, str)):

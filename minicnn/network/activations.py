@@ -1,5 +1,6 @@
 """The activations: layers that are one function of one element (and, for two of them, of its channel or its row)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -51,7 +52,7 @@ class PReLU(_Activation):
     """
 
     rectifies = True
-    kinds = {"weight": "scale"}
+    kinds: ClassVar[Mapping[str, str]] = {"weight": "scale"}
 
     def parameter_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         return {"weight": input_shapes[0][-1:]}

@@ -100,7 +100,8 @@ def _given_names(layers: Iterable[Layer | Branches]) -> Iterable[str]:
 def layers_from_tables(tables: Iterable[Mapping[str, Any]]) -> list[Layer | Branches]:
     """The layers and blocks that tables of JSON or TOML describe (`minicnn.network.layers.layer_from_dict`).
 
-    A block is ``{"type": "Residual", "layers": [...], "shortcut": [...]}`` or ``{"type": "Branches", "branches": [[...], ...],
+    A block is ``{"type": "Residual", "layers": [...], "shortcut": [...]}`` or ``{"type": "Branches", "branches": [[...],
+    ...],
     "join": {...}}``. An error says which layer of which list is wrong.
     """
     return [_numbered(number, table) for number, table in enumerate(tables, 1)]

@@ -38,7 +38,8 @@ def pair(layer: str, field: str, value: object, minimum: int = 1) -> Pair:
 
 
 def padding(layer: str, value: object, four: bool = False) -> Padding:
-    """A whole number, a pair (height, width), with ``four`` also (top, bottom, left, right), ``"valid"`` (none) or ``"same"``."""
+    """A whole number, a pair (height, width), with ``four`` also (top, bottom, left, right), ``"valid"`` (none) or
+    ``"same"``."""
     if four and isinstance(value, tuple | list) and len(value) == 4 and all(_is_integer(one, 0) for one in value):
         top, bottom, left, right = map(operator.index, value)
         return top, bottom, left, right

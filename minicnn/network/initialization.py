@@ -4,7 +4,8 @@ The aim of both formulas is a signal whose variance neither dies out nor explode
 ``fan_in`` is the number of inputs that one output reads (R·S·C, or the inputs of a dense layer), ``fan_out`` the
 number of outputs that read one input (R·S·K, or the units).
 
-- He normal, before ReLU and what looks like it (LeakyReLU, SiLU, GELU, ...): ``w ~ N(0, gain² / fan_in)``, ``gain² = 2``, and
+- He normal, before ReLU and what looks like it (LeakyReLU, SiLU, GELU, ...): ``w ~ N(0, gain² / fan_in)``, ``gain² = 2``,
+and
   ``2 / (1 + negative_slope²)`` for LeakyReLU. He, Zhang, Ren, Sun: Delving Deep into Rectifiers, 2015, eq. 10 and 15.
 - Glorot uniform, before Sigmoid and Tanh, and where no activation follows, as in the output layer:
   ``w ~ U(−limit, limit)``, ``limit² = 6 / (fan_in + fan_out)``. Glorot, Bengio: Understanding the difficulty of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def activation_after(network: "Network", index: int) -> Layer | None:
-    """The activation that layer ``index`` feeds first, past pooling, normalization, joins and so on; None if there is none."""
+    """The activation that layer ``index`` feeds first, past pooling, normalization and joins; None if there is none."""
     fed = {index + 1}
     for number in range(index + 1, len(network.layers)):
         layer = network.layers[number]

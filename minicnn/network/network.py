@@ -32,7 +32,8 @@ class ParameterSpec:
 
 @dataclass(frozen=True, init=False)
 class Network:
-    """Layers from an image (height, width, channels) to one row of logits, each of which reads the one before or what it names.
+    """Layers from an image (height, width, channels) to one row of logits, each of which reads the one before or what it
+    names.
 
     ``input_shape`` may be (height, width), which means one channel; blocks (`minicnn.network.blocks`) are expanded. Raises
     `NetworkError`, which names the layer, its inputs and what would fit, when the layers do not fit together.
@@ -49,7 +50,7 @@ class Network:
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
     name: str
-    layer_names: tuple[str, ...] = field(compare=False, repr=False)  # the user's, or kind and number: conv1, relu1, conv2, ...
+    layer_names: tuple[str, ...] = field(compare=False, repr=False)  # the user's, or kind and number: conv1, relu1, ...
 
     def __init__(self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"):
         flat, names = expand(layers)

@@ -1,4 +1,4 @@
-"""The normalizations: layers that make mean and deviation the same everywhere, and give them a scale and a shift to learn."""
+"""The normalizations: layers that give each channel, or sample, one mean and deviation, and a scale and a shift to learn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -22,31 +22,31 @@ def fold(network: Network, params: np.ndarray) -> tuple[Network, np.ndarray]:
     both are returned as they are.
     """
     readers = [value for reads in network.reads for value in reads]
-    folded = {}  # number of the convolution or dense layer: number of the normalization after it
+    folded: dict[int, tuple[int, float]] = {}  # by the convolution or dense layer: the normalization after it, and its eps
     for index, layer in enumerate(network.layers):
         (value, *_) = network.reads[index]
         before = network.layers[value - 1] if value else None
         if isinstance(layer, BatchNorm2d) and isinstance(before, Conv2d | Dense) and readers.count(value) == 1:
-            folded[value - 1] = index
+            folded[value - 1] = index, layer.eps
     if not folded:
         return network, params
-    names, gone = network.layer_names, {after: before for before, after in folded.items()}
+    names, gone = network.layer_names, {after: number for number, (after, _) in folded.items()}
     layers = []
     for index, layer in enumerate(network.layers):
         if index in gone:
             continue
         reads = [gone.get(value - 1, value - 1) for value in network.reads[index]]
-        inputs = tuple(names[number] if number >= 0 else "input" for number in reads)
+        inputs = tuple(names[read] if read >= 0 else "input" for read in reads)
         changed = {"bias": True} if index in folded else {}
         layers.append(replace(layer, name=names[index], inputs=inputs, **changed))
     result = Network(network.input_shape, layers, network.name)
     tensors = {name: tensor.astype(np.float64) for name, tensor in network.unflatten(params).items()}
-    for before, after in folded.items():
-        here, there = names[before], names[after]
+    for number, (after, eps) in folded.items():
+        here, there = names[number], names[after]
         gamma, beta, mean, variance = (
             tensors.pop(f"{there}.{kind}") for kind in ("weight", "bias", "running_mean", "running_var")
         )
-        factor = gamma / np.sqrt(variance + network.layers[after].eps)
+        factor = gamma / np.sqrt(variance + eps)
         tensors[f"{here}.weight"] = tensors[f"{here}.weight"] * factor
         tensors[f"{here}.bias"] = (tensors.get(f"{here}.bias", 0.0) - mean) * factor + beta
     return result, result.flatten(tensors, params.dtype)

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from minicnn.network import layers as of
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.program.operations import OPERATIONS, operation_of
@@ -41,7 +40,8 @@ class Graph(NamedTuple):
 
 
 def lower(network: Network, frozen: bool) -> Graph:
-    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running statistics."""
+    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running
+    statistics."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -57,8 +57,8 @@ def lower(network: Network, frozen: bool) -> Graph:
         given = [network.shapes[value] for value in network.reads[index]]
         fields = {**layer.attributes(*given), **places.get(index, {})}
         x = inputs[0]
-        if name == "conv2d" and layer.groups > 1:
-            depthwise = layer.groups == given[0][2] == layer.filters
+        if name == "conv2d" and fields["groups"] > 1:
+            depthwise = fields["groups"] == given[0][2] == network.shapes[index + 1][2]
             name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
         elif name == "batch_norm" and frozen:
             name = "scale_shift"

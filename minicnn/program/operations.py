@@ -1,6 +1,7 @@
 """The table of operations: the one list that knows them all.
 
-A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the functions
+A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the
+functions
 ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the
 module of its name in ``kernels/<device>``. To add one: a class in ``network``, a module for each device, and a row here.
 """
@@ -8,10 +9,12 @@ module of its name in ``kernels/<device>``. To add one: a class in ``network``, 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from minicnn import activations as rules
 from minicnn.errors import NetworkError
 from minicnn.memory import round_up
 from minicnn.network import activations, normalization
 from minicnn.network import layers as of
+from minicnn.rules import ActivationRule, AnyLayer
 
 Sizes = Callable[[Mapping[str, int], int], int]  # (fields of the record, numbers in a vector) -> numbers
 
@@ -24,7 +27,7 @@ def _nothing(fields: Mapping[str, int], lanes: int) -> int:
 class Operation:
     """What the planner must know of an operation; the rest is in its kernels."""
 
-    module: str  # in kernels/<device>
+    module: str  # in kernels/<device>; that of a rule is made of the rule
     layer: type[of.Layer] | None = None  # whose operation it is
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
@@ -34,6 +37,7 @@ class Operation:
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
     fields: Mapping[str, float] = field(default_factory=dict)  # of every record
+    rule: AnyLayer | None = None  # what its kernels are made of
 
 
 def _reads(*names: str) -> frozenset[str]:
@@ -73,6 +77,28 @@ def _by_group(fields: Mapping[str, int], lanes: int) -> int:
     return 2 * fields["chunk"] * fields["groups"]
 
 
+def _of_rule(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
+    """The operation of an elementwise rule, or of one on a sample's arrays."""
+    elementwise = isinstance(rule, ActivationRule)
+    reads = _reads(rule.reads) if isinstance(rule, ActivationRule) else _reads("x", "y")
+    return Operation("rule", layer, reads, in_place=elementwise, rule=rule)
+
+
+_ACTIVATIONS = {
+    "relu": activations.ReLU,
+    "leaky_relu": activations.LeakyReLU,
+    "relu6": activations.ReLU6,
+    "elu": activations.ELU,
+    "sigmoid": activations.Sigmoid,
+    "hard_sigmoid": activations.HardSigmoid,
+    "tanh": activations.Tanh,
+    "silu": activations.SiLU,
+    "hard_swish": activations.HardSwish,
+    "mish": activations.Mish,
+    "softplus": activations.Softplus,
+    "gelu": activations.GELU,
+}
+
 OPERATIONS: dict[str, Operation] = {
     "conv2d": Operation("conv2d", of.Conv2d, _reads("x")),
     "grouped_conv2d": Operation("grouped_conv2d", None, _reads("x")),
@@ -93,11 +119,11 @@ OPERATIONS: dict[str, Operation] = {
     "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
     "layer_norm": Operation("group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
     "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True),
-    "relu": Operation("relu", activations.ReLU, _reads("y"), in_place=True),
     "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
     "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
+    **{name: _of_rule(rule, _ACTIVATIONS.get(name)) for name, rule in rules.RULES.items()},
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
 }
@@ -111,9 +137,12 @@ def operation_of(layer: of.Layer) -> str:
     name = _BY_LAYER.get(type(layer))
     if name is None:
         raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
-    return name
+    return "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name
 
 
-def kinks_of(operation: str) -> tuple[float, ...] | None:
-    """The inputs at which the derivative of an elementwise operation jumps; None for any other operation."""
-    return {"relu": (0.0,), "leaky_relu": (0.0,), "prelu": (0.0,)}.get(operation)
+def kinks_of(operation: str) -> tuple[float, ...]:
+    """The inputs at which the derivative of an elementwise operation jumps; there are none for any other operation."""
+    rule = OPERATIONS[operation].rule
+    if isinstance(rule, ActivationRule):
+        return rule.kinks
+    return (0.0,) if operation == "prelu" else ()

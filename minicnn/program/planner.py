@@ -20,7 +20,6 @@ from minicnn.program.operations import OPERATIONS
 from minicnn.program.plan import PLACES, RECORD
 
 
-
 class Plan(NamedTuple):
     """A program laid out: the table, how many numbers the workspace of one thread holds, and whose records they are."""
 
@@ -36,8 +35,10 @@ def make_plan(network: Network, chunk: int, training: bool, lanes: int, keep: bo
               frozen: bool = False) -> Plan:  # fmt: skip
     """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
 
-    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With ``keep`` every
-    value and every gradient stays there to the end. ``frozen`` trains the network as it is in inference: without dropout, and
+    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With ``keep``
+    every
+    value and every gradient stays there to the end. ``frozen`` trains the network as it is in inference: without dropout,
+    and
     with the running statistics.
     """
     return lay_out(fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep)
@@ -95,7 +96,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
     for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
-        row, fields = OPERATIONS[node.operation], {name: int(record[name]) for name in RECORD.names[:-3]}
+        row, fields = OPERATIONS[node.operation], {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
         back = 2 * loss - i if node.output in wants else i
         if size := row.saved(fields, lanes):
             live(("saved", node.output), size, i, back)
@@ -139,8 +140,8 @@ def _describe(record: np.void, node: Node, graph: Graph, chunk: int) -> None:
         record[f"{side}_size"] = int(np.prod(image))
     if len(node.inputs) > 1:
         record["second_size"] = int(np.prod(graph.shapes[node.inputs[1]]))
-    for name, value in {**node.fields, **OPERATIONS[node.operation].fields}.items():
-        record[name] = value
+    for name, number in {**node.fields, **OPERATIONS[node.operation].fields}.items():
+        record[name] = number
 
 
 def _image(shape: Shape) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """What a plugin hands over: plain data and undecorated Python functions, compiled elsewhere (``kernels/<device>``).
 
-An optimizer may be a function of one element, of one parameter tensor, or of whole steps; a loss is one of a sample's row
-of logits, a schedule one of the epochs done.
+An optimizer is a function of one element, or one of whole steps; a loss is one of a sample's row of logits, a schedule one
+of the epochs done, a layer one of an element or of a sample's arrays.
 """
 
 import math
@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 
 from minicnn.errors import SettingError, UnknownNameError
 
-__all__ = ["AnyOptimizer", "Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule", "Step", "StepRule", "TensorRule",
-           "resolve"]  # fmt: skip
+__all__ = ["ActivationRule", "AnyLayer", "AnyOptimizer", "Hyperparameter", "LayerRule", "LossRule", "OptimizerRule",
+           "ScheduleRule", "Step", "StepRule", "Tensor", "resolve"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -88,30 +88,40 @@ class OptimizerRule:
 
 
 @dataclass(frozen=True)
-class TensorRule:
-    """An optimizer on whole tensors: one undecorated function of matrices, compiled and called for every tensor.
+class Tensor:
+    """One of a network's trained tensors: a row of the table that a `StepRule` may ask for."""
 
-    ``update(p, g, *slots, *scalars, *scratch)`` changes ``p`` and the slots in place and returns nothing. All matrices are
-    [rows, columns], contiguous: filters [R, S, C, K] as [R·S·C, K], dense weights [in, out], a bias [K] as [1, K].
-    ``prepare`` and its scalars are those of `OptimizerRule`. The scratch matrices are as large as ``p`` and hold anything at
-    the start. Besides loops over elements, ``update`` may use the functions of `minicnn.rules.operations`. (Numba compiles
-    ``x[:] = y`` on matrices for seconds: write the loop.)
-    """
+    name: str  # conv1.weight, ...
+    shape: tuple[int, ...]
+    kind: Literal["weight", "bias", "scale", "shift"]
+    layer: int  # number of its layer in the network
+    fan_in: int  # numbers that an output of its layer is a weighted sum of; 1 in a layer without weights
+    first: bool  # whether its layer is the first one with weights,
+    last: bool  # or the last
+    decays: bool  # whether ``weight_decay`` is to pull it: always, unless the user said ``decay="weights"``
+    offset: int  # where it begins in a flat vector
 
-    name: str
-    update: Callable[..., None]
-    prepare: Callable[..., tuple[float, ...]]
-    hyperparameters: tuple[Hyperparameter, ...]
-    slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter, all zero at the start
-    state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that ``prepare`` keeps
-    scratch: tuple[str, ...] = ()  # names of the matrices that ``update`` may fill, and that nobody keeps
-    full_batch: bool = False  # the method is defined on the whole training set as one batch
-    equation: str = ""
-    source: str = ""
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def matrix_shape(self) -> tuple[int, int]:
+        """(rows, columns): filters [R, S, C, K] as [R·S·C, K], dense weights [in, out], a bias [K] as [1, K]."""
+        return math.prod(self.shape[:-1]), self.shape[-1]
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it holds weights in more than one row and column."""
+        return self.kind == "weight" and min(self.matrix_shape) > 1
 
 
 class Step(Protocol):
-    """What a `StepRule` works with. Vectors are flat, one element a parameter, and are changed in place."""
+    """What a `StepRule` works with: flat vectors, one element a trained parameter, and matrices that are parts of them.
+
+    They lie on the device and are changed in place by the functions here alone.
+    """
 
     number: int  # of this step, counting from 1
     hyper: dict[str, float]  # the hyperparameters, as scheduled for this step
@@ -120,25 +130,42 @@ class Step(Protocol):
     slots: dict[str, Any]  # the rule's own, and those of its bases as "base.slot"
     scratch: dict[str, Any]
     state: dict[str, float]
+    tensors: tuple[Tensor, ...]  # the table, in the order of the layers
 
     def gradient(self) -> float:
         """Put the gradient of this batch's loss at ``params``, clipped if asked for, into ``grads``; return the loss."""
 
-    def update(self, base: str, tensors: str = "all", **hyperparameters: float) -> None:
+    def update(self, base: str, tensors: str | Iterable[Tensor] = "all", **hyperparameters: float) -> None:
         """Let the base rule of that name change ``params`` by ``grads``.
 
-        ``tensors`` limits it to "matrices", tensors of more than one row and column, or to the "others". Its hyperparameters
-        are those given, else those in ``hyper`` of the same name, else its defaults.
+        ``tensors`` limits it to some of the table, to "matrices" (`Tensor.is_matrix`) or to the "others". A base counts the
+        steps of every tensor, and keeps its state, apart: a batch in several parts is one step. Its hyperparameters are
+        those given, else those in ``hyper`` of the same name, else its defaults.
+        """
+
+    def matrix(self, x: Any, tensor: Tensor, shape: tuple[int, int] | None = None) -> Any:
+        """The part of the vector ``x`` where ``tensor`` lies, as a matrix of ``tensor.matrix_shape``.
+
+        With a ``shape`` of at most as many numbers, its beginning as a matrix of that shape: room for what is in between.
         """
 
     def axpy(self, factor: float, x: Any, y: Any) -> None:
         """y ← factor · x + y."""
+
+    def scale(self, factor: float, x: Any) -> None:
+        """x ← factor · x."""
 
     def copy(self, x: Any, y: Any) -> None:
         """y ← x."""
 
     def norm(self, x: Any) -> float:
         """√Σ x²."""
+
+    def dot(self, x: Any, y: Any) -> float:
+        """Σ x·y."""
+
+    def matmul(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False) -> None:
+        """out ← A · B of matrices, A being ``a`` or its transpose, B likewise; ``out`` is neither of them."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +180,7 @@ class StepRule:
     name: str
     step: Callable[[Step], None]
     hyperparameters: tuple[Hyperparameter, ...]
-    bases: tuple[OptimizerRule | TensorRule | str, ...] = ()
+    bases: tuple[OptimizerRule | str, ...] = ()
     slots: tuple[str, ...] = ()  # names of the vectors that are saved, all zero at the start
     scratch: tuple[str, ...] = ()  # names of the vectors that are not
     state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that are saved
@@ -163,7 +190,7 @@ class StepRule:
     source: str = ""
 
 
-AnyOptimizer = OptimizerRule | TensorRule | StepRule
+AnyOptimizer = OptimizerRule | StepRule
 
 
 @dataclass(frozen=True)
@@ -207,3 +234,51 @@ class ScheduleRule:
     has_horizon: bool = False  # the horizon matters, so a resumed run keeps the stored one
     equation: str = ""
     source: str = ""
+
+
+@dataclass(frozen=True)
+class ActivationRule:
+    """A layer that is one function of one element: two undecorated scalar functions, compiled into fused loops.
+
+    ``value(x, *hyperparameters) -> y`` and ``derivative(x, *hyperparameters) -> dy/dx``; with ``reads="y"`` the derivative
+    is a function of y, and the layer needs no memory of its own. At most two hyperparameters. Numbers are of the buffers'
+    dtype (float literals too; an integer literal makes float64 of what it touches: write 2.0 and not 2). For a value
+    from the other side of a choice write ``a if x < b else c``: ``min`` and ``max`` do not compile for CUDA.
+    """
+
+    name: str
+    value: Callable[..., float]
+    derivative: Callable[..., float]
+    reads: Literal["x", "y"] = "x"
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    kinks: tuple[float, ...] = ()  # the x at which the derivative jumps, whatever the hyperparameters
+    equation: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """A layer of one input: functions of one sample's arrays, for the CPU.
+
+    ``output_shape(input_shape, **hyperparameters)`` gives the shape of one sample, (height, width, channels) or (features,),
+    and raises `ValueError`, saying what would fit, for an input that does not.
+    ``parameters(input_shape, **hyperparameters)`` gives {name: (shape, first value)}; the first value is a number, or
+    "weight" for the usual random one of a tensor [..., inputs, outputs].
+
+    Two undecorated functions are compiled, and called for each sample with arrays of those shapes:
+    ``forward(x, y, *parameters, *hyperparameters)`` writes every element of y;
+    ``backward(x, y, dy, dx, *parameters, *gradients, *hyperparameters)`` writes every element of dx and adds to the
+    parameters' gradients. Hyperparameters are numbers of the buffers' dtype. Neither may keep or allocate an array.
+    """
+
+    name: str
+    output_shape: Callable[..., tuple[int, ...]]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    parameters: Callable[..., Mapping[str, tuple[tuple[int, ...], float | str]]] = lambda input_shape, **_: {}
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    equation: str = ""
+    source: str = ""
+
+
+AnyLayer = ActivationRule | LayerRule

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.rules import LossRule, OptimizerRule, StepRule, TensorRule
+from minicnn.rules import LossRule, StepRule
 from minicnn.testing.checks import Failed, Skipped
 
 _CAPABILITY = (7, 5)  # of the oldest card that CUDA 13 compiles for
@@ -84,9 +84,7 @@ def _compiled(cuda: Any, rule: Any) -> str:
     for part in rule.bases if isinstance(rule, StepRule) else (rule,):
         if isinstance(part, str):
             continue  # is checked by itself
-        compile_rule: Any = {LossRule: rules.compile_loss, OptimizerRule: rules.compile_update,
-                             TensorRule: rules.compile_tensor_update}[type(part)]  # fmt: skip
-        kernel = compile_rule(part)
+        kernel = rules.compile_loss(part) if isinstance(part, LossRule) else rules.compile_update(part)
         if ".f64" in cuda.compile_ptx(kernel.function, kernel.signature, cc=_CAPABILITY)[0]:
             found = "compiles, but with float64, which is slow there: write 2.0 and not 2, and no int in arithmetic"
     return found

@@ -18,12 +18,11 @@ import numpy as np
 from minicnn.backends import backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.errors import SettingError
-from minicnn.network import layers
+from minicnn.network import activations, layers
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.plugins import find, offers
-from minicnn.rules import AnyOptimizer, LossRule, TensorRule
-from minicnn.rules.operations import axpy, dot, matmul, norm
+from minicnn.rules import AnyOptimizer, LossRule, StepRule
 from minicnn.testing.checks import Check, Failed, Skipped, close, run_checks
 from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
@@ -35,14 +34,14 @@ _SAMPLES = 3
 NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
     "convolution, dense": ((7, 6, 2), [layers.Conv2d(5, 3, padding=1), layers.Conv2d(3, (2, 3), stride=(2, 1)),
                                        layers.Flatten(), layers.Dense(4)]),
-    "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), layers.ReLU(),
+    "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), activations.ReLU(),
                                                      layers.MaxPool2d(2), layers.Flatten(), layers.Dense(3)]),
     "overlapping max and average pooling": ((7, 7, 3), [layers.Conv2d(3, 1), layers.MaxPool2d(3, stride=2, padding=1),
                                                         layers.AvgPool2d(2, stride=1), layers.Flatten(), layers.Dense(2)]),
-    "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), layers.SiLU(), layers.Dropout(0.4),
+    "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), activations.SiLU(), layers.Dropout(0.4),
                                                     layers.GlobalAvgPool2d(), layers.Dense(3)]),
-    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), layers.Sigmoid(), layers.Dense(6), layers.Tanh(),
-                                layers.Dense(6), layers.GELU(), layers.Dense(6), layers.LeakyReLU(0.1), layers.Dense(2)]),
+    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), activations.Sigmoid(), layers.Dense(6), activations.Tanh(),
+                                layers.Dense(6), activations.GELU(), layers.Dense(6), activations.LeakyReLU(0.1), layers.Dense(2)]),
     # On CUDA, blocks share sums that are so long, forward and backward.
     "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
 }  # fmt: skip
@@ -62,7 +61,7 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
             checks[f"loss: {offer.name}"] = partial(loss_equals, at_hand, find("loss", offer.name))
         elif offer.kind == "optimizer":
             checks[f"optimizer: {offer.name}"] = partial(updates_equal, at_hand, find("optimizer", offer.name))
-    checks["operations on whole tensors"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
+    checks["operations on vectors and matrices"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
     checks["vectors"], checks["a step, clipped"] = partial(_vectors, at_hand), partial(_clipped, at_hand)
     train = functools.cache(partial(_train, model, _data(images) if images else None))
     for name, about in {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}.items():
@@ -113,8 +112,9 @@ def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
 
 
 def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
-    """Whether three updates of a matrix and a row, and of the slots, are what they are on the CPU in ``dtype``."""
-    network, results = Network((2, 4, 1), [layers.Flatten(), layers.Dense(5)]), []
+    """Whether three updates of some matrices and rows, and of the slots, are what they are on the CPU in ``dtype``."""
+    sizes: list[layers.Layer] = [layers.Dense(5), layers.Dense(3), layers.Dense(2)]
+    network, results = Network((2, 4, 1), [layers.Flatten(), *sizes]), []
     start, *gradients = (_random(network, seed)[0] for seed in range(4))
     for module, number in ((cpu, dtype), (at_hand, np.float32)):
         optimizer, params = Optimizer(rule, network, number, module.__name__.rpartition(".")[2]), start.astype(number)
@@ -132,23 +132,19 @@ def _same_everywhere(grads: Any, params: Any) -> tuple[float, Any]:
     return 0.5, grads
 
 
-def _all_operations(p, g, product, square):
-    small = min(p.shape[0], p.shape[1])
-    s = square.reshape(-1)[: small * small].reshape(small, small)
-    if p.shape[0] < p.shape[1]:
-        matmul(g, g, s, transpose_b=True)
-        matmul(s, p, product)
-    else:
-        matmul(g, g, s, transpose_a=True)
-        matmul(p, s, product)
-    factor = dot(p, product) / (1.0 + norm(product) * norm(p))
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            p[i, j] = p[i, j] - 0.1 * g[i, j]
-    axpy(-0.1 * factor, product, p)
+def _all_operations(s):
+    s.gradient()
+    weight = s.tensors[0]
+    w, g, product = (s.matrix(x, weight) for x in (s.params, s.grads, s.scratch["product"]))
+    square = s.matrix(s.scratch["square"], weight, (w.shape[1], w.shape[1]))
+    s.matmul(g, w, square, transpose_a=True)
+    s.matmul(w, square, product, transpose_b=True)
+    s.axpy(-0.1 * s.dot(w, product) / (1.0 + s.norm(product) * s.norm(w)), product, w)
+    s.scale(0.9, s.params)
+    s.axpy(-0.1, s.grads, s.params)
 
 
-ALL_OPERATIONS = TensorRule("selftest", _all_operations, lambda step, state: (), (), scratch=("a", "b"))
+ALL_OPERATIONS = StepRule("selftest", _all_operations, (), scratch=("product", "square"))
 
 
 def _vectors(at_hand: Any) -> str:
@@ -163,14 +159,14 @@ def _vectors(at_hand: Any) -> str:
 
 
 def _clipped(at_hand: Any) -> str:
-    """A step whose update is made apart, as that of a rule on whole tensors is."""
+    """A step whose update is made apart, as that of a rule on whole steps is."""
     network, rule = Network(*NETWORKS["global average pooling, dropout"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
     images, numbers = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 50), np.uint8), np.arange(_SAMPLES)
     for module in (cpu, at_hand):
         training = module.Training(network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule, None, 0.5, 0.1)
         result = training.step(images, numbers % 2, numbers, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
-                               _SAMPLES, 7, module.vector(none), none[:, 0])  # fmt: skip
+                               _SAMPLES, 7, module.vector(none), none)  # fmt: skip
         found = np.array(training.grads) if module is cpu else np.empty(network.flat_size, np.float32)
         module.fetch(training.grads, found)
         results.append((result, found))

@@ -91,7 +91,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             for prefix in ("optimizer_state", "schedule_state", "counters")
         }
         slots, counters = groups["slots"][""], numbers.pop("counters")
-        if slots.dtype != np.float32 or slots.shape[1:] != (network.flat_size,):
+        if slots.dtype != np.float32 or slots.shape[1:] != (network.trainable_size,):
             raise ValueError(f"its slots are {slots.dtype} {list(slots.shape)}, which does not fit its network")
         if counters.keys() != asdict(Counters()).keys():
             raise ValueError(f"its counters are {', '.join(sorted(counters))}")

@@ -1,29 +1,30 @@
 """An optimizer at work: a rule of any kind, its hyperparameters, and what it remembers between steps."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from minicnn.errors import PluginError, SettingError, UnknownNameError
+from minicnn.memory import aligned_zeros, round_up
 from minicnn.network.network import Network
-from minicnn.memory import aligned_zeros
 from minicnn.plugins import find
-from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, TensorRule, resolve
+from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, Tensor, resolve
 
 Gradient = Callable[[np.ndarray], tuple[float, np.ndarray]]  # params -> (loss, grads)
+DECAY = ("all", "weights")  # tensors that ``weight_decay`` may pull
 
 
 class Optimizer:
     """A rule with its hyperparameters, slots and step count.
 
     ``rule`` is a name or a rule; hyperparameters not given have the rule's defaults. ``size`` is the network, or the length
-    of a parameter vector, which a whole-tensor rule takes for one row. ``slots`` [slots, size] and ``state`` hold all that
-    is remembered, also by the rules inside a `StepRule`, as "rule.slot". Raises `UnknownNameError` and `SettingError` for a
-    wrong name or value.
+    of a parameter vector, which is one tensor. ``decay="weights"`` keeps weight decay from biases, scales and shifts.
+    ``slots`` [slots, trained parameters] and ``state`` hold all that is remembered, also by the rules inside a `StepRule`:
+    its slots as "rule.slot", its state as "rule.tensor.name", for every tensor apart. Raises `UnknownNameError` and
+    `SettingError` for a wrong name or value.
 
     >>> optimizer = Optimizer("sgd", 2, learning_rate=0.5)
     >>> params, grads = np.array([1, 2], np.float32), np.array([1, -1], np.float32)
@@ -32,20 +33,37 @@ class Optimizer:
     array([0.5, 2.5], dtype=float32)
     """
 
-    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, device: str = "cpu", /,
-                 **hyperparameters: float):  # fmt: skip
+    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, device: str = "cpu",
+                 decay: str = "all", /, **hyperparameters: float):  # fmt: skip
         self.rule = find("optimizer", rule)
         self.hyperparameters = resolve(f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters)
-        self.step = 0
+        check_decay(self.rule, decay)
+        self.step, self.size = 0, size.trainable_size if isinstance(size, Network) else size
+        self.tensors = _table(size, decay)
         self.state = dict(self.rule.state)
         self.slot_names = list(self.rule.slots)
-        self._rules, self._device, self._tensors = self._bases(), device, _tensors(size)
+        self._rules, self._device = self._bases(), device
         for name, base in self._rules.items():
             if base is not self.rule:
                 self.slot_names += [f"{name}.{slot}" for slot in base.slots]
-                self.state |= {f"{name}.{key}": value for key, value in base.state} | {f"{name}.step": 0.0}
-        flat_size = size.flat_size if isinstance(size, Network) else size
-        self.slots: np.ndarray = aligned_zeros((len(self.slot_names), flat_size), dtype)
+                self.state |= {f"{name}.{tensor.name}.{key}": value for tensor in self.tensors
+                               for key, value in (*base.state, ("step", 0.0))}  # fmt: skip
+        self.slots: np.ndarray = aligned_zeros((len(self.slot_names), self.size), dtype)
+        groups = [[tensor for tensor in self.tensors if tensor.decays is decays] for decays in (True, False)]
+        self.spans = self.spans_of([group for group in groups if group])
+        self._decays = [decays for decays, group in zip((True, False), groups, strict=True) if group]
+
+    def spans_of(self, groups: Sequence[Sequence[Tensor]]) -> np.ndarray:
+        """[count, (begin, end, row)]: where in a vector the tensors of a group lie, with the gaps behind; its number."""
+        spans: list[list[int]] = []
+        for tensor, row in sorted(((tensor, row) for row, group in enumerate(groups) for tensor in group),
+                                  key=lambda place: place[0].offset):  # fmt: skip
+            end = min(tensor.offset + round_up(tensor.size), self.size)
+            if spans and spans[-1][1:] == [tensor.offset, row]:
+                spans[-1][1] = end
+            else:
+                spans.append([tensor.offset, end, row])
+        return np.array(spans, np.int64).reshape(-1, 3)
 
     @functools.cached_property
     def backend(self) -> Any:
@@ -72,11 +90,15 @@ class Optimizer:
         """Bring ``slots`` up to date with what the steps on the device left."""
         self.backend.fetch(self.vectors, self.slots)
 
-    def _bases(self) -> dict[str, OptimizerRule | TensorRule]:
+    def trained(self, vector: Any) -> Any:
+        """What is trained of a flat vector; state, such as running means, is behind it."""
+        return vector if vector.size == self.size else vector[: self.size]
+
+    def _bases(self) -> dict[str, OptimizerRule]:
         """The rules that are at work: those inside a `StepRule`, else the rule itself, by name."""
         if not isinstance(self.rule, StepRule):
             return {self.rule.name: self.rule}
-        bases: dict[str, OptimizerRule | TensorRule] = {}
+        bases: dict[str, OptimizerRule] = {}
         for given in self.rule.bases:
             base = find("optimizer", given)
             if isinstance(base, StepRule) or base.name in bases:
@@ -90,99 +112,107 @@ class Optimizer:
         for part in self._parts.values():
             part.compiled  # noqa: B018
         if isinstance(self.rule, StepRule):
-            vector = self.backend.vector(np.zeros(1, self.slots.dtype))
-            self._work.axpy(self._work.norm(vector), vector, vector)
-            if self._device != "cpu":
-                _check_hands_off(self.rule, self)
+            one, other = (self.backend.vector(np.zeros((1, 1), self.slots.dtype)) for _ in range(2))
+            self._work.axpy(self._work.norm(one) * self._work.dot(one, one), one, one)
+            self._work.scale(0.0, one)
+            self._work.matmul(one, one, other)
 
     def scalars(self, **scheduled: float) -> np.ndarray:
-        """Begin the next step of an elementwise rule: what it computes once for all elements, with what is scheduled."""
+        """Begin the next step of an elementwise rule: what it computes once for all elements, with what is scheduled.
+
+        A row [S] for the tensors that decay and one for those that do not, if there are both: ``spans`` says which is whose.
+        The rule's state is that of the first.
+        """
         self.step += 1
-        return self._parts[self.rule.name].scalars(self.step, self.hyperparameters | scheduled)
+        part, values = self._parts[self.rule.name], self.hyperparameters | scheduled
+        states = [{name: self.state[name] for name, _ in self.rule.state} for _ in self._decays]
+        rows = [part.prepared(self.step, values, own, decays) for own, decays in zip(states, self._decays, strict=True)]
+        self.state.update((name, states[0][name]) for name, _ in self.rule.state)
+        return np.array(rows)
 
     def update(self, params: np.ndarray, grads: np.ndarray | Gradient, **scheduled: float) -> None:
         """One step in place, with the hyperparameters that are ``scheduled`` at other values than usual.
 
         ``grads`` [size] is only read; a function ``grads(params) -> (loss, grads)`` serves also the rules that ask for the
-        gradient at another point.
+        gradient at another point. What lies behind the trained parameters stays as it is.
         """
-        self.step += 1
-        values = self.hyperparameters | scheduled
         if isinstance(self.rule, StepRule):
-            self._work.run(self.step, values, params, grads)
+            self.step += 1
+            self._work.run(self.step, self.hyperparameters | scheduled, params, grads)
         else:
             gradient = grads(params)[1] if callable(grads) else grads
-            self._parts[self.rule.name].update(self.step, values, params, gradient, "all")
+            part = self._parts[self.rule.name]
+            part.compiled(params, gradient, part.slots, self.scalars(**scheduled), self.spans)
 
     def evaluation(self, params: np.ndarray, out: np.ndarray) -> None:
         """Fill ``out`` [size] with the weights to use: those of the rule's ``evaluation`` if it has one, else ``params``."""
+        self.backend.copy(params, out)
         if isinstance(self.rule, StepRule) and self.rule.evaluation is not None and self.step:
-            self._work.number, self._work.params = self.step, params
-            self.rule.evaluation(self._work, out)
-        else:
-            out[:] = params
+            self._work.number, self._work.params = self.step, self.trained(params)
+            self.rule.evaluation(self._work, self.trained(out))
 
 
-class _Untouchable:
-    """Stands for a vector on a device that Python cannot reach into: whatever is done with it fails."""
+def check_decay(rule: AnyOptimizer, decay: str) -> None:
+    """Raise `SettingError` if ``decay`` is none of `DECAY`, or would change nothing of ``rule``."""
+    if decay not in DECAY:
+        raise SettingError(f"decay must be {' or '.join(DECAY)}, not {decay!r}")
+    if decay != "all" and "weight_decay" not in [hyper.name for hyper in rule.hyperparameters]:
+        raise SettingError(f"optimizer {rule.name} has no weight_decay that decay={decay!r} could limit")
 
 
-def _check_hands_off(rule: StepRule, owner: Optimizer) -> None:
-    """Raise `PluginError` for a rule whose Python works on vectors itself, which it can on the CPU alone."""
-    vector = _Untouchable()
-    probe: Any = SimpleNamespace(
-        number=1, hyper=dict(owner.hyperparameters), state=dict(owner.state), params=vector, grads=vector,
-        slots=dict.fromkeys(owner.slot_names, vector), scratch=dict.fromkeys(rule.scratch, vector),
-        gradient=lambda: 0.0, update=lambda base, tensors="all", **hyperparameters: None, axpy=lambda factor, x, y: None,
-        copy=lambda x, y: None, norm=lambda x: 1.0,
-    )  # fmt: skip
-    try:
-        rule.step(probe)
-        if rule.evaluation is not None:
-            rule.evaluation(probe, vector)
-    except (TypeError, AttributeError, ValueError) as error:
-        if "_Untouchable" not in str(error):
-            raise
-        raise PluginError(f"optimizer {rule.name} works on vectors itself, which only the cpu can; on another device it may "
-                          "use no more than gradient, update, axpy, copy and norm of Step") from None  # fmt: skip
-
-
-def _tensors(size: int | Network) -> dict[str, np.ndarray]:
-    """(offset, rows, columns) of the tensors, by what `Step.update` calls them."""
-    if isinstance(size, Network):
-        table = [(spec.offset, prod(spec.shape[:-1]), spec.shape[-1]) for spec in size.parameters]
-    else:
-        table = [(0, 1, size)]
-    every = np.array(table, np.int64).reshape(-1, 3)
-    matrices = (every[:, 1] > 1) & (every[:, 2] > 1)
-    return {"all": every, "matrices": every[matrices], "others": every[~matrices]}
+def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
+    """The trained tensors, in the order of the layers."""
+    if not isinstance(size, Network):
+        return (Tensor("params", (size,), "weight", 0, 1, True, True, True, 0),)
+    specs = [spec for spec in size.parameters if spec.offset < size.trainable_size]
+    fan_in = {spec.layer: prod(spec.shape[:-1]) for spec in specs if spec.kind == "weight"}
+    first, last = (end(fan_in, default=-1) for end in (min, max))
+    return tuple(Tensor(spec.name, spec.shape, spec.kind, spec.layer, fan_in.get(spec.layer, 1), spec.layer == first,
+                        spec.layer == last, decay == "all" or spec.kind == "weight", spec.offset)
+                 for spec in specs)  # fmt: skip
 
 
 class _Part:
-    """An elementwise or a whole-tensor rule with its share of an optimizer's slots and state."""
+    """An elementwise rule with its share of an optimizer's slots and state."""
 
-    def __init__(self, owner: Optimizer, name: str, rule: OptimizerRule | TensorRule):
+    def __init__(self, owner: Optimizer, name: str, rule: OptimizerRule):
         self.rule, self.owner = rule, owner
-        self.prefix = "" if rule is owner.rule else f"{name}."
-        first = owner.slot_names.index(self.prefix + rule.slots[0]) if rule.slots else 0
+        prefix = "" if rule is owner.rule else f"{name}."
+        first = owner.slot_names.index(prefix + rule.slots[0]) if rule.slots else 0
         self.slots = owner.vectors[first : first + len(rule.slots)] if rule.slots else owner.vectors
+        self._keys = {tensor: tuple(f"{name}.{tensor.name}.{key}" for key in ("step", *dict(rule.state)))
+                      for tensor in owner.tensors}  # fmt: skip
 
     @functools.cached_property
     def compiled(self) -> Callable[..., None]:
-        compiled: Callable[..., None] = self.owner.backend.Update(self.rule, self.slots.dtype, self.owner._tensors["all"])
+        compiled: Callable[..., None] = self.owner.backend.Update(self.rule, self.slots.dtype)
         return compiled
 
-    def scalars(self, step: int, values: dict[str, float]) -> np.ndarray:
-        own = {name: self.owner.state[self.prefix + name] for name, _ in self.rule.state}
+    def prepared(self, step: int, values: dict[str, float], own: dict[str, float], decays: bool) -> np.ndarray:
+        """The scalars of one step; ``own`` is the rule's state, which changes."""
+        if not decays and "weight_decay" in values:
+            values = values | {"weight_decay": 0.0}
         prepared = self.rule.prepare(step, own, **values)
-        self.owner.state |= {self.prefix + name: own[name] for name, _ in self.rule.state}
         try:
             return np.array(prepared, self.slots.dtype).reshape(-1)
         except (TypeError, ValueError):
             raise PluginError(f"optimizer {self.rule.name}: prepare must return numbers, not {prepared!r}") from None
 
-    def update(self, step: int, values: dict[str, float], params: np.ndarray, grads: np.ndarray, tensors: str) -> None:
-        self.compiled(params, grads, self.slots, self.scalars(step, values), self.owner._tensors[tensors])
+    def update(self, tensors: Iterable[Tensor], values: dict[str, float], params: Any, grads: Any) -> None:
+        """The next step of each of ``tensors``: those at the same step in the same state are prepared together."""
+        groups: dict[tuple[float, ...], list[Tensor]] = {}
+        for tensor in dict.fromkeys(tensors):
+            state = (self.owner.state[key] for key in self._keys[tensor])
+            groups.setdefault((tensor.decays, *state), []).append(tensor)
+        rows = []
+        for (decays, step, *numbers), group in groups.items():
+            own = dict(zip(dict(self.rule.state), numbers, strict=True))
+            rows.append(self.prepared(int(step) + 1, values, own, bool(decays)))
+            kept = step + 1, *(own[name] for name, _ in self.rule.state)
+            for tensor in group:
+                self.owner.state.update(zip(self._keys[tensor], kept, strict=True))
+        if rows:
+            self.compiled(params, grads, self.slots, np.array(rows), self.owner.spans_of(list(groups.values())))
 
 
 class _Step:
@@ -190,9 +220,9 @@ class _Step:
 
     def __init__(self, owner: Optimizer, rule: StepRule):
         self._owner, self._rule = owner, rule
-        self.state = owner.state
+        self.state, self.tensors = owner.state, owner.tensors
         self.slots: dict[str, Any] = {name: owner.vectors[k] for k, name in enumerate(owner.slot_names)}
-        empty = np.zeros(owner.slots.shape[1], owner.slots.dtype)
+        empty = np.zeros(owner.size, owner.slots.dtype)
         vector = np.copy if owner._device == "cpu" else owner.backend.vector
         self.scratch: dict[str, Any] = {name: vector(empty) for name in rule.scratch}
         self.number = 0
@@ -202,40 +232,70 @@ class _Step:
 
     def run(self, number: int, hyper: dict[str, float], params: np.ndarray, source: np.ndarray | Gradient) -> None:
         """One step."""
-        self.number, self.hyper, self.params, self.grads, self._source = number, hyper, params, None, source
+        self.number, self.hyper, self.params, self.grads = number, hyper, self._owner.trained(params), None
+        self._flat, self._source = params, source
         self._rule.step(self)
         if self.grads is None:
             raise PluginError(f"optimizer {self._rule.name}: step must call gradient()")
 
     def gradient(self) -> float:
-        if callable(self._source):
-            loss, self.grads = self._source(self.params)
-            return loss
-        if self.grads is not None:
+        if not callable(self._source) and self.grads is not None:
             asks = f"optimizer {self._rule.name} asks for the gradient at another point"
             raise SettingError(f"{asks}: grads must be a function of params")
-        self.grads = self._source
-        return float("nan")  # nobody knows
+        loss, grads = self._source(self._flat) if callable(self._source) else (float("nan"), self._source)  # nobody knows
+        self.grads = self._owner.trained(grads)
+        return loss
 
-    def update(self, base: str, tensors: str = "all", **hyperparameters: float) -> None:
+    def update(self, base: str, tensors: str | Iterable[Tensor] = "all", **hyperparameters: float) -> None:
         if base not in self._owner._parts:
             raise UnknownNameError(f"base of optimizer {self._rule.name}", base, self._owner._parts)
         if self.grads is None:
             raise PluginError(f"optimizer {self._rule.name}: step must call gradient() before update()")
-        part, step = self._owner._parts[base], f"{base}.step"
+        part = self._owner._parts[base]
         values = {hyper.name: self.hyper.get(hyper.name, hyper.default) for hyper in part.rule.hyperparameters}
         for name in hyperparameters:
             if name not in values:
                 raise UnknownNameError(f"hyperparameter of {base}", name, values)
-        values |= hyperparameters
-        self.state[step] += 1
-        part.update(int(self.state[step]), values, self.params, self.grads, tensors)
+        if isinstance(tensors, str):
+            if tensors not in ("all", "matrices", "others"):
+                raise UnknownNameError("choice of tensors", tensors, ("all", "matrices", "others"))
+            chosen = tensors
+            tensors = [tensor for tensor in self.tensors if chosen == "all" or tensor.is_matrix is (chosen == "matrices")]
+        part.update(tensors, values | hyperparameters, self.params, self.grads)
+
+    def matrix(self, x: Any, tensor: Tensor, shape: tuple[int, int] | None = None) -> Any:
+        rows, columns = shape or tensor.matrix_shape
+        if rows * columns > tensor.size:
+            raise self._wrong(f"{tensor.name}, {tensor.size} numbers, has no room for a matrix", (rows, columns))
+        return x[tensor.offset : tensor.offset + rows * columns].reshape(rows, columns)
 
     def axpy(self, factor: float, x: Any, y: Any) -> None:
+        self._check_same(x, y)
         self._owner.backend.axpy(factor, x, y)
 
+    def scale(self, factor: float, x: Any) -> None:
+        self._owner.backend.scale(factor, x)
+
     def copy(self, x: Any, y: Any) -> None:
+        self._check_same(x, y)
         self._owner.backend.copy(x, y)
 
     def norm(self, x: Any) -> float:
         return float(self._owner.backend.norm(x))
+
+    def dot(self, x: Any, y: Any) -> float:
+        self._check_same(x, y)
+        return float(self._owner.backend.dot(x, y))
+
+    def matmul(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False) -> None:
+        (rows, inner), (b_rows, columns) = a.shape[:: -1 if transpose_a else 1], b.shape[:: -1 if transpose_b else 1]
+        if inner != b_rows or (rows, columns) != out.shape:
+            raise self._wrong("matmul cannot multiply", (rows, inner), (b_rows, columns), out.shape)
+        self._owner.backend.matmul(a, b, out, bool(transpose_a), bool(transpose_b))
+
+    def _check_same(self, x: Any, y: Any) -> None:
+        if x.shape != y.shape:
+            raise self._wrong("vectors and matrices must be of one shape, not", x.shape, y.shape)
+
+    def _wrong(self, what: str, *shapes: tuple[int, ...]) -> PluginError:
+        return PluginError(f"optimizer {self._rule.name}: {what} {', '.join(str(list(shape)) for shape in shapes)}")

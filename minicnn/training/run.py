@@ -76,7 +76,7 @@ class Run:
                          self.loss.hyperparameters)  # fmt: skip
         rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
         self.optimizer = Optimizer(trainer._optimizer_rule, network, np.float32, settings.device,
-                                   **settings.optimizer_kwargs, **rate)  # fmt: skip
+                                   settings.decay, **settings.optimizer_kwargs, **rate)  # fmt: skip
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)
         if resume is None:
@@ -173,7 +173,7 @@ class Run:
         results: list[StepResult] = []
 
         def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
-            results.extend(self._launch([self._batch(order, np.empty(0, params.dtype))]))
+            results.extend(self._launch([self._batch(order, np.empty((1, 0), params.dtype))]))
             if not is_finite(results[-1]):
                 raise _NotFinite(results[-1])
             return results[-1].loss, self.training.grads
@@ -210,7 +210,7 @@ class Run:
         settings = self.settings
         self.training = self.backend.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
                                               self.loss.rule, settings.threads, settings.clip_grad or 0.0,
-                                              settings.clip_grad_value or 0.0)  # fmt: skip
+                                              settings.clip_grad_value or 0.0, self.optimizer.spans)  # fmt: skip
         self.weights = self.backend.vector(self.evaluated) if self.other_weights else self.training.params
         self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
         self.training.compile(self.data, self.optimizer.vectors)

@@ -29,6 +29,7 @@ class Settings:
     optimizer: str = "adam"
     optimizer_kwargs: dict[str, float] = field(default_factory=dict)
     learning_rate: float | None = None
+    decay: str = "all"  # what weight decay pulls: all tensors, or weights alone
     loss: str = "cross_entropy"
     loss_kwargs: dict[str, Any] = field(default_factory=dict)
     schedule: str = "constant"
@@ -49,7 +50,7 @@ class Settings:
     record: int | None = None  # a line of the record after so many batches; 0: after every epoch
 
     def __post_init__(self) -> None:
-        for name in ("data", "model", "optimizer", "loss", "schedule", "schedule_of", "device"):
+        for name in ("data", "model", "optimizer", "loss", "schedule", "schedule_of", "device", "decay"):
             if not isinstance(getattr(self, name), str):
                 raise SettingError(f"{name} must be a name, not {getattr(self, name)!r}")
         for name in ("optimizer_kwargs", "loss_kwargs", "schedule_kwargs"):

@@ -1,12 +1,13 @@
-"""Muon: momentum whose matrices are made orthogonal by Newton–Schulz iterations; AdamW for all that is no matrix.
+"""Muon: momentum whose matrices are made orthogonal by Newton–Schulz iterations; AdamW for all that is no hidden matrix.
 
     b ← μ b + g
     X ← (g + μ b) / ‖g + μ b‖
     five times: A = X Xᵀ, X ← 3.4445 X + (−4.7750 A + 2.0315 A²) X
     w ← (1 − η λ) w − η √max(1, columns / rows) X
 
-The weights of a layer are a matrix [inputs, outputs], those of a convolution [R·S·C, K]. (The source writes them
-the other way round, so rows and columns change their places in the factor.)
+The weights of a dense layer are a matrix [inputs, outputs], those of a convolution [R·S·C, K]. (The source writes them
+the other way round, so rows and columns change their places in the factor.) Those of the first and of the last layer,
+and biases, scales and shifts go to AdamW, as the source recommends.
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon/.
@@ -15,88 +16,67 @@ https://kellerjordan.github.io/posts/muon/.
 import math
 
 from minicnn import Hyperparameter, hookimpl
-from minicnn.rules import StepRule, TensorRule
-from minicnn.rules.operations import axpy, matmul, norm
+from minicnn.rules import StepRule
 
-minicnn_api = 1  # the version of the plugin API that this is written for
-
-
-def prepare(step, state, learning_rate, momentum, weight_decay):
-    return learning_rate, momentum, 1.0 - learning_rate * weight_decay
+minicnn_api = 2  # the version of the plugin API that this is written for
 
 
-def update(p, g, velocity, learning_rate, momentum, keep, x, product, square, power):
-    rows, columns = p.shape
-    small = min(rows, columns)
-    for i in range(rows):
-        for j in range(columns):
-            velocity[i, j] = momentum * velocity[i, j] + g[i, j]
-            x[i, j] = g[i, j] + momentum * velocity[i, j]
-    size = norm(x) + 1e-7
-    for i in range(rows):
-        for j in range(columns):
-            x[i, j] = x[i, j] / size
-    # The smaller of X Xᵀ and Xᵀ X.
-    a = square.reshape(-1)[: small * small].reshape(small, small)
-    b = power.reshape(-1)[: small * small].reshape(small, small)
+def orthogonalize(s, tensor):
+    """X ← the orthogonal matrix nearest to it, nearly, by five iterations; X is the tensor's part of the scratch "x"."""
+    rows, columns = tensor.matrix_shape
+    wide, small = rows <= columns, min(rows, columns)
+    x, product = (s.matrix(s.scratch[name], tensor) for name in ("x", "product"))
+    a, b = (s.matrix(s.scratch[name], tensor, (small, small)) for name in ("square", "power"))
+    s.scale(1.0 / (s.norm(x) + 1e-7), x)
     for _ in range(5):
-        if rows <= columns:
-            matmul(x, x, a, transpose_b=True)
+        s.matmul(x, x, a, transpose_a=not wide, transpose_b=wide)  # the smaller of X Xᵀ and Xᵀ X
+        s.matmul(a, a, b)
+        s.scale(2.0315, b)
+        s.axpy(-4.7750, a, b)
+        if wide:
+            s.matmul(b, x, product)
         else:
-            matmul(x, x, a, transpose_a=True)
-        matmul(a, a, b)
-        for i in range(small):
-            for j in range(small):
-                b[i, j] = 2.0315 * b[i, j] - 4.7750 * a[i, j]
-        if rows <= columns:
-            matmul(b, x, product)
-        else:
-            matmul(x, b, product)
-        axpy(3.4445, x, product)
-        for i in range(rows):
-            for j in range(columns):
-                x[i, j] = product[i, j]
-    for i in range(rows):
-        for j in range(columns):
-            p[i, j] = keep * p[i, j]
-    axpy(-learning_rate * math.sqrt(max(1.0, columns / rows)), x, p)
-
-
-RATE = Hyperparameter("learning_rate", 0.02, 0.0, open_minimum=True, meaning="step size η")
-MOMENTUM = Hyperparameter("momentum", 0.95, 0.0, 1.0, open_maximum=True, meaning="share μ of the velocity that is kept")
-DECAY = Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient")
-
-ORTHOGONAL = TensorRule(
-    name="orthogonal_momentum",
-    update=update,
-    prepare=prepare,
-    hyperparameters=(RATE, MOMENTUM, DECAY),
-    slots=("velocity",),
-    scratch=("x", "product", "square", "power"),
-    equation="b ← μ b + g; X ← NewtonSchulz(g + μ b); w ← (1 − η λ) w − η √max(1, columns / rows) X",
-    source="Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/",
-)
+            s.matmul(x, b, product)
+        s.scale(3.4445, x)
+        s.axpy(1.0, product, x)
+    return x
 
 
 def step(s):
     s.gradient()
-    s.update("orthogonal_momentum", tensors="matrices")
-    s.update("adamw", tensors="others", learning_rate=s.hyper["adamw_share"] * s.hyper["learning_rate"],
-             beta1=0.9, beta2=0.95, epsilon=1e-10)  # fmt: skip
+    rate, momentum, velocity = s.hyper["learning_rate"], s.hyper["momentum"], s.slots["velocity"]
+    s.scale(momentum, velocity)
+    s.axpy(1.0, s.grads, velocity)
+    s.copy(s.grads, s.scratch["x"])
+    s.axpy(momentum, velocity, s.scratch["x"])
+    others = []
+    for tensor in s.tensors:
+        if tensor.first or tensor.last or not tensor.is_matrix:
+            others.append(tensor)
+            continue
+        weights, (rows, columns) = s.matrix(s.params, tensor), tensor.matrix_shape
+        s.scale(1.0 - rate * s.hyper["weight_decay"], weights)
+        s.axpy(-rate * math.sqrt(max(1.0, columns / rows)), orthogonalize(s, tensor), weights)
+    s.update("adamw", others, learning_rate=s.hyper["adamw_share"] * rate, beta1=0.9, beta2=0.95, epsilon=1e-10)
 
 
 MUON = StepRule(
     name="muon",
     step=step,
     hyperparameters=(
-        RATE,
-        MOMENTUM,
-        DECAY,
+        Hyperparameter("learning_rate", 0.02, 0.0, open_minimum=True, meaning="step size η"),
+        Hyperparameter("momentum", 0.95, 0.0, 1.0, open_maximum=True, meaning="share μ of the velocity that is kept"),
+        Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"),
         Hyperparameter("adamw_share", 0.015, 0.0, open_minimum=True, meaning="learning rate of adamw as a share of η"),
     ),
-    bases=(ORTHOGONAL, "adamw"),
-    equation=ORTHOGONAL.equation + " for matrices; adamw for the others",
-    source=ORTHOGONAL.source,
+    bases=("adamw",),
+    slots=("velocity",),
+    scratch=("x", "product", "square", "power"),
+    equation=(
+        "b ← μ b + g; X ← NewtonSchulz(g + μ b); w ← (1 − η λ) w − η √max(1, columns / rows) X for matrices between the "
+        "first and the last layer; adamw for the others"
+    ),
+    source="Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/",
 )
 
 

@@ -51,14 +51,15 @@ def kernels() -> dict[str, tuple]:
     """name: (function, signature) of every kernel there is, those of all rules included."""
     from numba import types
 
-    from minicnn.kernels.cuda import passes, step
-    from minicnn.kernels.cuda.rules import compile_loss, compile_tensor_update, compile_update
-    from minicnn.rules import LossRule, OptimizerRule, TensorRule
+    from minicnn.kernels.cuda import passes, step, tensor
+    from minicnn.kernels.cuda.rules import compile_loss, compile_update
+    from minicnn.rules import LossRule, OptimizerRule
 
-    found = {kernel.__name__: (kernel, signature) for kernel, signature in (passes.SIGNATURES | step.SIGNATURES).items()}
+    signatures = passes.SIGNATURES | step.SIGNATURES | tensor.SIGNATURES
+    found = {kernel.__name__: (kernel, signature) for kernel, signature in signatures.items()}
     for dtype in (types.uint8, types.float32):
         found[f"gather_{dtype}"] = (passes.gather, passes.gather_signature(dtype))
-    made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update, TensorRule: compile_tensor_update}
+    made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update}
     for rule in rules():
         compiled = made_by[type(rule)](rule)
         found[rule.name] = (compiled.function, compiled.signature)
@@ -66,10 +67,9 @@ def kernels() -> dict[str, tuple]:
 
 
 def rules() -> Iterator[Any]:
-    """The built-in losses and optimizers, those of the example plugins with the bases of rules on steps, the self-test's."""
+    """The built-in losses and optimizers, those of the example plugins, and the bases of rules on steps."""
     from minicnn import plugins
     from minicnn.rules import StepRule
-    from minicnn.testing import selftest
 
     for folder in sorted(ROOT.glob("plugins/*")):
         sys.path.append(str(folder))
@@ -80,7 +80,6 @@ def rules() -> Iterator[Any]:
                 yield from (part for part in parts if not isinstance(part, str))
     for kind in ("loss", "optimizer"):
         yield from (plugins.find(kind, name) for name in plugins.names(kind))
-    yield selftest.ALL_OPERATIONS
 
 
 def compiled(name: str) -> dict[tuple[int, int], str]:

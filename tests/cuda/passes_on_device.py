@@ -201,12 +201,12 @@ def test_vectors_of_any_length_are_added_and_measured_whole(size):
 def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
     rng = np.random.default_rng(offset)
     params, grads, slots = (rng.normal(size=shape).astype(np.float32) for shape in (13, 13, (1, 13)))
-    rule, tensors = plugins.find("optimizer", "momentum"), np.array([[offset, 1, count]])
-    scalars = np.array([0.1, 0.9, 0.01], np.float32)[: compile_update(rule).scalars]
+    rule, spans = plugins.find("optimizer", "momentum"), np.array([[offset, offset + count, 0]])
+    scalars = np.array([[0.1, 0.9, 0.01]], np.float32)[:, : compile_update(rule).scalars]
     results = []
     for backend in (cpu, cuda):
         vectors = [backend.vector(array.copy()) for array in (params, grads, slots)]
-        backend.Update(rule, np.dtype(np.float32), tensors)(*vectors, scalars, tensors)
+        backend.Update(rule, np.dtype(np.float32))(*vectors, scalars, spans)
         results.append([array.copy_to_host() if backend is cuda else array for array in vectors])
     for there, here in zip(*results, strict=True):
         np.testing.assert_allclose(here, there, rtol=1e-6)

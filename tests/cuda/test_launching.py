@@ -20,12 +20,12 @@ dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin(cc=(7, 5))
 """
 KERNELS = """\
 import json
-from minicnn.kernels.cuda import call, step
-from minicnn.kernels.cuda.rules import compile_loss, compile_tensor_update, compile_update
+from minicnn.kernels.cuda import call, step, tensor
+from minicnn.kernels.cuda.rules import compile_loss, compile_update
 from minicnn.plugins import find
-from minicnn.testing.selftest import ALL_OPERATIONS
-rules = compile_update(find("optimizer", "adam")), compile_loss(find("loss", "mse")), compile_tensor_update(ALL_OPERATIONS)
-pairs = [(step.axpy, step.SIGNATURES[step.axpy]), *((rule.function, rule.signature) for rule in rules)]
+rules = compile_update(find("optimizer", "adam")), compile_loss(find("loss", "mse"))
+pairs = [(step.axpy, step.SIGNATURES[step.axpy]), *tensor.SIGNATURES.items()]
+pairs += [(rule.function, rule.signature) for rule in rules]
 stats = [call.launchable(*pair).stats for pair in pairs]
 print(json.dumps([[sum(stat.cache_hits.values()), sum(stat.cache_misses.values())] for stat in stats]))
 """

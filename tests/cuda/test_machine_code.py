@@ -8,11 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
-from numba import cuda, float32, types
+from numba import cuda
 from numba.cuda.core.ir import VarMap
 
 from minicnn.kernels.cuda import tile
-from minicnn.kernels.cuda.tensor import reshaped
 from tests.cuda.machine_code import CAPABILITIES, Code, _ffma_share, _instructions, compiled, examine_all, kernels, tool
 
 BUDGETS = Path(__file__).with_name("budgets.txt")
@@ -65,16 +64,6 @@ def test_inlining_with_one_list_of_variables_makes_the_same_code_as_with_a_copy_
     here = alone("add_splits", (7, 5))
     monkeypatch.delitem(copyreg.dispatch_table, VarMap)
     assert alone("add_splits", (7, 5)) == here
-
-
-def test_a_view_of_another_shape_reads_the_element_that_numpy_reads():
-    def read(numbers, out):
-        out[0] = reshaped(numbers, (5, 3, 4))[2, 1, 3]
-        out[1] = reshaped(reshaped(numbers, (5, 3, 4)), 60)[7]
-
-    ptx, _ = cuda.compile_ptx(read, types.void(float32[:, ::1], float32[::1]), cc=(7, 5))
-    offsets = re.findall(r"ld\.global\.f32\s+%f\d+, \[%rd\d+\+(\d+)\]", ptx)
-    assert [int(offset) for offset in offsets] == [4 * (2 * 12 + 1 * 4 + 3), 4 * 7] and ".extern" not in ptx
 
 
 def test_no_kernel_spills_uses_local_memory_or_computes_in_float64(codes):

@@ -14,12 +14,12 @@ import pytest
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
 from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.cli import main
-from minicnn.errors import DivergedError, PluginError, SettingError
+from minicnn.errors import DivergedError, SettingError
 from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.layout import lay_out
 from minicnn.network.presets import preset
 from minicnn.network.translation import make_plan
-from minicnn.rules import Hyperparameter, StepRule, TensorRule, operations
+from minicnn.rules import Hyperparameter, StepRule
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone
 
@@ -98,99 +98,38 @@ def prepare(step, state, learning_rate):
     return (learning_rate,)
 
 
-RATE = (Hyperparameter("learning_rate", 0.1),)
+RATE, DECAY = (Hyperparameter("learning_rate", 0.1),), Hyperparameter("weight_decay", 0.0)
 
 
-def all_kinds_of_loops(p, g, slot, rate, scratch):
-    """Loops that are dealt out, alone and in pairs, and loops that are not: sums, running sums, single elements."""
-    rows, columns = p.shape
-    total = 0.0
-    for i in range(rows):
-        for j in range(columns):
-            total += abs(g[i, j])
-    for i in range(rows):
-        scratch[i, 0] = 0.0
-        for j in range(columns):
-            scratch[i, 0] += abs(g[i, j])
-    for i in range(1, rows):
-        scratch[i, 0] += scratch[i - 1, 0]
-    for j in range(columns - 1, -1, -1):
-        slot[0, j] = scratch[rows - 1, 0] + g[0, j]
-    for i in range(rows):
-        for j in range(columns):
-            change = g[i, j]
-            if change < 0.0:
-                change = rate * change
-            p[i, j] -= rate * change / (1.0 + total)
-    k = 0
-    while k < 2:
-        p[0, k % columns] += operations.dot(g, g)
-        k += 1
-    running = 0.0
-    for j in range(columns):
-        running += abs(g[0, j])
-        slot[0, j] += running
-    last = 0.0
-    for j in range(columns):
-        last = g[rows - 1, j]
-        slot[rows - 1, j] += last
-    if last > 0.0:
-        p[rows - 1, 0] = 0.5 * p[rows - 1, 0]
-    operations.axpy(rate, g, p)
-
-
-def products(p, g, slot, rate, scratch):
-    rows, columns = p.shape
-    small = min(rows, columns)
-    square = scratch.reshape(-1)[: small * small].reshape(small, small)
-    if rows < columns:
-        operations.matmul(g.reshape(g.shape), g.reshape(-1, columns), square, transpose_b=True)
-    else:
-        operations.matmul(g, g.reshape((rows, columns)), square, True)
-    size = operations.norm(square) * (columns / rows)
-    for i in range(rows):
-        for j in range(columns):
-            slot[i, j] = g[i, j] / size
-            p[i, j] -= rate * slot[i, j]
-
-
-@pytest.mark.parametrize("update", [all_kinds_of_loops, products])
-def test_whole_tensor_rules_equal_the_cpus(update):
-    assert_same_training(optimizer=TensorRule("mine", update, prepare, RATE, ("slot",), (), ("scratch",)))
-
-
-def helper(p):
-    p[0, 0] = 1.0
-
-
-def calls_helper(p, g, rate):
-    helper(p)
-
-
-def swaps(p, g, rate):
-    p[0, 0], p[0, 1] = p[0, 1], p[0, 0]
-
-
-def looks_for_one(p, g, rate):
-    for i in range(p.shape[0]):
-        if p[i, 0] > 1.0:
-            break
-    else:
-        p[0, 0] = 1.0
-
-
-def touches(s):
+def orthogonal(s):
+    """Every operation on a matrix that lies on its side and on one that stands, and a base for the others."""
     s.gradient()
-    s.params[0] = 1.0
+    for tensor in s.tensors:
+        if not tensor.is_matrix:
+            continue
+        p, g, slot, scratch = (s.matrix(x, tensor) for x in (s.params, s.grads, s.slots["slot"], s.scratch["scratch"]))
+        wide = p.shape[0] < p.shape[1]
+        square = s.matrix(s.scratch["square"], tensor, (min(p.shape), min(p.shape)))
+        s.matmul(g, g, square, transpose_a=not wide, transpose_b=wide)
+        if wide:
+            s.matmul(square, p, scratch, transpose_a=True)
+        else:
+            s.matmul(p, square, scratch, transpose_b=True)
+        s.copy(scratch, slot)
+        s.axpy(-0.1 * s.dot(g, slot) / (1.0 + s.norm(slot) ** 2), slot, p)
+    s.update("momentum", tensors="others")
 
 
-@pytest.mark.parametrize(("rule", "reason"), [(TensorRule("mine", calls_helper, prepare, RATE), "cannot call helper"),
-                                              (TensorRule("mine", swaps, prepare, RATE), r"cannot have: p\[0, 0\]"),
-                                              (TensorRule("mine", looks_for_one, prepare, RATE), "cannot have: for i"),
-                                              (StepRule("mine", touches, ()), "works on vectors itself")])  # fmt: skip
-def test_what_cannot_be_done_is_refused_by_name_before_the_first_step(rule, reason):
-    with pytest.raises(PluginError, match=f"'?mine'?.*{reason}"):
-        train("cuda", optimizer=rule)
+MINE = StepRule("mine", orthogonal, (*RATE, DECAY), ("momentum",), ("slot",), ("scratch", "square"))
+
+
+def test_a_rule_with_vectors_and_matrices_equals_the_cpus():
+    assert_same_training(optimizer=MINE)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam", MINE])
+def test_weight_decay_of_weights_alone_equals_the_cpus(optimizer):
+    assert_same_training(optimizer=optimizer, decay="weights", optimizer_kwargs={"weight_decay": 0.3})
 
 
 # --- steps -----------------------------------------------------------------------------------------------------------
@@ -220,7 +159,7 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
     monkeypatch.setattr(card, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__))
     training._results_there = type("Results", (), {"copy_to_host": lambda self, array: events.append("read")})()
     monkeypatch.setattr(cuda.cuda, "to_device", None)
-    batch = Batch(np.arange(64), 64.0, 0, np.zeros(compiled_scalars(rules[0]), np.float32))
+    batch = Batch(np.arange(64), 64.0, 0, np.zeros((1, compiled_scalars(rules[0])), np.float32))
     training.steps(data, [batch, batch], None)
     assert events == [*events[: len(events) // 2] * 2, "read"]
     # What is compiled of rules: the loss, the update.
@@ -268,7 +207,7 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
     data.images[3] = np.inf
     rules = plugins.find("optimizer", "sgd"), plugins.find("loss", "cross_entropy")
     params = LINEAR.initialize(np.random.default_rng(0))
-    scalars = np.full(compiled_scalars(rules[0]), 0.1, np.float32)
+    scalars = np.full((1, compiled_scalars(rules[0])), 0.1, np.float32)
     training = cuda.Training(LINEAR, params, 2, *rules)
     batches = [Batch(np.array(order), 2.0, 0, scalars) for order in ([0, 1], [2, 3], [4, 5])]
     first = cuda.Training(LINEAR, params, 2, *rules)
@@ -331,7 +270,7 @@ def test_both_backends_do_the_same_on_the_same_data():
     rng = np.random.default_rng(1)
     params = LINEAR.initialize(rng)
     grads, x = rng.normal(size=params.shape).astype(np.float32), rng.random((4, 2, 3, 1), np.float32)
-    tensors = np.array([[0, 6, 3], [32, 1, 3]])
+    spans = np.array([[0, 18, 0], [32, 35, 0]])
     logits, labels = rng.normal(size=(4, 3)).astype(np.float32), np.array([0, 2, 1, 1])
     rule, loss = plugins.find("optimizer", "momentum"), plugins.find("loss", "cross_entropy")
     found = []
@@ -341,8 +280,8 @@ def test_both_backends_do_the_same_on_the_same_data():
         results += device.loss_rows(loss, logits, labels, np.eye(3, dtype=np.float32), np.ones(3, np.float32),
                                     np.zeros(1, np.float32))  # fmt: skip
         p, g, s = (device.vector(array.copy()) for array in (params, grads, np.zeros((1, len(params)), np.float32)))
-        scalars = np.full(compiled_scalars(rule), 0.1, np.float32)
-        device.Update(rule, np.dtype(np.float32), tensors)(p, g, s, scalars, tensors)
+        scalars = np.full((1, compiled_scalars(rule)), 0.1, np.float32)
+        device.Update(rule, np.dtype(np.float32))(p, g, s, scalars, spans)
         device.axpy(0.5, g, p)
         results += [device.norm(g), device.norm(device.vector(np.full(5, 1e30, np.float32)))]
         device.copy(p, g)

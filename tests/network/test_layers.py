@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
 from minicnn.network.activations import GELU, LeakyReLU, ReLU, SiLU, Sigmoid, Tanh
-from minicnn.network.layers import LAYERS, AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, Layer, MaxPool2d, layer_from_dict, layer_to_dict
+from minicnn.network.layers import LAYERS, AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, Layer, MaxPool2d,
+layer_from_dict, layer_to_dict
 
 EVERY_LAYER = [
     Conv2d(6, 5),

@@ -1,11 +1,9 @@
-"""The three kinds of optimizer rule: elementwise, whole tensor, whole step; and the schedule of any hyperparameter."""
+"""The two kinds of optimizer rule, elementwise and whole step, and the schedule of any hyperparameter."""
 
 import math
-import os
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,11 +12,9 @@ from minicnn import Conv2d, Dense, Flatten, Network, Optimizer, ReLU, Trainer, l
 from minicnn.backends import cpu
 from minicnn.errors import DivergedError, PluginError, SettingError, UnknownNameError
 from minicnn.kernels.cpu import step as step_kernels
-from minicnn.kernels.cpu.rules import compile_tensor_update
-from minicnn.optimizers.adam import ADAM, NADAM
+from minicnn.optimizers.adam import ADAM, ADAMW, NADAM
 from minicnn.optimizers.sgd import MOMENTUM, SGD
-from minicnn.rules import Hyperparameter, OptimizerRule, StepRule, TensorRule
-from minicnn.rules.operations import axpy, dot, matmul, norm
+from minicnn.rules import Hyperparameter, OptimizerRule, StepRule
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone, EpochDone
 
@@ -42,31 +38,26 @@ def train(rule, images=IMAGES, **options):
     return trainer, events
 
 
-# Whole tensors ------------------------------------------------------------------------------------------------------
+# Vectors and matrices -----------------------------------------------------------------------------------------------
 
 
-def lars_update(p, g, velocity, learning_rate, trust):
+def lars_step(s):
     """LARS (You et al. 2017): every tensor has a rate in proportion to its own size."""
-    rate = learning_rate
-    if norm(p) > 0.0:
-        rate = learning_rate * trust * norm(p) / (norm(g) + 1e-9)
-    for i in range(len(velocity)):
-        for j in range(velocity.shape[1]):
-            velocity[i, j] = 0.9 * velocity[i, j] + rate * g[i, j]
-    axpy(-1.0, velocity, p)
+    s.gradient()
+    velocity = s.slots["velocity"]
+    s.scale(0.9, velocity)
+    for tensor in s.tensors:
+        p, g, v = (s.matrix(x, tensor) for x in (s.params, s.grads, velocity))
+        size, rate = s.norm(p), s.hyper["learning_rate"]
+        s.axpy(rate * s.hyper["trust"] * size / (s.norm(g) + 1e-9) if size > 0 else rate, g, v)
+    s.axpy(-1.0, velocity, s.params)
+    s.state["rates"] += s.hyper["learning_rate"]
 
 
-def lars_prepare(step, state, learning_rate, trust):
-    state["rates"] += learning_rate
-    return learning_rate, trust
+LARS = StepRule("lars", lars_step, (RATE, Hyperparameter("trust", 0.02)), slots=("velocity",), state=(("rates", 0.0),))
 
 
-LARS = TensorRule(
-    "lars", lars_update, lars_prepare, (RATE, Hyperparameter("trust", 0.02)), ("velocity",), (("rates", 0.0),)
-)
-
-
-def test_a_rule_with_norms_follows_its_equation_on_every_tensor_of_a_network():
+def test_lars_follows_its_equation_on_every_tensor_of_a_network():
     rng = np.random.default_rng(1)
     params = rng.normal(size=NETWORK.flat_size)
     expected = {name: tensor.copy() for name, tensor in NETWORK.unflatten(params).items()}
@@ -84,106 +75,132 @@ def test_a_rule_with_norms_follows_its_equation_on_every_tensor_of_a_network():
     assert optimizer.state["rates"] == pytest.approx(1.0)
 
 
-def shape_update(p, g, learning_rate):
-    for i in range(p.shape[0]):
-        for j in range(p.shape[1]):
-            p[i, j] = 100.0 * p.shape[0] + p.shape[1]
+def lamb_step(s):
+    """LAMB (You et al. 2020): the length of AdamW's step is that of the tensor; what AdamW would do is taken from a copy."""
+    s.gradient()
+    before, change = s.scratch["before"], s.scratch["change"]
+    s.copy(s.params, before)
+    s.update("adamw", learning_rate=1.0)
+    s.copy(s.params, change)
+    s.axpy(-1.0, before, change)
+    s.copy(before, s.params)
+    for tensor in s.tensors:
+        p, d = s.matrix(s.params, tensor), s.matrix(change, tensor)
+        size, length = s.norm(p), s.norm(d)
+        s.axpy(s.hyper["learning_rate"] * (size / length if size > 0 < length else 1.0), d, p)
 
 
-def test_filters_dense_weights_and_biases_are_matrices():
-    params = np.zeros(NETWORK.flat_size, np.float32)
-    Optimizer(TensorRule("shape", shape_update, prepare_rate, (RATE,)), NETWORK).update(params, params.copy())
-    seen = {name: set(np.unique(tensor).tolist()) for name, tensor in NETWORK.unflatten(params).items()}
-    assert seen == {"conv1.weight": {903}, "conv1.bias": {103}, "dense1.weight": {4804}, "dense1.bias": {104}}
+LAMB = StepRule("lamb", lamb_step, ADAMW.hyperparameters, bases=("adamw",), scratch=("before", "change"))
 
 
-def product_update(p, g, a, b, learning_rate):
-    matmul(a, b, p)
+def test_lamb_follows_its_equation_on_every_tensor_of_a_network():
+    rng = np.random.default_rng(1)
+    params = rng.normal(size=NETWORK.flat_size)
+    expected = {name: tensor.copy() for name, tensor in NETWORK.unflatten(params).items()}
+    mean, square = ({name: np.zeros_like(tensor) for name, tensor in expected.items()} for _ in range(2))
+    optimizer = Optimizer(LAMB, NETWORK, np.float64, weight_decay=0.2, learning_rate=0.03)
+    for t in range(1, 11):
+        grads = rng.normal(size=NETWORK.flat_size)
+        optimizer.update(params, grads)
+        for name, g in NETWORK.unflatten(grads).items():
+            w = expected[name]
+            mean[name] = 0.9 * mean[name] + 0.1 * g
+            square[name] = 0.999 * square[name] + 0.001 * g * g
+            r = mean[name] / (1 - 0.9**t) / (np.sqrt(square[name] / (1 - 0.999**t)) + 1e-8) + 0.2 * w
+            expected[name] = w - 0.03 * np.linalg.norm(w) / np.linalg.norm(r) * r
+    for name, tensor in NETWORK.unflatten(params).items():
+        np.testing.assert_allclose(tensor, expected[name], rtol=1e-9, err_msg=name)
 
 
-def product_update_a(p, g, a, b, learning_rate):
-    matmul(a, b, p, transpose_a=True)
+def looked_at(step, size=NETWORK, dtype=np.float64, **options):
+    """Run ``step`` once on ones as parameters and twos as gradient; the parameters after it."""
+    count = size if isinstance(size, int) else size.flat_size
+    params = np.ones(count, dtype)
+    Optimizer(StepRule("looks", step, (RATE,), **options), size, dtype).update(params, np.full(count, 2, dtype))
+    return params
 
 
-def product_update_b(p, g, a, b, learning_rate):
-    matmul(a, b, p, transpose_b=True)
-
-
-def product_update_both(p, g, a, b, learning_rate):
-    matmul(a, b, p, True, True)
-
-
-@pytest.mark.parametrize("update", [product_update, product_update_a, product_update_b, product_update_both])
-@pytest.mark.parametrize("size", [1, 7, 64, 65, 130])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_compiled_product_is_that_of_numpy(update, size, dtype):
-    rng = np.random.default_rng(size)
-    a, b = rng.normal(size=(2, size, size)).astype(dtype)
-    expected, found = np.empty((size, size)), np.zeros(size * size, dtype)
-    update(expected, None, a.astype(np.float64), b.astype(np.float64), 0.0)
-    slots = np.stack([a.reshape(-1), b.reshape(-1)])
-    rule = TensorRule("product", update, prepare_rate, (RATE,), ("a", "b"))
-    tensors = np.array([[0, size, size]])
-    cpu.Update(rule, dtype, tensors)(found, found.copy(), slots, np.zeros(1, dtype), tensors)
-    tolerance = 1e-5 if dtype == np.float32 else 1e-13
-    np.testing.assert_allclose(found.reshape(size, size), expected, atol=tolerance * math.sqrt(size))
-
-
-def dot_update(p, g, learning_rate):
-    product = dot(p, g)
-    axpy(product, g, p)
-
-
-def test_dot_and_axpy_are_those_of_numpy():
-    rng = np.random.default_rng(0)
-    params, grads = rng.normal(size=(2, 100))
-    expected = params + (params @ grads) * grads
-    Optimizer(TensorRule("dot", dot_update, prepare_rate, (RATE,)), 100, np.float64).update(params, grads)
-    np.testing.assert_allclose(params, expected, rtol=1e-12)
-
-
-def wrong_product_update(p, g, learning_rate):
-    matmul(p, g, p)
-
-
-def test_a_product_of_shapes_that_do_not_fit_is_seen_as_not_a_number():
-    params = np.ones(6, np.float32)
-    Optimizer(TensorRule("wrong", wrong_product_update, prepare_rate, (RATE,)), 6).update(params, params.copy())
-    assert np.isnan(params).all()
-
-
-def test_a_tensor_rule_that_takes_other_arguments_than_it_declares_is_refused():
-    rule = TensorRule("short", lambda p, g: None, prepare_rate, (RATE,), ("m",), scratch=("x",))
-    with pytest.raises(PluginError, match=r"'short': update must take \(p, g, \*\['m'\], \*scalars, \*\['x'\]\)"):
-        compile_tensor_update(rule, np.float32)
-    few = replace(LARS, prepare=lambda step, state, learning_rate, trust: (1.0,))
-    with pytest.raises(PluginError, match="lars: update takes 2 scalars, but prepare gave 1"):
-        Optimizer(few, 5).update(np.zeros(5, np.float32), np.zeros(5, np.float32))
-
-
-def test_a_second_process_takes_a_tensor_rule_with_a_product_from_the_disk(tmp_path):
-    (tmp_path / "rule.py").write_text(
-        "import numpy as np\n"
-        "from minicnn import Optimizer\n"
-        "from minicnn.rules import TensorRule\n"
-        "from minicnn.rules.operations import matmul\n"
-        "def update(p, g, x):\n"
-        "    matmul(p, g, x, transpose_b=True)\n"
-        "    p[:] = x\n"
-        "params = np.arange(4, dtype=np.float32)\n"
-        "rule = TensorRule('mine', update, lambda step, state: (), (), scratch=('x',))\n"
-        "optimizer = Optimizer(rule, 1)\n"
-        "one = np.full(1, 3, np.float32)\n"
-        "optimizer.update(one, np.full(1, 2, np.float32))\n"
-        "module = next(m for name, m in __import__('sys').modules.items() if name.startswith('minicnn_optimizer_mine'))\n"
-        "print(one[0], module.compiled.cache_hits)\n"
-    )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(Path(__file__).parents[2])}
-    printed = [
-        subprocess.run([sys.executable, "rule.py"], cwd=tmp_path, env=environment, capture_output=True, text=True)
-        for _ in range(2)
+def test_a_rule_knows_the_tensors_of_its_network():
+    network = Network((6, 6, 1), [Conv2d(3, 3), ReLU(), Conv2d(5, 2, bias=False), Flatten(), Dense(4)])
+    tables = []
+    looked_at(lambda s: (s.gradient(), tables.append(s.tensors)), network)
+    assert [(t.name, t.shape, t.kind, t.layer, t.fan_in, t.first, t.last) for t in tables[0]] == [
+        ("conv1.weight", (3, 3, 1, 3), "weight", 0, 9, True, False),
+        ("conv1.bias", (3,), "bias", 0, 9, True, False),
+        ("conv2.weight", (2, 2, 3, 5), "weight", 2, 12, False, False),
+        ("dense1.weight", (45, 4), "weight", 4, 45, False, True),
+        ("dense1.bias", (4,), "bias", 4, 45, False, True),
     ]
-    assert [result.stdout.split() for result in printed] == [["6.0", "0"], ["6.0", "1"]], printed[0].stderr
+    assert [t.matrix_shape for t in tables[0]] == [(9, 3), (1, 3), (12, 5), (45, 4), (1, 4)]
+    assert [t.is_matrix for t in tables[0]] == [True, False, True, True, False]
+    assert all(t.decays for t in tables[0])
+
+
+def test_a_vector_alone_is_one_tensor():
+    tables = []
+    looked_at(lambda s: (s.gradient(), tables.append(s.tensors)), 7)
+    ((name, shape, kind),) = [(t.name, t.shape, t.kind) for t in tables[0]]
+    assert (name, shape, kind) == ("params", (7,), "weight")
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (7, 3, 5), (64, 64, 64), (65, 130, 66), (2, 131, 1)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_product_of_matrices_is_that_of_numpy(transpose_a, transpose_b, shape, dtype):
+    (rows, inner, columns), rng = shape, np.random.default_rng(0)
+    a = rng.normal(size=(inner, rows) if transpose_a else (rows, inner)).astype(dtype)
+    b = rng.normal(size=(columns, inner) if transpose_b else (inner, columns)).astype(dtype)
+    out = np.full((rows, columns), np.nan, dtype)
+    looked_at(lambda s: (s.gradient(), s.matmul(a, b, out, transpose_a, transpose_b)), 3)
+    a, b = (x.astype(np.float64) for x in (a.T if transpose_a else a, b.T if transpose_b else b))
+    np.testing.assert_allclose(out, a @ b, atol=(1e-5 if dtype == np.float32 else 1e-13) * math.sqrt(inner))
+
+
+def test_dot_norm_axpy_scale_and_copy_take_vectors_and_matrices():
+    rng, found = np.random.default_rng(0), []
+    x, y = rng.normal(size=(2, 6, 9))
+    for a, b in ((x.reshape(-1), y.reshape(-1)), (x, y)):
+        copy, total = np.zeros_like(a), b.copy()
+
+        def step(s, a=a, b=b, copy=copy, total=total):
+            s.gradient()
+            s.axpy(0.5, a, total)
+            s.copy(a, copy)
+            s.scale(3.0, copy)
+            found.append((s.dot(a, b), s.norm(a)))
+
+        looked_at(step, 3)
+        np.testing.assert_allclose(total, b + 0.5 * a, rtol=1e-14)
+        np.testing.assert_array_equal(copy, 3.0 * a)
+    np.testing.assert_allclose(found, [((x * y).sum(), np.linalg.norm(x))] * 2, rtol=1e-12)
+
+
+def test_a_matrix_is_a_part_of_its_vector_and_room_in_it_may_have_another_shape():
+    def step(s):
+        s.gradient()
+        weight, bias = s.tensors[2:]
+        assert s.matrix(s.params, weight).shape == (48, 4)
+        s.axpy(1.0, s.matrix(s.grads, weight, (3, 7)), s.matrix(s.params, weight, (3, 7)))
+        s.axpy(-1.0, s.matrix(s.grads, bias), s.matrix(s.params, bias))
+
+    tensors = NETWORK.unflatten(looked_at(step))
+    np.testing.assert_array_equal(tensors["dense1.weight"].reshape(-1), np.repeat([3.0, 1.0], [21, 171]))
+    assert (tensors["conv1.weight"] == 1).all() and (tensors["dense1.bias"] == -1).all()
+
+
+@pytest.mark.parametrize(("step", "message"), [
+    (lambda s: s.matmul(s.matrix(s.params, s.tensors[0]), s.matrix(s.grads, s.tensors[0]), s.params[:9].reshape(3, 3)),
+     r"looks: matmul cannot multiply \[9, 3\], \[9, 3\], \[3, 3\]"),
+    (lambda s: s.axpy(1.0, s.params[:3], s.params[:4]), r"must be of one shape, not \[3\], \[4\]"),
+    (lambda s: s.copy(s.params[:1], s.params[:4]), r"must be of one shape"),
+    (lambda s: s.dot(s.params[:1], s.params[:4]), r"must be of one shape"),
+    (lambda s: s.matrix(s.params, s.tensors[1], (2, 2)), r"conv1.bias, 3 numbers, has no room for a matrix \[2, 2\]"),
+    (lambda s: s.update("sgd", "matrix"), "unknown choice of tensors 'matrix'; did you mean 'matrices'"),
+])  # fmt: skip
+def test_shapes_that_do_not_fit_are_refused_before_anything_is_computed(step, message):
+    with pytest.raises((PluginError, UnknownNameError), match=message):
+        looked_at(lambda s: (s.gradient(), step(s)), bases=(SGD,))
 
 
 # Whole steps --------------------------------------------------------------------------------------------------------
@@ -247,13 +264,13 @@ TWO_GRADIENTS = StepRule("two_gradients", two_gradients_step, (*NADAM.hyperparam
 
 def split_step(s):
     s.gradient()
-    s.update("lars", tensors="matrices")
+    s.update("nadam", tensors="matrices")
     s.update("adam", tensors="others", learning_rate=0.5 * s.hyper["learning_rate"])
 
 
-SPLIT = StepRule("split", split_step, (RATE,), bases=(LARS, "adam"))
+SPLIT = StepRule("split", split_step, (RATE,), bases=(NADAM, "adam"))
 
-KINDS = {"elementwise": NADAM, "tensor": LARS, "lookahead": LOOKAHEAD, "average": AVERAGE,
+KINDS = {"elementwise": NADAM, "tensors": LARS, "lookahead": LOOKAHEAD, "average": AVERAGE,
          "two gradients": TWO_GRADIENTS, "split": SPLIT}  # fmt: skip
 
 
@@ -284,7 +301,7 @@ def test_matrices_and_others_are_all_tensors():
     grads = rng.normal(size=NETWORK.flat_size)
     Optimizer(SPLIT, NETWORK, np.float64).update(params, grads)
     matrices, others = both.copy(), both.copy()
-    Optimizer(LARS, NETWORK, np.float64, learning_rate=0.1).update(matrices, grads)
+    Optimizer(NADAM, NETWORK, np.float64, learning_rate=0.1).update(matrices, grads)
     Optimizer(ADAM, NETWORK, np.float64, learning_rate=0.05).update(others, grads)
     found, of_matrices, of_others = (NETWORK.unflatten(flat) for flat in (params, matrices, others))
     for name, tensor in found.items():
@@ -424,6 +441,119 @@ def test_a_base_has_the_hyperparameters_given_else_those_of_the_rule_else_its_de
     rule = StepRule("outer", lambda s: (s.gradient(), s.update("base", a=3.0)), outer, bases=(base,))
     Optimizer(rule, 4).update(np.zeros(4, np.float32), np.ones(4, np.float32))
     assert seen == [(3.0, 2.0, 1.0)]
+
+
+@pytest.mark.parametrize("base", ["adamw", "nadam"])
+def test_a_batch_in_two_parts_is_one_step_of_a_base(base):
+    """Bias corrections, and NAdam's product of momenta, are those of the rule by itself."""
+
+    def step(s):
+        s.gradient()
+        s.update(base, "matrices")
+        s.update(base, [tensor for tensor in s.tensors if not tensor.is_matrix])
+
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.normal(size=(11, NETWORK.flat_size))
+    rules = base, StepRule("parts", step, (), bases=(base,))
+    optimizers, ends = [Optimizer(rule, NETWORK, np.float64) for rule in rules], []
+    for optimizer in optimizers:
+        params = start.copy()
+        for grads in gradients:
+            optimizer.update(params, grads)
+        ends.append(NETWORK.unflatten(params))
+    for name, tensor in ends[0].items():
+        np.testing.assert_array_equal(ends[1][name], tensor, err_msg=name)
+    assert {value for key, value in optimizers[1].state.items() if key.endswith(".step")} == {10.0}
+
+
+def test_a_tensor_that_rests_for_a_batch_is_a_step_behind():
+    steps = []
+
+    def prepare(step, state):
+        steps.append(step)
+        return ()
+
+    def step(s):
+        s.gradient()
+        s.update("base", [tensor for tensor in s.tensors if s.number != 2 or tensor.is_matrix])
+
+    rule = StepRule("rests", step, (), bases=(OptimizerRule("base", lambda p, g: p - g, prepare, ()),))
+    optimizer, params = Optimizer(rule, NETWORK), np.zeros(NETWORK.flat_size, np.float32)
+    for _ in range(3):
+        optimizer.update(params, np.ones_like(params))
+    assert sorted(steps) == [1, 2, 2, 3]
+    moved = {name: set(np.unique(tensor)) for name, tensor in NETWORK.unflatten(params).items()}
+    assert moved == {"conv1.weight": {-3}, "conv1.bias": {-2}, "dense1.weight": {-3}, "dense1.bias": {-2}}
+
+
+# Weight decay -------------------------------------------------------------------------------------------------------
+
+
+def decayed_step(s):
+    """The base decays with AdamW; what the rule decays itself follows the table."""
+    s.gradient()
+    for tensor in s.tensors:
+        if tensor.decays:
+            p = s.matrix(s.params, tensor)
+            s.axpy(-0.01 * s.hyper["weight_decay"], p, p)
+    s.update("adamw")
+
+
+DECAYED = StepRule("decayed", decayed_step, ADAMW.hyperparameters, bases=(ADAMW,))
+
+
+@pytest.mark.parametrize("rule", ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam",
+                                  "lion", DECAYED])  # fmt: skip
+def test_weight_decay_leaves_biases_alone_where_it_is_asked_to(rule):
+    rng = np.random.default_rng(0)
+    start, *gradients = rng.normal(size=(5, NETWORK.flat_size))
+    ends = {}
+    for decay, weight_decay in (("all", 0.3), ("weights", 0.3), ("all", 0.0)):
+        params = start.copy()
+        optimizer = Optimizer(rule, NETWORK, np.float64, "cpu", decay, weight_decay=weight_decay)
+        for grads in gradients:
+            optimizer.update(params, grads)
+        ends[decay, weight_decay] = NETWORK.unflatten(params)
+    for name, tensor in ends["weights", 0.3].items():
+        same, other = ("all", 0.3), ("all", 0.0)
+        if name.endswith("bias"):
+            same, other = other, same
+        np.testing.assert_array_equal(tensor, ends[same][name], err_msg=name)
+        assert (tensor != ends[other][name]).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_fused_step_decays_as_a_step_of_its_own_does(threads, monkeypatch):
+    """With tensors so large that the threads meet in the middle of one, and with clipping."""
+    monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 0)
+    network = Network((6, 6, 1), [Flatten(), Dense(150), ReLU(), Dense(70), ReLU(), Dense(4)])
+    wrapped = StepRule("wrapped", lambda s: (s.gradient(), s.update("adamw")), ADAMW.hyperparameters, bases=(ADAMW,))
+    ends = []
+    for rule in (ADAMW, wrapped):
+        trainer = Trainer(network, optimizer=rule, optimizer_kwargs={"weight_decay": 0.5}, decay="weights", batch_size=16,
+                          threads=threads, clip_grad=0.1, schedule="cosine", schedule_of="weight_decay",
+                          epochs=2)  # fmt: skip
+        trainer.fit(IMAGES, LABELS)
+        ends.append(trainer.progress.params)
+    np.testing.assert_array_equal(ends[0], ends[1])
+
+
+def test_a_run_that_spares_biases_is_resumed_as_one(tmp_path):
+    options = {"optimizer_kwargs": {"weight_decay": 0.5}, "decay": "weights"}
+    whole, _ = train("nadam", epochs=3, **options)
+    train("nadam", epochs=1, output=tmp_path, **options)
+    resumed, _ = train("nadam", epochs=3, resume=load_checkpoint(tmp_path / "last.safetensors"), **options)
+    np.testing.assert_array_equal(resumed.progress.params, whole.progress.params)
+    assert resumed.progress.optimizer_state == whole.progress.optimizer_state != {}
+    every, _ = train("nadam", epochs=3, optimizer_kwargs={"weight_decay": 0.5})
+    assert (every.progress.params != whole.progress.params).any()
+
+
+def test_a_decay_that_is_none_or_that_the_rule_does_not_have_is_refused():
+    with pytest.raises(SettingError, match="decay must be all or weights, not 'biases'"):
+        Trainer(NETWORK, decay="biases")
+    with pytest.raises(SettingError, match="optimizer gd has no weight_decay that decay='weights' could limit"):
+        Trainer(NETWORK, optimizer="gd", decay="weights")
 
 
 # Elementwise rules and schedules ------------------------------------------------------------------------------------

@@ -139,7 +139,8 @@ def transpose(plan, params, transposed):
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk; dx from dy, which is a convolution with stride 1."""
+    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk; dx from dy, which is a convolution with stride
+    1."""
     op = plan[0]
     _correlate_filter(op, work, n, grads)
     if op.bias >= 0:

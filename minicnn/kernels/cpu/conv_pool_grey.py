@@ -1,6 +1,7 @@
 """A convolution of images of one channel with few filters, and the 2×2 max pooling after it, fused: both work in planes.
 
-Such a convolution (the first of a network for grey images) leaves most of a vector empty where vectors run along its filters.
+Such a convolution (the first of a network for grey images) leaves most of a vector empty where vectors run along its
+filters.
 Here they run along the width instead: every filter has a plane of its own, y[k, p, q], with rows as far apart as those
 of the image. Then all of a plane's pixels are one row of the product, x[p·W + q + r·W + s], and nothing is moved:
 

@@ -86,8 +86,8 @@ def _filter_gradient(op, work, grads, n):
                         line = x + (p * op.stride_height + r * op.dilation_height - op.padding_top) * W * C + c
                         for q in range(q_first, q_end):
                             v = q * op.stride_width + s * op.dilation_width - op.padding_left
-                            total = multiply_add(load(work, line + v * C, C - c), load(work, dy + (p * Q + q) * C + c, C - c),
-                                                 total)  # fmt: skip
+                            gradient = load(work, dy + (p * Q + q) * C + c, C - c)
+                            total = multiply_add(load(work, line + v * C, C - c), gradient, total)
                     store(grads, dw, total, C - c)
 
 

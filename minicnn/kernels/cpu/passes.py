@@ -6,7 +6,6 @@ when a network first uses them, and are cached on disk; what walks them is compi
 
 import functools
 import importlib
-import itertools
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ from minicnn.kernels.cpu.call import call, compiled, plan_of
 from minicnn.kernels.cpu.tile import JIT, multiply_address, product_was_compiled
 from minicnn.kernels.cpu.vector import copy
 
+_compiled: set[tuple[str, str, str]] = set()  # kernels that were asked for in this process
 PLAN = plan_of(__name__)  # what walks the plan is compiled for this type of it
 
 
@@ -49,14 +49,15 @@ def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
     """
     alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith("python")
     multiply_address(dtype)
-    if alone or not product_was_compiled():
+    both = sorted({(*kernel, np.dtype(dtype).name) for kernel in kernels} - _compiled)
+    _compiled.update(both)
+    if alone or not product_was_compiled() or len(both) < 4:
         return
-    both = sorted(set(kernels))
     code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import kernel_address\n"
-    code += f"for kernel in {both[::2]}: kernel_address(*kernel, {np.dtype(dtype).name!r})"
+    code += f"for kernel in {both[::2]}: kernel_address(*kernel)"
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for kernel in itertools.islice(both, 1, None, 2):
-        kernel_address(*kernel, np.dtype(dtype))
+    for module, name, number in both[1::2]:
+        kernel_address(module, name, np.dtype(number))
     other.wait()  # had it failed, the rest is compiled here
 
 

@@ -1,6 +1,7 @@
-"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop or a function of one tensor, a loss
-as a function of one row. `minicnn.kernels.generated` makes the modules."""
+"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a function of one row, an
+activation as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +12,16 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
-from minicnn.kernels.cpu.tensor import provide_product
+from minicnn.kernels.cpu.call import plan_of
 from minicnn.kernels.generated import arguments, compile_rule, each
 from minicnn.kernels.sources import digest_of
-from minicnn.rules import LossRule, OptimizerRule, TensorRule
+from minicnn.rules import ActivationRule, LossRule, OptimizerRule
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
 # makes g / √v an estimate, which differs between processors and is not a number for an infinite v. Adam's speed is
 # the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
+PLAN = plan_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,6 @@ class Update:
 
     ``void(T* params, T* grads, T* slots, int64 slot_stride, T* scalars, int64 begin, int64 end)`` updates
     the elements [begin, end) of ``params`` and of every slot; slot k starts at ``slots + k·slot_stride``.
-    Of a whole-tensor rule it is ``void(T[P] params, T[P] grads, T[slots, P] slots, T[] scalars, T[scratch, largest] scratch,
-    int64 offset, int64 rows, int64 columns)``, with arrays as `call` passes them, and updates one tensor.
     """
 
     address: int
@@ -74,23 +74,6 @@ def compiled(params, grads, slots, slot_stride, scalars, begin, end):
     loop(params, grads, {slot_pointers} scalars, begin, end)
 """
 
-_TENSOR_UPDATE = """\
-import numba
-from numba import types
-from minicnn.kernels.cpu.rules import OPTIONS
-
-V = types.{dtype}[::1]
-M = types.{dtype}[:, ::1]
-I = types.int64
-
-
-@numba.cfunc(types.void(V, V, M, V, M, I, I, I), cache=True, **OPTIONS)
-def compiled(params, grads, slots, scalars, scratch, offset, rows, columns):
-    shape, size, end = (rows, columns), rows * columns, offset + rows * columns
-    p, g = params[offset:end].reshape(shape), grads[offset:end].reshape(shape)
-    rule(p, g, {slots} {scalars} {scratch})
-"""
-
 _LOSS = """\
 import numba
 from numba import types
@@ -106,6 +89,83 @@ def compiled(logits, outputs, label, target_values, dlogits, class_weights, hype
     dlogits_row = numba.carray(dlogits, outputs)
     return rule(numba.carray(logits, outputs), target, dlogits_row, {class_weights} {hyperparameters})
 """
+
+# An operation's kernels. The loops are told that their arrays do not overlap, even where y lies where x lies: an element is
+# written after all that is made of it, so they are right all the same, and LLVM vectorizes them.
+_FORWARD = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop(x, y, {hypers}):
+    for i in range(len(x)):
+        y[i] = rule(x[i], {hypers})
+
+
+@numba.cfunc(types.void(PLAN, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, work, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    count = n * op.output_size
+    loop(work[op.x : op.x + count], work[op.y : op.y + count], {numbers})
+"""
+
+_BACKWARD = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop({reads}, dy, dx, {hypers}):
+    for i in range(len(dx)):
+        dx[i] = rule({reads}[i], {hypers}) * dy[i]
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop_that_adds({reads}, dy, dx, {hypers}):
+    for i in range(len(dx)):
+        dx[i] += rule({reads}[i], {hypers}) * dy[i]
+
+
+@numba.cfunc(types.void(PLAN, V, V, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, transposed, work, grads, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    if op.dx < 0:
+        return
+    count = n * op.output_size
+    {reads} = work[op.{reads} : op.{reads} + count]
+    dy, dx = work[op.dy : op.dy + count], work[op.dx : op.dx + count]
+    if op.accumulate == 0:
+        loop({reads}, dy, dx, {numbers})
+    else:
+        loop_that_adds({reads}, dy, dx, {numbers})
+"""
+
+
+@functools.cache
+def compile_activation(rule: ActivationRule, name: str, dtype: Any) -> int:
+    """Address of the kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``.
+
+    Its arguments are those of every operation (`minicnn.kernels.cpu.passes`); f0 and f1 are the hyperparameters. It is
+    compiled, or taken from the disk cache. Raises `PluginError` if that fails.
+    """
+    function = rule.value if name == "forward" else rule.derivative
+    hypers = range(len(rule.hyperparameters))
+    if len(hypers) > 2 or arguments(rule.name, function) != 1 + len(hypers):
+        names = ", ".join(hyper.name for hyper in rule.hyperparameters)
+        raise PluginError(f"layer {rule.name!r}: {function.__name__} must take (x, {names}), two hyperparameters at most")
+    template = _FORWARD if name == "forward" else _BACKWARD
+    source = template.format(dtype=np.dtype(dtype).name, reads=rule.reads, hypers=each("h{}", hypers),
+                             numbers=each("number(op.f{})", hypers))  # fmt: skip
+    return _compile("layer", rule, function, dtype, source).address
 
 
 def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
@@ -127,24 +187,6 @@ def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
         store_slots="; ".join(f"s{k}[i] = n{k}" for k in slots) or "pass",
         slot_pointers=each("advance(slots, {} * slot_stride)", slots),
     )
-    compiled = _compile("optimizer", rule, rule.update, dtype, source)
-    return Update(compiled.address, count, compiled)
-
-
-def compile_tensor_update(rule: TensorRule, dtype: Any) -> Update:
-    """The same for a rule that sees a whole tensor."""
-    slots, scratch = range(len(rule.slots)), range(len(rule.scratch))
-    count = arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
-    if count < 0:
-        wanted = f"(p, g, *{list(rule.slots)}, *scalars, *{list(rule.scratch)})"
-        raise PluginError(f"optimizer {rule.name!r}: update must take {wanted}")
-    source = _TENSOR_UPDATE.format(
-        dtype=np.dtype(dtype).name,
-        slots=each("slots[{}, offset:end].reshape(shape)", slots),
-        scalars=each("scalars[{}]", range(count)),
-        scratch=each("scratch[{}, :size].reshape(shape)", scratch),
-    )
-    provide_product(dtype)
     compiled = _compile("optimizer", rule, rule.update, dtype, source)
     return Update(compiled.address, count, compiled)
 

@@ -97,14 +97,16 @@ def shard_address(dtype, image_dtype) -> int:
 
 
 @njit(cache=True, parallel=True, **JIT)
-def train_step(shard_at, plan, trained, params, transposed, work, grads, images, labels, order, scale, targets, class_weights,
-               loss, loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, clip_norm, clip_value):  # fmt: skip
+def train_step(shard_at, plan, trained, params, transposed, work, grads, images, labels, order, scale, targets,
+               class_weights, loss, loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, spans, clip_norm,
+               clip_value):  # fmt: skip
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
 
     ``work`` [threads, work_size], ``grads`` [shards, P], ``totals`` [shards, 2 or more], ``squares`` [blocks]; ``shard_at``,
-    ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. The first ``trained`` numbers of
-    ``params`` are updated. They and the state behind them stay as they are when the loss or the norm is not finite, the
-    parameters also when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
+    ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. ``spans`` [count,
+    (begin, end, row)] are the parameters to update, all of them among the first ``trained`` of ``params``, with that row of
+    ``scalars`` [rows, S]. Parameters and state stay as they are when the loss or the norm is not finite, the parameters also
+    when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of both.
     """
@@ -159,9 +161,9 @@ def train_step(shard_at, plan, trained, params, transposed, work, grads, images,
         if together:
             for thread in prange(threads):
                 begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
-                _update(update_rule, params, grads[0], slots, scalars, begin, end, shrink, limit)
+                _update(update_rule, params, grads[0], slots, scalars, spans, begin, end, shrink, limit)
         else:
-            _update(update_rule, params, grads[0], slots, scalars, none, count, shrink, limit)
+            _update(update_rule, params, grads[0], slots, scalars, spans, none, count, shrink, limit)
         for i in range(operations):
             if plan[i].finish != 0:
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
@@ -190,11 +192,14 @@ def _sum_shards(grads, begin, end):
 
 
 @njit(**JIT)
-def _update(rule, params, grads, slots, scalars, begin, end, shrink, limit):
+def _update(rule, params, grads, slots, scalars, spans, begin, end, shrink, limit):
     """Clip the gradient of the parameters ``begin`` to ``end`` and, unless ``rule`` is 0, update them."""
     _clip(grads, begin, end, shrink, limit)
     if rule != 0:
-        call_update(rule, params, grads, slots, slots.shape[1], scalars, begin, end)
+        for k in range(len(spans)):
+            first, last = max(begin, spans[k, 0]), min(end, spans[k, 1])
+            if first < last:
+                call_update(rule, params, grads, slots, slots.shape[1], scalars[spans[k, 2]], first, last)
 
 
 @njit(**JIT)
@@ -228,7 +233,8 @@ def range_address(dtype, image_dtype) -> int:
     number = from_dtype(np.dtype(dtype))
     image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
     row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
-    return compiled(_infer_range, plan_of(__name__), row, row, image, types.int64[::1], integer, integer, number, table).address
+    return compiled(_infer_range, plan_of(__name__), row, row, image, types.int64[::1], integer, integer, number,
+                    table).address  # fmt: skip
 
 
 @njit(cache=True, parallel=True, **JIT)
@@ -259,21 +265,10 @@ def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
 
 
 @njit(cache=True, **JIT)
-def update(address, params, grads, slots, scalars, tensors):
-    """Every weight takes its step: the compiled update at ``address`` over all elements of ``tensors``, on one thread.
-
-    ``tensors`` [count, 3] has the offset, the rows and the columns of each.
-    """
-    for t in range(len(tensors)):
-        begin = tensors[t, 0]
-        call_update(address, params, grads, slots, slots.shape[1], scalars, begin, begin + tensors[t, 1] * tensors[t, 2])
-
-
-@njit(cache=True, **JIT)
-def update_tensors(address, params, grads, slots, scalars, scratch, tensors):
-    """The same for an update that takes a whole tensor, with ``scratch`` [matrices, largest tensor]."""
-    for t in range(len(tensors)):
-        call(address, (params, grads, slots, scalars, scratch, tensors[t, 0], tensors[t, 1], tensors[t, 2]))
+def update(address, params, grads, slots, scalars, spans):
+    """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see `train_step`), on one thread."""
+    for k in range(len(spans)):
+        call_update(address, params, grads, slots, slots.shape[1], scalars[spans[k, 2]], spans[k, 0], spans[k, 1])
 
 
 def reduction_blocks(count: int) -> int:

@@ -89,12 +89,13 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
 
 
 @njit(cache=True, parallel=True, **JIT)
-def loss_row(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels, coordinates, linear,
-             images, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved, dlogits,
-             totals):  # fmt: skip
+def loss_row(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels, coordinates,
+             linear, images, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved,
+             dlogits, totals):  # fmt: skip
     """totals[chunk, i] = summed loss of the chunk's images at params + coordinates[i] · direction.
 
-    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same ``packed``, with the
+    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same ``packed``, with
+    the
     changing ``channels`` alone (both empty: nothing is shared); the ``rest``. ``fixed`` [P] are the parameters of g without
     the changing channels, ``packed_params`` those channels' weights; ``tail`` is the range (begin, end) of parameters after
     k that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers from ``work`` to ``dlogits`` have one row a

@@ -1,5 +1,5 @@
-"""Rules compiled for CUDA: a loss as a kernel with a thread a sample, an update as a kernel over all weights, a rule on
-whole tensors as a kernel with a block a tensor. The rules are the same as on the CPU (`minicnn.kernels.generated`)."""
+"""Rules compiled for CUDA: a loss as a kernel with a thread a sample, an update as a kernel over all weights. The rules are
+the same as on the CPU (`minicnn.kernels.generated`)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,18 +10,15 @@ from numba import types
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cuda.call import digest, launchable
-from minicnn.kernels.cuda.share import shared_out
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
-from minicnn.kernels.cuda.tensor import OPERATIONS
 from minicnn.kernels.cuda.tile import SIMULATED, device
 from minicnn.kernels.generated import arguments, compile_rule, each, reason
-from minicnn.rules import LossRule, OptimizerRule, TensorRule
+from minicnn.rules import LossRule, OptimizerRule
 
 INTEGERS = types.int64[::1]
 LOSS = types.void(NUMBERS, INTEGER, INTEGER, INTEGER, INTEGERS, INTEGERS, INTEGER, INTEGER, ROWS, NUMBERS, NUMBERS, ROWS,
                   INTEGER, ROWS, INTEGER)  # fmt: skip
 UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, INTEGER, ROWS, ROWS, ROWS, TABLE)
-TENSOR_UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, ROWS, TABLE)
 
 
 @dataclass(frozen=True)
@@ -77,14 +74,14 @@ from minicnn.kernels.cuda.step import CLIP_VALUE, SCALARS, clipped, judge
 from minicnn.kernels.cuda.vector import load4, store4
 
 
-def compiled(params, grads, slots, table, row, squares, partials, results, tensors):
-    """Clip the gradient and update the weights of ``tensors``, unless loss or gradient are not finite."""
+def compiled(params, grads, slots, table, row, squares, partials, results, spans):
+    """Clip the gradient and update the weights of ``spans``, unless loss or gradient are not finite."""
     shrink, go_on = judge(table, row, squares, partials, results)
     limit = table[row, CLIP_VALUE]
-    {scalars}
     if go_on:
-        for t in range(len(tensors)):
-            begin, end = tensors[t, 0], tensors[t, 0] + tensors[t, 1] * tensors[t, 2]
+        for span in range(len(spans)):
+            begin, end, first = spans[span, 0], spans[span, 1], SCALARS + spans[span, 2] * {count}
+            {scalars}
             for i in range(begin + 4 * cuda.grid(1), end, 4 * cuda.gridsize(1)):
                 p, g = load4(params, i, end), load4(grads, i, end)
                 {load_slots}
@@ -94,22 +91,6 @@ def compiled(params, grads, slots, table, row, squares, partials, results, tenso
                 {updates}
                 store4(params, i, end, {new_params})
                 {store_slots}
-'''
-
-_TENSOR_UPDATE = '''\
-from numba import cuda
-from minicnn.kernels.cuda.step import SCALARS
-from minicnn.kernels.cuda.tensor import reshaped
-
-
-def compiled(params, grads, slots, table, scratch, tensors):
-    """One tensor a block."""
-    for t in range(cuda.blockIdx.x, len(tensors), cuda.gridDim.x):
-        rows, columns = tensors[t, 1], tensors[t, 2]
-        begin, end, shape = tensors[t, 0], tensors[t, 0] + rows * columns, (rows, columns)
-        p, g = reshaped(params[begin:end], shape), reshaped(grads[begin:end], shape)
-        rule(p, g, {slots} {scalars} {scratch})
-        cuda.syncthreads()
 '''
 
 
@@ -133,7 +114,8 @@ def compile_update(rule: OptimizerRule) -> Kernel:
     updates = [f"p{k}, {each(f'n{{}}_{k}', slots)} = as_tuple(rule(p[{k}], g[{k}], {each(f's{{}}[{k}]', slots)} {scalars}))"
                for k in four]  # fmt: skip
     source = _UPDATE.format(
-        scalars="; ".join(f"c{k} = table[row, SCALARS + {k}]" for k in range(count)) or "pass",
+        count=count,
+        scalars="; ".join(f"c{k} = table[row, first + {k}]" for k in range(count)) or "pass",
         load_slots="; ".join(f"s{k} = load4(slots[{k}], i, end)" for k in slots) or "pass",
         clipped=each("clipped(g[{}], shrink, limit)", four),
         updates="; ".join(updates),
@@ -143,21 +125,8 @@ def compile_update(rule: OptimizerRule) -> Kernel:
     return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, rule.update, source), UPDATE, count)
 
 
-def compile_tensor_update(rule: TensorRule) -> Kernel:
-    """The kernel of a whole-tensor rule, with the signature `TENSOR_UPDATE`; raises `PluginError` if it cannot be made."""
-    slots, scratch = range(len(rule.slots)), range(len(rule.scratch))
-    count = arguments(rule.name, rule.update) - 2 - len(slots) - len(scratch)
-    source = _TENSOR_UPDATE.format(
-        slots=each("reshaped(slots[{}, begin:end], shape)", slots),
-        scalars=each("table[0, SCALARS + {}]", range(count)),
-        scratch=each("reshaped(scratch[{}, begin:end], shape)", scratch),
-    )
-    update = shared_out(rule.name, rule.update)
-    return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, update, source), TENSOR_UPDATE, count)
-
-
 def _compile(kind: str, name: str, function: Any, source: str) -> Any:
-    return compile_rule(kind, name, function, np.float32, source, digest(), device, OPERATIONS)
+    return compile_rule(kind, name, function, np.float32, source, digest(), device)
 
 
 @device

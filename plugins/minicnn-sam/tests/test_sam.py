@@ -5,9 +5,9 @@ import pytest
 from minicnn_sam import SAM, sam
 
 import minicnn
-from minicnn.optimizers.adam import ADAM
 from minicnn.testing import check_optimizer
 
+RATE = minicnn.Hyperparameter("learning_rate", 0.001, meaning="step size η")
 TARGET = np.linspace(-1, 1, 12)
 
 
@@ -31,10 +31,10 @@ def test_thirty_steps_follow_the_paper():
 
 
 def test_another_rule_can_be_the_base():
-    rule = sam(ADAM, "sam-adam")
+    rule = sam("adam", (RATE,), "sam-adam")
     params, plain = np.zeros(12), np.zeros(12)
     wrapped = minicnn.Optimizer(rule, 12, np.float64, learning_rate=0.01, rho=0.0)
-    adam = minicnn.Optimizer(ADAM, 12, np.float64, learning_rate=0.01)
+    adam = minicnn.Optimizer("adam", 12, np.float64, learning_rate=0.01)
     for _ in range(5):
         wrapped.update(params, lambda p: (0.0, slope(p)))
         adam.update(plain, slope(plain))
