@@ -24,7 +24,8 @@ _NAMES = {  # by the module that has them
     "network.normalization": ["BatchNorm2d", "GroupNorm", "LayerNorm"],
     "network.network": ["Network"],
     "network.presets": ["preset"],
-    "rules": ["Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule"],
+    "network.tables": ["layer"],
+    "rules": ["ActivationRule", "Hyperparameter", "LayerRule", "LossRule", "OptimizerRule", "ScheduleRule"],
     "training.loss": ["Loss"],
     "training.optimizer": ["Optimizer"],
     "training.settings": ["Settings"],
@@ -89,7 +90,8 @@ if TYPE_CHECKING:
     from minicnn.network.network import Network
     from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
     from minicnn.network.presets import preset
-    from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, ScheduleRule
+    from minicnn.network.tables import layer
+    from minicnn.rules import ActivationRule, Hyperparameter, LayerRule, LossRule, OptimizerRule, ScheduleRule
     from minicnn.training.loss import Loss
     from minicnn.training.optimizer import Optimizer
     from minicnn.training.settings import Settings

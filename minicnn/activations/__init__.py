@@ -5,9 +5,8 @@ from minicnn.activations.smooth import ELU, GELU, GELU_TANH, MISH, SIGMOID, SILU
 from minicnn.hookspecs import hookimpl
 from minicnn.rules import ActivationRule
 
-RULES = {rule.name: rule for rule in (RELU, LEAKY_RELU, RELU6, HARD_SIGMOID, HARD_SWISH, SIGMOID, TANH, SILU, GELU,
-GELU_TANH,
-                                      ELU, SOFTPLUS, MISH)}  # fmt: skip
+_RULES = (RELU, LEAKY_RELU, RELU6, HARD_SIGMOID, HARD_SWISH, SIGMOID, TANH, SILU, GELU, GELU_TANH, ELU, SOFTPLUS, MISH)
+RULES = {rule.name: rule for rule in _RULES}
 
 
 @hookimpl

@@ -55,6 +55,7 @@ RELU = ActivationRule(
     derivative=relu_derivative,
     reads="y",
     kinks=(0.0,),
+    rectifies=True,
     equation="y = max(0, x)",
     source="Nair, Hinton: Rectified linear units improve restricted Boltzmann machines, ICML 2010",
 )
@@ -65,6 +66,7 @@ LEAKY_RELU = ActivationRule(
     reads="y",
     hyperparameters=(Hyperparameter("negative_slope", 0.01, 0.0, meaning="dy/dx below zero"),),
     kinks=(0.0,),
+    rectifies=True,
     equation="y = x above 0, negative_slope · x below",
     source="Maas, Hannun, Ng: Rectifier nonlinearities improve neural network acoustic models, ICML 2013",
 )
@@ -74,6 +76,7 @@ RELU6 = ActivationRule(
     derivative=relu6_derivative,
     reads="y",
     kinks=(0.0, 6.0),
+    rectifies=True,
     equation="y = min(max(0, x), 6)",
     source="Krizhevsky: Convolutional deep belief networks on CIFAR-10, 2010",
 )
@@ -91,6 +94,7 @@ HARD_SWISH = ActivationRule(
     value=hard_swish,
     derivative=hard_swish_derivative,
     kinks=(-3.0, 3.0),
+    rectifies=True,
     equation="y = x · min(max(0, x + 3), 6) / 6",
     source="Howard et al.: Searching for MobileNetV3, ICCV 2019",
 )

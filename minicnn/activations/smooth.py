@@ -112,6 +112,7 @@ SILU = ActivationRule(
     name="silu",
     value=silu,
     derivative=silu_derivative,
+    rectifies=True,
     equation="y = x · σ(x)",
     source="Elfwing, Uchibe, Doya: Sigmoid-weighted linear units, Neural Networks 2018",
 )
@@ -119,6 +120,7 @@ GELU = ActivationRule(
     name="gelu",
     value=gelu,
     derivative=gelu_derivative,
+    rectifies=True,
     equation="y = x · Φ(x) = x / 2 · (1 + erf(x / √2))",
     source="Hendrycks, Gimpel: Gaussian error linear units, 2016",
 )
@@ -126,6 +128,7 @@ GELU_TANH = ActivationRule(
     name="gelu_tanh",
     value=gelu_tanh,
     derivative=gelu_tanh_derivative,
+    rectifies=True,
     equation="y = x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³)))",
     source="Hendrycks, Gimpel: Gaussian error linear units, 2016",
 )
@@ -136,6 +139,7 @@ ELU = ActivationRule(
     reads="y",
     hyperparameters=(Hyperparameter("alpha", 1.0, 0.0, meaning="−y for x = −∞"),),
     kinks=(0.0,),
+    rectifies=True,
     equation="y = x above 0, alpha · (exp(x) − 1) below",
     source="Clevert, Unterthiner, Hochreiter: Fast and accurate deep network learning by exponential linear units, 2016",
 )
@@ -144,6 +148,7 @@ SOFTPLUS = ActivationRule(
     value=softplus,
     derivative=softplus_derivative,
     reads="y",
+    rectifies=True,
     equation="y = log(1 + exp(x))",
     source="Dugas et al.: Incorporating second-order functional knowledge for better option pricing, NIPS 2000",
 )
@@ -151,6 +156,7 @@ MISH = ActivationRule(
     name="mish",
     value=mish,
     derivative=mish_derivative,
+    rectifies=True,
     equation="y = x · tanh(log(1 + exp(x)))",
     source="Misra: Mish, a self regularized non-monotonic activation function, BMVC 2020",
 )

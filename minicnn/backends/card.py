@@ -11,10 +11,9 @@ from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.call import launch, launchable
 from minicnn.kernels.cuda.gather import gather, gather_signature
 from minicnn.kernels.cuda.launches import FINISH, OPERATION, Launch, launches
-from minicnn.kernels.cuda.rules import Kernel
+from minicnn.kernels.cuda.rules import Kernel, rule_launches
 from minicnn.kernels.cuda.tile import THREADS
 from minicnn.network.network import Network
-from minicnn.program.operations import OPERATIONS
 from minicnn.program.planner import make_plan
 
 Vector = Any  # an array on the card
@@ -59,7 +58,7 @@ def lay_out(network: Network, chunk: int, training: bool, frozen: bool = False) 
     sizes = {spec.offset: spec.size for spec in network.parameters if spec.kind != "state"}
     found = []
     for node in plan.nodes:
-        own = launches(OPERATIONS[node.operation].module)
+        own = launches(node.row.module) if node.row.rule is None else rule_launches(node.row.rule)
         if own is None:
             name, layer = network.layer_names[node.layers[-1]], network.layers[node.layers[-1]]
             raise SettingError(f"device cuda: layer {name}, {layer}, cannot be computed there: use the device cpu")

@@ -1,5 +1,6 @@
 """The CPU: owns the buffers, compiles or loads the kernels, and launches them."""
 
+import functools
 import math
 import threading
 from collections.abc import Sequence
@@ -12,11 +13,10 @@ from llvmlite.binding import get_host_cpu_name
 from minicnn.backends import Batch, Data, StepResult, check_scalars
 from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
-from minicnn.kernels.cpu.rules import compile_activation, compile_loss, compile_update
+from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
-from minicnn.program.operations import OPERATIONS
 from minicnn.program.plan import ADDRESSES
 from minicnn.program.planner import Plan, make_plan
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
@@ -46,6 +46,12 @@ def describe() -> dict[str, Any]:
     return {"processor": get_host_cpu_name(), "threads": thread_count()}
 
 
+@functools.cache
+def _kept(numbers: tuple[float, ...]) -> np.ndarray:
+    """``numbers`` at an address that a plan may hold as long as the process lives."""
+    return np.array(numbers, np.float64)
+
+
 def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, plain: bool = False, keep: bool = False,
             frozen: bool = False) -> Plan:  # fmt: skip
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
@@ -57,16 +63,14 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
     plan = make_plan(network, chunk, training, lanes, keep, frozen)
     table = plan.table.view(passes.PLAN.dtype.dtype)
-    operations = [OPERATIONS[node.operation] for node in plan.nodes]
     wanted = ADDRESSES[1:] if training else ("forward",)
-    passes.compile_beside({(row.module, name) for row in operations for name in wanted if row.rule is None}, dtype)
-    for record, row in zip(table, operations, strict=True):
+    passes.compile_beside(((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype)
+    for record, node in zip(table, plan.nodes, strict=True):
         record["multiply"] = multiply_address(dtype)
+        if node.numbers:
+            record["a0"] = _kept(node.numbers).ctypes.data
         for name in wanted:
-            if row.rule is None:
-                record[name] = passes.kernel_address(row.module, name, np.dtype(dtype))
-            elif name in ("forward", "backward"):
-                record[name] = compile_activation(row.rule, name, np.dtype(dtype))
+            record[name] = passes.kernel_address(node.row, name, np.dtype(dtype), node.ranks)
     return plan._replace(table=table)
 
 

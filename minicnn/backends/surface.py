@@ -11,8 +11,7 @@ from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.memory import aligned_copy, aligned_zeros
 from minicnn.network.network import Network
 from minicnn.program.graph import Node, cuts
-from minicnn.program.operations import OPERATIONS
-from minicnn.rules import LossRule
+from minicnn.rules import LayerRule, LossRule
 
 # What a thread works on should stay in its cache; the more images in a chunk, the longer the products.
 _CHUNK_BYTES = 1024 * 1024
@@ -98,9 +97,10 @@ def _next_product(nodes: Sequence[Node], k: int) -> int | None:
         alone = nodes[i].inputs == (nodes[i - 1].output,) and i - 1 in cuts(nodes)
         if not alone:
             return None
+        row = nodes[i].row
         if nodes[i].operation in ("conv2d", "dense"):
             return i
-        if nodes[i].trained or OPERATIONS[nodes[i].operation].module in ("softmax", "group_norm"):
+        if nodes[i].trained or row.module in ("softmax", "group_norm") or isinstance(row.rule, LayerRule):
             return None
     return None
 

@@ -15,7 +15,6 @@ import numpy as np
 from minicnn.backends import backend, cpu
 from minicnn.insight.weights import name as weight_name
 from minicnn.network.network import Network
-from minicnn.program.operations import OPERATIONS, kinks_of
 from minicnn.training.loss import Loss
 
 STEP = 1e-5  # h: longer ones cross more kinks, shorter ones leave fewer digits
@@ -93,9 +92,9 @@ class Cost:
         """On which side of its kinks every operation from ``first`` on is."""
         for record, node, y in zip(self.plan.table[first:], self.plan.nodes[first:], outputs, strict=True):
             x = self.passes.work[record["x"] :][: len(y) * record["input_size"]]
-            if points := kinks_of(node.operation):
-                yield np.digitize(x, points)
-            elif OPERATIONS[node.operation].module == "max_pool2d":
+            if node.row.kinks:
+                yield np.digitize(x, node.row.kinks)
+            elif node.row.module == "max_pool2d":
                 yield _winners(record, x.reshape(len(y), -1), y)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 from minicnn.errors import NetworkError, SettingError
 from minicnn.network import checks
@@ -12,7 +12,7 @@ from minicnn.network.layers import Layer, Shape
 class _Activation(Layer):
     """Base of the activations."""
 
-    rectifies: ClassVar[bool] = False  # about 0 below 0 and x above: the weights before it begin as He et al. 2015 say
+    rectifies = False
 
 
 class ReLU(_Activation):
@@ -67,7 +67,10 @@ class ELU(_Activation):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vars(self).update(alpha=checks.number("ELU", "alpha", self.alpha))
+        alpha = checks.number("ELU", "alpha", self.alpha)
+        if alpha < 0:  # the backward pass knows the side of x by the sign of y
+            raise SettingError(f"ELU: alpha must be a number from 0 on, not {alpha:g}")
+        vars(self).update(alpha=alpha)
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
         return {"f0": self.alpha}

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
-from minicnn.network.layers import Add, Concat, Layer, layer_from_dict
+from minicnn.network.layers import Add, Concat, Layer
+from minicnn.network.tables import layer_from_dict
 
 
 @dataclass(frozen=True, init=False)
@@ -98,7 +99,7 @@ def _given_names(layers: Iterable[Layer | Branches]) -> Iterable[str]:
 
 
 def layers_from_tables(tables: Iterable[Mapping[str, Any]]) -> list[Layer | Branches]:
-    """The layers and blocks that tables of JSON or TOML describe (`minicnn.network.layers.layer_from_dict`).
+    """The layers and blocks that tables of JSON or TOML describe (`minicnn.network.tables.layer_from_dict`).
 
     A block is ``{"type": "Residual", "layers": [...], "shortcut": [...]}`` or ``{"type": "Branches", "branches": [[...],
     ...],

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minicnn.network.activations import LeakyReLU, _Activation
+from minicnn.network.activations import LeakyReLU
 from minicnn.network.layers import Conv2d, Dense, Layer, Shape
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def activation_after(network: "Network", index: int) -> Layer | None:
     for number in range(index + 1, len(network.layers)):
         layer = network.layers[number]
         if fed.intersection(network.reads[number]):
-            if isinstance(layer, _Activation):
+            if layer.rectifies is not None:
                 return layer
             if not isinstance(layer, Conv2d | Dense):
                 fed.add(number + 1)
@@ -45,7 +45,7 @@ def initial_weight(shape: Shape, activation: Layer | None, rng: np.random.Genera
     """
     *receptive_field, inputs, outputs = shape
     fan_in, fan_out = inputs * math.prod(receptive_field), outputs * math.prod(receptive_field)
-    if isinstance(activation, _Activation) and activation.rectifies:
+    if activation is not None and activation.rectifies:
         slope = activation.negative_slope if isinstance(activation, LeakyReLU) else 0.0
         return rng.normal(0.0, math.sqrt(2 / ((1 + slope**2) * fan_in)), shape)
     limit = math.sqrt(6 / (fan_in + fan_out))

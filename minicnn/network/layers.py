@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
-from minicnn.errors import NetworkError, SettingError, UnknownNameError
+from minicnn.errors import NetworkError, SettingError
 from minicnn.network import checks
 from minicnn.network.checks import Padding, Pair, times
 
@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 IntOrPair = int | tuple[int, int]
 IntPairOrFour = IntOrPair | tuple[int, int, int, int]
 
-_BY_NAME: dict[str, "type[Layer]"] = {}
+LAYERS: dict[str, "type[Layer]"] = {}  # by their names in lower case
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,27 @@ class Layer:
 
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
-            _BY_NAME[cls.__name__.lower()] = cls
+            LAYERS[cls.__name__.lower()] = cls
 
     def __post_init__(self) -> None:
         vars(self).update(inputs=checks.names(type(self).__name__, self.inputs))  # the class is frozen
         checks.name(type(self).__name__, self.name)
 
-    @classmethod
-    def label(cls) -> str:
-        """What its instances are called in a network, with a number: conv1, conv2, ..."""
-        return cls.__name__.lower().removesuffix("2d")
+    # Of an activation: it is about 0 below 0 and x above, and weights before it begin as He et al. 2015 say.
+    rectifies: ClassVar[bool | None] = None
+
+    @property
+    def type_name(self) -> str:
+        """What it is called in JSON and TOML."""
+        return type(self).__name__
+
+    def label(self) -> str:
+        """What it is called in a network, with a number: conv1, conv2, ..."""
+        return self.type_name.lower().removesuffix("2d")
+
+    def values(self) -> dict[str, Any]:
+        """The value of every field that is its own."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("name", "inputs")}
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         """Shape of the output; raises `NetworkError`, which says what would fit, for inputs that do not."""
@@ -59,6 +70,10 @@ class Layer:
     def parameter_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         """Shapes of the parameters by name, ``weight`` before ``bias``; empty for a layer that has none."""
         return {}
+
+    def parameter_kinds(self, *input_shapes: Shape) -> Mapping[str, str]:
+        """What each parameter is: weight, bias, scale or shift."""
+        return self.kinds
 
     def state_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         """Shapes of what is kept and not trained, by name; empty for a layer that has none."""
@@ -69,15 +84,15 @@ class Layer:
         return 0
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
-        """What the kernels must know of it, by the fields of a plan's record (`minicnn.program.plan`)."""
+        """What the kernels must know of the layer, by the names of the fields of a plan's record (`minicnn.program.plan`)."""
         return {}
 
     def __str__(self) -> str:
         """The type with the fields that differ from their defaults: ``Conv2d(filters=6, kernel_size=5×5)``."""
         parameters = inspect.signature(type(self)).parameters
         shown = []
-        for name in (one.name for one in fields(self) if one.name not in ("name", "inputs")):
-            value, default = getattr(self, name), parameters[name].default
+        for name, value in self.values().items():
+            default = parameters[name].default
             if value not in (default, (default, default)):
                 shown.append(f"{name}={times(value) if isinstance(value, tuple) else value}")
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -364,10 +379,14 @@ class Dense(Layer):
         return input_shapes[0][0] * self.units
 
 
-class Add(Layer):
-    """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning, 2016."""
+class _Join(Layer):
+    """What reads several values."""
 
     arity = (2, None)
+
+
+class Add(_Join):
+    """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning, 2016."""
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len(set(input_shapes)) > 1:
@@ -377,10 +396,8 @@ class Add(Layer):
         return input_shapes[0]
 
 
-class Concat(Layer):
+class Concat(_Join):
     """The channels of all inputs, one after another: (H, W, C₁) and (H, W, C₂) to (H, W, C₁ + C₂)."""
-
-    arity = (2, None)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len({shape[:-1] for shape in input_shapes}) > 1 or len({len(shape) for shape in input_shapes}) > 1:
@@ -390,7 +407,7 @@ class Concat(Layer):
         return *input_shapes[0][:-1], sum(shape[-1] for shape in input_shapes)
 
 
-class Multiply(Layer):
+class Multiply(_Join):
     """The product of two values of one shape, or of an image and one number a channel, (1, 1, C) or (C,): a gate.
 
     Hu, Shen, Sun: Squeeze-and-excitation networks, 2018.
@@ -429,33 +446,3 @@ class Dropout2d(Dropout):
 
 class DropPath(Dropout):
     """Dropout of whole samples of a branch: stochastic depth. Huang et al.: Deep networks with stochastic depth, 2016."""
-
-
-def layer_to_dict(layer: Layer) -> dict[str, Any]:
-    """The layer as JSON has it: ``{"type": "Conv2d", "filters": 6, "kernel_size": [5, 5], ...}``."""
-    values = {one.name: getattr(layer, one.name) for one in fields(layer)}
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()
-              if name not in ("name", "inputs") or value}  # fmt: skip
-    return {"type": type(layer).__name__} | values
-
-
-def layer_from_dict(table: Mapping[str, Any]) -> Layer:
-    """The layer that `layer_to_dict` or a TOML table describes; the case of the type does not matter.
-
-    Raises `UnknownNameError` for an unknown type or field, and `SettingError` for a missing or a wrong value.
-    """
-    if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
-        raise SettingError(f'a layer is a table with a type, such as type = "Conv2d", not {table!r}')
-    name = table["type"]
-    kind = _BY_NAME.get(name.lower())
-    if kind is None:
-        raise UnknownNameError("layer", name, [known.__name__ for known in _BY_NAME.values()])
-    parameters = inspect.signature(kind).parameters
-    values = {key: value for key, value in table.items() if key != "type"}
-    for key in values:
-        if key not in parameters:
-            raise UnknownNameError(f"field of {kind.__name__}", key, parameters)
-    for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in values:
-            raise SettingError(f"{kind.__name__}: {key} is missing")
-    return kind(**values)

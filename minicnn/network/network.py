@@ -15,7 +15,9 @@ from minicnn.network import checks
 from minicnn.network.activations import PReLU
 from minicnn.network.blocks import Branches, expand, layers_from_tables
 from minicnn.network.initialization import activation_after, initial_weight
-from minicnn.network.layers import Layer, Shape, layer_to_dict
+from minicnn.network.layers import Layer, Shape
+from minicnn.network.rule_layer import RuleLayer
+from minicnn.network.tables import layer_to_dict
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,10 @@ class Network:
         offset = 0
         for state in (False, True):
             for index, layer in enumerate(self.layers):
+                kinds = layer.parameter_kinds(*self.inputs_of(index))
                 shapes = (layer.state_shapes if state else layer.parameter_shapes)(*self.inputs_of(index))
                 for name, shape in shapes.items():
-                    kind, size = "state" if state else layer.kinds[name], math.prod(shape)
+                    kind, size = "state" if state else kinds[name], math.prod(shape)
                     specs.append(ParameterSpec(f"{self.layer_names[index]}.{name}", index, shape, offset, size, kind))
                     offset += round_up(size)
         return tuple(specs)
@@ -153,10 +156,13 @@ class Network:
         variances one, a PReLU's slopes a quarter, the rest zero."""
         flat = aligned_zeros(self.flat_size, dtype)
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
+            layer = self.layers[spec.layer]
             if spec.kind == "weight":
                 tensor[:] = initial_weight(spec.shape, activation_after(self, spec.layer), rng)
+            elif isinstance(layer, RuleLayer):
+                _, tensor[:] = layer.parameters(*self.inputs_of(spec.layer))[spec.name.rpartition(".")[2]]
             elif spec.kind == "scale":
-                tensor[:] = 0.25 if isinstance(self.layers[spec.layer], PReLU) else 1.0
+                tensor[:] = 0.25 if isinstance(layer, PReLU) else 1.0
             elif spec.name.endswith(".running_var"):
                 tensor[:] = 1.0
         return flat

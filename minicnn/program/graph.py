@@ -9,17 +9,27 @@ from typing import NamedTuple
 
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
-from minicnn.program.operations import OPERATIONS, operation_of
+from minicnn.network.rule_layer import RuleLayer
+from minicnn.program.operations import OPERATIONS, Operation, operation_of, row_of
+from minicnn.rules import AnyLayer
 
 
 class Node(NamedTuple):
     """One operation: what it reads and writes, the layers that it stands for, and the fields of its record."""
 
-    operation: str  # a key of `OPERATIONS`
+    operation: str  # a key of `OPERATIONS`, or layer.NAME of a rule
     inputs: tuple[int, ...]  # numbers of the values that it reads
     output: int  # the value that it writes
     layers: tuple[int, ...]  # numbers of the layers that it stands for: (3,), or (3, 4, 5) where they were fused
     fields: Mapping[str, float]  # attributes (kernel_height, ...) and places of parameters (weight, ...)
+    rule: AnyLayer | None = None  # of a plugin, which is its operation
+    numbers: tuple[float, ...] = ()  # of a `LayerRule`: hyperparameters, and each parameter's place and shape
+    ranks: tuple[int, ...] = ()  # how many dimensions its x, its y and each of its parameters have
+
+    @property
+    def row(self) -> Operation:
+        """Its row in the table of operations."""
+        return row_of(self.rule) if self.rule else OPERATIONS[self.operation]
 
     @property
     def trained(self) -> bool:
@@ -50,11 +60,15 @@ def lower(network: Network, frozen: bool) -> Graph:
     nodes: list[Node] = []
     for index, layer in enumerate(network.layers):
         inputs = tuple(value_of[value] for value in network.reads[index])
+        given = [network.shapes[value] for value in network.reads[index]]
+        if isinstance(layer, RuleLayer):
+            nodes.append(_of_rule(layer, inputs, index, given[0], places.get(index, {})))
+            value_of.append(index + 1)
+            continue
         name = operation_of(layer)
         if OPERATIONS[name].only_training and frozen:
             value_of.append(inputs[0])
             continue
-        given = [network.shapes[value] for value in network.reads[index]]
         fields = {**layer.attributes(*given), **places.get(index, {})}
         x = inputs[0]
         if name == "conv2d" and fields["groups"] > 1:
@@ -76,6 +90,14 @@ def lower(network: Network, frozen: bool) -> Graph:
         value_of.append(index + 1)
         nodes.append(Node(name, (x, *inputs[1:][-1:]), index + 1, (index,), fields))
     return Graph(tuple(nodes), shapes, value_of[-1])
+
+
+def _of_rule(layer: RuleLayer, inputs: tuple[int, ...], index: int, shape: Shape, places: Mapping[str, float]) -> Node:
+    shapes = layer.parameter_shapes(shape)
+    numbers = (*layer.hyperparameters, *(number for name in shapes for number in (places[name], *shapes[name])))
+    ranks = len(shape), len(layer.output_shape(shape)), *map(len, shapes.values())
+    fields = layer.attributes(shape) | ({"weight": min(places.values())} if places else {})
+    return Node(f"layer.{layer.rule.name}", inputs, index + 1, (index,), fields, layer.rule, numbers, ranks)
 
 
 def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:

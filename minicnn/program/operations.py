@@ -1,11 +1,12 @@
 """The table of operations: the one list that knows them all.
 
 A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the
-functions
-``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the
-module of its name in ``kernels/<device>``. To add one: a class in ``network``, a module for each device, and a row here.
+functions ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``)
+of the module of its name in ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module
+for each device, and a row here; an activation is a rule in ``activations``, a class and a row.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -36,8 +37,9 @@ class Operation:
     shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
-    fields: Mapping[str, float] = field(default_factory=dict)  # of every record
+    fields: Mapping[str, float] = field(default_factory=dict, hash=False)  # of every record
     rule: AnyLayer | None = None  # what its kernels are made of
+    kinks: tuple[float, ...] = ()  # the x at which the derivative of an elementwise operation jumps
 
 
 def _reads(*names: str) -> frozenset[str]:
@@ -67,6 +69,11 @@ def _statistics(fields: Mapping[str, int], lanes: int) -> int:
     return round_up(2 * (6 * fields["input_channels"] + 1) + 7 * fields["input_channels"])
 
 
+def _one_input(fields: Mapping[str, int], lanes: int) -> int:
+    """A sample's dx."""
+    return fields["input_size"]
+
+
 def _two_by_channel(fields: Mapping[str, int], lanes: int) -> int:
     """Scale and shift."""
     return 2 * fields["input_channels"]
@@ -77,27 +84,13 @@ def _by_group(fields: Mapping[str, int], lanes: int) -> int:
     return 2 * fields["chunk"] * fields["groups"]
 
 
-def _of_rule(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
-    """The operation of an elementwise rule, or of one on a sample's arrays."""
-    elementwise = isinstance(rule, ActivationRule)
-    reads = _reads(rule.reads) if isinstance(rule, ActivationRule) else _reads("x", "y")
-    return Operation("rule", layer, reads, in_place=elementwise, rule=rule)
+@functools.cache
+def row_of(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
+    """The row of a rule, the operation of ``layer`` where that is a class of its own."""
+    if isinstance(rule, ActivationRule):
+        return Operation("rule", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks)
+    return Operation("rule", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
 
-
-_ACTIVATIONS = {
-    "relu": activations.ReLU,
-    "leaky_relu": activations.LeakyReLU,
-    "relu6": activations.ReLU6,
-    "elu": activations.ELU,
-    "sigmoid": activations.Sigmoid,
-    "hard_sigmoid": activations.HardSigmoid,
-    "tanh": activations.Tanh,
-    "silu": activations.SiLU,
-    "hard_swish": activations.HardSwish,
-    "mish": activations.Mish,
-    "softplus": activations.Softplus,
-    "gelu": activations.GELU,
-}
 
 OPERATIONS: dict[str, Operation] = {
     "conv2d": Operation("conv2d", of.Conv2d, _reads("x")),
@@ -118,12 +111,24 @@ OPERATIONS: dict[str, Operation] = {
     "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
     "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
     "layer_norm": Operation("group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
-    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True),
+    "relu": row_of(rules.RELU, activations.ReLU),
+    "leaky_relu": row_of(rules.LEAKY_RELU, activations.LeakyReLU),
+    "relu6": row_of(rules.RELU6, activations.ReLU6),
+    "hard_sigmoid": row_of(rules.HARD_SIGMOID, activations.HardSigmoid),
+    "hard_swish": row_of(rules.HARD_SWISH, activations.HardSwish),
+    "sigmoid": row_of(rules.SIGMOID, activations.Sigmoid),
+    "tanh": row_of(rules.TANH, activations.Tanh),
+    "silu": row_of(rules.SILU, activations.SiLU),
+    "gelu": row_of(rules.GELU, activations.GELU),
+    "gelu_tanh": row_of(rules.GELU_TANH),
+    "elu": row_of(rules.ELU, activations.ELU),
+    "softplus": row_of(rules.SOFTPLUS, activations.Softplus),
+    "mish": row_of(rules.MISH, activations.Mish),
+    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
     "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
     "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
-    **{name: _of_rule(rule, _ACTIVATIONS.get(name)) for name, rule in rules.RULES.items()},
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
 }
@@ -138,11 +143,3 @@ def operation_of(layer: of.Layer) -> str:
     if name is None:
         raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
     return "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name
-
-
-def kinks_of(operation: str) -> tuple[float, ...]:
-    """The inputs at which the derivative of an elementwise operation jumps; there are none for any other operation."""
-    rule = OPERATIONS[operation].rule
-    if isinstance(rule, ActivationRule):
-        return rule.kinks
-    return (0.0,) if operation == "prelu" else ()

@@ -16,7 +16,6 @@ from minicnn.memory import round_up
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.program.graph import Graph, Node, fuse, lower
-from minicnn.program.operations import OPERATIONS
 from minicnn.program.plan import PLACES, RECORD
 
 
@@ -96,7 +95,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
     for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
-        row, fields = OPERATIONS[node.operation], {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
+        row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}
         back = 2 * loss - i if node.output in wants else i
         if size := row.saved(fields, lanes):
             live(("saved", node.output), size, i, back)
@@ -114,7 +113,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             for name, value in zip(names, read, strict=False):
                 if kind == "value" or value in wants:
                     record[name] = buffers[kind, owner.owner(value)].offset
-        saved_with = node.inputs[0] if OPERATIONS[node.operation].shares_saved else node.output
+        saved_with = node.inputs[0] if node.row.shares_saved else node.output
         for name, key in (("saved", saved_with), ("scratch", i)):
             if (name, key) in buffers:
                 record[name] = buffers[name, key].offset
@@ -124,7 +123,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
 
 def _does_nothing(node: Node, record: np.void) -> bool:
     """Whether y and dx are what they are because they lie where x and dy lie."""
-    return OPERATIONS[node.operation].module == "identity" and record["dx"] in (-1, record["dy"])
+    return node.row.module == "identity" and record["dx"] in (-1, record["dy"])
 
 
 def _describe(record: np.void, node: Node, graph: Graph, chunk: int) -> None:
@@ -140,7 +139,7 @@ def _describe(record: np.void, node: Node, graph: Graph, chunk: int) -> None:
         record[f"{side}_size"] = int(np.prod(image))
     if len(node.inputs) > 1:
         record["second_size"] = int(np.prod(graph.shapes[node.inputs[1]]))
-    for name, number in {**node.fields, **OPERATIONS[node.operation].fields}.items():
+    for name, number in {**node.fields, **node.row.fields}.items():
         record[name] = number
 
 
@@ -161,7 +160,7 @@ def _wanted_gradients(graph: Graph) -> set[int]:
 def _kept(graph: Graph, value: int, wants: set[int]) -> bool:
     """Whether a backward pass reads ``value``."""
     for node in graph.nodes:
-        reads = OPERATIONS[node.operation].reads if node.output in wants else ()
+        reads = node.row.reads if node.output in wants else ()
         named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
         if any(named.get(name) == value for name in reads):
             return True
@@ -171,7 +170,7 @@ def _kept(graph: Graph, value: int, wants: set[int]) -> bool:
 def _share_values(graph: Graph, values: _Shared, wants: set[int], keep: bool) -> None:
     """Let y lie where x lies, where the operation may, nobody reads x after it, and no backward pass reads x."""
     for i, node in enumerate(graph.nodes):
-        x, row = node.inputs[0], OPERATIONS[node.operation]
+        x, row = node.inputs[0], node.row
         together = [value for value in graph.shapes if values.owner(value) == values.owner(x)]
         later = {value for other in graph.nodes[i + 1 :] for value in other.inputs} | {graph.output}
         free = not keep and not any(value in later or _kept(graph, value, wants) for value in together)
@@ -187,7 +186,7 @@ def _lives_of_values(graph: Graph, values: _Shared, wants: set[int]) -> dict[int
     for i, node in enumerate(graph.nodes):
         for value in (*node.inputs, node.output):
             times[values.owner(value)].append(i)
-            back = OPERATIONS[node.operation].reads if node.output in wants else ()
+            back = node.row.reads if node.output in wants else ()
             named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
             if any(named.get(name) == value for name in back):
                 times[values.owner(value)].append(2 * loss - i)
@@ -204,7 +203,7 @@ def _share_gradients(graph: Graph, gradients: _Shared, wants: set[int], table: n
                 record[name] = value in written
                 written.add(value)
         x = node.inputs[0]
-        row, free = OPERATIONS[node.operation], not keep and readers[x] == 1
+        row, free = node.row, not keep and readers[x] == 1
         if row.in_place and free and x in wants:
             gradients.join(x, node.output)
 

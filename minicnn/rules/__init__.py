@@ -251,6 +251,7 @@ class ActivationRule:
     derivative: Callable[..., float]
     reads: Literal["x", "y"] = "x"
     hyperparameters: tuple[Hyperparameter, ...] = ()
+    rectifies: bool = False  # about 0 below 0 and x above: weights before it begin as He et al. 2015 say
     kinks: tuple[float, ...] = ()  # the x at which the derivative jumps, whatever the hyperparameters
     equation: str = ""
     source: str = ""

@@ -21,8 +21,9 @@ from minicnn.errors import SettingError
 from minicnn.network import activations, layers
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
+from minicnn.network.tables import layer
 from minicnn.plugins import find, offers
-from minicnn.rules import AnyOptimizer, LossRule, StepRule
+from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, StepRule
 from minicnn.testing.checks import Check, Failed, Skipped, close, run_checks
 from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
@@ -59,6 +60,8 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
     for offer in (offer for offer in offers() if offer.distribution == "minicnn-numba"):
         if offer.kind == "loss":
             checks[f"loss: {offer.name}"] = partial(loss_equals, at_hand, find("loss", offer.name))
+        elif offer.kind == "layer":
+            checks[f"layer: {offer.name}"] = partial(layer_equals, at_hand, find("layer", offer.name))
         elif offer.kind == "optimizer":
             checks[f"optimizer: {offer.name}"] = partial(updates_equal, at_hand, find("optimizer", offer.name))
     checks["operations on vectors and matrices"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
@@ -109,6 +112,12 @@ def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
                                         loss.hyperparameters))  # fmt: skip
     close("gradient", results[1][1], results[0][1], _TOLERANCE)
     return close("loss", results[1][0], results[0][0], _TOLERANCE)
+
+
+def layer_equals(at_hand: Any, rule: AnyLayer, dtype: Any = np.float64) -> str:
+    """Whether a layer is what it is on the CPU."""
+    network = Network((1, 5, 1), [layers.Flatten(), layers.Dense(6), layer(rule), layers.Dense(2)])
+    return _passes(at_hand, network)
 
 
 def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:

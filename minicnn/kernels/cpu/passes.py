@@ -15,6 +15,7 @@ import numpy as np
 from numba import config, from_dtype, njit, types
 
 from minicnn.kernels.cpu.call import call, compiled, plan_of
+from minicnn.kernels.cpu.rules import compile_layer
 from minicnn.kernels.cpu.tile import JIT, multiply_address, product_was_compiled
 from minicnn.kernels.cpu.vector import copy
 
@@ -23,30 +24,37 @@ PLAN = plan_of(__name__)  # what walks the plan is compiled for this type of it
 
 
 @functools.cache
-def kernel_address(module: str, name: str, dtype) -> int:
-    """Address of the function ``name`` of an operation's ``module``, compiled for float32 or float64; 0 if it has none."""
-    function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{module}"), name, None)
+def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
+    """Address of the function ``name`` of the operation ``row``, compiled for float32 or float64; 0 if it has none.
+
+    ``ranks`` are those of a `LayerRule`'s arrays.
+    """
+    if row.rule is not None:
+        return compile_layer(row.rule, name, dtype, ranks).address if name in ("forward", "backward") else 0
+    function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{row.module}"), name, None)
     if function is None:
         return 0
-    row = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+    numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
     sample = types.int64, types.uint64, types.int64  # n, key, first_sample
     arguments = {
-        "forward": (row, row, *sample),
-        "backward": (row, row, row, row, *sample),
-        "transpose": (row, row),
-        "combine": (row, types.Array(row.dtype, 2, "C")),
-        "combine_backward": (row, types.Array(row.dtype, 2, "C")),
-        "finish": (row, row),
+        "forward": (numbers, numbers, *sample),
+        "backward": (numbers, numbers, numbers, numbers, *sample),
+        "transpose": (numbers, numbers),
+        "combine": (numbers, types.Array(numbers.dtype, 2, "C")),
+        "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
+        "finish": (numbers, numbers),
     }[name]
     return compiled(function, plan_of(function.__module__), *arguments).address
 
 
 def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
-    """With an empty cache, let another process compile half of ``kernels``, pairs of a module and a function's name.
+    """With an empty cache, let another process compile half of ``kernels``, pairs of an operation and a function's name.
 
     Numba compiles under one lock, so only processes share the work. None is started with one core, or where Python runs
     inside another program.
     """
+    from minicnn.program.operations import OPERATIONS  # at the top, it would be one of the sources of `PLAN`
+
     alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith("python")
     multiply_address(dtype)
     both = sorted({(*kernel, np.dtype(dtype).name) for kernel in kernels} - _compiled)
@@ -54,10 +62,11 @@ def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
     if alone or not product_was_compiled() or len(both) < 4:
         return
     code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import kernel_address\n"
-    code += f"for kernel in {both[::2]}: kernel_address(*kernel)"
+    code += "from minicnn.program.operations import OPERATIONS\n"
+    code += f"for row, name, number in {both[::2]}: kernel_address(OPERATIONS[row], name, number)"
     other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for module, name, number in both[1::2]:
-        kernel_address(module, name, np.dtype(number))
+    for row, name, number in both[1::2]:
+        kernel_address(OPERATIONS[row], name, np.dtype(number))
     other.wait()  # had it failed, the rest is compiled here
 
 
