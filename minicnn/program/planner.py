@@ -95,11 +95,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
     for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
-<<<<<<< HEAD
         row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
-=======
-        row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}
->>>>>>> cuda
         back = 2 * loss - i if node.output in wants else i
         if size := row.saved(fields, lanes):
             live(("saved", node.output), size, i, back)
