@@ -35,7 +35,8 @@ EXAMPLES = {
             return [ScheduleRule("example", lambda epoch, horizon, state: 1.0)]
     """,
 }
-KINDS = {"minicnn_optimizers": "optimizer", "minicnn_losses": "loss", "minicnn_schedules": "schedule"}
+KINDS = {"minicnn_optimizers": "optimizer", "minicnn_losses": "loss", "minicnn_schedules": "schedule",
+         "minicnn_layers": "layer"}
 
 
 def source(hook):

@@ -2,13 +2,24 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numba import njit
 
 import minicnn
-from minicnn import ActivationRule, Conv2d, Dense, Flatten, Hyperparameter, LayerRule, Network, network_from_toml
+from minicnn import (
+    ActivationRule,
+    Conv2d,
+    Dense,
+    Flatten,
+    Hyperparameter,
+    LayerRule,
+    Network,
+    Trainer,
+    network_from_toml,
+)
 from minicnn.activations import RULES
 from minicnn.backends import cpu
 from minicnn.errors import NetworkError, PluginError, SettingError, UnknownNameError
@@ -17,11 +28,14 @@ from minicnn.kernels.cpu.rules import compile_layer
 from minicnn.network.blocks import Branches, Residual
 from minicnn.network.tables import layer
 from minicnn.plugins import find
+from minicnn.testing import layers
+from minicnn.testing.checks import run_checks
+from tests.training import small
 
 forward = minicnn.forward
 
 
-# --- oracles: each written from its formula, in float64 ----------------------------------------------------------------
+# --- oracles, each written from its formula, in float64 ------------------------------------------------------------------
 
 
 def erf(x):
@@ -43,11 +57,35 @@ ORACLES = {
     "softplus": lambda x: np.logaddexp(0, x),
     "mish": lambda x: x * np.tanh(np.logaddexp(0, x)),
 }
-# PyTorch 2.13 in float64 at -3.7, -1, 0.3, 2.5, 8: the value, and dy/dx
+# PyTorch 2.13 in float64 at -3.7, -1, 0.3, 2.5, 8: y and dy/dx (its hard sigmoid has 1 / 6 in float32)
 PYTORCH = {
-    "hard_swish": ([0.0, -1 / 3, 0.165, 2.2916666666666665, 8.0], [0.0, 1 / 6, 0.6, 1.3333333333333335, 1.0]),
-    "hard_sigmoid": ([0.0, 1 / 3, 0.55, 0.9166666666666666, 1.0], [0.0, 1 / 6, 1 / 6, 1 / 6, 0.0]),
-}
+    "relu": ([0.0, 0.0, 0.3, 2.5, 8.0],
+        [0.0, 0.0, 1.0, 1.0, 1.0]),
+    "leaky_relu": ([-0.037, -0.01, 0.3, 2.5, 8.0],
+        [0.01, 0.01, 1.0, 1.0, 1.0]),
+    "relu6": ([0.0, 0.0, 0.3, 2.5, 6.0],
+        [0.0, 0.0, 1.0, 1.0, 0.0]),
+    "hard_sigmoid": ([0.0, 0.3333333333333, 0.55, 0.9166666666667, 1.0],
+        [0.0, 0.1666666716337, 0.1666666716337, 0.1666666716337, 0.0]),
+    "hard_swish": ([0.0, -0.3333333333333, 0.165, 2.291666666667, 8.0],
+        [0.0, 0.1666666666667, 0.6, 1.333333333333, 1.0]),
+    "sigmoid": ([0.02412702141767, 0.26894142137, 0.5744425168117, 0.9241418199788, 0.9996646498695],
+        [0.02354490825518, 0.1966119332415, 0.2444583116907, 0.07010371654511, 0.0003352376707564]),
+    "tanh": ([-0.9987782412811, -0.7615941559558, 0.2913126124516, 0.9866142981514, 0.9999997749297],
+        [0.00244202474337, 0.419974341614, 0.9151369618266, 0.02659222668316, 4.501405976549e-07]),
+    "silu": ([-0.08926997924538, -0.26894142137, 0.1723327550435, 2.310354549947, 7.997317198956],
+        [-0.0629891391265, 0.07232948812851, 0.6477800103189, 1.099401111342, 1.002346551236]),
+    "gelu": ([-0.0003988590138664, -0.1586552539315, 0.1853734266567, 2.484475836686, 8.0],
+        [-0.00146388726756, -0.08331547058769, 0.7323277668271, 1.037611085908, 1.0]),
+    "gelu_tanh": ([-0.0002718060213921, -0.1588080093917, 0.1853709235428, 2.48491573391, 8.0],
+        [-0.001156727235788, -0.08296408384578, 0.7322954516388, 1.037951576213, 1.0]),
+    "elu": ([-0.9752764735297, -0.6321205588286, 0.3, 2.5, 8.0],
+        [0.02472352647034, 0.3678794411714, 1.0, 1.0, 1.0]),
+    "softplus": ([0.02442284593378, 0.3132616875182, 0.8543552444685, 2.578889734293, 8.000335406373],
+        [0.02412702141767, 0.26894142137, 0.5744425168117, 0.9241418199788, 0.9996646498695]),
+    "mish": ([-0.09034656750081, -0.3034014613741, 0.2080013723481, 2.471392304558, 7.999998200645],
+        [-0.06479876184872, 0.0592167558774, 0.7828272995511, 1.041129530131, 1.000003372584]),
+}  # fmt: skip
 
 
 def apply(rule, x, dtype=np.float64):
@@ -56,8 +94,8 @@ def apply(rule, x, dtype=np.float64):
     return cpu.Passes(network, np.zeros(network.flat_size, dtype), 1).forward(np.asarray(x).reshape(1, 1, -1, 1))[0].copy()
 
 
-def test_every_built_in_activation_has_an_oracle():
-    assert set(ORACLES) == set(RULES)
+def test_every_built_in_activation_has_an_oracle_and_figures_of_pytorch():
+    assert set(ORACLES) == set(PYTORCH) == set(RULES)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -82,9 +120,10 @@ def test_derivatives_are_those_of_the_formula(name):
 def test_values_and_derivatives_are_those_of_pytorch(name):
     rule, (values, slopes) = RULES[name], PYTORCH[name]
     x = [-3.7, -1.0, 0.3, 2.5, 8.0]
-    np.testing.assert_allclose(apply(rule, x), values, atol=1e-15)
-    read = values if rule.reads == "y" else x
-    np.testing.assert_allclose([rule.derivative(value) for value in read], slopes, atol=1e-15)
+    hypers = [hyper.default for hyper in rule.hyperparameters]
+    np.testing.assert_allclose(apply(rule, x), values, atol=1e-11)
+    read = apply(rule, x).tolist() if rule.reads == "y" else x
+    np.testing.assert_allclose([rule.derivative(value, *hypers) for value in read], slopes, rtol=1e-6, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -100,12 +139,10 @@ def test_a_large_number_gives_no_nan_and_nan_stays(name):
 
 @pytest.mark.parametrize("name", ["relu", "leaky_relu", "relu6", "hard_swish"])
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_what_has_no_function_of_its_own_is_vectorized(name, direction):
-    compiled = compile_layer(RULES[name], direction, np.float32)
-    source = compile_layer.__globals__["_compile"]
-    assert source is not None
-    code = compiled.inspect_llvm()
-    assert re.search(r"<\d+ x float>", code), "no vector"
+def test_what_has_no_function_of_its_own_is_vectorized(name, direction, monkeypatch, tmp_path):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))  # code from the disk cannot be looked at
+    rule = replace(RULES[name], name=f"{name} {tmp_path.name}")
+    assert re.search(r"<\d+ x float>", compile_layer(rule, direction, np.float32).inspect_llvm())
 
 
 # --- rules that are not built in ---------------------------------------------------------------------------------------
@@ -119,7 +156,8 @@ def bent_derivative(x, slope, limit):
     return slope if x < limit else 1.0
 
 
-BENT = ActivationRule("bent", bent, bent_derivative, hyperparameters=(Hyperparameter("slope", 0.5), Hyperparameter("limit", 1.0)))
+SLOPE, LIMIT = Hyperparameter("slope", 0.5), Hyperparameter("limit", 1.0)
+BENT = ActivationRule("bent", bent, bent_derivative, hyperparameters=(SLOPE, LIMIT))
 
 
 def same_shape(shape, gain):
@@ -158,7 +196,7 @@ SUM = LayerRule("sums", lambda shape: (2,), lambda x, y: None, lambda x, y, dy, 
 
 
 def network_of(*own):
-    """A network in which the layers are first, read a value that others read before and after them, and follow each other."""
+    """The layers are first in it, and read a value that others read before and after them."""
     middle = [Residual([Conv2d(2, 3, padding="same"), *own]), Branches([*own, Flatten()], [Flatten()], [Flatten()])]
     return Network((5, 4, 2), [*own, *middle, Dense(3)])
 
@@ -210,7 +248,7 @@ def test_a_vector_and_an_image_of_two_numbers_of_dimensions_are_compiled_apart()
     (ActivationRule("a", lambda x, y: x, lambda x: x), r"layer 'a': <lambda> must take \(x\)"),
     (ActivationRule("b", lambda x: x.y, lambda x: x), "layer 'b' cannot be compiled"),
     (SUM, None),
-    (LayerRule("c", lambda shape: shape, lambda x: None, lambda x, y, dy, dx: None), r"layer 'c': <lambda> must take \(x, y"),
+    (LayerRule("c", lambda shape: shape, lambda x: None, lambda x, y, dy, dx: None), r"'c': <lambda> must take \(x, y"),
 ])  # fmt: skip
 def test_a_rule_that_cannot_be_compiled_is_named(rule, message):
     network = Network((1, 1, 2), [layer(rule), Flatten()])
@@ -293,25 +331,35 @@ def test_a_network_says_which_plugin_is_missing():
         Network.from_dict({"name": "wave", "input_shape": [2, 2, 1], "layers": [table]})
 
 
-def test_a_run_with_third_party_layers_trains_saves_loads_and_runs_in_compiled_code(install, tmp_path):
+@njit
+def in_my_code(plan, params, work, images, logits):
+    forward(plan, params, work, images, logits)
+
+
+def test_a_run_with_third_party_layers_trains_is_saved_and_runs_in_compiled_code(install, tmp_path):
     install("minicnn-snake", ["layer.snake"], SNAKE)
-    rng = np.random.default_rng(0)
-    images = rng.random((60, 6, 6, 1), dtype=np.float32)
-    labels = (images[:, :3].mean(axis=(1, 2, 3)) > images[:, 3:].mean(axis=(1, 2, 3))).astype(np.int64)
-    network = Network((6, 6), [Conv2d(3, 3), layer("snake", alpha=2.0), layer(MIX), Flatten(), Dense(2)])
-    rate = minicnn.Optimizer("adam", network, learning_rate=0.02)
-    assert rate.rule.name == "adam"
-    passes, params = cpu.Passes, network.initialize(rng)
-    training = cpu.Training(network, params, 60, find("optimizer", "adam"), find("loss", "cross_entropy"), 1)
-    assert training.plan.table["backward"].all()
-    first = passes(network, params, 60).forward(images).copy()
-
-    @njit
-    def in_my_code(plan, params, work, images, logits):
-        forward(plan, params, work, images, logits)
-
-    model = minicnn.Model(network, params, ("a", "b"), maximum=1.0, image_dtype="float32")
-    logits = np.empty((60, 2), np.float32)
+    network = Network((6, 6), [Conv2d(3, 3), layer("snake", alpha=2.0), Flatten(), Dense(small.CLASSES)])
+    trainer = Trainer(network, epochs=3, batch_size=12, learning_rate=0.01)
+    history = trainer.fit(small.dataset(), output=tmp_path)
+    assert history.ended.test.accuracy > 0.6
+    model = minicnn.load(tmp_path / "model.safetensors")
+    assert model.network == network
+    images = np.random.default_rng(3).random((4, 6, 6, 1), dtype=np.float32)
+    logits = np.empty((4, small.CLASSES), np.float32)
     in_my_code(*model.njit_arguments(), images, logits)
-    np.testing.assert_allclose(logits, first, rtol=1e-5, atol=1e-6)
-    assert labels.any()
+    passes = cpu.Passes(network, np.array(model.params), 4)
+    np.testing.assert_allclose(logits, passes.forward(images), rtol=1e-5, atol=1e-6)
+
+
+def test_the_conformance_kit_finds_a_wrong_derivative_and_a_gradient_that_is_not_added():
+    wrong = replace(BENT, derivative=lambda x, slope, limit: slope, kinks=(1.0,))
+    found = {check.name: check.result for check in run_checks({"derivatives": lambda: layers._derivatives(wrong)})}
+    assert found == {"derivatives": "failed"}
+
+    def overwrites(x, y, dy, dx, mix, offset, dmix, doffset, gain):
+        for c in range(x.shape[2]):
+            doffset[c] = 0.0
+        mix_backward(x, y, dy, dx, mix, offset, dmix, doffset, gain)
+
+    (check,) = run_checks({"gradients": lambda: layers._gradients(replace(MIX, backward=overwrites))})
+    assert "offset" in check.detail and not check.passed
