@@ -1,7 +1,7 @@
 """summarize a network: layer, output shape, parameters, multiply-adds, bytes"""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import add_json, build_network, print_json
 from minicnn.errors import UsageError
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.report.console import make_console, table
 
     console = make_console()
-    columns = {
+    columns: dict[str, list[Any]] = {
         "layer": [row.name for row in rows],
         "reads": [", ".join(row.reads) for row in rows],
         "output shape": [times(row.output_shape) for row in rows],

@@ -87,8 +87,8 @@ class Network:
             values = tuple(value_of[wanted] for wanted in layer.inputs) or (number - 1,)
             least, most = layer.arity
             if len(values) < least or (most is not None and len(values) > most):
-                admitted = f"{least}" if most == least else f"{least} or more"
-                raise NetworkError(f"{own}: {layer} reads {admitted} values, not {len(values)}: give inputs=(name, ...)")
+                wanted = "1 value" if most == 1 else f"{least}{'' if most else ' or more'} values"
+                raise NetworkError(f"{own}: {layer} reads {wanted}, not {len(values)}: give inputs=(name, ...)")
             reads.append(values)
             value_of[name] = number
         return tuple(reads)
@@ -97,9 +97,10 @@ class Network:
     def shapes(self) -> list[Shape]:
         """The shape of every value of one sample: 0 is the image, i + 1 the output of ``layers[i]``."""
         shapes: list[Shape] = [self.input_shape]
-        for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
+        every = zip(self.layer_names, self.layers, self.reads, strict=True)
+        for number, (name, layer, values) in enumerate(every, 1):
             try:
-                shapes.append(layer.output_shape(*(shapes[value] for value in self.reads[number - 1])))
+                shapes.append(layer.output_shape(*(shapes[value] for value in values)))
             except NetworkError as error:
                 raise NetworkError(f"layer {number} ({name}): {error}") from None
         return shapes
