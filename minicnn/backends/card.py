@@ -5,19 +5,19 @@ from typing import Any
 import numpy as np
 from numba import cuda, from_dtype
 
-from minicnn.errors import DeviceError
+from minicnn.errors import DeviceError, SettingError
 from minicnn.kernels.cuda import layout as at
-from minicnn.kernels.cuda import passes, step
+from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.call import launch, launchable
-from minicnn.kernels.cuda.rules import Kernel
+from minicnn.kernels.cuda.gather import gather, gather_signature
+from minicnn.kernels.cuda.launches import FINISH, OPERATION, Launch, launches
+from minicnn.kernels.cuda.rules import Kernel, rule_launches
 from minicnn.kernels.cuda.tile import THREADS
 from minicnn.network.network import Network
-from minicnn.network.translation import make_plan
-from minicnn.plan import CONV2D, DENSE, RELU
+from minicnn.program.planner import make_plan
 
 Vector = Any  # an array on the card
 
-_SIGNATURES = step.SIGNATURES | passes.SIGNATURES
 _MOST_BLOCKS = 1024  # of a launch over a vector: enough to fill any card
 _SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
 
@@ -40,11 +40,11 @@ def blocks_for(count: int) -> int:
 
 
 def run_kernel(kernel: Any, blocks: int, *arguments: Any) -> None:
-    """Launch a rule's `Kernel`, or one of the functions in ``step.py`` or ``passes.py``."""
+    """Launch a rule's `Kernel`, or one of the functions in ``step.py``."""
     if isinstance(kernel, Kernel):
         launch(kernel.function, kernel.signature, blocks, *arguments)
     else:
-        launch(kernel, _SIGNATURES[kernel], blocks, *arguments)
+        launch(kernel, step.SIGNATURES[kernel], blocks, *arguments)
 
 
 def free_memory() -> float:
@@ -52,21 +52,38 @@ def free_memory() -> float:
     return _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
 
 
-def largest_chunk(network: Network, batch: int, training: bool) -> int:
+def lay_out(network: Network, chunk: int, training: bool, frozen: bool = False) -> tuple[at.Layout, list[dict[str, tuple[Launch, ...]]]]:
+    """The layout of ``network``, and what is launched for each operation; raises `SettingError` for what CUDA does not have."""
+    plan = make_plan(network, chunk, training, 1, frozen=frozen)
+    sizes = {spec.offset: spec.size for spec in network.parameters if spec.kind != "state"}
+    found = []
+    for node in plan.nodes:
+        own = launches(node.row.module) if node.row.rule is None else rule_launches(node.row.rule)
+        if own is None:
+            name, layer = network.layer_names[node.layers[-1]], network.layers[node.layers[-1]]
+            raise SettingError(f"device cuda: layer {name}, {layer}, cannot be computed there: use the device cpu")
+        found.append(own)
+    return at.lay_out(plan.table, plan.work_size, sizes, training), found
+
+
+def largest_chunk(network: Network, batch: int, training: bool, frozen: bool = False) -> int:
     """The largest part of a batch whose activations fit the free memory."""
-    plan = make_plan(network, 1, training, 1)
-    bytes_a_sample = 4 * at.lay_out(plan.table, plan.work_size, training).work_size
-    free = free_memory()
+    layout, operations = lay_out(network, 1, training, frozen)
+    bytes_a_sample, free = 4 * layout.work_size, free_memory()
     if free < bytes_a_sample:
         raise DeviceError(f"device cuda: one image needs {bytes_a_sample:,} bytes, and {free:,.0f} are free on the card")
-    return int(min(batch, free // bytes_a_sample))
+    chunk = int(min(batch, free // bytes_a_sample))
+    if chunk < batch and any("finish" in one for one in operations):
+        raise DeviceError(f"device cuda: batch normalization needs the whole batch on the card, and {chunk} of {batch} "
+                          "images fit: take a smaller batch")  # fmt: skip
+    return chunk
 
 
 class Images:
     """Scaled images in the first layer's input, from a set on the card or, where it does not fit, from the host."""
 
     def __init__(self, images: np.ndarray, most: int, resident: bool):
-        self.host, self.signature = images, passes.gather_signature(from_dtype(images.dtype))
+        self.host, self.signature = images, gather_signature(from_dtype(images.dtype))
         self._all = vector(images) if resident else None
         if not resident:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
@@ -80,61 +97,54 @@ class Images:
             source, orders, start = self._some, self._in_order, 0
         else:
             source = self._all
-        launch(passes.gather, self.signature, n, laid_out.plan, laid_out.work, source, orders,
-               start, n, scale)  # fmt: skip
+        launch(gather, self.signature, n, laid_out.plan, laid_out.work, source, orders, start, n,
+               scale)  # fmt: skip
 
 
 class LaidOut:
     """A network on the card: its plan, room for ``chunk`` samples, and the launches of its passes."""
 
-    def __init__(self, network: Network, chunk: int, training: bool):
-        plan = make_plan(network, chunk, training, 1)
-        layout = at.lay_out(plan.table, plan.work_size, training)
-        self.chunk, self.outputs, self.table = chunk, network.outputs, layout.plan
-        self.logits_at, self.dlogits_at = (int(layout.plan[-1, field]) for field in (at.OUTPUT, at.D_OUTPUT))
-        self.plan, self.rates = vector(layout.plan), vector(layout.rates)
-        self.work = vector(np.zeros(layout.work_size, np.float32))
-        if training:
-            self.tasks, self.sums, self.parts = vector(layout.tasks), vector(layout.sums), empty(max(1, layout.parts_size))
-            self._task_count, self._sum_count = len(layout.tasks), len(layout.sums)
+    def __init__(self, network: Network, chunk: int, training: bool, frozen: bool = False):
+        layout, self._operations = lay_out(network, chunk, training, frozen)
+        self.chunk, self.outputs, self.table = chunk, network.outputs, layout.table
+        self.logits_at, self.dlogits_at = int(self.table[-1]["y"]), int(self.table[-1]["dy"])
+        size = layout.work_size
+        if self.dlogits_at < 0:  # nothing is trained: the loss writes them, and nobody reads them
+            self.dlogits_at, size = size, size + chunk * network.outputs
+        self.plan, self.floats = vector(layout.plan), vector(layout.floats)
+        self.work = vector(np.zeros(size, np.float32))
+        self.sums, self._sum_count = vector(layout.sums), len(layout.sums)
 
     def forward(self, params: Vector, n: int, key: int, first: int) -> None:
-        """From the first layer's input to the logits; sample 0 is number ``first`` of its batch."""
-        for layer, record in enumerate(self.table):
-            blocks = at.blocks(self.table, layer, n, False)
-            if record[at.KIND] in (CONV2D, DENSE):
-                run_kernel(passes.forward_product, blocks, self.plan, params, self.work, n, layer)
-                self._add_splits(params, n, layer, False)
-            elif record[at.KIND] != RELU or not record[at.RECTIFIED]:
-                run_kernel(passes.forward_elements, blocks, self.plan, self.rates, self.work, n, layer, key, first)
+        """From the first operation's x to the logits; sample 0 is number ``first`` of its batch."""
+        for op in range(len(self.table)):
+            self._launch("forward", op, params, n, key, first)
 
-    def backward(self, params: Vector, n: int, key: int, first: int, add: bool) -> None:
-        """From dlogits to the parts of all gradients; ``add`` to those of the chunks before."""
-        for layer in range(len(self.table) - 1, -1, -1):
-            record, blocks = self.table[layer], at.blocks(self.table, layer, n, True)
-            if record[at.D_INPUT] < 0:
-                continue
-            if record[at.KIND] in (CONV2D, DENSE):
-                run_kernel(passes.backward_product, blocks, self.plan, params, self.work, n, layer)
-                self._add_splits(params, n, layer, True)
-            else:
-                run_kernel(passes.backward_elements, blocks, self.plan, self.rates, self.work, n, layer, key, first)
-        if self._task_count:
-            run_kernel(passes.filter_gradients, self._task_count, self.plan, self.tasks, self.work, self.parts, n, int(add))
+    def backward(self, params: Vector, n: int, key: int, first: int) -> None:
+        """From dlogits to the parts of all gradients, added to those of the chunks before, if ``first`` is not 0."""
+        for op in range(len(self.table) - 1, -1, -1):
+            if self.table[op]["dy"] >= 0:
+                self._launch("backward", op, params, n, key, first)
 
-    def _add_splits(self, params: Vector, n: int, layer: int, backward: bool) -> None:
-        """Finish a product whose blocks shared the reductions."""
-        if at.splits(self.table, layer, n, backward) > 1:
-            count = n * int(self.table[layer, at.INPUT_SIZE if backward else at.OUTPUT_SIZE])
-            run_kernel(passes.add_splits, blocks_for(count), self.plan, params, self.work, n, layer, int(backward))
+    def finish(self, params: Vector, n: int, row: int, results: Vector) -> None:
+        """The state after a step whose results are in ``row``."""
+        for op in range(len(self.table)):
+            self._launch("finish", op, params, n, row, results)
+
+    def _launch(self, which: str, op: int, params: Vector, n: int, *rest: Any) -> None:
+        signature = FINISH if which == "finish" else OPERATION
+        for kernel, blocks in self._operations[op].get(which, ()):
+            if count := blocks(self.table[op], n):
+                launch(kernel, signature, count, self.plan, self.floats, params, self.work, op, n, *rest)
 
     def add_parts(self, grads: Vector, squares: Vector) -> None:
         """The gradient from its parts, and its squares."""
         if self._sum_count:
-            run_kernel(step.add_parts, len(squares), self.parts, self.sums, grads, squares)
+            run_kernel(step.add_parts, len(squares), self.work, self.sums, grads, squares)
 
     def compile(self) -> None:
         """Compile or load what a training step launches."""
-        for kernel in (passes.forward_product, passes.forward_elements, passes.backward_product, passes.backward_elements,
-                       passes.add_splits, passes.filter_gradients):  # fmt: skip
-            launchable(kernel, _SIGNATURES[kernel])
+        for operation in self._operations:
+            for which, ones in operation.items():
+                for one in ones:
+                    launchable(one.kernel, FINISH if which == "finish" else OPERATION)

@@ -129,7 +129,7 @@ class Passes:
         """The slope [flat_size] of the loss by every parameter, after `forward` on the same batch."""
         there = self._laid_out.work[self._laid_out.dlogits_at : self._laid_out.dlogits_at + dlogits.size]
         there.copy_to_device(np.ascontiguousarray(dlogits, np.float32).reshape(-1))
-        self._laid_out.backward(self._on_card, len(dlogits), key, 0, False)
+        self._laid_out.backward(self._on_card, len(dlogits), key, 0)
         self._laid_out.add_parts(self._grads, self._squares)
         return self._grads.copy_to_host()
 
@@ -194,14 +194,14 @@ class Training:
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 spans: np.ndarray | None = None):  # fmt: skip
+                 frozen: bool = False, spans: np.ndarray | None = None):  # fmt: skip
         _check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.
         self.at_once = max(1, min(_AT_ONCE, _MOST_ORDERS // batch_size)) if self._update else 1
         self.params, self.grads = vector(params), vector(np.zeros_like(params))
         self.batch_size, self._name = batch_size, optimizer.name
-        self._laid_out = LaidOut(network, largest_chunk(network, batch_size, True), True)
+        self._laid_out = LaidOut(network, largest_chunk(network, batch_size, True, frozen), True, frozen)
         self._loss = compile_loss(loss)
         self._squares = vector(np.zeros((blocks_for(len(params)), 2), np.float32))
         self._partials = empty(batch_size // THREADS + batch_size // self._laid_out.chunk + 2, 2)
@@ -272,7 +272,7 @@ class Training:
             run_kernel(self._loss, -(-n // THREADS), laid_out.work, laid_out.logits_at, laid_out.dlogits_at,
                        laid_out.outputs, self._labels, self._orders_there, start, n, *self._for_loss, self._table_there,
                        row, self._partials, group)  # fmt: skip
-            laid_out.backward(self.params, n, batch.key, first, first > 0)
+            laid_out.backward(self.params, n, batch.key, first)
             group += -(-n // THREADS)
         laid_out.add_parts(self.grads, self._squares)
         given = (self._table_there, row, self._squares, self._partials, self._results_there)
@@ -281,3 +281,4 @@ class Training:
             run_kernel(step.finish, blocks, self.grads, *given)
         else:
             run_kernel(self._update, blocks, self.params, self.grads, slots, *given, self._spans)
+        laid_out.finish(self.params, n, row, self._results_there)

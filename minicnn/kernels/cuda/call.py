@@ -11,7 +11,7 @@ from numba import cuda, types
 
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
-from minicnn.plan import digest_of_kernels
+from minicnn.kernels.sources import digest_of
 
 # The name of the module holds the digest: Numba's disk cache does not see edits in the files that a kernel is made of.
 # Without link-time optimization, so that what runs is what the tests of the machine code look at.
@@ -26,9 +26,10 @@ def compiled({arguments}):
 
 
 @functools.cache
-def digest() -> str:
-    """What machine code for the device depends on besides a rule: the kernels' sources and the compiler's version."""
-    return f"{digest_of_kernels('cuda')}_{numba_cuda.__version__.replace('.', '_')}"
+def digest(module: str) -> str:
+    """What machine code of ``module`` for the device depends on besides a rule: its source, that of what it imports, and the
+    compiler's version."""
+    return f"{digest_of(module)}_{numba_cuda.__version__.replace('.', '_')}"
 
 
 if not SIMULATED:
@@ -57,7 +58,7 @@ def launchable(function, signature):
 
 def _compiled(function, signature):
     source = _WRAPPER.format(arguments=", ".join(inspect.signature(function).parameters))
-    depends = hashlib.sha256(f"{function.__module__} {signature} {digest()}".encode()).hexdigest()[:32]
+    depends = hashlib.sha256(f"{function.__module__} {signature} {digest(function.__module__)}".encode()).hexdigest()[:32]
     scope = {"body": device(function), "signature": signature, "bounds": launch_bounds(function)}
     return imported(f"minicnn_cuda_{function.__name__}_{depends}", source, lambda: scope).compiled
 
