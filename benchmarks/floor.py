@@ -12,8 +12,8 @@ from numba import njit, prange
 from timing import Contestant, Effort, measure
 
 from minicnn import Conv2d, Dense, Network
-from minicnn.kernels.cpu.tile import JIT, multiply, multiply_address
 from minicnn.kernels.cpu.passes import PLAN
+from minicnn.kernels.cpu.tile import JIT, multiply, multiply_address
 
 _INNER = 128  # steps of the inner loop
 _AGAIN = 16  # how often the outer loop repeats the same, so that beginning and ending a block does not count

@@ -162,8 +162,9 @@ def _write_package(name: str, kind: str, folder: Path | None) -> Path:
         raise UsageError(f"{folder} is there and not empty; name another folder with --output")
     use = {"optimizer": f"--opt {plain}", "loss": f"--loss {plain}", "schedule": f"--sched {plain}"}.get(
         kind, f"--model FILE.toml    # with a layer of type = \"{plain}\" in it")
-    words = {"name": plain, "kind": _KIND_OF.get(kind, kind), "distribution": distribution, "module": module, "version": __version__,
-             "constant": plain.replace("-", "_").upper(), "use": use}  # fmt: skip
+    words = {"name": plain, "kind": _KIND_OF.get(kind, kind), "distribution": distribution, "module": module,
+             "version": __version__, "constant": plain.replace("-", "_").upper(),
+             "use": use}  # fmt: skip
     templates = files("minicnn.cli").joinpath("templates")
     written = {"pyproject.toml": "pyproject.toml", "README.md": "README.md", f"{module}.py": f"{kind}.py",
                f"tests/test_{module}.py": "test.py"}  # fmt: skip

@@ -125,11 +125,11 @@ def _block_or_layer(table: Mapping[str, Any]) -> Layer | Branches:
     for key in table:
         if key not in ("type", *fields):
             raise UnknownNameError(f"field of {kind.capitalize()}", key, fields)
-    lists = table.get(first), *([table.get(second, [])] if kind == "residual" else table.get(first) or [])
-    if not all(isinstance(one, list) for one in lists):
+    lists = [table.get(first), table.get(second, [])] if kind == "residual" else table.get(first)
+    if not isinstance(lists, list) or not all(isinstance(one, list) for one in lists):
         wanted = "lists of layers" if kind == "residual" else "a list of lists of layers"
         raise SettingError(f"{kind.capitalize()}: {first} must be {wanted}")
     if kind == "residual":
         return Residual(*map(layers_from_tables, lists))
     join = layer_from_dict(table["join"]) if "join" in table else None
-    return Branches(*map(layers_from_tables, table[first]), join=join)
+    return Branches(*map(layers_from_tables, lists), join=join)

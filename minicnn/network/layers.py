@@ -417,9 +417,10 @@ class Multiply(_Join):
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         first, second = input_shapes
-        if second not in (first, (1, 1, first[-1]), first[-1:]):
-            raise NetworkError(f"{self} needs a second input of the shape {first}, {(1, 1, first[-1])} or {first[-1:]}, "
-                               f"not {second}")  # fmt: skip
+        gates = [(1, 1, first[-1]), first[-1:]] if len(first) == 3 else []
+        if second not in (first, *gates):
+            fitting = ", ".join(map(str, (first, *gates)))
+            raise NetworkError(f"{self} needs a second input of the shape {fitting}, not {second}")
         return first
 
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
-from minicnn.network.activations import PReLU
+from minicnn.network.activations import PReLU, Softmax
 from minicnn.network.blocks import Branches, expand, layers_from_tables
 from minicnn.network.initialization import activation_after, initial_weight
 from minicnn.network.layers import Layer, Shape
@@ -64,6 +64,8 @@ class Network:
             )
         read = {value for values in self.reads for value in values}
         for value, one in enumerate(self.layer_names[:-1], 1):
+            if isinstance(self.layers[value - 1], Softmax):
+                raise NetworkError(f"layer {value} ({one}): Softmax must be the last layer; a loss has a softmax of its own")
             if value not in read:
                 raise NetworkError(f"layer {value} ({one}): nobody reads its output; name it in the inputs of a later "
                                    "layer, or leave it out")  # fmt: skip
@@ -85,8 +87,8 @@ class Network:
             values = tuple(value_of[wanted] for wanted in layer.inputs) or (number - 1,)
             least, most = layer.arity
             if len(values) < least or (most is not None and len(values) > most):
-                admitted = f"{least}" if most == least else f"{least} or more"
-                raise NetworkError(f"{own}: {layer} reads {admitted} values, not {len(values)}: give inputs=(name, ...)")
+                wanted = "1 value" if most == 1 else f"{least}{'' if most else ' or more'} values"
+                raise NetworkError(f"{own}: {layer} reads {wanted}, not {len(values)}: give inputs=(name, ...)")
             reads.append(values)
             value_of[name] = number
         return tuple(reads)
@@ -95,9 +97,10 @@ class Network:
     def shapes(self) -> list[Shape]:
         """The shape of every value of one sample: 0 is the image, i + 1 the output of ``layers[i]``."""
         shapes: list[Shape] = [self.input_shape]
-        for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
+        every = zip(self.layer_names, self.layers, self.reads, strict=True)
+        for number, (name, layer, values) in enumerate(every, 1):
             try:
-                shapes.append(layer.output_shape(*(shapes[value] for value in self.reads[number - 1])))
+                shapes.append(layer.output_shape(*(shapes[value] for value in values)))
             except NetworkError as error:
                 raise NetworkError(f"layer {number} ({name}): {error}") from None
         return shapes

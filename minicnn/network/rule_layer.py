@@ -1,27 +1,22 @@
 """A layer that a rule describes, of a plugin or at hand."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from minicnn.errors import NetworkError, PluginError
 from minicnn.network.layers import LAYERS, Layer, Shape
-from minicnn.rules import ActivationRule, AnyLayer, LayerRule, resolve
+from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class RuleLayer(Layer):
     """What the rule says, with these hyperparameters; made by `minicnn.network.tables.layer`."""
 
     rule: AnyLayer
-    plugin: str  # whose rule it is, such as ``minicnn-snake 0.1.0``; empty for a rule at hand
-    hyperparameters: tuple[float, ...]  # in the rule's order
-
-    def __init__(self, rule: AnyLayer, plugin: str, *, name: str | None = None, inputs: str | Sequence[str] = (),
-                 **given: float):  # fmt: skip
-        values = resolve(rule.name, rule.hyperparameters, given)
-        vars(self).update(name=name, inputs=inputs, rule=rule, plugin=plugin, hyperparameters=tuple(values.values()))
-        super().__post_init__()
+    hyperparameters: tuple[float, ...] = ()  # in the rule's order
+    # whose rule it is, such as ``minicnn-snake 0.1.0``; empty for a rule at hand
+    plugin: str = field(default="", compare=False)
 
     @property
     def type_name(self) -> str:

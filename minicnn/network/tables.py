@@ -8,7 +8,7 @@ from minicnn import plugins
 from minicnn.errors import PluginError, SettingError, UnknownNameError
 from minicnn.network.layers import LAYERS, Layer
 from minicnn.network.rule_layer import RuleLayer
-from minicnn.rules import AnyLayer
+from minicnn.rules import AnyLayer, resolve
 
 
 def layer(kind: str | AnyLayer, **fields: Any) -> Layer:
@@ -21,7 +21,7 @@ def layer(kind: str | AnyLayer, **fields: Any) -> Layer:
     """
     if isinstance(kind, str):
         return layer_from_dict({**fields, "type": kind})
-    return RuleLayer(kind, "", **fields)
+    return _of_rule(kind, "", fields)
 
 
 def layer_to_dict(layer: Layer) -> dict[str, Any]:
@@ -65,4 +65,12 @@ def _of_plugin(name: str, values: dict[str, Any]) -> Layer:
         known = [layer.__name__ for layer in LAYERS.values()] + [offer.name for offer in found if offer.chosen]
         raise UnknownNameError("layer", name, known)
     offer = plugins.pick(found, "layer", name)
-    return RuleLayer(offer.get(), offer.owner, **values)
+    rule: Any = offer.get()
+    return _of_rule(rule, offer.owner, values)
+
+
+def _of_rule(rule: AnyLayer, plugin: str, values: Mapping[str, Any]) -> RuleLayer:
+    common = {name: values[name] for name in ("name", "inputs") if name in values}
+    given = {name: value for name, value in values.items() if name not in common}
+    hyperparameters = resolve(rule.name, rule.hyperparameters, given)
+    return RuleLayer(rule, tuple(hyperparameters.values()), plugin, **common)

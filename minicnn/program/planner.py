@@ -95,7 +95,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
     for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
-        row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}
+        row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
         back = 2 * loss - i if node.output in wants else i
         if size := row.saved(fields, lanes):
             live(("saved", node.output), size, i, back)

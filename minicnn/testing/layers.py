@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from minicnn import plugins
 from minicnn.backends import cpu
 from minicnn.errors import NetworkError
 from minicnn.insight.gradient_check import Cost, gradcheck
@@ -47,7 +48,7 @@ def check_layer(rule: AnyLayer) -> list[Check]:
         "numeric gradient in networks": partial(_gradients, rule),
         "NaN stays NaN": partial(_keeps_nan, rule),
         "training": lambda: training.learns(network=network()),
-        "resume": lambda: training.resumes(network=network()),
+        "resume": partial(_resumes, rule),
         "no recompilation": lambda: training.compiles_once(network=network()),
         "CUDA": partial(works_on_cuda, rule) if elementwise else _cpu_only,
     }
@@ -130,8 +131,8 @@ def _large(rule: ActivationRule) -> str:
     hypers = [np.float32(value) for value in defaults(rule).values()]
     given = np.array([sign * size for size in _LARGE for sign in (1, -1)], np.float32)
     y = _alone(rule, np.float32, given.reshape(1, 1, 1, -1))[0].reshape(-1)
-    slopes = [rule.derivative(value, *map(float, hypers)) for value in (y if rule.reads == "y" else given).tolist()
-              if math.isfinite(value)]  # fmt: skip
+    derivative = compile_layer(rule, "backward", np.float32)._pyfunc.__globals__["rule"]
+    slopes = [derivative(value, *hypers) for value in (y if rule.reads == "y" else given) if math.isfinite(value)]
     if np.isnan(y).any() or np.isnan(slopes).any():
         raise Failed(f"y {y.tolist()}, dy/dx {slopes} for x {given.tolist()}")
     return f"|x| up to {_LARGE[-1]:g} gives no NaN"
@@ -175,6 +176,13 @@ def _gradients(rule: AnyLayer) -> str:
                     raise Failed(f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}")
                 worst = max(worst, found.error or 0.0)
     return f"relative error {worst:.1e}, also where others read its input"
+
+
+def _resumes(rule: AnyLayer) -> str:
+    """A file of a run has the layer by its name."""
+    if plugins.normal(rule.name) not in plugins.names("layer"):
+        raise Skipped(f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin")
+    return training.resumes(network=_trained(rule))
 
 
 def _trained(rule: AnyLayer) -> Network:

@@ -11,9 +11,9 @@ from minicnn.errors import SettingError
 from minicnn.kernels.cpu.rules import compile_update
 from minicnn.network.layers import Dense, Flatten
 from minicnn.network.network import Network
-from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule
+from minicnn.rules import AnyOptimizer, OptimizerRule, Step, StepRule
 from minicnn.testing import training
-from minicnn.testing.checks import Check, Failed, close, declared, defaults, described, run_checks, without_float64
+from minicnn.testing.checks import Check, Doubtful, Failed, close, declared, defaults, described, run_checks, without_float64
 from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.optimizer import Optimizer
 
@@ -34,6 +34,12 @@ def check_optimizer(rule: AnyOptimizer) -> list[Check]:
         of_which = "" if part is rule else f": {part.name}"
         checks[f"compiled equals plain Python{of_which}"] = partial(_equals_plain_python, part)
         checks[f"no float64 arithmetic in float32{of_which}"] = partial(_without_float64, part)
+        checks[f"in parts equals whole{of_which}"] = partial(_in_parts, part)
+        checks[f"first steps and long runs{of_which}"] = partial(_corrects, part)
+    if isinstance(rule, StepRule):
+        checks["steps of the bases"] = partial(_counts, rule)
+    if any(hyper.name == "weight_decay" for hyper in rule.hyperparameters):
+        checks["decay of weights alone"] = partial(_spares_biases, rule)
     checks["float32 equals float64"] = partial(_equals_float64, rule)
     checks |= {
         "parabola": partial(_descends, rule, _parabola, np.ones(10), 300, 1e-2),
@@ -54,7 +60,7 @@ def _declaration(rule: AnyOptimizer) -> str:
 def _begin() -> tuple[Network, np.ndarray, np.ndarray]:
     """A network of three matrices and biases, first weights, and the gradients of some steps, all of them float32 numbers.
 
-    Between the tensors there may be gaps, where the gradient is zero; no rule is asked to do anything there.
+    Between the tensors there may be gaps, where the gradient is zero.
     """
     network, rng = Network((2, 3, 1), [Flatten(), Dense(5), Dense(4), Dense(2)]), np.random.default_rng(1)
     gradients = np.zeros((_STEPS, network.flat_size), np.float32)
@@ -79,15 +85,16 @@ def _same_everywhere(grads: np.ndarray, params: np.ndarray) -> tuple[float, np.n
 
 def _equals_plain_python(rule: OptimizerRule) -> str:
     start, gradients = _begin()[1:]
+    used = np.flatnonzero(gradients[0])  # what lies in gaps is nobody's
     params, slots, state = start.astype(np.float64), np.zeros((len(rule.slots), start.size)), dict(rule.state)
     for step, grads in enumerate(gradients.astype(np.float64), 1):
         scalars = np.array(rule.prepare(step, state, **defaults(rule)), np.float64).reshape(-1)
-        for i in np.flatnonzero(gradients[0]):
+        for i in used:
             new = rule.update(params[i], grads[i], *slots[:, i], *scalars)
             params[i], *slots[:, i] = new if isinstance(new, tuple) else (new,)
     found = _path(rule, np.float64)
-    close("slots", np.append(found[1], 0.0), np.append(slots, 0.0), 1e-10)
-    return close(f"weights after {_STEPS} steps in float64", found[0], params, 1e-10)
+    close("slots", np.append(found[1][:, used], 0.0), np.append(slots[:, used], 0.0), 1e-10)
+    return close(f"weights after {_STEPS} steps in float64", found[0][used], params[used], 1e-10)
 
 
 def _equals_float64(rule: AnyOptimizer) -> str:
@@ -96,6 +103,92 @@ def _equals_float64(rule: AnyOptimizer) -> str:
     moved = float(np.abs(double - start).max())
     # What float32 itself loses in 20 additions to a weight of 1 is no fault of the rule.
     return close(f"weights after {_STEPS} steps", single, double, 1e-3, moved + _STEPS * 1e-4)
+
+
+_LONG = 20_000  # steps after which running means that keep up to 0.999 have forgotten their start
+_WATCHED = np.array([1, 2, 3, 5, 10, 30, 100, 300, 1000, 3000])
+
+
+def _constant_run(rule: OptimizerRule, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """(steps, slots) in plain Python of a weight whose gradient is always 1; the steps are counted from ``first`` on."""
+    hyper = {name: 0.0 if name == "weight_decay" else value for name, value in defaults(rule).items()}
+    state, p, slots = dict(rule.state), 0.0, [0.0] * len(rule.slots)
+    moves, kept = np.zeros(_LONG), np.zeros((_LONG, len(slots)))
+    for t in range(_LONG):
+        new = rule.update(p, 1.0, *slots, *rule.prepare(first + t, state, **hyper))
+        after, *slots = new if isinstance(new, tuple) else (new,)
+        moves[t], kept[t], p = after - p, slots, after
+    return moves, kept
+
+
+def _corrects(rule: OptimizerRule) -> str:
+    """What ``prepare`` makes of the step's number brings the first steps nearer to those of a long run, and not further off.
+
+    Under a constant gradient a running mean begins at b = 1 − βᵗ of what it will be. The steps, as shares of the last one,
+    are fitted by products of powers of the slots' b: all powers are 0 where the start is corrected. A power further from 0
+    than that of the same rule without a step number is a correction that multiplies where it should divide.
+
+    It cannot see a correction that is left out, has a wrong β, or is a constant factor off; what a `StepRule` corrects
+    itself; rules whose means have not settled after 20,000 steps; what happens only when gradients change.
+    """
+    moves, slots = _constant_run(rule, 1)
+    late = _constant_run(rule, 10**9)[0]
+    if not (np.isfinite(moves).all() and np.isfinite(slots).all()):
+        raise Failed(f"step {np.argmin(np.isfinite(moves)) + 1} of a long run with gradient 1 is not a finite number")
+    if np.array_equal(moves, late):
+        return f"{_LONG:,} steps are finite, and do not depend on their number"
+
+    def settled(path: np.ndarray) -> bool:
+        return bool(path[-1] != 0 and abs(path[_LONG // 2] / path[-1] - 1) < 0.01)
+
+    begun = [slot / slot[-1] for slot in slots.T if settled(slot) and (slot[_WATCHED - 1] / slot[-1] > 0).all()]
+    if not (begun and settled(moves) and settled(late) and (moves / moves[-1] > 0).all() and (late / late[-1] > 0).all()):
+        return f"{_LONG:,} steps are finite; they do not settle, or no mean does, so no correction can be judged"
+    means = np.log(np.column_stack(begun))[_WATCHED - 1]
+    powers, without = (np.linalg.lstsq(means, np.log(path / path[-1])[_WATCHED - 1])[0] for path in (moves, late))
+    missed = np.log(moves / moves[-1])[_WATCHED - 1] - means @ powers
+    if (np.abs(powers) > np.abs(without) + 0.4).any() and np.abs(missed).max() < 0.2:
+        raise Failed(f"the first step is {moves[0] / moves[-1]:.2g} of a later one under a constant gradient, and "
+                     f"{late[0] / late[-1]:.2g} without correction: does one multiply where it should divide?")  # fmt: skip
+    return f"the first step is {moves[0] / moves[-1]:.2g} of a later one, {late[0] / late[-1]:.2g} without correction"
+
+
+def _in_parts(rule: OptimizerRule) -> str:
+    """As a base whose steps are made in two parts, matrices and others, the rule does what it does alone."""
+
+    def step(s: Step) -> None:
+        s.gradient()
+        s.update(rule.name, "matrices")
+        s.update(rule.name, "others")
+
+    parts = _path(StepRule("parts", step, rule.hyperparameters, bases=(rule,)), np.float64)
+    return close(f"weights after {_STEPS} steps", parts[0], _path(rule, np.float64)[0], 1e-12)
+
+
+def _counts(rule: StepRule) -> str:
+    """No tensor takes more steps of a base than there were batches."""
+    network, start, gradients = _begin()
+    optimizer, params = Optimizer(rule, network, np.float64), start.astype(np.float64)
+    for grads in gradients.astype(np.float64):
+        optimizer.update(params, partial(_same_everywhere, grads))
+    taken = {key: int(value) for key, value in optimizer.state.items() if key.endswith(".step")}
+    if often := [f"{key} is {count}" for key, count in taken.items() if count > _STEPS]:
+        raise Doubtful(f"after {_STEPS} batches {', '.join(often)}: is the same tensor meant to take several steps a batch?")
+    return f"{sum(taken.values())} steps of {len(taken)} tensors in {_STEPS} batches"
+
+
+def _spares_biases(rule: AnyOptimizer) -> str:
+    """With ``decay="weights"``, biases are what they are without weight decay."""
+    network, start, gradients = _begin()
+    ends = []
+    for decay, weight_decay in (("weights", 0.1), ("all", 0.0)):
+        optimizer = Optimizer(rule, network, np.float64, "cpu", decay, weight_decay=weight_decay)
+        params = start.astype(np.float64)
+        # One step: after it the weights differ, and so may what a rule on whole steps does to the biases.
+        optimizer.update(params, partial(_same_everywhere, gradients[0].astype(np.float64)))
+        ends.append(np.concatenate([tensor.reshape(-1) for name, tensor in network.unflatten(params).items()
+                                    if name.endswith("bias")]))  # fmt: skip
+    return close("biases after a step", ends[0], ends[1], 1e-12)
 
 
 def _without_float64(rule: OptimizerRule) -> str:

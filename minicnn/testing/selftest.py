@@ -41,8 +41,9 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
                                                         layers.AvgPool2d(2, stride=1), layers.Flatten(), layers.Dense(2)]),
     "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), activations.SiLU(), layers.Dropout(0.4),
                                                     layers.GlobalAvgPool2d(), layers.Dense(3)]),
-    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), activations.Sigmoid(), layers.Dense(6), activations.Tanh(),
-                                layers.Dense(6), activations.GELU(), layers.Dense(6), activations.LeakyReLU(0.1), layers.Dense(2)]),
+    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), activations.Sigmoid(), layers.Dense(6),
+                                activations.Tanh(), layers.Dense(6), activations.GELU(), layers.Dense(6),
+                                activations.LeakyReLU(0.1), layers.Dense(2)]),
     # On CUDA, blocks share sums that are so long, forward and backward.
     "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
 }  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minicnn.network.translation import make_plan
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
 from minicnn.backends import Batch, Data, backend, card, cpu, cuda
@@ -18,7 +19,6 @@ from minicnn.errors import DivergedError, SettingError
 from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.layout import lay_out
 from minicnn.network.presets import preset
-from minicnn.network.translation import make_plan
 from minicnn.rules import Hyperparameter, StepRule
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone

@@ -15,7 +15,7 @@ from minicnn.backends.cpu import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
 from minicnn.kernels.cpu.tile import VECTOR_BYTES
-from minicnn.network.activations import GELU, LeakyReLU, ReLU, SiLU, Sigmoid, Tanh
+from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool2d, MaxPool2d
 from minicnn.network.network import Network
 from tests.networks import oracle_passes, random_params

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from minicnn.network.activations import GELU, LeakyReLU, ReLU, SiLU, Sigmoid, Tanh
+from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from minicnn.network.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 from minicnn.network.network import Network
 from minicnn.network.presets import preset

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from minicnn import plugins
-from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, TensorRule
+from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, StepRule
 from minicnn.testing import on_cuda
 from minicnn.testing.checks import Failed, Skipped
 
@@ -17,12 +17,9 @@ def prepare(step, state, learning_rate):
     return (learning_rate,)
 
 
-def helper(p):
-    p[0, 0] = 1.0
-
-
-def stores_elsewhere(p, g, rate):
-    helper(p)
+def works_itself(s):
+    s.gradient()
+    s.params *= 0.5
 
 
 def halves(p, g, rate):
@@ -40,7 +37,7 @@ def row(logits, label, dlogits):
     return logits[label]
 
 
-STORES = TensorRule("stores-elsewhere", stores_elsewhere, prepare, RATE)
+WORKS = StepRule("works-itself", works_itself, ())
 HALVES = OptimizerRule("halves", halves, prepare, RATE)
 DICTIONARY = OptimizerRule("keeps-a-dictionary", keeps_a_dictionary, prepare, RATE)  # the CPU and the simulator take it
 MINE = LossRule("mine", row)
@@ -56,7 +53,7 @@ def test_float64_in_a_kernel_of_float32_is_told():
     assert re.match(r"compiles, but with float64, .*: write 2\.0 and not 2", on_cuda.works_on_cuda(HALVES))
 
 
-@pytest.mark.parametrize(("rule", "reason"), [(STORES, "cannot call helper"), (DICTIONARY, "DictType")])
+@pytest.mark.parametrize(("rule", "reason"), [(WORKS, "weights and slots after 3 updates"), (DICTIONARY, "DictType")])
 def test_what_cuda_cannot_do_is_a_failure_that_says_why(rule, reason):
     with pytest.raises(Failed, match=reason):
         on_cuda.works_on_cuda(rule)

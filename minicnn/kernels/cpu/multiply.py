@@ -38,6 +38,11 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     zero = work.dtype.type(0)
     for i in range(n):
         gate = work[op.x2 + i * size : op.x2 + (i + 1) * size]
+        if op.dx >= 0:  # first, for x2 may be x, and its gradient is then added to this
+            for m in range(i * pixels, (i + 1) * pixels):
+                dx, dy = work[op.dx + m * size : op.dx + (m + 1) * size], work[op.dy + m * size : op.dy + (m + 1) * size]
+                for c in range(size):
+                    dx[c] = dy[c] * gate[c] + (dx[c] if op.accumulate != 0 else zero)
         if op.dx2 >= 0:
             d_gate = work[op.dx2 + i * size : op.dx2 + (i + 1) * size]
             for c in range(size):
@@ -46,8 +51,3 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                 x, dy = work[op.x + m * size : op.x + (m + 1) * size], work[op.dy + m * size : op.dy + (m + 1) * size]
                 for c in range(size):
                     d_gate[c] += dy[c] * x[c]
-        if op.dx >= 0:
-            for m in range(i * pixels, (i + 1) * pixels):
-                dx, dy = work[op.dx + m * size : op.dx + (m + 1) * size], work[op.dy + m * size : op.dy + (m + 1) * size]
-                for c in range(size):
-                    dx[c] = dy[c] * gate[c] + (dx[c] if op.accumulate != 0 else zero)

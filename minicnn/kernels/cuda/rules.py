@@ -70,6 +70,7 @@ def compiled(work, logits_at, dlogits_at, outputs, labels, order, start, n, targ
 '''
 
 _UPDATE = '''\
+import numpy as np
 from numba import cuda
 from minicnn.kernels.cuda.rules import as_tuple
 from minicnn.kernels.cuda.step import CLIP_VALUE, SCALARS, clipped, judge
@@ -82,7 +83,8 @@ def compiled(params, grads, slots, table, row, squares, partials, results, spans
     limit = table[row, CLIP_VALUE]
     if go_on:
         for span in range(len(spans)):
-            begin, end, first = spans[span, 0], spans[span, 1], SCALARS + spans[span, 2] * {count}
+            begin, end = spans[span, 0], spans[span, 1]
+            scalars = table[row, SCALARS + spans[span, 2] * {count} :]
             {scalars}
             for i in range(begin + 4 * cuda.grid(1), end, 4 * cuda.gridsize(1)):
                 p, g = load4(params, i, end), load4(grads, i, end)
@@ -163,7 +165,7 @@ def compile_update(rule: OptimizerRule) -> Kernel:
                for k in four]  # fmt: skip
     source = _UPDATE.format(
         count=count,
-        scalars="; ".join(f"c{k} = table[row, first + {k}]" for k in range(count)) or "pass",
+        scalars="; ".join(f"c{k} = scalars[np.uint64({k})]" for k in range(count)) or "pass",
         load_slots="; ".join(f"s{k} = load4(slots[{k}], i, end)" for k in slots) or "pass",
         clipped=each("clipped(g[{}], shrink, limit)", four),
         updates="; ".join(updates),
