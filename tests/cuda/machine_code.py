@@ -81,15 +81,17 @@ def rules() -> Iterator[Any]:
     from minicnn import plugins
     from minicnn.rules import StepRule
 
+    found = []
     for folder in sorted(ROOT.glob("plugins/*")):
         sys.path.append(str(folder))
         module = importlib.import_module(folder.name.replace("-", "_"))
         for hook in ("minicnn_losses", "minicnn_optimizers"):
-            for rule in getattr(module, hook, list)():
-                parts = rule.bases if isinstance(rule, StepRule) else [rule]
-                yield from (part for part in parts if not isinstance(part, str))
-    for kind in ("loss", "optimizer"):
-        yield from (plugins.find(kind, name) for name in plugins.names(kind))
+            found += getattr(module, hook, list)()
+    found += [offer.get() for offer in plugins.offers()
+              if offer.kind in ("loss", "optimizer") and offer.distribution == "minicnn-numba"]  # fmt: skip
+    for rule in found:
+        parts = rule.bases if isinstance(rule, StepRule) else [rule]
+        yield from (part for part in parts if not isinstance(part, str))
 
 
 def compiled(name: str) -> dict[tuple[int, int], str]:
