@@ -52,8 +52,12 @@ def free_memory() -> float:
     return _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
 
 
-def lay_out(network: Network, chunk: int, training: bool, frozen: bool = False) -> tuple[at.Layout, list[dict[str, tuple[Launch, ...]]]]:
-    """The layout of ``network``, and what is launched for each operation; raises `SettingError` for what CUDA does not have."""
+def lay_out(network: Network, chunk: int, training: bool,
+            frozen: bool = False) -> tuple[at.Layout, list[dict[str, tuple[Launch, ...]]]]:  # fmt: skip
+    """The layout of ``network``, and what is launched for each operation.
+
+    ``frozen`` is that of `make_plan`. Raises `SettingError`, which names the layer, for what CUDA does not have.
+    """
     plan = make_plan(network, chunk, training, 1, frozen=frozen)
     sizes = {spec.offset: spec.size for spec in network.parameters if spec.kind != "state"}
     found = []
@@ -67,16 +71,21 @@ def lay_out(network: Network, chunk: int, training: bool, frozen: bool = False) 
 
 
 def largest_chunk(network: Network, batch: int, training: bool, frozen: bool = False) -> int:
-    """The largest part of a batch whose activations fit the free memory."""
-    layout, operations = lay_out(network, 1, training, frozen)
-    bytes_a_sample, free = 4 * layout.work_size, free_memory()
-    if free < bytes_a_sample:
-        raise DeviceError(f"device cuda: one image needs {bytes_a_sample:,} bytes, and {free:,.0f} are free on the card")
-    chunk = int(min(batch, free // bytes_a_sample))
-    if chunk < batch and any("finish" in one for one in operations):
-        raise DeviceError(f"device cuda: batch normalization needs the whole batch on the card, and {chunk} of {batch} "
-                          "images fit: take a smaller batch")  # fmt: skip
-    return chunk
+    """The largest part of a batch whose workspace fits the free memory."""
+    fits, most, free = 0, batch, free_memory()
+    while fits < most:
+        chunk = most if fits == 0 and most == batch else (fits + most + 1) // 2
+        layout, operations = lay_out(network, chunk, training, frozen)
+        if 4 * layout.work_size <= free:
+            fits = chunk
+        elif any("finish" in operation for operation in operations):
+            raise DeviceError(f"device cuda: batch normalization needs a batch of {batch} at once, {4 * layout.work_size:,} bytes, "
+                              f"and {free:,.0f} are free on the card: take smaller batches")  # fmt: skip
+        else:
+            most = chunk - 1
+    if fits == 0:
+        raise DeviceError(f"device cuda: one image needs {4 * layout.work_size:,} bytes, and {free:,.0f} are free on the card")
+    return fits
 
 
 class Images:

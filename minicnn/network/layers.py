@@ -84,7 +84,7 @@ class Layer:
         return 0
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
-        """What the kernels must know of the layer, by the names of the fields of a plan's record (`minicnn.program.plan`)."""
+        """What the kernels must know of it, by the fields of a plan's record (`minicnn.program.plan`)."""
         return {}
 
     def __str__(self) -> str:
@@ -379,14 +379,10 @@ class Dense(Layer):
         return input_shapes[0][0] * self.units
 
 
-class _Join(Layer):
-    """What reads several values."""
+class Add(Layer):
+    """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning, 2016."""
 
     arity = (2, None)
-
-
-class Add(_Join):
-    """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning, 2016."""
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len(set(input_shapes)) > 1:
@@ -396,8 +392,10 @@ class Add(_Join):
         return input_shapes[0]
 
 
-class Concat(_Join):
+class Concat(Layer):
     """The channels of all inputs, one after another: (H, W, C₁) and (H, W, C₂) to (H, W, C₁ + C₂)."""
+
+    arity = (2, None)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len({shape[:-1] for shape in input_shapes}) > 1 or len({len(shape) for shape in input_shapes}) > 1:
@@ -407,7 +405,7 @@ class Concat(_Join):
         return *input_shapes[0][:-1], sum(shape[-1] for shape in input_shapes)
 
 
-class Multiply(_Join):
+class Multiply(Layer):
     """The product of two values of one shape, or of an image and one number a channel, (1, 1, C) or (C,): a gate.
 
     Hu, Shen, Sun: Squeeze-and-excitation networks, 2018.

@@ -51,14 +51,24 @@ def kernels() -> dict[str, tuple]:
     """name: (function, signature) of every kernel there is, those of all rules included."""
     from numba import types
 
-    from minicnn.kernels.cuda import passes, step, tensor
-    from minicnn.kernels.cuda.rules import compile_loss, compile_update
+    from minicnn.activations import RULES
+    from minicnn.kernels.cuda import step, tensor
+    from minicnn.kernels.cuda.gather import gather, gather_signature
+    from minicnn.kernels.cuda.launches import FINISH, OPERATION, launches
+    from minicnn.kernels.cuda.rules import compile_loss, compile_update, rule_launches
+    from minicnn.program.operations import OPERATIONS
     from minicnn.rules import LossRule, OptimizerRule
 
-    signatures = passes.SIGNATURES | step.SIGNATURES | tensor.SIGNATURES
-    found = {kernel.__name__: (kernel, signature) for kernel, signature in signatures.items()}
+    found = {kernel.__name__: (kernel, signature) for kernel, signature in (step.SIGNATURES | tensor.SIGNATURES).items()}
+    operations = [(row.module, launches(row.module) or {}) for row in OPERATIONS.values() if row.rule is None]
+    for name, operation in operations + [(rule.name, rule_launches(rule)) for rule in RULES.values()]:
+        for which, ones in operation.items():
+            for kernel, _ in ones:
+                module = kernel.__module__
+                own = f"{module.rpartition('.')[2]}.{kernel.__name__}" if module.startswith("minicnn.") else f"{name}.{which}"
+                found[own] = (kernel, FINISH if which == "finish" else OPERATION)
     for dtype in (types.uint8, types.float32):
-        found[f"gather_{dtype}"] = (passes.gather, passes.gather_signature(dtype))
+        found[f"gather_{dtype}"] = (gather, gather_signature(dtype))
     made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update}
     for rule in rules():
         compiled = made_by[type(rule)](rule)
@@ -71,15 +81,17 @@ def rules() -> Iterator[Any]:
     from minicnn import plugins
     from minicnn.rules import StepRule
 
+    found = []
     for folder in sorted(ROOT.glob("plugins/*")):
         sys.path.append(str(folder))
         module = importlib.import_module(folder.name.replace("-", "_"))
         for hook in ("minicnn_losses", "minicnn_optimizers"):
-            for rule in getattr(module, hook, list)():
-                parts = rule.bases if isinstance(rule, StepRule) else [rule]
-                yield from (part for part in parts if not isinstance(part, str))
-    for kind in ("loss", "optimizer"):
-        yield from (plugins.find(kind, name) for name in plugins.names(kind))
+            found += getattr(module, hook, list)()
+    found += [offer.get() for offer in plugins.offers()
+              if offer.kind in ("loss", "optimizer") and offer.distribution == "minicnn-numba"]  # fmt: skip
+    for rule in found:
+        parts = rule.bases if isinstance(rule, StepRule) else [rule]
+        yield from (part for part in parts if not isinstance(part, str))
 
 
 def compiled(name: str) -> dict[tuple[int, int], str]:

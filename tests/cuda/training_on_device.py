@@ -10,16 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from minicnn.network.translation import make_plan
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
 from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.cli import main
-from minicnn.errors import DivergedError, SettingError
+from minicnn.errors import DeviceError, DivergedError, SettingError
 from minicnn.kernels.cuda import step
-from minicnn.kernels.cuda.layout import lay_out
+from minicnn.network.activations import PReLU
+from minicnn.network.blocks import Residual
+from minicnn.network.layers import GlobalAvgPool2d
+from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 from minicnn.network.presets import preset
-from minicnn.rules import Hyperparameter, StepRule
+from minicnn.network.rule_layer import RuleLayer
+from minicnn.rules import Hyperparameter, LayerRule, StepRule
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone
 
@@ -144,6 +147,13 @@ def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
     assert_same_training(network=CONVOLUTIONAL, batch_size=3, **options)
 
 
+def test_training_with_normalization_and_joins_equals_the_cpu():
+    """Running statistics too, which are parameters that are not trained."""
+    layers = [Conv2d(3, 3, padding=1), BatchNorm2d(), PReLU(), Residual([Conv2d(3, 3, padding=1, groups=3), GroupNorm(1)]),
+              GlobalAvgPool2d(), Dense(3), LayerNorm()]  # fmt: skip
+    assert_same_training(network=Network((4, 3, 2), layers), batch_size=3, optimizer="sgd")
+
+
 def test_results_read_in_parts_make_no_difference(monkeypatch):
     monkeypatch.setattr(cuda, "_AT_ONCE", 2)
     assert_same_training(network=CONVOLUTIONAL)
@@ -162,18 +172,18 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
     batch = Batch(np.arange(64), 64.0, 0, np.zeros((1, compiled_scalars(rules[0])), np.float32))
     training.steps(data, [batch, batch], None)
     assert events == [*events[: len(events) // 2] * 2, "read"]
-    # What is compiled of rules: the loss, the update.
-    assert [name for name in events[: len(events) // 2] if name[:4] not in ("forw", "back", "add_")] == [
-        "gather", "compiled", "filter_gradients", "compiled"]  # fmt: skip
-    assert len(events) // 2 < 30
+    # What is compiled of rules: two activations forward and backward, the loss, the update.
+    names = ["forward", "add_forward", "backward", "add_backward", "backward_filter", "add_parts"]
+    assert [name for name in events[: len(events) // 2] if name not in names] == ["gather", *["compiled"] * 6]
+    assert len(events) // 2 < 40
 
 
 def test_the_data_are_copied_to_the_card_once_however_often_a_step_is_made(monkeypatch):
     rules = plugins.find("optimizer", "gd"), plugins.find("loss", "mse")
     training = cuda.Training(LINEAR, LINEAR.initialize(np.random.default_rng(0)), 2, *rules)
-    given = images(LINEAR, 3).reshape(3, -1), np.arange(3), np.arange(2), 1.0, np.eye(3, dtype=np.float32)
+    given = images(LINEAR, 3).reshape(3, -1), np.arange(3), np.arange(2), 1 / 255, np.eye(3, dtype=np.float32)
     rest = np.ones(3, np.float32), np.zeros(0, np.float32), 2.0, 0, cuda.vector(np.zeros((0, 1), np.float32))
-    scalars = np.full(compiled_scalars(rules[0]), 0.1, np.float32)
+    scalars = np.full((1, compiled_scalars(rules[0])), 0.1, np.float32)
     first = training.step(*given, *rest, scalars)
     monkeypatch.setattr(cuda.cuda, "to_device", None)
     assert training.step(*given, *rest, scalars).loss < first.loss
@@ -185,13 +195,13 @@ def test_float_images_and_a_batch_of_one_equal_the_cpu():
 
 def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkeypatch):
     whole, _, figures = train("cuda", CONVOLUTIONAL, batch_size=5)
-    sample, seen, original = 4 * card.LaidOut(CONVOLUTIONAL, 1, True).work.size, [], cuda.Images
+    two, seen, original = 4 * card.LaidOut(CONVOLUTIONAL, 2, True).work.size, [], cuda.Images
 
     def images_elsewhere(images, most, resident):
         seen.append(most)
         return original(images, most, False)
 
-    monkeypatch.setattr(card, "free_memory", lambda: 2 * sample)
+    monkeypatch.setattr(card, "free_memory", lambda: two)
     monkeypatch.setattr(cuda, "Images", images_elsewhere)
     parts, _, figures_of_parts = train("cuda", CONVOLUTIONAL, batch_size=5)
     assert seen[0] == 2  # so the batch was cut
@@ -303,9 +313,27 @@ def test_numbers_of_another_precision_are_refused():
     ("shape", "units", "what"), [((1, 1, 50_000), 50_000, "weights"), ((50_000, 50_000, 1), 1, "pixels")]
 )
 def test_a_network_beyond_32_bit_places_is_refused_with_one_line(shape, units, what):
-    plan = make_plan(Network(shape, [Flatten(), Dense(units)]), 1, False, 1)
     with pytest.raises(SettingError, match=f"on CUDA a .* fewer than 2147483648 {what}"):
-        lay_out(plan.table, plan.work_size, False)
+        card.lay_out(Network(shape, [Flatten(), Dense(units)]), 1, False)
+
+
+def test_a_layer_that_only_the_cpu_computes_is_refused_by_name():
+    def copies(x, y):
+        y[:] = x
+
+    rule = LayerRule("mine", lambda shape: shape, copies, copies)
+    network = Network((2, 3, 1), [Flatten(), RuleLayer(rule), Dense(3)])
+    with pytest.raises(SettingError, match=r"device cuda: layer mine1, mine\(\), .* use the device cpu"):
+        cuda.Inference(network, network.initialize(np.random.default_rng(0)))
+
+
+def test_batch_normalization_is_refused_where_the_batch_does_not_fit(monkeypatch):
+    network = Network((2, 3, 1), [Flatten(), Dense(3), BatchNorm2d()])
+    fits = 4 * card.lay_out(network, 2, True)[0].work_size
+    monkeypatch.setattr(card, "free_memory", lambda: fits)
+    assert card.largest_chunk(network, 2, True) == 2
+    with pytest.raises(DeviceError, match="batch normalization needs a batch of 100 at once"):
+        card.largest_chunk(network, 100, True)
 
 
 def test_gradcheck_compares_the_devices_gradients_with_the_cpus(tmp_path, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import copyreg
 import functools
 import hashlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numba_cuda
@@ -11,7 +12,7 @@ from numba import cuda, types
 
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
-from minicnn.kernels.sources import digest_of
+from minicnn.program import plan
 
 # The name of the module holds the digest: Numba's disk cache does not see edits in the files that a kernel is made of.
 # Without link-time optimization, so that what runs is what the tests of the machine code look at.
@@ -26,10 +27,12 @@ def compiled({arguments}):
 
 
 @functools.cache
-def digest(module: str) -> str:
-    """What machine code of ``module`` for the device depends on besides a rule: its source, that of what it imports, and the
-    compiler's version."""
-    return f"{digest_of(module)}_{numba_cuda.__version__.replace('.', '_')}"
+def digest() -> str:
+    """What machine code for the device depends on besides a rule: the kernels' sources and the compiler's version."""
+    here = Path(__file__).parent
+    sources = [*sorted(here.glob("*.py")), here.parent / "generated.py", Path(plan.__file__)]
+    made = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return f"{made[:12]}_{numba_cuda.__version__.replace('.', '_')}"
 
 
 if not SIMULATED:
@@ -58,7 +61,7 @@ def launchable(function, signature):
 
 def _compiled(function, signature):
     source = _WRAPPER.format(arguments=", ".join(inspect.signature(function).parameters))
-    depends = hashlib.sha256(f"{function.__module__} {signature} {digest(function.__module__)}".encode()).hexdigest()[:32]
+    depends = hashlib.sha256(f"{function.__module__} {signature} {digest()}".encode()).hexdigest()[:32]
     scope = {"body": device(function), "signature": signature, "bounds": launch_bounds(function)}
     return imported(f"minicnn_cuda_{function.__name__}_{depends}", source, lambda: scope).compiled
 
