@@ -13,7 +13,6 @@ from typing import Any
 from minicnn.backends import DEVICES
 from minicnn.errors import SettingError, UnknownNameError
 
-
 _MOST_BYTES = 50_000  # of a file of settings
 
 
