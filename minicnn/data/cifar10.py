@@ -10,7 +10,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 
@@ -90,8 +90,8 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield name, _at_most(path / name, extracted, _MOST_BYTES)
 
 
-def _at_most(where: Path, file: IO[bytes], most: int) -> bytes:
-    content = file.read(most + 1)
+def _at_most(where: Path, file: Any, most: int) -> bytes:
+    content: bytes = file.read(most + 1)
     if len(content) > most:
         raise DataError(f"{where} is refused: it holds more than {most >> 20} MiB, the most that CIFAR-10 has")
     return content

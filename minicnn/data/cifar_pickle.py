@@ -110,7 +110,7 @@ def unpickle(where: Path, content: bytes) -> dict[str, object]:
         counts, largest = Counter[str](), 0
         for opcode, argument, _ in pickletools.genops(content):
             counts[opcode.name] += 1
-            if opcode.name.endswith("PUT"):  # the place in a table, which would grow to it
+            if opcode.name.endswith("PUT") and isinstance(argument, int):  # the place in a table, which would grow to it
                 largest = max(largest, argument)
         strange = counts.keys() - _OPCODES
         if strange:
