@@ -167,7 +167,11 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
     if maximum is None:
         maximum = natural_maximum(name, train[0].dtype)
     plain = plain_labels(name, train[1])
+    if len(plain) != len(train[0]):  # before the labels, for what they mean is then a guess
+        raise DataError(f"{name}: {len(train[0])} training images but {len(plain)} labels")
     found = find_classes(name, plain, classes, outputs)
+    if len(found.names) == 1:
+        raise DataError(f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart")
     first = Split(as_images(name, train[0], channels), found.numbers(name, plain, "training "))
     others = [split and Split(as_images(name, split[0], channels),
                               found.numbers(name, plain_labels(name, split[1]), f"{kind} "))
@@ -178,8 +182,6 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
     present = np.bincount(dataset.train.labels, minlength=len(found.names))
     if not present.all():
         raise DataError(f"{name}: class {found.names[int(present.argmin())]!r} has no training image")
-    if len(found.names) < 2:
-        raise DataError(f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart")
     return dataset
 
 
