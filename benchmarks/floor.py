@@ -12,8 +12,8 @@ from numba import njit, prange
 from timing import Contestant, Effort, measure
 
 from minicnn import Conv2d, Dense, Network
+from minicnn.kernels.cpu.passes import PLAN
 from minicnn.kernels.cpu.tile import JIT, multiply, multiply_address
-from minicnn.plan import LAYER
 
 _INNER = 128  # steps of the inner loop
 _AGAIN = 16  # how often the outer loop repeats the same, so that beginning and ending a block does not count
@@ -32,7 +32,7 @@ def _products(plan, rows, columns, repeat, a, b, c):
 
 
 def _contestant(threads: int, rows: int, columns: int) -> Contestant:
-    plan = np.zeros(1, LAYER)  # its dtype names the kernels' digest, so that the cache sees when they change
+    plan = np.zeros(1, PLAN.dtype.dtype)  # its dtype names the kernels' digest, so that the cache sees when they change
     plan["multiply"] = multiply_address(np.float32)
     rng = np.random.default_rng(0)
     # 16 more elements a thread keep two threads' numbers out of one cache line.

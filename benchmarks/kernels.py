@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 from floor import useful_multiply_adds
-from kernel_calls import IMAGES, PASSES, copy, lay, update
+from kernel_calls import DIRECTIONS, IMAGES, copy, lay, update
 from kernel_checks import check_pool, check_product
 from networks import NETWORKS
 from rows import Context, Row, RowFailed, Task
@@ -18,7 +18,6 @@ from timing import Contestant, measure, spread
 from minicnn import Conv2d, Dense, MaxPool2d, Optimizer
 from minicnn.backends.cpu import lay_out
 from minicnn.kernels.cpu.rules import compile_update
-from minicnn.plan import CONV2D, DENSE, MAX_POOL2D
 
 _CONVOLUTIONS = {
     "conv 5×5 1→6": ((28, 28, 1), Conv2d(6, 5)),
@@ -37,17 +36,17 @@ def tasks() -> list[Task]:
     """All rows of single kernels."""
     found = []
     for title, (shape, layer) in _CONVOLUTIONS.items():
-        for direction in PASSES[CONV2D]:
-            if shape[2] == 1 and direction == "dx":
+        for direction in DIRECTIONS["conv2d"]:
+            if shape[2] == 1 and direction == "backward":
                 continue  # a first layer needs none
             name = f"{title}, {direction}"
             found.append(Task("kernel", name, 1, _product(name, shape, layer, direction), "3×3" in title))
     for title, (inputs, outputs) in _DENSE.items():
-        for direction in PASSES[DENSE]:
+        for direction in DIRECTIONS["dense"]:
             name = f"{title}, {direction}"
             found.append(Task("kernel", name, 1, _product(name, (1, 1, inputs), Dense(outputs), direction)))
     for title, shape in _POOLS.items():
-        for direction in PASSES[MAX_POOL2D]:
+        for direction in DIRECTIONS["max_pool2d"]:
             found.append(Task("kernel", f"{title}, {direction}", 1, _pool(f"{title}, {direction}", shape, direction)))
     for name in _OPTIMIZERS:
         found.append(Task("kernel", f"update {name}, LeNet-5", 1, _optimizer(name, "LeNet-5"), name == "adam"))
@@ -61,7 +60,7 @@ def _product(title: str, shape: tuple[int, int, int], layer: Conv2d | Dense,
         laid = lay(shape, layer)
         check_product(title, laid, direction)
         index = next(i for i, other in enumerate(laid.network.layers) if other is layer)
-        work = useful_multiply_adds(laid.network, index) * IMAGES
+        work = useful_multiply_adds(laid.network, index) * IMAGES * (2 if direction == "backward" else 1)
         calls = max(1, _CALL // work)
         contestants = [
             Contestant("kernel", lambda: laid.run(direction, calls), work * calls),
@@ -85,12 +84,13 @@ def _numpy_product(inputs: int, outputs: int, direction: str, calls: int) -> Cal
     rng = np.random.default_rng(0)
     sizes = (IMAGES, inputs), (inputs, outputs), (IMAGES, outputs)
     x, w, dy = (rng.standard_normal(size).astype(np.float32) for size in sizes)
-    a, b = {"forward": (x, w), "dw": (x.T, dy), "dx": (dy, w.T)}[direction]
-    out = np.empty((len(a), b.shape[1]), np.float32)
+    given = {"forward": [(x, w)], "dw": [(x.T, dy)], "backward": [(x.T, dy), (dy, w.T)]}[direction]
+    products = [(a, b, np.empty((len(a), b.shape[1]), np.float32)) for a, b in given]
 
     def call() -> None:
         for _ in range(calls):
-            np.matmul(a, b, out=out)
+            for a, b, out in products:
+                np.matmul(a, b, out=out)
 
     return call
 
@@ -100,7 +100,7 @@ def _pool(title: str, shape: tuple[int, int, int], direction: str) -> Callable[[
         laid = lay(shape, MaxPool2d(2))
         check_pool(title, laid)
         # Forward reads x and writes y; backward reads x, y, dy and writes dx.
-        numbers = laid.image("input").size + laid.image("output").size
+        numbers = laid.image("x").size + laid.image("y").size
         numbers *= 1 if direction == "forward" else 2
         calls = max(1, _CALL_NUMBERS // numbers)
         kernel = Contestant("kernel", lambda: laid.run(direction, calls), numbers * calls)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from networks import NETWORKS
 from peers.layout import channels_first, to_nchw
-from peers.with_torch import to_torch
+from peers.torch_graph import to_torch
 from rich.console import Console
 from rich.table import Table
 from timing import Contestant, Effort, measure, spread

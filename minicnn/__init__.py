@@ -16,11 +16,16 @@ _NAMES = {  # by the module that has them
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],
     "network.description": ["network_from_toml"],
-    "network.layers": ["AvgPool2d", "Conv2d", "Dense", "Dropout", "Flatten", "GELU", "GlobalAvgPool2d", "LeakyReLU",
-                       "MaxPool2d", "ReLU", "SiLU", "Sigmoid", "Tanh"],
+    "network.activations": ["ELU", "GELU", "HardSigmoid", "HardSwish", "LeakyReLU", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU",
+                            "Sigmoid", "Softmax", "Softplus", "Tanh"],
+    "network.blocks": ["Branches", "Residual"],
+    "network.layers": ["Add", "AvgPool2d", "Concat", "Conv2d", "Dense", "DropPath", "Dropout", "Dropout2d", "Flatten",
+                       "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "Multiply"],
+    "network.normalization": ["BatchNorm2d", "GroupNorm", "LayerNorm"],
     "network.network": ["Network"],
     "network.presets": ["preset"],
-    "rules": ["Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule"],
+    "network.tables": ["layer"],
+    "rules": ["ActivationRule", "Hyperparameter", "LayerRule", "LossRule", "OptimizerRule", "ScheduleRule"],
     "training.loss": ["Loss"],
     "training.optimizer": ["Optimizer"],
     "training.settings": ["Settings"],
@@ -49,25 +54,44 @@ if TYPE_CHECKING:
     from minicnn.hookspecs import hookimpl
     from minicnn.inference import Model, load, save
     from minicnn.kernels.cpu.passes import forward
+    from minicnn.network.activations import (
+        ELU,
+        GELU,
+        HardSigmoid,
+        HardSwish,
+        LeakyReLU,
+        Mish,
+        PReLU,
+        ReLU,
+        ReLU6,
+        Sigmoid,
+        SiLU,
+        Softmax,
+        Softplus,
+        Tanh,
+    )
+    from minicnn.network.blocks import Branches, Residual
     from minicnn.network.description import network_from_toml
     from minicnn.network.layers import (
-        GELU,
+        Add,
         AvgPool2d,
+        Concat,
         Conv2d,
         Dense,
         Dropout,
+        Dropout2d,
+        DropPath,
         Flatten,
         GlobalAvgPool2d,
-        LeakyReLU,
+        GlobalMaxPool2d,
         MaxPool2d,
-        ReLU,
-        Sigmoid,
-        SiLU,
-        Tanh,
+        Multiply,
     )
     from minicnn.network.network import Network
+    from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
     from minicnn.network.presets import preset
-    from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, ScheduleRule
+    from minicnn.network.tables import layer
+    from minicnn.rules import ActivationRule, Hyperparameter, LayerRule, LossRule, OptimizerRule, ScheduleRule
     from minicnn.training.loss import Loss
     from minicnn.training.optimizer import Optimizer
     from minicnn.training.settings import Settings

@@ -1,4 +1,4 @@
-"""The hooks through which optimizers, losses and schedules come in, the built-in ones by the same road as anybody's.
+"""The hooks through which optimizers, losses, schedules and layers come in, the built-in ones by the same road as anybody's.
 
 A distribution offers a rule by an entry point in the group ``minicnn`` whose name says what it offers,
 ``<kind>.<name>``, and whose value is a module that implements the hook of that kind:
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule
+from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, ScheduleRule
 
 GROUP = "minicnn"
 API_VERSION = 2
@@ -41,3 +41,11 @@ def minicnn_losses() -> Sequence[LossRule]:  # type: ignore[empty-body]
 @hookspec
 def minicnn_schedules() -> Sequence[ScheduleRule]:  # type: ignore[empty-body]
     """Return the schedules that this module offers, each a `ScheduleRule`: a factor as a function of the epochs done."""
+
+
+@hookspec
+def minicnn_layers() -> Sequence[AnyLayer]:  # type: ignore[empty-body]
+    """Return the layers that this module offers.
+
+    Each is an `ActivationRule` (two scalar functions, for both devices) or a `LayerRule` (functions of one sample's arrays).
+    """

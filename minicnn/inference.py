@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minicnn.data.labels import Classes, plain_labels
 from minicnn.errors import DataError, MinicnnError, ModelFileError
+from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
-from minicnn.plan import aligned_zeros
+from minicnn.program.fold import fold
 from minicnn.storage import read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
@@ -31,8 +33,9 @@ class Model:
     """A network with its weights, the names of its classes and the scale of its images.
 
     ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is scaled to 1, and
-    ``image_dtype`` ("uint8" or "float32") the kind of images that it holds for. ``training`` says how the model was made:
-    data, loss, settings and the figures reached. ``device`` is where it computes, "cpu" or "cuda".
+    ``image_dtype`` ("uint8", "uint16" or "float32") the kind of images that it holds for. ``training`` says how the model
+    was made: data, loss, settings and the figures reached. ``device`` is where it computes, "cpu" or "cuda". ``labels`` are
+    what labels call the classes, where that is not their numbers 0, 1, ...
     """
 
     network: Network
@@ -44,13 +47,16 @@ class Model:
     threads: int | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
+    labels: tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.labels is not None and len(self.labels) != len(self.classes):
+            raise MinicnnError(f"there are {len(self.classes)} classes but {len(self.labels)} labels")
         if len(self.classes) != self.network.outputs:
             raise MinicnnError(f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes")
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
-        for name, known in (("image_dtype", ("uint8", "float32")), ("probabilities", ("softmax", "sigmoid"))):
+        for name, known in (("image_dtype", ("uint8", "uint16", "float32")), ("probabilities", ("softmax", "sigmoid"))):
             if getattr(self, name) not in known:
                 raise MinicnnError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
 
@@ -58,7 +64,12 @@ class Model:
     def _inference(self) -> Any:
         from minicnn.backends import backend
 
-        return backend(self.device).Inference(self.network, self.params, self.threads)
+        return backend(self.device).Inference(*self._folded, self.threads)
+
+    @functools.cached_property
+    def _folded(self) -> tuple[Network, np.ndarray]:
+        """The network and the parameters that inference computes with, batch normalization folded into its neighbours."""
+        return fold(self.network, self.params)
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
@@ -93,8 +104,9 @@ class Model:
         return powers / powers.sum(axis=1, keepdims=True)
 
     def predict(self, images: ArrayLike) -> np.ndarray:
-        """The most likely class of each image, int64 [N]; ``classes`` has the names."""
-        return self.logits(images).argmax(axis=1)
+        """The most likely class of each image [N]: its number among ``classes``, or what the training labels called it."""
+        chosen: np.ndarray = self.logits(images).argmax(axis=1)
+        return chosen if self.labels is None else np.array(self.labels)[chosen]
 
     def evaluate(self, images: ArrayLike, labels: ArrayLike, loss: Loss | None = None,
                  maximum: float | None = None) -> Evaluation:  # fmt: skip
@@ -102,7 +114,8 @@ class Model:
 
         ``maximum`` is the image value that is scaled to 1, where the images are on another scale than `logits` wants.
 
-        Raises `DataError` for no image, images that do not fit, and labels that are not whole numbers from 0 to classes − 1.
+        Raises `DataError` for no image, images that do not fit, and labels that are none of the classes; they have the
+        forms that `Trainer.fit` takes.
         """
         from minicnn.training.metrics import evaluate
 
@@ -127,13 +140,13 @@ class Model:
                 f"the model wants images [N, {wanted[0]}, {wanted[1]}, {wanted[2]}] (height, width, channels), "
                 f"not {list(array.shape)}"
             )
-        if array.dtype.kind not in "uif":
+        if array.dtype.kind not in "buif":
             raise DataError(f"images must be numbers, not {array.dtype}")
         if maximum is None:
             maximum = self.maximum
-            if array.dtype.kind == "f" and self.image_dtype == "uint8":
+            if array.dtype.kind == "b" or (array.dtype.kind == "f" and self.image_dtype != "float32"):
                 maximum = 1.0
-            elif array.dtype == np.uint8 and self.image_dtype == "float32" and maximum == 1.0:
+            elif array.dtype == np.uint8 and self.image_dtype != "uint8" and maximum in (1.0, 65535.0):
                 maximum = 255.0
         if array.size and (array.dtype != np.uint8 or maximum < 255):  # else no value can be wrong
             low, high = float(array.min()), float(array.max())
@@ -149,14 +162,13 @@ class Model:
                        maximum: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
         """(images, labels int64 [N], scale) of a labelled set as `evaluate` takes it."""
         checked, scale = self.check_images(images, maximum)
-        truth = np.asarray(labels)
         if len(checked) == 0:
             raise DataError("there is no image to evaluate")
-        if truth.shape != (len(checked),) or truth.dtype.kind not in "iu":
-            raise DataError(f"labels must be {len(checked)} whole numbers, not {truth.dtype} {list(truth.shape)}")
-        if not (0 <= truth.min() and truth.max() < len(self.classes)):
-            raise DataError(f"labels must be from 0 to {len(self.classes) - 1}, not {truth.min()} to {truth.max()}")
-        return checked, truth.astype(np.int64), scale
+        plain = plain_labels("evaluate", np.asarray(labels))
+        truth = Classes(self.classes, self.labels).numbers("evaluate", plain)
+        if len(truth) != len(checked):
+            raise DataError(f"there are {len(checked)} images but {len(truth)} labels")
+        return checked, truth, scale
 
     def njit_arguments(self, batch_size: int = 1) -> NjitArguments:
         """Plan, parameters and workspace for calling `minicnn.forward` in compiled code, at best with ``batch_size`` images.
@@ -165,8 +177,9 @@ class Model:
         """
         from minicnn.backends.cpu import lay_out
 
-        plan = lay_out(self.network, batch_size, False, self.params.dtype)
-        return NjitArguments(plan.table, self.params, aligned_zeros(plan.work_size, self.params.dtype))
+        network, params = self._folded
+        plan = lay_out(network, batch_size, False, params.dtype)
+        return NjitArguments(plan.table, params, aligned_zeros(plan.work_size, params.dtype))
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""
@@ -176,6 +189,7 @@ class Model:
             "maximum": self.maximum,
             "image_dtype": self.image_dtype,
             "probabilities": self.probabilities,
+            "labels": None if self.labels is None else list(self.labels),
             "training": dict(self.training),
         }
         write_tensors(Path(path), "model", self.weights, metadata)
@@ -206,6 +220,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             threads=threads,
             training=dict(metadata["training"]),
             device=device,
+            labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None

@@ -1,4 +1,4 @@
-"""Finding optimizers, losses and schedules by name, the built-in ones by the same road as anybody's.
+"""Finding optimizers, losses, schedules and layers by name, the built-in ones by the same road as anybody's.
 
 What exists is read from the metadata of the installed distributions; only the module that is asked for is imported,
 and what goes wrong in it is reported with the name of its distribution. ``-`` and ``_`` are the same in a name.
@@ -24,16 +24,17 @@ import pluggy
 
 from minicnn import __version__, hookspecs
 from minicnn.errors import PluginError, SettingError, UnknownNameError
-from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule
+from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, ScheduleRule
 
-Kind = Literal["optimizer", "loss", "schedule"]
-Rule = AnyOptimizer | LossRule | ScheduleRule
+Kind = Literal["optimizer", "loss", "schedule", "layer"]
+Rule = AnyOptimizer | LossRule | ScheduleRule | AnyLayer
 
 # kind: (the hook that offers rules of it, their type)
 _KINDS: dict[str, tuple[str, Any]] = {
     "optimizer": ("minicnn_optimizers", AnyOptimizer),
     "loss": ("minicnn_losses", LossRule),
     "schedule": ("minicnn_schedules", ScheduleRule),
+    "layer": ("minicnn_layers", AnyLayer),
 }
 _OURS = "minicnn_numba"
 _INSTALL = "a plugin is installed with: pip install PACKAGE, or given with: --plugin FILE.py"
@@ -104,6 +105,8 @@ def find(kind: Literal["optimizer"], name: str | AnyOptimizer) -> AnyOptimizer: 
 def find(kind: Literal["loss"], name: str | LossRule) -> LossRule: ...
 @overload
 def find(kind: Literal["schedule"], name: str | ScheduleRule) -> ScheduleRule: ...
+@overload
+def find(kind: Literal["layer"], name: str | AnyLayer) -> AnyLayer: ...
 def find(kind: Kind, name: str | Rule) -> Rule:
     """Return the rule of that kind and name, importing only the module that offers it; a rule is returned as it is.
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 def _digest_of_kernels() -> str:
     """Of all that is compiled for the CPU: edited kernels are never tested from the cache."""
     digest = hashlib.sha256()
-    for path in [ROOT / "minicnn" / "plan.py", *sorted((ROOT / "minicnn" / "kernels").rglob("*.py"))]:
+    for path in sorted(path for part in ("program", "kernels") for path in (ROOT / "minicnn" / part).rglob("*.py")):
         if path.parent.name != "cuda":
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -8,25 +8,34 @@ from minicnn import Conv2d, Dense, Flatten, Network
 from minicnn.network.layers import Layer
 
 
+def is_chain(network: Network) -> bool:
+    """Whether every layer reads the one before it, and no other."""
+    return network.reads == tuple((number,) for number in range(len(network.layers)))
+
+
 def channels_first(network: Network, params: np.ndarray) -> list[tuple[Layer, dict[str, np.ndarray]]]:
-    """Every layer with its weights; rows of the dense layer after Flatten go from the order (H, W, C) to (C, H, W)."""
+    """Every layer with its tensors by name.
+
+    In a chain, rows of the dense layer after Flatten go from the order (H, W, C) to (C, H, W). In any other network they
+    stay: who flattens must bring the channels last before.
+    """
     tensors: dict[str, Any] = network.unflatten(params)
     translated = []
     image: tuple[int, ...] | None = None  # the shape that was flattened, until the dense layer that reads it
     for index, (name, layer) in enumerate(zip(network.layer_names, network.layers, strict=True)):
-        own = {}
+        own = {key.rpartition(".")[2]: tensor.copy() for key, tensor in tensors.items() if key.rpartition(".")[0] == name}
         if isinstance(layer, Flatten):
-            image = network.shapes[index]
+            image = network.shapes[index] if is_chain(network) else None
         elif isinstance(layer, Conv2d):
-            own["weight"] = np.ascontiguousarray(tensors[f"{name}.weight"].transpose(3, 2, 0, 1))
+            own["weight"] = np.ascontiguousarray(own["weight"].transpose(3, 2, 0, 1))
         elif isinstance(layer, Dense):
-            weight = tensors[f"{name}.weight"]
+            weight = own["weight"]
             if image is not None and len(image) == 3:
                 weight = weight.reshape(*image, -1).transpose(2, 0, 1, 3).reshape(weight.shape)
             image = None
             own["weight"] = np.ascontiguousarray(weight.T)
-        if f"{name}.bias" in tensors:
-            own["bias"] = tensors[f"{name}.bias"].copy()
+        elif "weight" in own and own["weight"].ndim == 3:  # of the sample's shape: LayerNorm
+            own = {key: np.ascontiguousarray(tensor.transpose(2, 0, 1)) for key, tensor in own.items()}
         translated.append((layer, own))
     return translated
 

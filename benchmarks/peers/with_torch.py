@@ -8,35 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU
 from peers.jobs import InferenceJob, Peer, TrainingJob
-from peers.layout import channels_first, to_nchw
-
-
-def to_torch(network: Network, params: np.ndarray) -> nn.Sequential:
-    """The same network with the same weights, for NCHW images."""
-    modules: list[nn.Module] = []
-    for layer, tensors in channels_first(network, params):
-        module: nn.Module
-        if isinstance(layer, Conv2d):
-            out, into = tensors["weight"].shape[:2]
-            padding = layer.padding if isinstance(layer.padding, str) else tuple(layer.padding)
-            module = nn.Conv2d(into, out, tuple(layer.kernel_size), tuple(layer.stride), padding)
-        elif isinstance(layer, Dense):
-            module = nn.Linear(*tensors["weight"].shape[::-1])
-        elif isinstance(layer, MaxPool2d):
-            module = nn.MaxPool2d(tuple(layer.kernel_size), tuple(layer.stride))
-        elif isinstance(layer, ReLU):
-            module = nn.ReLU()
-        elif isinstance(layer, Flatten):
-            module = nn.Flatten()
-        else:
-            raise TypeError(f"{layer} has no counterpart here")
-        for name, tensor in tensors.items():
-            with torch.no_grad():
-                module.get_parameter(name).copy_(torch.from_numpy(tensor))
-        modules.append(module)
-    return nn.Sequential(*modules)
+from peers.layout import to_nchw
+from peers.torch_graph import to_torch
 
 
 def training(layout: torch.memory_format, compiled: bool, job: TrainingJob) -> Callable[[], float]:

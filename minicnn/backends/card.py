@@ -17,8 +17,6 @@ from minicnn.plan import CONV2D, DENSE, RELU
 
 Vector = Any  # an array on the card
 
-# Below this many multiply-adds of a batch, launches of a few µs each take longer than walking all layers in one.
-_WORTH_LAUNCHES = 50_000_000
 _SIGNATURES = step.SIGNATURES | passes.SIGNATURES
 _MOST_BLOCKS = 1024  # of a launch over a vector: enough to fill any card
 _SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
@@ -64,11 +62,6 @@ def largest_chunk(network: Network, batch: int, training: bool) -> int:
     return int(min(batch, free // bytes_a_sample))
 
 
-def walks(network: Network, n: int) -> bool:
-    """Whether ``n`` samples go through all layers in one launch, rather than each layer in one of its own."""
-    return n * network.multiply_adds < _WORTH_LAUNCHES
-
-
 class Images:
     """Scaled images in the first layer's input, from a set on the card or, where it does not fit, from the host."""
 
@@ -101,16 +94,12 @@ class LaidOut:
         self.logits_at, self.dlogits_at = (int(layout.plan[-1, field]) for field in (at.OUTPUT, at.D_OUTPUT))
         self.plan, self.rates = vector(layout.plan), vector(layout.rates)
         self.work = vector(np.zeros(layout.work_size, np.float32))
-        self.walked = walks(network, chunk)
         if training:
             self.tasks, self.sums, self.parts = vector(layout.tasks), vector(layout.sums), empty(max(1, layout.parts_size))
             self._task_count, self._sum_count = len(layout.tasks), len(layout.sums)
 
     def forward(self, params: Vector, n: int, key: int, first: int) -> None:
         """From the first layer's input to the logits; sample 0 is number ``first`` of its batch."""
-        if self.walked:
-            run_kernel(passes.forward, n, self.plan, self.rates, params, self.work, n, 0, len(self.table), 1, key, first)
-            return
         for layer, record in enumerate(self.table):
             blocks = at.blocks(self.table, layer, n, False)
             if record[at.KIND] in (CONV2D, DENSE):
@@ -121,9 +110,7 @@ class LaidOut:
 
     def backward(self, params: Vector, n: int, key: int, first: int, add: bool) -> None:
         """From dlogits to the parts of all gradients; ``add`` to those of the chunks before."""
-        if self.walked:
-            run_kernel(passes.backward, n, self.plan, self.rates, params, self.work, n, 0, len(self.table), 1, key, first)
-        for layer in () if self.walked else range(len(self.table) - 1, -1, -1):
+        for layer in range(len(self.table) - 1, -1, -1):
             record, blocks = self.table[layer], at.blocks(self.table, layer, n, True)
             if record[at.D_INPUT] < 0:
                 continue
@@ -148,7 +135,6 @@ class LaidOut:
 
     def compile(self) -> None:
         """Compile or load what a training step launches."""
-        by_layer = [passes.forward_product, passes.forward_elements, passes.backward_product, passes.backward_elements,
-                    passes.add_splits]  # fmt: skip
-        for kernel in (*([passes.forward, passes.backward] if self.walked else by_layer), passes.filter_gradients):
+        for kernel in (passes.forward_product, passes.forward_elements, passes.backward_product, passes.backward_elements,
+                       passes.add_splits, passes.filter_gradients):  # fmt: skip
             launchable(kernel, _SIGNATURES[kernel])

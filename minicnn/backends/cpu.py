@@ -1,5 +1,6 @@
 """The CPU: owns the buffers, compiles or loads the kernels, and launches them."""
 
+import functools
 import math
 import threading
 from collections.abc import Sequence
@@ -14,9 +15,10 @@ from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
+from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
-from minicnn.network.translation import Plan, make_plan
-from minicnn.plan import aligned_zeros
+from minicnn.program.plan import ADDRESSES
+from minicnn.program.planner import Plan, make_plan
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
 # A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register tile.
@@ -44,25 +46,41 @@ def describe() -> dict[str, Any]:
     return {"processor": get_host_cpu_name(), "threads": thread_count()}
 
 
-def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, plain: bool = False) -> Plan:
-    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, products compiled for ``dtype``.
+@functools.cache
+def _kept(numbers: tuple[float, ...]) -> np.ndarray:
+    """``numbers`` at an address that a plan may hold as long as the process lives."""
+    return np.array(numbers, np.float64)
 
-    ``plain`` leaves out what is there for vectors alone, so that every activation lies in ``work`` as NHWC.
+
+def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, plain: bool = False, keep: bool = False,
+            frozen: bool = False) -> Plan:  # fmt: skip
+    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
+
+    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and
+    ``frozen``
+    are those of `minicnn.program.planner.make_plan`.
     """
-    plan = make_plan(network, chunk, training, 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize)
-    plan.table["multiply"] = multiply_address(dtype)
-    if training:
-        plan.table["forward"], plan.table["backward"], plan.table["turn"] = passes.training_addresses(dtype)
-    else:
-        plan.table["forward"] = passes.forward_address(dtype)
-    return plan
+    lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
+    plan = make_plan(network, chunk, training, lanes, keep, frozen)
+    table = plan.table.view(passes.PLAN.dtype.dtype)
+    wanted = ADDRESSES[1:] if training else ("forward",)
+    passes.compile_beside(((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype)
+    for record, node in zip(table, plan.nodes, strict=True):
+        record["multiply"] = multiply_address(dtype)
+        if node.numbers:
+            record["a0"] = _kept(node.numbers).ctypes.data
+        for name in wanted:
+            record[name] = passes.kernel_address(node.row, name, np.dtype(dtype), node.ranks)
+    return plan._replace(table=table)
 
 
-def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype) -> Plan:
-    """Choose the chunk so that what one thread works on stays in its cache."""
-    sample = lay_out(network, 1, training, dtype).work_size * np.dtype(dtype).itemsize
-    chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // sample))
-    return lay_out(network, max(1, min(chunk, batch)), training, dtype)
+def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype, frozen: bool = False) -> Plan:
+    """Choose the chunk so that what one thread works on stays in its cache; whole, where an operation needs all of it."""
+    one = lay_out(network, 1, training, dtype, frozen=frozen)
+    if training and any(one.table["combine"]):
+        return lay_out(network, batch, training, dtype)
+    chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)))
+    return lay_out(network, max(1, min(chunk, batch)), training, dtype, frozen=frozen)
 
 
 class Update:
@@ -133,59 +151,66 @@ class Passes:
     """The forward and the backward pass of one batch as calls of their own, for a loop written out by hand.
 
     ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step for dropout.
-    ``by_layer`` is for those who want to look at each layer.
+    ``by_operation`` is for those who want to look at each operation.
     """
 
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int, by_layer: bool = False):
+    def __init__(self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False):
         self.params = params
-        self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_layer)
-        self._work = aligned_zeros(self.plan.work_size, params.dtype)
-        self._turned = aligned_zeros(len(params), params.dtype)
+        self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_operation, keep=by_operation)
+        self.work = aligned_zeros(self.plan.work_size, params.dtype)
+        self._transposed = aligned_zeros(len(params), params.dtype)
         self._logits = np.empty((batch_size, network.outputs), params.dtype)
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
         x = np.ascontiguousarray(x, self.params.dtype)
         logits = self._logits[: len(x)]
-        passes.forward_keep(self.plan.table, self.params, self._work, x, logits, np.uint64(key))
+        passes.forward_keep(self.plan.table, self.params, self.work, x, logits, np.uint64(key))
         return logits
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
-        """The slope [flat_size] of the loss by every parameter, after `forward` on the same batch."""
+        """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on the same batch."""
         grads = aligned_zeros(len(self.params), self.params.dtype)
         dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
-        passes.backward(self.plan.table, self.params, self._turned, self._work, dlogits, grads, np.uint64(key))
+        passes.backward(self.plan.table, self.params, self._transposed, self.work, dlogits, grads, np.uint64(key))
         return grads
 
-    def forward_by_layer(self, x: np.ndarray, key: int = 0, first: int = 0) -> list[np.ndarray]:
-        """The outputs [N, numbers in a sample] of the layers of the plan, for whoever wants to look at each.
+    def forward_by_operation(self, x: np.ndarray | None = None, key: int = 0, first: int = 0) -> list[np.ndarray]:
+        """The outputs [N, numbers in a sample] of the operations of the plan, for whoever wants to look at each.
 
-        ``x`` is the input of layer ``first``, where the pass begins.
+        ``x`` [N, H, W, C] are scaled images. None begins with operation ``first``, on what the last pass left before it.
         """
+        table, number = self.plan.table, self.params.dtype
+        if x is not None:
+            self._count = len(x)
+            self.work[table[0]["x"] :][: x.size] = np.asarray(x, number).reshape(-1)
         outputs = []
-        for i in range(first, len(self.plan.table)):
-            y = np.empty((len(x), self.plan.table[i]["output_size"]), self.params.dtype)
-            x = np.ascontiguousarray(x, y.dtype).reshape(len(x), 1, 1, -1)
-            passes.forward_keep(self.plan.table[i : i + 1], self.params, self._work, x, y, np.uint64(key))
+        for i in range(first, len(table)):
+            y = np.empty((self._count, table[i]["output_size"]), number)
+            given = self.work[table[i]["x"] :][: self._count * table[i]["input_size"]].reshape(self._count, 1, 1, -1)
+            passes.forward_keep(table[i : i + 1], self.params, self.work, given, y, np.uint64(key))
             outputs.append(y)
-            x = y
         return outputs
 
-    def backward_by_layer(self, dlogits: np.ndarray, key: int = 0) -> list[np.ndarray]:
-        """The slopes [N, numbers in a sample] of the loss by the outputs of the layers, from the first with weights on.
+    def backward_by_operation(self, dlogits: np.ndarray, key: int = 0) -> list[np.ndarray]:
+        """The gradients [N, numbers in a sample] of the loss with respect to the outputs of the operations.
 
-        After `forward_by_layer` on the same batch; the last of them is ``dlogits`` itself.
+        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first
+        weights
+        are empty.
         """
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
-        slopes = [np.ascontiguousarray(dlogits, self.params.dtype)]
+        gradients: list[np.ndarray] = []
+        n = len(dlogits)
+        self.work[table[-1]["dy"] :][: dlogits.size] = dlogits.reshape(-1)
         for i in range(len(table) - 1, -1, -1):
-            layer = table[i]
-            if layer["d_input"] < 0:
-                break
-            passes.backward(table[i : i + 1], self.params, self._turned, self._work, slopes[0], grads, np.uint64(key))
-            dx = self._work[layer["d_input"] : layer["d_input"] + len(dlogits) * layer["input_size"]]
-            slopes.insert(0, dx.reshape(len(dlogits), -1).copy())
-        return slopes
+            dy = table[i]["dy"]
+            size = n * table[i]["output_size"] if dy >= 0 else 0
+            gradients.insert(0, self.work[max(dy, 0) :][:size].reshape(n, -1).copy())
+            if size:
+                passes.backward(table[i : i + 1], self.params, self._transposed, self.work, gradients[0], grads,
+                                np.uint64(key))  # fmt: skip
+        return gradients
 
 
 class Inference:
@@ -218,25 +243,27 @@ class Inference:
 
 
 class Training:
-    """Everything one fused training step needs: gradients a lane, workspaces a thread, the compiled rules."""
+    """Everything one fused training step needs: gradients per shard, workspaces per thread, the compiled rules."""
 
     at_once = 1  # steps that `steps` is best asked for
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 spans: np.ndarray | None = None):  # fmt: skip
+                 spans: np.ndarray | None = None, frozen: bool = False):  # fmt: skip
         dtype = params.dtype
         threads = thread_count(threads)
         self.params = params
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
-        lanes = min(threads, batch_size)
-        self.plan = _plan_for_batch(network, -(-batch_size // lanes), True, dtype)
-        self._work = aligned_zeros((min(self.threads, lanes), self.plan.work_size), dtype)
-        self._grads = aligned_zeros((lanes, len(params)), dtype)
-        self._turned = aligned_zeros((len(self._work), len(params)), dtype)
-        # Two cache lines a lane: while two threads counted on one, each step took 20% longer.
-        self._totals = aligned_zeros((lanes, 16), np.float64)
-        self._squares = np.zeros(step.reduction_blocks(len(params)))
+        shards = min(threads, batch_size)
+        self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype, frozen)
+        self._trained = network.trainable_size
+        segmented = bool(self.plan.table["combine"].any())  # then a shard keeps its workspace through the step
+        self._work = aligned_zeros((shards if segmented else min(self.threads, shards), self.plan.work_size), dtype)
+        self._grads = aligned_zeros((shards, len(params)), dtype)
+        self._transposed = aligned_zeros((len(self._work), len(params)), dtype)
+        # Two cache lines per shard: while two threads counted on one, each step took 20% longer.
+        self._totals = aligned_zeros((shards, 16), np.float64)
+        self._squares = np.zeros(step.reduction_blocks(self._trained))
         self._loss = compile_loss(loss, dtype)
         self._name = optimizer.name
         self._update = compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
@@ -282,9 +309,9 @@ class Training:
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
-                step.lane_address(params.dtype, images.dtype), self.plan.table, params, self._turned, self._work,
-                self._grads, images, labels, order, number(scale), targets, class_weights,
-                self._loss.address, loss_hyperparameters, number(divisor),
+                step.shard_address(params.dtype, images.dtype), self.plan.table, self._trained, params, self._transposed,
+                self._work, self._grads, images, labels, order, number(scale), targets, class_weights, self._loss.address,
+                loss_hyperparameters, number(divisor),
                 np.uint64(key), self._totals, self._squares, self._update.address if self._update else 0, slots, scalars,
                 self._spans, *self._clip,
             )  # fmt: skip

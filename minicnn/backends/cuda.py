@@ -116,10 +116,6 @@ class Passes:
         self._grads, self._squares = vector(np.zeros_like(params)), empty(blocks_for(len(params)), 2)
         self._n = 0
 
-    def walk(self, walked: bool) -> None:
-        """Take all layers in one launch, or each in one of its own: which is faster, the size decides."""
-        self._laid_out.walked = walked
-
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
         fetch_at, outputs, n = self._laid_out.logits_at, self._network.outputs, len(x)
@@ -239,7 +235,7 @@ class Training:
 
     def _place(self, data: Data) -> None:
         """Copy to the card what is the same in all steps: the whole data set, if it fits."""
-        if data is self._data:
+        if self._data is not None and all(one is other for one, other in zip(data, self._data, strict=True)):
             return
         self._images = Images(data.images, self._laid_out.chunk, data.images.nbytes < free_memory())
         self._labels = vector(data.labels)

@@ -1,18 +1,22 @@
 """The loss along lines through the space of weights, on the CPU: plans and buffers for `kernels.cpu.surface`."""
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 
 from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
+from minicnn.memory import aligned_copy, aligned_zeros
 from minicnn.network.network import Network
-from minicnn.plan import aligned_copy, aligned_zeros
-from minicnn.rules import LossRule
+from minicnn.program.graph import Node, cuts
+from minicnn.rules import LayerRule, LossRule
 
 # What a thread works on should stay in its cache; the more images in a chunk, the longer the products.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 64
+_LINEAR = ("conv2d", "grouped_conv2d", "depthwise_conv2d", "dense")  # in their weights
 
 
 def first_layer(network: Network, direction: np.ndarray) -> int:
@@ -33,19 +37,23 @@ class LossRows:
                  targets: np.ndarray, class_weights: np.ndarray, hyperparameters: np.ndarray,
                  threads: int | None = None):  # fmt: skip
         dtype, number = direction.dtype, first_layer(network, direction)
-        table = lay_out(network, 1, False, dtype, plain=True).table
+        one = lay_out(network, 1, False, dtype, plain=True)
+        k, nodes = next(i for i, node in enumerate(one.nodes) if number in node.layers), one.nodes
+        self._linear = nodes[k].operation in _LINEAR
+        # What is read again for every number must still be there: all of it, unless the rest reads the output of k alone.
+        keep = not self._linear or k not in cuts(nodes)
         channels = _changing_channels(network, direction, number)
-        k = int(np.flatnonzero(table["layer"] == number)[0])
-        g = next((i for i in range(k + 1, len(table)) if table[i]["weight"] >= 0), len(table))
-        after = [spec for spec in network.parameters if spec.layer > number]
+        g = _next_product(nodes, k)
+        after = [spec for spec in network.parameters if spec.layer > number or (spec.layer == number and not self._linear)]
         tail = [spec for spec in after if direction[spec.offset : spec.offset + spec.size].any()]
-        shares = g < len(table) and not tail and 2 * len(channels) <= table[k]["output_channels"]
+        shares = self._linear and g is not None and not tail and 2 * len(channels) <= one.table[k]["output_channels"]
         if not shares:
-            channels = np.arange(table[k]["output_channels"])
-        floats = lay_out(network, 1, False, dtype, plain=True).work_size + 3 * int(table["output_size"].max())
+            channels = np.arange(one.table[k]["output_channels"])
+        floats = lay_out(network, 1, False, dtype, plain=True, keep=keep).work_size
+        floats += 3 * int(one.table["output_size"].max())
         chunk = min(len(images), _LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // (dtype.itemsize * floats)))
-        plan = lay_out(network, chunk, False, dtype, plain=True)
-        table, end = plan.table, g + 1 if shares else k + 1
+        plan = lay_out(network, chunk, False, dtype, plain=True, keep=keep)
+        table, end = plan.table, g + 1 if shares and g is not None else k + 1
         packed = _packed(table[k + 1 : end], int(table[k]["output_channels"]), len(channels))
         self._plans = table[:k], table[k : k + 1], table[k + 1 : end], packed, table[end:]
         self._channels, self._shares = channels, shares
@@ -70,8 +78,8 @@ class LossRows:
         with _one_at_a_time:
             numba.set_num_threads(self._threads)
             surface.loss_row(*self._plans, params, fixed, packed, self._direction, self._tail, self._channels,
-                             np.asarray(coordinates, np.float64), *self._data, self._loss.address, self._hyperparameters,
-                             *self._buffers, totals)  # fmt: skip
+                             np.asarray(coordinates, np.float64), self._linear, *self._data, self._loss.address,
+                             self._hyperparameters, *self._buffers, totals)  # fmt: skip
         return totals.sum(axis=0)
 
     def _weights_by_channel(self, params: np.ndarray) -> np.ndarray:
@@ -81,6 +89,20 @@ class LossRows:
         places = _inputs(packed[-1]) // len(self._channels)
         outputs, begin = int(g["output_channels"]), int(g["weight"])
         return params[begin : begin + places * channels * outputs].reshape(places, channels, outputs)
+
+
+def _next_product(nodes: Sequence[Node], k: int) -> int | None:
+    """The next convolution or dense layer after node ``k``, where all between are of one channel at a time, in a row."""
+    for i in range(k + 1, len(nodes)):
+        alone = nodes[i].inputs == (nodes[i - 1].output,) and i - 1 in cuts(nodes)
+        if not alone:
+            return None
+        row = nodes[i].row
+        if nodes[i].operation in ("conv2d", "dense"):
+            return i
+        if nodes[i].trained or row.module in ("softmax", "group_norm") or isinstance(row.rule, LayerRule):
+            return None
+    return None
 
 
 def _changing_channels(network: Network, direction: np.ndarray, layer: int) -> np.ndarray:

@@ -5,6 +5,7 @@
 import argparse
 import importlib
 import io
+import logging
 import os
 import re
 import sys
@@ -19,6 +20,14 @@ from minicnn.errors import MinicnnError, SettingError, UsageError
 
 VERBS = ("train", "evaluate", "predict", "summary", "gradcheck", "landscape", "lr-find", "compare", "data", "plugins",
          "devices", "selftest")  # fmt: skip
+_OPTION_OF = OPTION_OF | {"maximum": OPTION_OF["data_max"]}  # what load_dataset calls it
+
+
+class _Notes(logging.Handler):
+    """Prints on stderr, a line each, what was made of the data."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"minicnn: {_as_options(record.getMessage())}", file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's) and return the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    logging.getLogger("minicnn").handlers = [_Notes()]
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -72,9 +82,15 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, MinicnnError):
         return f"{type(error).__name__}: {text or 'no text'} (--traceback shows where)"
+    text = _as_options(text)
     if isinstance(error, SettingError):
-        text = re.sub(r"^(\w+)(?= (?:must|is|'|\d))", lambda name: OPTION_OF.get(name[0], name[0]), text)
+        text = re.sub(r"^(\w+)(?= (?:must|is|'|\d))", lambda name: _OPTION_OF.get(name[0], name[0]), text)
     return text
+
+
+def _as_options(text: str) -> str:
+    """``text`` with the option in the place of an argument of Python's, such as ``val_split=``."""
+    return re.sub(r"\b(\w+)=(?!\w)", lambda name: _OPTION_OF.get(name[1], name[0]), text)
 
 
 def _flush() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
-from minicnn.errors import DataError, PluginError, UnknownNameError, UsageError
+from minicnn.errors import PluginError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,8 +42,10 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
 
     A model whose loss is not installed any more comes without what it knows of its training, with a warning.
     """
-    from minicnn.data import load_dataset
+    from minicnn.data.catalog import load_judged
+    from minicnn.data.labels import Classes
     from minicnn.inference import load
+    from minicnn.training.run import fingerprint
 
     common.use_plugins(arguments)
     model = load(arguments.model, arguments.threads, device)
@@ -52,13 +54,14 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
         raise UsageError(f"{arguments.model} does not say what data it was trained on: name some with --data")
     trained = model.training.get("settings", {})
     maximum = trained.get("data_max") if arguments.data_max is None else arguments.data_max
-    dataset = load_dataset(data, maximum=maximum, seed=trained.get("seed", 0))
-    if dataset.test is None:
-        raise DataError(f"{data} has no test split to evaluate on")
-    if len(dataset.classes) != len(model.classes):
-        raise DataError(f"{data} has {len(dataset.classes)} classes, but the model knows {len(model.classes)}")
-    if dataset.classes != model.classes:
-        common.warn(f"the classes of {data} have other names ({', '.join(dataset.classes)}) than the model's")
+    own = model.training.get("data") in (data, str(Path(data).resolve()))
+    dataset = load_judged(data, Classes(model.classes, model.labels), maximum=maximum, seed=trained.get("seed", 0),
+                          whole=not own)  # fmt: skip
+    model = replace(model, labels=None)  # the data's labels are the numbers of its classes
+    made_of, found = model.training.get("fingerprint"), fingerprint(dataset.train)
+    if own and made_of not in (None, found):
+        common.warn(f"the training images of {data} are not those that the model was trained on (check sum {found}, then "
+                    f"{made_of}): it may have seen some of the test images")  # fmt: skip
     if "loss" in model.training:
         try:
             model.trained_loss()
@@ -67,6 +70,7 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
             model = replace(model, training={})
         else:
             common.warn_of_plugins()
+    assert dataset.test is not None
     return model, dataset, dataset.test
 
 

@@ -98,9 +98,10 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
         network = build_network(arguments.model or Settings.model, dataset.image_shape, len(dataset.classes))
         split = dataset.train
         params = network.initialize(rng)
-        for name, tensor in network.unflatten(params).items():
-            if name.endswith(".bias"):
-                tensor[:] = _BIASES * rng.normal(size=tensor.shape)
+        tensors = network.unflatten(params)
+        for spec in network.parameters:
+            if spec.kind in ("bias", "shift"):
+                tensors[spec.name][:] = _BIASES * rng.normal(size=spec.shape)
     if arguments.loss is not None or arguments.loss_kwargs:
         kwargs = dict(arguments.loss_kwargs)
         made = {"name": arguments.loss or made["name"], "class_weights": kwargs.pop("class_weights", None),
@@ -138,10 +139,12 @@ def _show_trace(cost: "Cost", traced: "Trace") -> None:
     from minicnn.report.console import make_console, say, table
 
     console = make_console()
-    rows = [[f"∂{factor.of}/∂{factor.by}", *(value if value is None else f"{value:.6g}" for value in
+    rows = [[f"∂{factor.of}/∂{factor.by}{' *' * factor.branches}", *(value if value is None else f"{value:.6g}" for value in
              (factor.value, factor.product, factor.explicit))] for factor in traced.factors]  # fmt: skip
     table(_title(cost, "float64"), ["factor", "value", "product so far", "backward pass"], rows, console)
     say(console)
+    if any(factor.branches for factor in traced.factors):
+        say(console, "* several paths lead from one to the other: the factor is the sum over them")
     say(console, f"∂C/∂{traced.weight} at {traced.value:.6g}")
     say(console, f"explicit  {traced.explicit:.10g}")
     if traced.crossed:

@@ -1,4 +1,4 @@
-"""list the optimizers, losses and schedules there are, describe one, check one, and start a new one"""
+"""list the optimizers, losses, schedules and layers there are, describe one, check one, and start a new one"""
 
 import argparse
 import contextlib
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from minicnn.plugins import Offer
 
 
+_KIND_OF = {"activation": "layer"}  # what `new` calls otherwise
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(title="actions", metavar="list|info|check|new", dest="action", required=True)
@@ -28,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         add_plugins(action)
         add_json(action, "the result")
     new.add_argument("name", metavar="NAME", help="name of the rule, such as lion-variant")
-    new.add_argument("--kind", choices=("optimizer", "loss", "schedule"), default="optimizer",
+    new.add_argument("--kind", choices=("optimizer", "loss", "schedule", "activation", "layer"), default="optimizer",
                      help="what it is to be (default: optimizer)")  # fmt: skip
     new.add_argument("--output", type=Path, metavar="DIR", help="folder to write, new or empty (default: minicnn-NAME)")
 
@@ -93,11 +96,12 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _about(offer: "Offer") -> dict[str, Any]:
     from minicnn.plugins import find
+    from minicnn.rules import LayerRule
 
     rule: Any = offer.get()
     about: dict[str, Any] = {"name": offer.name, "kind": offer.kind, "distribution": offer.distribution,
                              "version": offer.version, "equation": rule.equation, "source": rule.source,
-                             "devices": ["cpu", "cuda"]}  # fmt: skip
+                             "devices": ["cpu"] if isinstance(rule, LayerRule) else ["cpu", "cuda"]}  # fmt: skip
     if offer.kind == "optimizer":
         slots = list(rule.slots)
         for base in getattr(rule, "bases", ()):
@@ -105,6 +109,8 @@ def _about(offer: "Offer") -> dict[str, Any]:
             slots += [f"{base.name}.{slot}" for slot in getattr(base, "slots", ())]
         scratch = getattr(rule, "scratch", ()) if hasattr(rule, "bases") else ()
         about |= {"type": type(rule).__name__, "slots": slots, "memory": 4 * (len(slots) + len(scratch))}
+    if offer.kind == "layer":
+        about |= {"type": type(rule).__name__}
     about["hyperparameters"] = [{"name": hyper.name, "default": hyper.default, "range": hyper.range,
                                  "meaning": hyper.meaning} for hyper in rule.hyperparameters]  # fmt: skip
     return about
@@ -118,7 +124,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from minicnn import testing
 
     kit: dict[str, Any] = {"optimizer": testing.check_optimizer, "loss": testing.check_loss,
-                           "schedule": testing.check_schedule}  # fmt: skip
+                           "schedule": testing.check_schedule, "layer": testing.check_layer}  # fmt: skip
     checks: Sequence[testing.Check] = kit[offer.kind](rule)
     failed = [check for check in checks if not check.passed]
     if arguments.json:
@@ -133,8 +139,8 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _new(arguments: argparse.Namespace) -> int:
     folder = _write_package(arguments.name, arguments.kind, arguments.output)
-    name = arguments.name
-    print(f"{folder} is a complete package: pip install -e {folder}, then minicnn plugins check {arguments.kind}.{name}")
+    rule = f"{_KIND_OF.get(arguments.kind, arguments.kind)}.{arguments.name}"
+    print(f"{folder} is a complete package: pip install -e {folder}, then minicnn plugins check {rule}")
     return 0
 
 
@@ -154,9 +160,11 @@ def _write_package(name: str, kind: str, folder: Path | None) -> Path:
     folder = folder or Path(distribution)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there and not empty; name another folder with --output")
-    option = {"optimizer": "opt", "loss": "loss", "schedule": "sched"}[kind]
-    words = {"name": plain, "kind": kind, "distribution": distribution, "module": module, "version": __version__,
-             "constant": plain.replace("-", "_").upper(), "option": option}  # fmt: skip
+    use = {"optimizer": f"--opt {plain}", "loss": f"--loss {plain}", "schedule": f"--sched {plain}"}.get(
+        kind, f"--model FILE.toml    # with a layer of type = \"{plain}\" in it")
+    words = {"name": plain, "kind": _KIND_OF.get(kind, kind), "distribution": distribution, "module": module,
+             "version": __version__, "constant": plain.replace("-", "_").upper(),
+             "use": use}  # fmt: skip
     templates = files("minicnn.cli").joinpath("templates")
     written = {"pyproject.toml": "pyproject.toml", "README.md": "README.md", f"{module}.py": f"{kind}.py",
                f"tests/test_{module}.py": "test.py"}  # fmt: skip

@@ -1,4 +1,4 @@
-"""predict the classes of images: PNG and JPEG files, folders of them, NPY, NPZ and IDX files"""
+"""predict the classes of images: image files, folders of them, NPY, NPZ and IDX files"""
 
 import argparse
 import itertools
@@ -81,7 +81,8 @@ def _read_file(path: Path, model: "Model", resize: bool, grayscale: bool) -> "tu
     from minicnn.data.inputs import load_inputs
 
     height, width, channels = wanted = model.network.input_shape
-    names, images = load_inputs(path, (height, width) if resize else None, grayscale)
+    names, images = load_inputs(path, (height, width) if resize else None, grayscale,
+                                model.maximum if model.image_dtype == "float32" else 1.0)  # fmt: skip
     if images.shape[1:] != wanted:
         options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (images.shape[3] > channels == 1)
         hint = f"; {' and '.join(options)} would convert them" if options else ""

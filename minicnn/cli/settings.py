@@ -34,7 +34,7 @@ OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
     "patience": (("--patience",), int, "N", "stop after N epochs without a better loss (default: never)"),
     "min_delta": (("--min-delta",), float, "X", "what --patience takes for better: a loss lower by X (default: 0)"),
     "tol": (("--tol",), float, "X", "stop when the training loss changes by less in an epoch (default: never)"),
-    "limit": (("--limit",), int, "N", "use the first N training images alone (default: all)"),
+    "limit": (("--limit",), int, "N", "use N training images alone, of every class its share (default: all)"),
 }  # fmt: skip
 KWARGS = {
     "optimizer_kwargs": ("--opt-kwargs", "hyperparameters of the optimizer (default: its own)"),

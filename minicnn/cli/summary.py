@@ -1,7 +1,7 @@
 """summarize a network: layer, output shape, parameters, multiply-adds, bytes"""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import add_json, build_network, print_json
 from minicnn.errors import UsageError
@@ -36,12 +36,22 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.report.console import make_console, table
 
     console = make_console()
-    columns = ["layer", "output shape", "parameters", "multiply-adds", "bytes", "activation bytes", "description"]
-    cells = [[row.name, times(row.output_shape), row.parameters, row.multiply_adds, row.parameter_bytes,
-              row.activation_bytes, row.layer] for row in rows]  # fmt: skip
-    shown = len(columns) if console.width >= _WIDTH_WITH_DESCRIPTION else len(columns) - 1
+    columns: dict[str, list[Any]] = {
+        "layer": [row.name for row in rows],
+        "reads": [", ".join(row.reads) for row in rows],
+        "output shape": [times(row.output_shape) for row in rows],
+        "parameters": [row.parameters for row in rows],
+        "state": [row.state for row in rows],
+        "multiply-adds": [row.multiply_adds for row in rows],
+        "bytes": [row.parameter_bytes for row in rows],
+        "activation bytes": [row.activation_bytes for row in rows],
+        "description": [row.layer for row in rows],
+    }
+    shown = {column: cells for column, cells in columns.items() if column not in ("reads", "state") or any(cells)}
+    if console.width < _WIDTH_WITH_DESCRIPTION:
+        del shown["description"]
     title = f"{network.name} on images of {times(network.input_shape)} (multiply-adds and activations: of one image)"
-    table(title, columns[:shown], [row[:shown] for row in cells], console)
+    table(title, list(shown), list(zip(*shown.values(), strict=True)), console)
     return 0
 
 

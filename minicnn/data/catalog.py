@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import numpy as np
+
 from minicnn.data.cifar10 import is_cifar10, load_cifar10
-from minicnn.data.dataset import Dataset, build_dataset
+from minicnn.data.dataset import Arrays, Contents, Dataset, Split, as_images, build_dataset, natural_maximum
 from minicnn.data.folder import is_class_folders, load_class_folders
 from minicnn.data.idx import is_idx_folder, load_idx_folder
 from minicnn.data.known import EMBEDDED, KNOWN, candidates
+from minicnn.data.labels import Classes, listing, plain_labels
 from minicnn.data.npz import ZIP_MAGIC, load_npz
 from minicnn.data.reading import reading
 from minicnn.errors import DataError, UnknownNameError
@@ -26,6 +29,41 @@ def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed
     (28, 28, 1)
     """
     name = str(name_or_path)
+    contents = _read(name, seed)
+    if contents.train is None:
+        raise DataError(f"{name} holds no training images")
+    return build_dataset(name, contents.train, contents.test, classes=contents.classes, maximum=maximum,
+                         validation=contents.validation)  # fmt: skip
+
+
+def load_judged(name: str, known: Classes, *, maximum: float | None = None, seed: int = 0, whole: bool = False) -> Dataset:
+    """Load the test images of a set, with labels that count the ``known`` classes of a model.
+
+    Training images may be missing. Classes that have names are matched by them, and may be fewer than ``known``; else
+    labels are matched. With ``whole`` all images of class folders are test images. Raises `DataError` for a class that
+    the model does not know.
+    """
+    contents = _read(name, seed, whole)
+    if contents.test is None:
+        raise DataError(f"{name} has no test split to evaluate on")
+
+    def split(kind: str, arrays: Arrays) -> Split:
+        labels = plain_labels(name, arrays[1])
+        if contents.classes is not None:
+            labels = np.array(contents.classes)[Classes(contents.classes).numbers(name, labels, kind)]
+        return Split(as_images(name, arrays[0]), known.numbers(name, labels, kind))
+
+    strange = [each for each in contents.classes or () if each not in known.names]
+    if strange:
+        raise DataError(f"{name} has {len(contents.classes or ())} classes, and the model does not know {listing(strange)}; "
+                        f"it knows {len(known.names)}: {listing(known.names)}")  # fmt: skip
+    if maximum is None:
+        maximum = natural_maximum(name, contents.test[0].dtype)
+    test = split("test ", contents.test)
+    return Dataset(name, split("training ", contents.train) if contents.train else test, test, known.names, float(maximum))
+
+
+def _read(name: str, seed: int, whole: bool = False) -> Contents:
     path = locate(name)
     kind = _recognise(path)
     if kind is None:
@@ -33,10 +71,8 @@ def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed
             f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
             "an NPZ file, or a CIFAR-10 .tar.gz"
         )
-    train, test, classes = load_class_folders(path, seed) if kind == "folder" else _LOADERS[kind](path)
-    if classes is None and name in KNOWN:
-        classes = KNOWN[name].classes
-    return build_dataset(name, train, test, classes=classes, maximum=maximum)
+    contents = load_class_folders(path, seed, whole) if kind == "folder" else _LOADERS[kind](path)
+    return contents._replace(classes=KNOWN[name].classes) if contents.classes is None and name in KNOWN else contents
 
 
 def list_datasets() -> list[dict[str, str | None]]:

@@ -55,7 +55,7 @@ def load_cifar10(path: Path) -> Contents:
             raise DataError(f"{path}: the batch {batch} (or {batch}.bin) is missing")
     images = np.concatenate([batches[batch][0] for batch in _TRAIN])
     labels = np.concatenate([batches[batch][1] for batch in _TRAIN])
-    return (images, labels), batches["test_batch"], classes
+    return Contents((images, labels), batches["test_batch"], classes)
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:

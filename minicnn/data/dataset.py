@@ -1,16 +1,25 @@
 """A labelled set of images, checked once, when it is made."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from minicnn.data.labels import Array, find_classes, plain_labels
 from minicnn.errors import DataError, SettingError
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Arrays = tuple[Array, Array]  # images and labels, as a file has them
-Contents = tuple[Arrays, Arrays | None, tuple[str, ...] | None]  # training, test if there is one, classes if they have names
+
+
+class Contents(NamedTuple):
+    """What a file or folder holds: splits that are there, and the names of the classes if they have any."""
+
+    train: Arrays | None
+    test: Arrays | None = None
+    classes: tuple[str, ...] | None = None
+    validation: Arrays | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +38,11 @@ class Dataset:
     """Training, test and validation images of one shape and dtype, and what their labels mean.
 
     ``maximum`` is the value that is scaled to 1: 255 for uint8, 1 for floats, or what was declared.
-    Label ``i`` means ``classes[i]``.
+    Label ``i`` means ``classes[i]``. ``image_dtype`` is "uint16" where float32 images were that; ``labels``
+    are what a caller's own labels called the classes, None: by their numbers.
 
     Raises `DataError` for: no image; numbers of images and labels that differ; a label outside the classes; NaN or
-    infinity; values outside [0, maximum]; splits that differ in shape or dtype; a class without a training image.
+    infinity; values outside [0, maximum]; splits that differ in shape or dtype.
     """
 
     name: str
@@ -41,17 +51,16 @@ class Dataset:
     classes: tuple[str, ...]
     maximum: float
     validation: Split | None = None
+    image_dtype: str = ""
+    labels: tuple[int | str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.maximum) and self.maximum > 0):
-            raise SettingError(f"--data-max must be a finite number above 0, not {self.maximum}")
+            raise SettingError(f"maximum must be a finite number above 0, not {self.maximum}")
         if len(set(self.classes)) < len(self.classes):
             raise DataError(f"{self.name}: two classes have the same name ({', '.join(self.classes)})")
         for kind, split in self.splits.items():
             self._check_split(kind, split)
-        present = np.bincount(self.train.labels, minlength=len(self.classes))
-        if not present.all():
-            raise DataError(f"{self.name}: class {self.classes[int(present.argmin())]!r} has no training image")
 
     def _check_split(self, kind: str, split: Split) -> None:
         images, labels, train = split.images, split.labels, self.train.images
@@ -109,7 +118,7 @@ def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
     if high > maximum:
         raise DataError(
             f"{name}: the images hold values up to {high:g}, beyond the scale's end {maximum:g}; "
-            "declare the maximum with --data-max"
+            "declare the maximum with maximum="
         )
 
 
@@ -128,41 +137,48 @@ def as_images(name: str, array: Array) -> Array:
     return np.ascontiguousarray(array[..., np.newaxis] if array.ndim == 3 else array)
 
 
-def as_labels(name: str, array: Array) -> Array:
-    """Return class numbers [N] or [N, 1] of any integer dtype as int64 [N]."""
-    if array.ndim not in (1, 2) or array.shape[1:] not in ((), (1,)):
-        raise DataError(f"{name}: labels must be class numbers of shape [N] or [N, 1], not {list(array.shape)}")
-    if array.dtype.kind not in "iu":
-        raise DataError(f"{name}: labels must be whole class numbers, not {array.dtype}")
-    return array.reshape(-1).astype(np.int64)
-
-
 def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
-    """Return the value that ``dtype`` scales to 1: 255 for uint8, 65535 for uint16, 1 for floats."""
-    if dtype.kind == "f":
+    """Return the value that ``dtype`` scales to 1: that of uint8 and uint16 themselves, 1 for floats and bool."""
+    if dtype.kind in "bf":
         return 1.0
-    if dtype in (np.uint8, np.uint16):
+    if dtype.kind == "u" and dtype.itemsize <= 2:
         return float(np.iinfo(dtype).max)
-    raise DataError(f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with --data-max")
+    raise DataError(f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with maximum=")
 
 
-def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, classes: tuple[str, ...] | None = None,
-                  maximum: float | None = None) -> Dataset:  # fmt: skip
-    """Make a `Dataset` of raw arrays (images, labels); without ``classes`` they are named "0", "1", ..."""
+def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, classes: Iterable[Any] | None = None,
+                  maximum: float | None = None, validation: Arrays | None = None,
+                  outputs: int | None = None) -> Dataset:  # fmt: skip
+    """Make a `Dataset` of raw arrays (images, labels).
+
+    Labels may have any form that `plain_labels` takes, and ``classes`` and ``outputs`` are as in `find_classes`; with
+    ``outputs`` the set also keeps what the labels called its classes. Raises `DataError` for a class without a training
+    image, and for a single class.
+    """
     if maximum is None:
         maximum = natural_maximum(name, train[0].dtype)
-    train_split = Split(as_images(name, train[0]), as_labels(name, train[1]))
-    test_split = Split(as_images(name, test[0]), as_labels(name, test[1])) if test else None
-    if classes is None:
-        classes = _numbered_classes(name, train_split.labels)
-    return Dataset(name, train_split, test_split, classes, float(maximum))
+    plain = plain_labels(name, train[1])
+    found = find_classes(name, plain, classes, outputs)
+    first = Split(as_images(name, train[0]), found.numbers(name, plain, "training "))
+    others = [split and Split(as_images(name, split[0]), found.numbers(name, plain_labels(name, split[1]), f"{kind} "))
+              for kind, split in (("test", test), ("validation", validation))]  # fmt: skip
+    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else first.images.dtype.name
+    dataset = Dataset(name, first, others[0], found.names, float(maximum), others[1], stored,
+                      None if outputs is None else found.values)  # fmt: skip
+    present = np.bincount(dataset.train.labels, minlength=len(found.names))
+    if not present.all():
+        raise DataError(f"{name}: class {found.names[int(present.argmin())]!r} has no training image")
+    if len(found.names) < 2:
+        raise DataError(f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart")
+    return dataset
 
 
-def _numbered_classes(name: str, labels: Array) -> tuple[str, ...]:
-    largest = int(labels.max(initial=0))
-    if largest > len(labels):  # an absurd label must not make as many names
-        raise DataError(f"{name}: label {largest} is beyond the number of training images; labels count classes from 0")
-    return tuple(map(str, range(largest + 1)))
+def limited(labels: Array, limit: int | None, seed: int) -> Array:
+    """The indices of ``limit`` images, sorted: every class in proportion, chosen by ``seed``; of all images if None."""
+    if limit is None or limit >= len(labels):
+        return np.arange(len(labels))
+    chosen = stratified_split(labels, 1 - limit / len(labels), seed)[0]
+    return np.sort(np.random.default_rng(seed).permutation(chosen)[:limit])  # there may be more classes than that
 
 
 def stratified_split(labels: Array, fraction: float, seed: int) -> tuple[Array, Array]:

@@ -67,19 +67,17 @@ def _read_exactly(path: Path, stream: BufferedIOBase, count: int) -> bytes:
 
 
 def is_idx_folder(folder: Path) -> bool:
-    """Whether ``folder`` holds training images in IDX."""
-    return _find(folder, "train", "images") is not None
+    """Whether ``folder`` holds training or test images in IDX."""
+    return _find(folder, "train|t10k|test", "images") is not None
 
 
 def load_idx_folder(folder: Path) -> Contents:
     """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``; with ``.gz`` or not).
 
-    Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or ``test-…``) may be missing.
+    Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or ``test-…``) may be missing,
+    or the training files.
     """
-    train, test = (_load_split(folder, prefix) for prefix in ("train", "t10k|test"))
-    if train is None:
-        raise DataError(f"{folder} holds no train-images-idx3-ubyte, with or without .gz")
-    return train, test, None
+    return Contents(_load_split(folder, "train"), _load_split(folder, "t10k|test"))
 
 
 def _load_split(folder: Path, prefix: str) -> Arrays | None:

@@ -6,27 +6,31 @@ import numpy as np
 
 from minicnn.data.dataset import Array, as_images, check_values
 from minicnn.data.idx import GZIP_MAGIC, read_idx
-from minicnn.data.images import convert_images, read_image
+from minicnn.data.images import KINDS, MAGICS, convert_images, read_image
 from minicnn.data.npz import ZIP_MAGIC, npz_keys, read_arrays
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
 
 _NPZ_KEYS = ("x_test", "x", "images", "x_train")
-_IMAGE_MAGICS = (b"\x89PNG", b"\xff\xd8")
 
 
-def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False) -> tuple[list[str], Array]:
+def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False,
+                brightest: float = 1.0) -> tuple[list[str], Array]:  # fmt: skip
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
-    ``path`` is a PNG, JPEG, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file; arrays are [N, H, W] or
+    ``path`` is an image, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file; arrays are [N, H, W] or
     [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole numbers up to 255 and else float32, unscaled, at the
-    size ``resize`` (height, width) and grey if asked to. Raises `DataError`, naming the file.
+    size ``resize`` (height, width) and grey if asked to. The 16 bits of an image file become floats, all of them
+    ``brightest``. Raises `DataError`, naming the file.
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
         start = file.read(6)
-    if start.startswith(_IMAGE_MAGICS):
-        return [str(path)], convert_images(read_image(path)[np.newaxis], resize, grayscale)
+    if start.startswith(MAGICS):
+        image = read_image(path)[np.newaxis]
+        if image.dtype == np.uint16:
+            image = image.astype(np.float32) / np.float32(65535) * np.float32(brightest)
+        return [str(path)], convert_images(image, resize, grayscale)
     array = _read_array(path, start)
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8, copy=False)  # NumPy makes int64 of what somebody writes down
@@ -50,4 +54,4 @@ def _read_array(path: Path, start: bytes) -> Array:
         return read_arrays(path, key)[key]
     if start.startswith((b"\0\0", GZIP_MAGIC)):
         return read_idx(path)
-    raise DataError(f"{path} is not a PNG, JPEG, NPY, NPZ or IDX file")
+    raise DataError(f"{path} is not an NPY, NPZ, IDX, {KINDS} file")

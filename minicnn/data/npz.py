@@ -28,19 +28,19 @@ def read_arrays(path: Path, *wanted: str) -> dict[str, Array]:
 
 
 def load_npz(path: Path) -> Contents:
-    """Load x_train and y_train, and, if they are there, x_test with y_test and class_names.
+    """Load x_train with y_train, x_test with y_test, or both, and class_names if they are there.
 
     Images are [N, H, W] or [N, H, W, C], labels [N] or [N, 1].
     """
     arrays = read_arrays(path, "x_train", "y_train", "x_test", "y_test", "class_names")
     for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
         missing = {images, labels} - arrays.keys()
-        if missing and (images == "x_train" or len(missing) == 1):
+        if missing and (len(missing) == 1 or not arrays.keys() & {"x_train", "x_test"}):
             found = ", ".join(npz_keys(path)) or "nothing"
             raise DataError(f"{path} has no {' and no '.join(sorted(missing))} (found: {found})")
-    test = (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
     classes = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
-    return (arrays["x_train"], arrays["y_train"]), test, classes
+    return Contents((arrays["x_train"], arrays["y_train"]) if "x_train" in arrays else None,
+                    (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None, classes)  # fmt: skip
 
 
 def _class_names(path: Path, array: Array) -> tuple[str, ...]:

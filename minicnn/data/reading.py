@@ -1,10 +1,16 @@
 """One way to report a file that cannot be read, whatever the decoder beneath raised."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from minicnn.errors import DataError, MinicnnError
+
+
+def note(text: str) -> None:
+    """Say in a line what was made of the data: on stderr, where nothing else is set up for the logger "minicnn"."""
+    logging.getLogger("minicnn").warning(text)
 
 
 @contextmanager

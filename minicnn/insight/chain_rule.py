@@ -10,6 +10,9 @@ each layer makes the movement, and the last is how much the weight's own layer m
 are the texts' factors, but for their signs, which are all in the first.) The product of the factors down to layer l is the
 slope of C by a movement of y[l−1], which the backward pass knows on its own as ⟨∂C/∂y[l−1], v[l−1]⟩ / |v[l−1]|: where the
 two part, the backward pass of layer l is wrong. The movements are measured by central differences of forward passes.
+
+In a graph this holds from one layer to the next through which every path from the weight to the loss leads. Layers between
+two such, where a value has several readers, are one factor together: the sum over all paths.
 """
 
 from dataclasses import dataclass
@@ -19,13 +22,15 @@ import numpy as np
 from minicnn.insight.gradient_check import STEP, Cost, relative_error
 from minicnn.insight.weights import name as weight_name
 from minicnn.insight.weights import parse
+from minicnn.program.graph import cuts
 
 
 @dataclass(frozen=True)
 class Factor:
     """A factor of the chain rule: ``value`` is ∂of/∂by, and ``product`` that of it and all before.
 
-    ``explicit`` is what the backward pass has for the product. None after a layer whose outputs do not move.
+    ``explicit`` is what the backward pass has for the product. None after a layer whose outputs do not move. ``branches``
+    says that several paths lead from ``by`` to ``of``.
     """
 
     of: str
@@ -33,6 +38,7 @@ class Factor:
     value: float | None
     product: float | None
     explicit: float | None
+    branches: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,19 +66,19 @@ def trace(cost: Cost, weight: str) -> Trace:
     """
     network = cost.network
     index = parse(network, weight)
-    first = cost.layer_of(index)
+    first = cost.operation_of(index)
     explicit = float(cost.explicit()[index])
-    cost.passes.forward_by_layer(cost.inputs[0])
-    slopes = cost.passes.backward_by_layer(cost.dlogits)
+    cost.passes.forward_by_operation(cost.images)
+    gradients = cost.passes.backward_by_operation(cost.dlogits)
     for step in (STEP, STEP / 10, STEP / 100):  # a shorter one may stay on one side of every kink
         numeric, movements, crossed = cost.moved(index, step)
         if not crossed:
             break
-    slopes = slopes[len(slopes) - len(movements) :]
-    lengths = [float(np.linalg.norm(v)) for v in movements]
-    layers = [_layer_name(cost, i) for i in range(first, len(cost.table))]
-    along = [float(np.vdot(slope, v)) / length if length else None
-             for slope, v, length in zip(slopes, movements, lengths, strict=True)]  # fmt: skip
+    places = cuts(cost.plan.nodes, first)
+    lengths = [float(np.linalg.norm(movements[i - first])) for i in places]
+    layers = [_layer_name(cost, i) for i in places]
+    along = [float(np.vdot(gradients[i], movements[i - first])) / length if length else None
+             for i, length in zip(places, lengths, strict=True)]  # fmt: skip
 
     factors = [Factor("C", layers[-1], along[-1], along[-1], along[-1])]
     for i in range(len(layers) - 1, -1, -1):
@@ -83,14 +89,13 @@ def trace(cost: Cost, weight: str) -> Trace:
             product = 0.0
         elif product is not None and value is not None:
             product *= value
+        branches = places[i] - (places[i - 1] if i else first - 1) > 1
         factors.append(Factor(layers[i], layers[i - 1] if i else weight_name(network, index), value, product,
-                              along[i - 1] if i else explicit))  # fmt: skip
+                              along[i - 1] if i else explicit, branches))  # fmt: skip
     return Trace(weight_name(network, index), float(cost.passes.params[index]), cost.value, factors, explicit, numeric,
                  relative_error(explicit, numeric, cost.value, step), crossed)  # fmt: skip
 
 
 def _layer_name(cost: Cost, i: int) -> str:
-    """The name of layer ``i`` of the plan; a max pooling that does the ReLU before it has the names of both."""
-    layer, names = cost.table[i], cost.network.layer_names
-    both = f"{names[layer['layer'] - 1]}+" if layer["rectified"] else ""
-    return both + names[layer["layer"]]
+    """The name of operation ``i`` of the plan: those of its layers, where they were fused."""
+    return "+".join(cost.network.layer_names[layer] for layer in cost.plan.nodes[i].layers)

@@ -50,12 +50,14 @@ def single_weight(network: Network, params: np.ndarray, text: str) -> Direction:
 def random_direction(network: Network, params: np.ndarray, rng: np.random.Generator, label: str = "random") -> Direction:
     """A Gaussian direction in which every filter, or row of weights into a unit, is as long as the model's own.
 
-    Biases stay as they are. Source: Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4.
+    Biases, and the scales and shifts of normalizations, stay as they are. Source: Li et al., "Visualizing the loss
+    landscape of neural nets", NeurIPS 2018, section 4.
     """
     vector = np.zeros_like(params)
-    own = network.unflatten(params)
-    for name, tensor in network.unflatten(vector).items():
-        if name.endswith(".weight"):
+    own, drawn = network.unflatten(params), network.unflatten(vector)
+    for spec in network.parameters:
+        if spec.kind == "weight":
+            name, tensor = spec.name, drawn[spec.name]
             filters = tuple(range(tensor.ndim - 1))
             draw = rng.standard_normal(tensor.shape)
             length = np.sqrt((own[name].astype(float) ** 2).sum(axis=filters))
@@ -92,9 +94,10 @@ def largest_gradients(objective: Objective, count: int = 2) -> list[str]:
     """The names of the ``count`` weights, biases left out, with the largest gradients at the own point."""
     network = objective.network
     grads = np.abs(objective.gradient(objective.params)[1])
-    for name, tensor in network.unflatten(grads).items():
-        if not name.endswith(".weight"):
-            tensor[:] = 0
+    tensors = network.unflatten(grads)
+    for spec in network.parameters:
+        if spec.kind != "weight":
+            tensors[spec.name][:] = 0
     return [weights.name(network, int(index)) for index in np.argsort(-grads, kind="stable")[:count]]
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn import plan as p
 from minicnn.backends import backend, cpu
 from minicnn.insight.weights import name as weight_name
 from minicnn.network.network import Network
@@ -55,25 +54,27 @@ class Cost:
         names = [hyper.name for hyper in loss.rule.hyperparameters]
         self.loss = Loss(loss.rule, network.outputs, weights, np.float64,
                          **dict(zip(names, loss.hyperparameters.tolist(), strict=True)))  # fmt: skip
-        self.passes = cpu.Passes(network, params.astype(np.float64), len(x), by_layer=True)
-        self.table = self.passes.plan.table
-        self.outputs = self.passes.forward_by_layer(x)
-        self.inputs = [x, *self.outputs[:-1]]  # of each layer of the plan
+        self.passes = cpu.Passes(network, params.astype(np.float64), len(x), by_operation=True)
+        self.plan, self.images = self.passes.plan, x
+        self.outputs = self.passes.forward_by_operation(x)
+        self._work = self.passes.work.copy()
         self.value, self.dlogits = self.loss(self.outputs[-1], labels)
 
     def explicit(self) -> np.ndarray:
         """The gradient [flat_size] by the backward pass, in the fused form that training runs."""
         fused = cpu.Passes(self.network, self.passes.params, len(self.labels))
-        fused.forward(self.inputs[0])
+        fused.forward(self.images)
         return fused.backward(self.dlogits)
 
     def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
-        """(numeric ∂C/∂w, ∂y/∂w of every layer from its own on, whether a kink was crossed) of the weight params[index]."""
-        params, first = self.passes.params, self.layer_of(index)
+        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of the weight
+        params[index]."""
+        params, first = self.passes.params, self.operation_of(index)
         before, sides = params[index], []
         for w in (before + step, before - step):
             params[index] = w
-            y = self.passes.forward_by_layer(self.inputs[first], first=first)
+            self.passes.work[:] = self._work
+            y = self.passes.forward_by_operation(first=first)
             value, dlogits = self.loss(y[-1], self.labels)
             sides.append((w, value, y, [np.sign(dlogits), *self._kinks(first, y)]))
         params[index] = before
@@ -82,18 +83,19 @@ class Cost:
         slopes = [(a - b) / (upper - lower) for a, b in zip(y, z, strict=True)]
         return float((value - other) / (upper - lower)), slopes, crossed
 
-    def layer_of(self, index: int) -> int:
-        """Which layer of the plan owns ``params[index]``."""
+    def operation_of(self, index: int) -> int:
+        """Which operation of the plan is the first that reads ``params[index]``."""
         (spec,) = [spec for spec in self.network.parameters if spec.offset <= index < spec.offset + spec.size]
-        return int(np.flatnonzero(self.table["layer"] == spec.layer)[0])
+        return next(i for i, node in enumerate(self.plan.nodes) if spec.layer in node.layers)
 
     def _kinks(self, first: int, outputs: list[np.ndarray]) -> Iterator[np.ndarray]:
-        """On which side of its kinks every layer from ``first`` on is."""
-        for layer, x, y in zip(self.table[first:], [self.inputs[first], *outputs[:-1]], outputs, strict=True):
-            if layer["kind"] in (p.RELU, p.LEAKY_RELU):
-                yield y > 0
-            elif layer["kind"] == p.MAX_POOL2D:
-                yield _winners(layer, x, y)
+        """On which side of its kinks every operation from ``first`` on is."""
+        for record, node, y in zip(self.plan.table[first:], self.plan.nodes[first:], outputs, strict=True):
+            x = self.passes.work[record["x"] :][: len(y) * record["input_size"]]
+            if node.row.kinks:
+                yield np.digitize(x, node.row.kinks)
+            elif node.row.module == "max_pool2d":
+                yield _winners(record, x.reshape(len(y), -1), y)
 
 
 def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
@@ -110,9 +112,10 @@ def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
     """
     network, rng = cost.network, np.random.default_rng(seed)
     explicit = cost.explicit()
-    drawn = [spec.offset + rng.permutation(spec.size)[:samples] for spec in network.parameters]
+    specs = [spec for spec in network.parameters if spec.kind != "state"]
+    drawn = [spec.offset + rng.permutation(spec.size)[:samples] for spec in specs]
     total, done, checks = sum(map(len, drawn)), 0, []
-    for spec, indices in zip(network.parameters, drawn, strict=True):
+    for spec, indices in zip(specs, drawn, strict=True):
         errors: list[tuple[float, int, float]] = []
         for index in indices.tolist():
             numeric, _, crossed = cost.moved(index)
@@ -141,11 +144,13 @@ def device_gradcheck(cost: Cost, device: str) -> list[TensorCheck]:
     gradients = []
     for place in (backend(device), cpu):
         passes = place.Passes(network, params, len(cost.labels))
-        logits = passes.forward(cost.inputs[0].astype(np.float32))
+        logits = passes.forward(cost.images.astype(np.float32))
         _, dlogits = place.loss_rows(loss.rule, logits.copy(), cost.labels, *given)
         gradients.append(network.unflatten(passes.backward(dlogits / np.float32(loss.divisor(cost.labels)))))
     checks = []
     for spec in network.parameters:
+        if spec.kind == "state":
+            continue
         on_device, on_cpu = (tensors[spec.name].reshape(-1) for tensors in gradients)
         errors = np.abs(on_device - on_cpu) / max(float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny)
         at = int(errors.argmax())  # the first that is not a number, if there is one
@@ -161,20 +166,21 @@ def relative_error(explicit: float, numeric: float, value: float, step: float = 
     return float(abs(explicit - numeric) / max(abs(explicit), abs(numeric), resolved))
 
 
-def _winners(layer: np.void, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _winners(record: np.void, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Which element of its window each output [N, P, Q, C] is; −1 where the ReLU before the pooling makes it 0."""
     names = ("input_height", "input_width", "input_channels", "output_height", "output_width", "stride_height",
-             "stride_width", "kernel_height", "kernel_width", "padding_top", "padding_left")  # fmt: skip
-    H, W, C, P, Q, down, right, R, S, top, left = (int(layer[name]) for name in names)
-    rows, columns = (P - 1) * down + R, (Q - 1) * right + S
+             "stride_width", "kernel_height", "kernel_width", "padding_top", "padding_left", "dilation_height",
+             "dilation_width")  # fmt: skip
+    H, W, C, P, Q, down, right, R, S, top, left, apart, aside = (int(record[name]) for name in names)
+    rows, columns = (P - 1) * down + (R - 1) * apart + 1, (Q - 1) * right + (S - 1) * aside + 1
     padded = np.full((len(x), max(rows, top + H), max(columns, left + W), C), -np.inf)
     padded[:, top : top + H, left : left + W] = x.reshape(len(x), H, W, C)
     best = np.full((len(x), P, Q, C), -np.inf)
     winner = np.full(best.shape, -1)
     for i, (r, s) in enumerate(np.ndindex(R, S)):
-        candidate = padded[:, r : r + rows - R + 1 : down, s : s + columns - S + 1 : right]
+        candidate = padded[:, r * apart :: down, s * aside :: right][:, :P, :Q]
         winner[candidate > best] = i
         best = np.maximum(best, candidate)
-    if layer["rectified"]:
+    if record["relu"]:
         winner[y.reshape(best.shape) <= 0] = -1
     return winner

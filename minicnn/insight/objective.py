@@ -1,7 +1,7 @@
 """What is looked at from all sides: the mean loss of some labelled images as a function of the weights."""
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,7 +10,7 @@ from minicnn.backends import cpu
 from minicnn.backends.surface import LossRows
 from minicnn.errors import SettingError
 from minicnn.inference import Model
-from minicnn.network.layers import Dropout, Flatten
+from minicnn.network.layers import Flatten
 from minicnn.network.network import Network
 from minicnn.rules import StepRule
 from minicnn.training.loss import Loss
@@ -18,7 +18,8 @@ from minicnn.training.loss import Loss
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` [N]; as in evaluation, nothing is dropped out.
+    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` [N], as in evaluation: nothing is
+    dropped out, and normalization is by the running statistics.
 
     ``params`` [flat_size] is the model's own point.
     """
@@ -39,24 +40,29 @@ class Objective:
             if "loss" not in model.training:
                 raise SettingError("loss must be named: the model does not say with which loss it was trained")
             loss = model.trained_loss()
-        layers = [layer for layer in model.network.layers if not isinstance(layer, Dropout)]
-        network = Network(model.network.input_shape, layers, model.network.name)
         scaled = images.astype(np.float32) * np.float32(scale)
-        return cls(network, model.params, scaled, labels, loss, model.threads)
+        return cls(model.network, model.params, scaled, labels, loss, model.threads)
 
     def since(self, layer: int) -> "Objective":
         """The same as a function of the weights from ``layer`` on: what comes before is computed, once, for all images.
 
-        Its parameters are the last ones of the flat vector.
+        Its parameters are the last ones of the flat vector. Where a later layer reads what lies before ``layer``, or there
+        is
+        state behind the weights, it is the function of all weights.
         """
         network, shape = self.network, self.network.shapes[layer]
-        if layer == 0:
+        reads = network.reads[layer:]
+        cut = layer > 0 and min(value for values in reads for value in values) >= layer
+        if not cut or network.trainable_size < network.flat_size:
             return self
         flat = len(shape) == 1
         head = Network(network.input_shape, [*network.layers[:layer], *([] if flat else [Flatten()])])
         activations = cpu.Inference(head, self.params[: head.flat_size], self.threads).logits(self.images, 1.0)
         shape = (1, 1, *shape) if flat else shape
-        tail = Network(shape, [*([Flatten()] if flat else []), *network.layers[layer:]], network.name)
+        names = ["before" if flat else "input", *network.layer_names[layer:]]
+        following = [replace(network.layers[layer + i], name=names[i + 1], inputs=tuple(names[v - layer] for v in values))
+                     for i, values in enumerate(reads)]  # fmt: skip
+        tail = Network(shape, [*([Flatten(name="before")] if flat else []), *following], network.name)
         return Objective(tail, self.params[head.flat_size :], activations.reshape(-1, *shape), self.labels, self.loss,
                          self.threads)  # fmt: skip
 
@@ -84,4 +90,5 @@ class Objective:
     @functools.cached_property
     def _training(self) -> cpu.Training:
         no_update = StepRule("gradient", lambda step: None, ())
-        return cpu.Training(self.network, self.params.copy(), len(self.images), no_update, self.loss.rule, self.threads)
+        return cpu.Training(self.network, self.params.copy(), len(self.images), no_update, self.loss.rule, self.threads,
+                            frozen=True)  # fmt: skip

@@ -28,6 +28,7 @@ import numba
 import numpy as np
 
 from minicnn.errors import PluginError
+from minicnn.rules import ActivationRule
 
 
 def each(pattern: str, numbers: range) -> str:
@@ -43,6 +44,13 @@ def arguments(name: str, function: Callable[..., object]) -> int:
     if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS) or code.co_kwonlyargcount:
         raise PluginError(f"rule {name!r}: {function.__name__} must name each of its arguments, without * or **")
     return code.co_argcount
+
+
+def check_activation(rule: ActivationRule, function: Callable[..., object]) -> None:
+    """Raise `PluginError` if ``function``, the rule's value or derivative, does not take what the rule declares."""
+    declared = ", ".join(["x", *(hyper.name for hyper in rule.hyperparameters)])
+    if len(rule.hyperparameters) > 2 or arguments(rule.name, function) != 1 + len(rule.hyperparameters):
+        raise PluginError(f"layer {rule.name!r}: {function.__name__} must take ({declared}), two hyperparameters at most")
 
 
 def compile_rule(kind: str, name: str, function: Callable[..., Any], dtype: Any, source: str, kernels: str,

@@ -2,13 +2,14 @@
 
 import math
 import operator
+import re
 from collections.abc import Sequence
 from typing import Literal
 
 from minicnn.errors import SettingError
 
 Pair = tuple[int, int]
-Padding = Pair | Literal["same"]
+Padding = Pair | tuple[int, int, int, int] | Literal["same"]
 
 
 def times(shape: Sequence[int]) -> str:
@@ -36,17 +37,33 @@ def pair(layer: str, field: str, value: object, minimum: int = 1) -> Pair:
     return operator.index(both[0]), operator.index(both[1])
 
 
-def padding(layer: str, value: object, stride: Pair) -> Padding:
-    """A whole number, a pair (height, width), ``"valid"`` (none), or with stride 1 ``"same"``."""
+def padding(layer: str, value: object, four: bool = False) -> Padding:
+    """A whole number, a pair (height, width), with ``four`` also (top, bottom, left, right), ``"valid"`` (none) or
+    ``"same"``."""
+    if four and isinstance(value, tuple | list) and len(value) == 4 and all(_is_integer(one, 0) for one in value):
+        top, bottom, left, right = map(operator.index, value)
+        return top, bottom, left, right
     if not isinstance(value, str):
         return pair(layer, "padding", value, minimum=0)
-    if value == "valid":
-        return 0, 0
-    if value != "same":
+    if value not in ("same", "valid"):
         raise SettingError(f'{layer}: padding must be a number, a pair of them, "same" or "valid", not {value!r}')
-    if stride != (1, 1):
-        raise SettingError(f'{layer}: padding "same" goes with stride 1 only, not {times(stride)}; give it in numbers')
-    return "same"
+    return "same" if value == "same" else (0, 0)
+
+
+def name(layer: str, value: object) -> None:
+    """A name of a layer, or None."""
+    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[^\W\d][\w-]*", value)):
+        raise SettingError(f"{layer}: name must be a letter with letters, digits, _ and - after it, not {value!r}")
+    if value == "input":
+        raise SettingError(f"{layer}: name must not be 'input', which is what the network's image is called")
+
+
+def names(layer: str, value: object) -> tuple[str, ...]:
+    """Names of layers, or one name, as a tuple."""
+    several = (value,) if isinstance(value, str) else value
+    if not isinstance(several, tuple | list) or not all(isinstance(one, str) for one in several):
+        raise SettingError(f"{layer}: inputs must be names of layers, not {value!r}")
+    return tuple(several)
 
 
 def number(layer: str, field: str, value: object, minimum: float = -math.inf, below: float = math.inf) -> float:

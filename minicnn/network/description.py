@@ -14,6 +14,14 @@
     type = "ReLU"
 
     [[layers]]
+    type = "Residual"           # a block; Branches has branches = [[...], [...]] and join = {type = "Add"}
+    layers = [{type = "Conv2d", filters = 32, kernel_size = 3, padding = "same"}]
+
+    [[layers]]
+    type = "ReLU"
+    name = "middle"             # and a layer may say what it reads: inputs = ["conv1", "middle"]
+
+    [[layers]]
     type = "Flatten"
 
     [[layers]]
@@ -28,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
-from minicnn.network.layers import Layer, layer_from_dict
+from minicnn.network.blocks import layers_from_tables
 from minicnn.network.network import Network
 
 
@@ -41,7 +49,7 @@ def network_from_toml(path: str | PathLike[str], input_shape: Sequence[int], out
     """
     try:
         description = _read(Path(path))
-        layers = [_layer(number, table, outputs) for number, table in enumerate(description["layers"], 1)]
+        layers = layers_from_tables(_with_classes(description["layers"], outputs))
         network = Network(input_shape, layers, description.get("name", Path(path).stem))
         if network.outputs != outputs:
             raise NetworkError(
@@ -71,11 +79,12 @@ def _read(path: Path) -> dict[str, Any]:
     return description
 
 
-def _layer(number: int, table: Any, outputs: int) -> Layer:
-    try:
-        if isinstance(table, dict) and str(table.get("type")).lower() == "dense" and table.get("units") == "classes":
-            table = table | {"units": outputs}
-        return layer_from_dict(table)
-    except MinicnnError as error:
-        error.args = (f"layer {number}: {error}",)
-        raise
+def _with_classes(tables: Any, outputs: int) -> Any:
+    """``tables`` and all that they hold, with the number of ``outputs`` for units = "classes"."""
+    if isinstance(tables, list):
+        return [_with_classes(table, outputs) for table in tables]
+    if not isinstance(tables, dict):
+        return tables
+    if str(tables.get("type")).lower() == "dense" and tables.get("units") == "classes":
+        return tables | {"units": outputs}
+    return {key: _with_classes(value, outputs) for key, value in tables.items()}

@@ -1,9 +1,8 @@
-"""A network: layers in a row, the shapes between them, and the places of their parameters in one flat vector."""
+"""A network: layers and what each of them reads, the shapes between, and the places of the parameters in one flat vector."""
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -11,73 +10,104 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minicnn.errors import NetworkError, UnknownNameError
+from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
+from minicnn.network.activations import PReLU, Softmax
+from minicnn.network.blocks import Branches, expand, layers_from_tables
 from minicnn.network.initialization import activation_after, initial_weight
-from minicnn.network.layers import Layer, Shape, layer_from_dict, layer_to_dict
-from minicnn.plan import aligned_zeros, round_up
+from minicnn.network.layers import Layer, Shape
+from minicnn.network.rule_layer import RuleLayer
+from minicnn.network.tables import layer_to_dict
 
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A parameter tensor and its place, ``flat[offset : offset + size]``, in the flat vector."""
+    """A tensor of parameters, or of state, and its place, ``flat[offset : offset + size]``, in the flat vector."""
 
     name: str  # conv1.weight, ...
     layer: int  # index of its layer
     shape: Shape
     offset: int
     size: int
-    kind: Any = "weight"
+    kind: str  # weight, bias, scale or shift; state is not trained
 
 
 @dataclass(frozen=True, init=False)
 class Network:
-    """Layers in a row, from an image (height, width, channels) to one row of logits.
+    """Layers from an image (height, width, channels) to one row of logits, each of which reads the one before or what it
+    names.
 
-    ``input_shape`` may be (height, width), which means one channel. Raises `NetworkError`, which names the layer, its
-    input and what would fit, when the layers do not fit together.
+    ``input_shape`` may be (height, width), which means one channel; blocks (`minicnn.network.blocks`) are expanded. Raises
+    `NetworkError`, which names the layer, its inputs and what would fit, when the layers do not fit together.
 
-    >>> from minicnn.network.layers import Conv2d, Dense, Flatten, ReLU
+    >>> from minicnn.network.layers import Add, Conv2d, Dense, Flatten
+    >>> from minicnn.network.activations import ReLU
     >>> network = Network((28, 28), [Conv2d(6, 5), ReLU(), Flatten(), Dense(10)])
     >>> network.layer_names, network.outputs, network.parameter_count
     (('conv1', 'relu1', 'flatten1', 'dense1'), 10, 34726)
+    >>> Network((8, 8), [Conv2d(1, 3, padding=1), Add(inputs=("conv1", "input")), Flatten()]).reads
+    ((0,), (1, 0), (2,))
     """
 
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
     name: str
+    layer_names: tuple[str, ...] = field(compare=False, repr=False)  # the user's, or kind and number: conv1, relu1, ...
 
-    def __init__(self, input_shape: Sequence[int], layers: Iterable[Layer], name: str = "network"):
-        vars(self).update(input_shape=_image_shape(input_shape), layers=tuple(layers), name=name)  # the class is frozen
-        for number, layer in enumerate(self.layers, 1):
-            if not isinstance(layer, Layer):
-                hint = f"; write {layer.__name__}(...)" if isinstance(layer, type) else ""
-                raise NetworkError(f"layer {number} is {layer!r}, not a layer{hint}")
+    def __init__(self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"):
+        flat, names = expand(layers)
+        vars(self).update(input_shape=_image_shape(input_shape), layers=flat, name=name, layer_names=names)  # it is frozen
         if len(self.output_shape) != 1:
             raise NetworkError(
                 f"{self.layer_names[-1] if self.layers else 'a network without layers'} gives {self.output_shape}, not "
                 "one row of logits: end with Flatten or GlobalAvgPool2d and Dense(number of classes)"
             )
+        read = {value for values in self.reads for value in values}
+        for value, one in enumerate(self.layer_names[:-1], 1):
+            if isinstance(self.layers[value - 1], Softmax):
+                raise NetworkError(f"layer {value} ({one}): Softmax must be the last layer; a loss has a softmax of its own")
+            if value not in read:
+                raise NetworkError(f"layer {value} ({one}): nobody reads its output; name it in the inputs of a later "
+                                   "layer, or leave it out")  # fmt: skip
 
     @cached_property
-    def layer_names(self) -> tuple[str, ...]:
-        """``conv1``, ``relu1``, ``conv2``, ...: the layers, numbered by kind."""
-        seen: Counter[str] = Counter()
-        names = []
-        for layer in self.layers:
-            seen[layer.label()] += 1
-            names.append(f"{layer.label()}{seen[layer.label()]}")
-        return tuple(names)
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """The values that each layer reads: 0 is the image, i + 1 the output of ``layers[i]``."""
+        value_of = {"input": 0}
+        reads = []
+        for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
+            own = f"layer {number} ({name})"
+            if name in value_of:
+                raise NetworkError(f"{own}: the name is used twice, for layer {value_of[name]} as well")
+            for wanted in layer.inputs:
+                if wanted == name or wanted in self.layer_names[number:]:
+                    raise NetworkError(f"{own} reads {wanted!r}, which does not come before it: that would be a cycle")
+                if wanted not in value_of:
+                    raise NetworkError(f"{own}: {UnknownNameError('input', wanted, value_of)}")
+            values = tuple(value_of[wanted] for wanted in layer.inputs) or (number - 1,)
+            least, most = layer.arity
+            if len(values) < least or (most is not None and len(values) > most):
+                wanted = "1 value" if most == 1 else f"{least}{'' if most else ' or more'} values"
+                raise NetworkError(f"{own}: {layer} reads {wanted}, not {len(values)}: give inputs=(name, ...)")
+            reads.append(values)
+            value_of[name] = number
+        return tuple(reads)
 
     @cached_property
     def shapes(self) -> list[Shape]:
-        """The input's shape and every layer's output shape: ``layers[i]`` takes ``shapes[i]`` to ``shapes[i + 1]``."""
+        """The shape of every value of one sample: 0 is the image, i + 1 the output of ``layers[i]``."""
         shapes: list[Shape] = [self.input_shape]
-        for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
+        every = zip(self.layer_names, self.layers, self.reads, strict=True)
+        for number, (name, layer, values) in enumerate(every, 1):
             try:
-                shapes.append(layer.output_shape(shapes[-1]))
+                shapes.append(layer.output_shape(*(shapes[value] for value in values)))
             except NetworkError as error:
                 raise NetworkError(f"layer {number} ({name}): {error}") from None
         return shapes
+
+    def inputs_of(self, index: int) -> list[Shape]:
+        """The shapes of what ``layers[index]`` reads."""
+        return [self.shapes[value] for value in self.reads[index]]
 
     @property
     def output_shape(self) -> Shape:
@@ -91,42 +121,53 @@ class Network:
 
     @cached_property
     def parameters(self) -> tuple[ParameterSpec, ...]:
-        """The parameter tensors in layer order, weight before bias, each at the next multiple of 16 elements."""
+        """The tensors in layer order, weight before bias, each at the next multiple of 16 elements; after them the state."""
         specs: list[ParameterSpec] = []
         offset = 0
-        for index, layer in enumerate(self.layers):
-            for kind, shape in layer.parameter_shapes(self.shapes[index]).items():
-                size = math.prod(shape)
-                specs.append(ParameterSpec(f"{self.layer_names[index]}.{kind}", index, shape, offset, size, kind))
-                offset += round_up(size)
+        for state in (False, True):
+            for index, layer in enumerate(self.layers):
+                kinds = layer.parameter_kinds(*self.inputs_of(index))
+                shapes = (layer.state_shapes if state else layer.parameter_shapes)(*self.inputs_of(index))
+                for name, shape in shapes.items():
+                    kind, size = "state" if state else kinds[name], math.prod(shape)
+                    specs.append(ParameterSpec(f"{self.layer_names[index]}.{name}", index, shape, offset, size, kind))
+                    offset += round_up(size)
         return tuple(specs)
 
     @property
-    def trainable_size(self) -> int:
-        """Where state begins in the flat vector."""
-        return self.flat_size
-
-    @property
     def parameter_count(self) -> int:
-        """Number of parameters, gaps not counted."""
-        return sum(spec.size for spec in self.parameters)
+        """Number of trained parameters, gaps not counted."""
+        return sum(spec.size for spec in self.parameters if spec.kind != "state")
+
+    @cached_property
+    def trainable_size(self) -> int:
+        """Where in the flat vector the state begins: what lies before is trained."""
+        return sum(round_up(spec.size) for spec in self.parameters if spec.kind != "state")
 
     @property
     def flat_size(self) -> int:
-        """Length of the flat vector: the parameters with the gaps between and after them."""
+        """Length of the flat vector: parameters and state with the gaps between and after them."""
         return sum(round_up(spec.size) for spec in self.parameters)
 
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the forward pass on one image."""
-        return sum(layer.multiply_adds(shape) for layer, shape in zip(self.layers, self.shapes[:-1], strict=True))
+        return sum(layer.multiply_adds(*self.inputs_of(index)) for index, layer in enumerate(self.layers))
 
     def initialize(self, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """First parameters, a flat vector [flat_size]: weights as in `minicnn.network.initialization`, biases zero."""
+        """First parameters, a flat vector [flat_size]: weights as in `minicnn.network.initialization`, scales and running
+        variances one, a PReLU's slopes a quarter, the rest zero."""
         flat = aligned_zeros(self.flat_size, dtype)
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
-            if spec.name.endswith(".weight"):
-                tensor[:] = initial_weight(spec.shape, activation_after(self.layers, spec.layer), rng)
+            layer = self.layers[spec.layer]
+            if spec.kind == "weight":
+                tensor[:] = initial_weight(spec.shape, activation_after(self, spec.layer), rng)
+            elif isinstance(layer, RuleLayer):
+                _, tensor[:] = layer.parameters(*self.inputs_of(spec.layer))[spec.name.rpartition(".")[2]]
+            elif spec.kind == "scale":
+                tensor[:] = 0.25 if isinstance(layer, PReLU) else 1.0
+            elif spec.name.endswith(".running_var"):
+                tensor[:] = 1.0
         return flat
 
     def unflatten(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
@@ -172,8 +213,7 @@ class Network:
         missing = [key for key in known if key not in description]
         if missing or not isinstance(description["layers"], list):
             raise NetworkError(f"a network needs {', '.join(missing) or 'layers as a list'}")
-        layers = [layer_from_dict(table) for table in description["layers"]]
-        return cls(description["input_shape"], layers, description["name"])
+        return cls(description["input_shape"], layers_from_tables(description["layers"]), description["name"])
 
 
 def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:

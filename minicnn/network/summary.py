@@ -13,9 +13,11 @@ class SummaryRow:
     """One layer of a network, or all of them together."""
 
     name: str  # conv1, ...; "total" for all together
+    reads: tuple[str, ...]  # names of what it reads, "input" for the image; empty where it reads the row before alone
     layer: str  # Conv2d(filters=6, kernel_size=5×5), ...; the network's name for all together
     output_shape: tuple[int, ...]
-    parameters: int
+    parameters: int  # that are trained
+    state: int  # numbers that are kept with them and not trained: running means and variances
     multiply_adds: int  # of the forward pass on one image
     parameter_bytes: int
     activation_bytes: int  # of the layer's output for one image
@@ -24,12 +26,25 @@ class SummaryRow:
 def summary_rows(network: Network) -> list[SummaryRow]:
     """One row a layer, and a last one with the sums."""
     rows = []
-    for index, (name, layer) in enumerate(zip(network.layer_names, network.layers, strict=True)):
-        shape = network.shapes[index + 1]
-        parameters = sum(spec.size for spec in network.parameters if spec.layer == index)
-        multiply_adds = layer.multiply_adds(network.shapes[index])
-        rows.append(SummaryRow(name, str(layer), shape, parameters, multiply_adds, _BYTES * parameters,
-                               _BYTES * math.prod(shape)))  # fmt: skip
-    figures = ("parameters", "multiply_adds", "parameter_bytes", "activation_bytes")
+    names = ("input", *network.layer_names)
+    for index, layer in enumerate(network.layers):
+        reads, shape = network.reads[index], network.shapes[index + 1]
+        specs = [spec for spec in network.parameters if spec.layer == index]
+        state = sum(spec.size for spec in specs if spec.kind == "state")
+        parameters = sum(spec.size for spec in specs) - state
+        rows.append(
+            SummaryRow(
+                name=names[index + 1],
+                reads=() if reads == (index,) else tuple(names[value] for value in reads),
+                layer=str(layer),
+                output_shape=shape,
+                parameters=parameters,
+                state=state,
+                multiply_adds=layer.multiply_adds(*network.inputs_of(index)),
+                parameter_bytes=_BYTES * parameters,
+                activation_bytes=_BYTES * math.prod(shape),
+            )
+        )
+    figures = ("parameters", "state", "multiply_adds", "parameter_bytes", "activation_bytes")
     sums = {figure: sum(getattr(row, figure) for row in rows) for figure in figures}
-    return [*rows, SummaryRow("total", network.name, network.output_shape, **sums)]
+    return [*rows, SummaryRow("total", (), network.name, network.output_shape, **sums)]

@@ -1,7 +1,7 @@
 """What a plugin hands over: plain data and undecorated Python functions, compiled elsewhere (``kernels/<device>``).
 
 An optimizer is a function of one element, or one of whole steps; a loss is one of a sample's row of logits, a schedule one
-of the epochs done.
+of the epochs done, a layer one of an element or of a sample's arrays.
 """
 
 import math
@@ -11,8 +11,8 @@ from typing import Any, Literal, Protocol
 
 from minicnn.errors import SettingError, UnknownNameError
 
-__all__ = ["AnyOptimizer", "Hyperparameter", "LossRule", "OptimizerRule", "ScheduleRule", "Step", "StepRule", "Tensor",
-           "resolve"]  # fmt: skip
+__all__ = ["ActivationRule", "AnyLayer", "AnyOptimizer", "Hyperparameter", "LayerRule", "LossRule", "OptimizerRule",
+           "ScheduleRule", "Step", "StepRule", "Tensor", "resolve"]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -234,3 +234,52 @@ class ScheduleRule:
     has_horizon: bool = False  # the horizon matters, so a resumed run keeps the stored one
     equation: str = ""
     source: str = ""
+
+
+@dataclass(frozen=True)
+class ActivationRule:
+    """A layer that is one function of one element: two undecorated scalar functions, compiled into fused loops.
+
+    ``value(x, *hyperparameters) -> y`` and ``derivative(x, *hyperparameters) -> dy/dx``; with ``reads="y"`` the derivative
+    is a function of y, and the layer needs no memory of its own. At most two hyperparameters. Numbers are of the buffers'
+    dtype (float literals too; an integer literal makes float64 of what it touches: write 2.0 and not 2). For a value
+    from the other side of a choice write ``a if x < b else c``: ``min`` and ``max`` do not compile for CUDA.
+    """
+
+    name: str
+    value: Callable[..., float]
+    derivative: Callable[..., float]
+    reads: Literal["x", "y"] = "x"
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    rectifies: bool = False  # about 0 below 0 and x above: weights before it begin as He et al. 2015 say
+    kinks: tuple[float, ...] = ()  # the x at which the derivative jumps, whatever the hyperparameters
+    equation: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """A layer of one input: functions of one sample's arrays, for the CPU.
+
+    ``output_shape(input_shape, **hyperparameters)`` gives the shape of one sample, (height, width, channels) or (features,),
+    and raises `ValueError`, saying what would fit, for an input that does not.
+    ``parameters(input_shape, **hyperparameters)`` gives {name: (shape, first value)}; the first value is a number, or
+    "weight" for the usual random one of a tensor [..., inputs, outputs].
+
+    Two undecorated functions are compiled, and called for each sample with arrays of those shapes:
+    ``forward(x, y, *parameters, *hyperparameters)`` writes every element of y;
+    ``backward(x, y, dy, dx, *parameters, *gradients, *hyperparameters)`` writes every element of dx and adds to the
+    parameters' gradients. Hyperparameters are numbers of the buffers' dtype. Neither may keep or allocate an array.
+    """
+
+    name: str
+    output_shape: Callable[..., tuple[int, ...]]
+    forward: Callable[..., None]
+    backward: Callable[..., None]
+    parameters: Callable[..., Mapping[str, tuple[tuple[int, ...], float | str]]] = lambda input_shape, **_: {}
+    hyperparameters: tuple[Hyperparameter, ...] = ()
+    equation: str = ""
+    source: str = ""
+
+
+AnyLayer = ActivationRule | LayerRule

@@ -6,8 +6,9 @@
 """
 
 from minicnn.testing.checks import Check
+from minicnn.testing.layers import check_layer
 from minicnn.testing.losses import check_loss
 from minicnn.testing.optimizers import check_optimizer
 from minicnn.testing.schedules import check_schedule
 
-__all__ = ["Check", "check_loss", "check_optimizer", "check_schedule"]
+__all__ = ["Check", "check_layer", "check_loss", "check_optimizer", "check_schedule"]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.rules import LossRule, StepRule
+from minicnn.rules import ActivationRule, LossRule, StepRule
 from minicnn.testing.checks import Failed, Skipped
 
 _CAPABILITY = (7, 5)  # of the oldest card that CUDA 13 compiles for
@@ -25,7 +25,8 @@ def works_on_cuda(rule: Any) -> str:
     """Compile the rule, and compare it with the CPU's in the simulator; skipped where the packages are not installed."""
     if importlib.util.find_spec("numba_cuda") is None:
         raise Skipped("numba-cuda is not installed: pip install 'minicnn-numba[cuda]'")
-    function = rule.row if isinstance(rule, LossRule) else rule.step if isinstance(rule, StepRule) else rule.update
+    functions = {LossRule: "row", StepRule: "step", ActivationRule: "value"}
+    function = getattr(rule, functions.get(type(rule), "update"))
     module, file = function.__module__, function.__code__.co_filename
     if rule.name not in {getattr(value, "name", None) for value in vars(sys.modules.get(module, os)).values()}:
         raise Skipped(f"the rule is no name of its module {module}, where another process would find it")
@@ -81,20 +82,27 @@ def _compiled(cuda: Any, rule: Any) -> str:
     card = SimpleNamespace(compute_capability=_CAPABILITY)
     importlib.import_module("numba.cuda.dispatcher").get_current_device = lambda: card  # type: ignore[attr-defined]
     found = "compiles"
-    for part in rule.bases if isinstance(rule, StepRule) else (rule,):
-        if isinstance(part, str):
-            continue  # is checked by itself
-        kernel = rules.compile_loss(part) if isinstance(part, LossRule) else rules.compile_update(part)
-        if ".f64" in cuda.compile_ptx(kernel.function, kernel.signature, cc=_CAPABILITY)[0]:
+    if isinstance(rule, ActivationRule):
+        from minicnn.kernels.cuda.launches import OPERATION
+
+        launches = rules.rule_launches(rule) or {}
+        kernels = [(one.kernel, OPERATION) for part in launches.values() for one in part]
+    else:
+        made = [rules.compile_loss(part) if isinstance(part, LossRule) else rules.compile_update(part)
+                for part in (rule.bases if isinstance(rule, StepRule) else (rule,))
+                if not isinstance(part, str)]  # fmt: skip  # a name is checked by itself
+        kernels = [(kernel.function, kernel.signature) for kernel in made]
+    for kernel, signature in kernels:
+        if ".f64" in cuda.compile_ptx(kernel, signature, cc=_CAPABILITY)[0]:
             found = "compiles, but with float64, which is slow there: write 2.0 and not 2, and no int in arithmetic"
     return found
 
 
 def _simulated(rule: Any) -> str:
     from minicnn.backends import cuda
-    from minicnn.testing.selftest import loss_equals, updates_equal
+    from minicnn.testing.selftest import layer_equals, loss_equals, updates_equal
 
-    equal: Any = loss_equals if isinstance(rule, LossRule) else updates_equal
+    equal: Any = {LossRule: loss_equals, ActivationRule: layer_equals}.get(type(rule), updates_equal)
     return f"in the simulator {equal(cuda, rule, np.float32)}"
 
 

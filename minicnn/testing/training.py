@@ -10,6 +10,7 @@ from numba.core import event
 
 from minicnn.data import Dataset, load_dataset
 from minicnn.errors import DivergedError, SettingError
+from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.rules import AnyOptimizer, Hyperparameter, LossRule
 from minicnn.testing.checks import Failed
@@ -28,24 +29,25 @@ def _data(images: int = IMAGES) -> Dataset:
     return replace(whole, train=train)
 
 
-def _trainer(network: str = "softmax", **options: Any) -> Trainer:
+def _trainer(network: str | Network = "softmax", **options: Any) -> Trainer:
     options = {"epochs": 2, "threads": 1, "val_split": 0.0, **options}
-    return Trainer(preset(network, (28, 28, 1), 10), **options)
+    return Trainer(preset(network, (28, 28, 1), 10) if isinstance(network, str) else network, **options)
 
 
 def learns(full_batch: bool = False, rate: float | None = None, **options: Any) -> str:
-    """LeNet-5 learns 2,000 images: its accuracy on the test images is far above chance.
+    """LeNet-5, or another network, learns 2,000 images: its accuracy on the test images is far above chance.
 
     With ``rate``, the default learning rate, also ten times and a tenth of it are tried. A rule on the full batch makes 100
     steps of a softmax regression instead.
     """
     reached = []
+    network = options.pop("network", "softmax" if full_batch else "lenet5")
     epochs = 100 if full_batch else 5
     for factor in RATES if rate else RATES[:1]:
         if rate:
             options["learning_rate"] = factor * rate
         try:
-            trainer = _trainer("softmax" if full_batch else "lenet5", epochs=epochs, **options)
+            trainer = _trainer(network, epochs=epochs, **options)
             test = trainer.fit(_data()).ended.test
         except (DivergedError, SettingError):
             continue  # the rate is too large, or outside the range

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from minicnn.errors import PluginError, SettingError, UnknownNameError
+from minicnn.memory import aligned_zeros, round_up
 from minicnn.network.network import Network
-from minicnn.plan import aligned_zeros, round_up
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, Tensor, resolve
 
@@ -170,7 +170,8 @@ def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
     specs = [spec for spec in size.parameters if spec.offset < size.trainable_size]
     fan_in = {spec.layer: prod(spec.shape[:-1]) for spec in specs if spec.kind == "weight"}
     first, last = (end(fan_in, default=-1) for end in (min, max))
-    return tuple(Tensor(spec.name, spec.shape, spec.kind, spec.layer, fan_in.get(spec.layer, 1), spec.layer == first,
+    return tuple(Tensor(spec.name, spec.shape, spec.kind, spec.layer,  # type: ignore[arg-type]
+                        fan_in.get(spec.layer, 1), spec.layer == first,
                         spec.layer == last, decay == "all" or spec.kind == "weight", spec.offset)
                  for spec in specs)  # fmt: skip
 

@@ -19,7 +19,6 @@ import numpy as np
 from minicnn.backends import cpu
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
-from minicnn.plan import RELU
 from minicnn.storage import read_tensors, write_atomically, write_tensors
 from minicnn.training.checkpoint import Counters
 from minicnn.training.events import Recorded
@@ -102,10 +101,11 @@ class Recorder:
         count = max(IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE))
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
         self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
-        self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_layer=True)
+        self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_operation=True)
         self._before = np.empty_like(params)
         self._looks, self._looked_at, self._next_save = False, 0, math.inf
-        self._sums = np.zeros((3, len(network.parameters)))  # norms of the gradients, changes and weights looked at
+        self._specs = [spec for spec in network.parameters if spec.kind != "state"]
+        self._sums = np.zeros((3, len(self._specs)))  # norms of the gradients, changes and weights looked at
         self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)))
 
     def compile(self) -> None:
@@ -158,14 +158,14 @@ class Recorder:
         self._next_save = ended + 50 * (ended - begun)
 
     def _norms(self, vector: np.ndarray) -> list[float]:
-        return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self.network.parameters]
+        return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self._specs]
 
     def _line(self, counters: Counters) -> Iterator[Recorded]:
         """The line of this moment; none when the weights are no longer finite, for the run is about to end."""
         if not np.isfinite(self.params).all():
             return
         grads, changes, weights = self._sums
-        tensors = [spec.name for spec in self.network.parameters]
+        tensors = [spec.name for spec in self._specs]
 
         def by_tensor(figures: Iterable[float]) -> dict[str, float | None]:
             return {name: _figure(figure) for name, figure in zip(tensors, figures, strict=True)}
@@ -184,22 +184,22 @@ class Recorder:
 
     def _activations(self) -> dict[str, Any]:
         """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that are 0 everywhere."""
-        table, images, names = self._passes.plan.table, self._images, self.network.layer_names
+        (table, _, nodes), images, names = self._passes.plan, self._images, self.network.layer_names
         sums, squares = np.zeros(len(table)), np.zeros(len(table))
         # The ReLU before a max pooling is done by that.
-        relus = {i: names[layer["layer"] - layer["rectified"]] for i, layer in enumerate(table)
-                 if layer["kind"] == RELU or layer["rectified"]}  # fmt: skip
+        relus = {i: names[node.layers[0]] for i, node in enumerate(nodes)
+                 if node.operation == "relu" or node.fields.get("relu")}  # fmt: skip
         largest = {i: np.zeros(table[i]["output_channels"]) for i in relus}
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(images), TOGETHER):
-                for i, y in enumerate(self._passes.forward_by_layer(images[start : start + TOGETHER])):
+                for i, y in enumerate(self._passes.forward_by_operation(images[start : start + TOGETHER])):
                     sums[i] += y.sum()
                     squares[i] += cpu.norm(y.reshape(-1)) ** 2
                     if i in relus:
                         np.maximum(largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i])
             means = sums / (len(images) * table["output_size"])
             deviations = np.sqrt(np.maximum(squares / (len(images) * table["output_size"]) - means**2, 0))
-        layers = [names[layer["layer"]] for layer in table]
+        layers = [names[node.layers[-1]] for node in nodes]
         mean, deviation = ({name: _figure(figure) for name, figure in zip(layers, figures, strict=True)}
                            for figures in (means, deviations))  # fmt: skip
         dead = {name: float(np.mean(largest[i] <= 0)) for i, name in relus.items()}

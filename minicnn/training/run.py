@@ -12,9 +12,10 @@ import numpy as np
 
 from minicnn.backends import Batch, Data, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
+from minicnn.data.dataset import limited
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
-from minicnn.plan import aligned_copy
+from minicnn.memory import aligned_copy
 from minicnn.rules import OptimizerRule, StepRule
 from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
 from minicnn.training.events import (
@@ -100,13 +101,14 @@ class Run:
         trainer.progress = self.progress
 
     def _split(self, settings: Settings) -> None:
-        """Which images train and which validate: ``limit`` keeps the first, then the validation set is taken out."""
-        kept = self.labels[: settings.limit]
+        """Which images train and which validate: ``limit`` keeps some, then the validation set is taken out."""
+        kept = limited(self.labels, settings.limit, settings.seed)
         if self.dataset.validation is not None:
-            self.train, self.held_out = np.arange(len(kept)), np.arange(len(self.dataset.validation))
+            self.train, self.held_out = kept, np.arange(len(self.dataset.validation))
             self.validation: Split | None = self.dataset.validation
         else:
-            self.train, self.held_out = stratified_split(kept, settings.val_split, settings.seed)
+            train, held_out = stratified_split(self.labels[kept], settings.val_split, settings.seed)
+            self.train, self.held_out = kept[train], kept[held_out]
             self.validation = self.dataset.train if len(self.held_out) else None
         if len(self.train) == 0:
             raise DataError(f"{self.dataset.name}: no image is left to train on")
@@ -210,7 +212,7 @@ class Run:
         settings = self.settings
         self.training = self.backend.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
                                               self.loss.rule, settings.threads, settings.clip_grad or 0.0,
-                                              settings.clip_grad_value or 0.0, self.optimizer.spans)  # fmt: skip
+                                              settings.clip_grad_value or 0.0, spans=self.optimizer.spans)  # fmt: skip
         self.weights = self.backend.vector(self.evaluated) if self.other_weights else self.training.params
         self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
         self.training.compile(self.data, self.optimizer.vectors)
@@ -375,10 +377,12 @@ class Run:
         weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
         return Model(
             network=self.network, params=aligned_copy(self.progress.best_params), classes=tuple(self.dataset.classes),
-            maximum=self.dataset.maximum, image_dtype=self.dataset.train.images.dtype.name,
+            maximum=self.dataset.maximum, image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
+            labels=self.dataset.labels,
             probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
             training={
                 "data": self.dataset.name,
+                "fingerprint": self.fingerprint,
                 "settings": settings.to_dict(),
                 "loss": {"name": self.loss.rule.name, "hyperparameters": hyperparameters, "class_weights": weights},
                 "figures": figures,

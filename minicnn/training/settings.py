@@ -2,14 +2,18 @@
 
 import json
 import math
+import numbers
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from minicnn.backends import DEVICES
 from minicnn.errors import SettingError, UnknownNameError
+
+_MOST_BYTES = 50_000  # of a file of settings
 
 
 @dataclass(frozen=True)
@@ -50,26 +54,32 @@ class Settings:
     record: int | None = None  # a line of the record after so many batches; 0: after every epoch
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            object.__setattr__(self, setting.name, _plain(getattr(self, setting.name)))
         for name in ("data", "model", "optimizer", "loss", "schedule", "schedule_of", "device", "decay"):
             if not isinstance(getattr(self, name), str):
-                raise SettingError(f"{name} must be a name, not {getattr(self, name)!r}")
+                raise SettingError(f"{name} must be a name, not {shortened(getattr(self, name))}")
         for name in ("optimizer_kwargs", "loss_kwargs", "schedule_kwargs"):
-            if not isinstance(getattr(self, name), dict):
-                raise SettingError(f"{name} must be a table of names and values, not {getattr(self, name)!r}")
+            table = getattr(self, name)
+            if not isinstance(table, dict):
+                raise SettingError(f"{name} must be a table of names and values, not {shortened(table)}")
+            for key, value in table.items():
+                listed = value if isinstance(value, list) else [value]
+                if not all(isinstance(item, int | float | str) for item in listed):
+                    raise SettingError(f"{name}: {key} must be a number, not {shortened(value)}")
         whole = {"epochs": 1, "batch_size": 1, "horizon": 1, "seed": 0, "threads": 1, "patience": 1, "limit": 1,
                  "record": 0}  # fmt: skip
         for name, least in whole.items():
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-                raise SettingError(f"{name} must be a whole number from {least} on, not {value!r}")
+                raise SettingError(f"{name} must be a whole number from {least} on, not {shortened(value)}")
         above_zero = ("learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max")
         for name in (*above_zero, "warmup_epochs", "min_delta", "val_split"):
             value = getattr(self, name)
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-                raise SettingError(f"{name} must be a number, not {value!r}" if value != value or isinstance(value, str)
-                                   else f"{name} must be a finite number from 0 on, not {value!r}")  # fmt: skip
+                raise SettingError(f"{name} must be a finite number from 0 on, not {shortened(value)}")
             if value == 0 and name in above_zero:
                 raise SettingError(f"{name} must be above 0")
         if self.val_split >= 1:
@@ -94,10 +104,14 @@ class Settings:
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings in a TOML file; raises `SettingError` naming the file, or `UnknownNameError` for an unknown key."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:  # dotted keys take time and memory by the square of their length
+            raise SettingError(f"{path} is no file of settings: it has more than {_MOST_BYTES:,} bytes")
+        values = tomllib.loads(content.decode("utf-8-sig"))
     except OSError as error:
         raise SettingError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingError(f"{path} is not valid TOML: {error}") from None
     check_names(values, f"setting in {path}")
     return values
@@ -111,10 +125,21 @@ def check_names(values: Mapping[str, Any], kind: str) -> None:
             raise UnknownNameError(kind, name, known)
 
 
+def _plain(value: Any, levels: int = 2) -> Any:
+    """``value`` with Python's numbers and lists in the place of others, such as NumPy's, as deep as settings go."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if levels and isinstance(value, dict):
+        return {key: _plain(item, levels - 1) for key, item in value.items()}
+    return [_plain(item, levels - 1) for item in value] if levels and isinstance(value, list | tuple) else value
+
+
 def _toml(value: Any) -> str:
     if isinstance(value, str | bool):
         # TOML's basic strings and booleans are written like JSON's, but it has no surrogate pairs.
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list | tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
-    return repr(float(value) if isinstance(value, float) else value)  # NumPy's floats have another repr
+    return repr(value)

@@ -122,10 +122,12 @@ class Trainer:
 
     def fit(self, x: ArrayLike | Dataset, y: ArrayLike | None = None, *,
             validation: tuple[ArrayLike, ArrayLike] | None = None, test: tuple[ArrayLike, ArrayLike] | None = None,
-            classes: Iterable[str] | None = None, reporters: Iterable[Callable[[Event], None]] = (),
+            classes: Iterable[Any] | None = None, reporters: Iterable[Callable[[Event], None]] = (),
             output: Path | None = None, resume: Checkpoint | None = None) -> History:  # fmt: skip
-        """Train on images ``x`` [N, H, W, C] (or [N, H, W]) with labels ``y`` [N], or on a `Dataset`.
+        """Train on images ``x`` [N, H, W, C] (or [N, H, W]) with labels ``y``, or on a `Dataset`.
 
+        Labels are [N] or [N, 1] of whole numbers or names, or one-hot rows [N, classes]; ``classes`` are their names, or
+        their values, such as ``np.unique(y)``. What the labels call a class is what `Model.predict` gives back.
         Without ``validation`` a share ``val_split`` of the images is held out, seeded and stratified. ``test`` is
         evaluated once, at the end. Every event goes to each of ``reporters``; with ``output``, a folder, the model and
         the checkpoint are written there. Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
@@ -147,20 +149,19 @@ class Trainer:
         return History(epochs, ended)
 
     def _dataset(self, x: ArrayLike, y: ArrayLike | None, validation: tuple[ArrayLike, ArrayLike] | None,
-                 test: tuple[ArrayLike, ArrayLike] | None, classes: Iterable[str] | None) -> Dataset:  # fmt: skip
+                 test: tuple[ArrayLike, ArrayLike] | None, classes: Iterable[Any] | None) -> Dataset:  # fmt: skip
         if y is None:
             raise DataError("labels are missing: fit(x, y) or fit(dataset)")
 
-        def arrays(pair: tuple[ArrayLike, ArrayLike]) -> tuple[np.ndarray, np.ndarray]:
-            return np.asarray(pair[0]), np.asarray(pair[1])
+        def arrays(pair: tuple[ArrayLike, ArrayLike] | None) -> tuple[np.ndarray, np.ndarray] | None:
+            return pair and (np.asarray(pair[0]), np.asarray(pair[1]))
 
-        names = tuple(classes) if classes is not None else tuple(str(k) for k in range(self.network.outputs))
-        maximum = self.settings.data_max
-        made = build_dataset("arrays", arrays((x, y)), test and arrays(test), classes=names, maximum=maximum)
-        if validation is None:
-            return made
-        held_out = build_dataset("validation", arrays(validation), classes=names, maximum=maximum)
-        return replace(made, validation=held_out.train)
+        try:
+            return build_dataset("arrays", (np.asarray(x), np.asarray(y)), arrays(test), classes=classes,
+                                 maximum=self.settings.data_max, validation=arrays(validation),
+                                 outputs=self.network.outputs)  # fmt: skip
+        except (DataError, SettingError) as error:
+            raise type(error)(str(error).replace("maximum=", "data_max=")) from None
 
     def run(self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None) -> Iterator[Event]:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and raises nothing."""

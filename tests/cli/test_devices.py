@@ -129,7 +129,7 @@ from minicnn.kernels.cuda import call, passes, step
 from minicnn.network.layers import Dense, Flatten
 from minicnn.testing import selftest
 
-selftest.LONG_SUMS = {"long sums": ((1, 2, 1), [Flatten(), Dense(3), Dense(260), Dense(2)])}
+selftest.NETWORKS["long sums"] = (1, 2, 1), [Flatten(), Dense(3), Dense(260), Dense(2)]
 whole = selftest.load_dataset("fashion-mnist-12k")
 small = [Split(np.ascontiguousarray(split.images[:, ::7, ::7]), split.labels) for split in (whole.train, whole.test)]
 selftest.load_dataset = lambda name: replace(whole, train=small[0], test=small[1])

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import minicnn as api
 from tests.cli.conftest import SOFTMAX, arrays, write_npz
+from tests.data.idx_files import write_idx
 
 
 def figures(minicnn, *argv) -> dict:
@@ -66,10 +68,56 @@ def test_classes_that_differ_in_number_are_an_error(minicnn, model):
     assert result.status == 1 and "10 classes" in result.error
 
 
-def test_classes_with_other_names_are_a_warning(place, minicnn, model):
-    write_npz(place / "other.npz", class_names=np.array(["a", "b", "c"]))
+def test_classes_with_other_names_are_refused(place, minicnn, model):
+    write_npz(place / "other.npz", class_names=np.array(["ant", "b", "c"]))
     result = minicnn("evaluate", model, "--data", "other.npz")
-    assert result.status == 0 and result.err.startswith("minicnn: warning: ") and "a, b, c" in result.err
+    assert result.status == 1 and "does not know b, c; it knows 3: ant, bee, cat" in result.error
+
+
+def test_classes_in_another_order_are_matched_by_name_and_some_may_be_missing(place, minicnn, model):
+    expected = figures(minicnn, model)
+    (x, y), (x_test, y_test) = arrays(60, 0), arrays(30, 1)
+    write_npz(place / "turned.npz", y_train=2 - y, y_test=2 - y_test, class_names=np.array(["cat", "bee", "ant"]))
+    assert figures(minicnn, model, "--data", "turned.npz")["confusion"] == expected["confusion"]
+    words = np.array(["ant", "bee", "cat"])[y_test]
+    write_npz(place / "words.npz", x_train=None, y_train=None, y_test=words, class_names=None)
+    assert figures(minicnn, model, "--data", "words.npz")["confusion"] == expected["confusion"]
+    write_npz(place / "two.npz", x_test=x_test[y_test > 0], y_test=y_test[y_test > 0] - 1, x_train=x[y > 0],
+              y_train=y[y > 0] - 1, class_names=np.array(["bee", "cat"]))  # fmt: skip
+    assert figures(minicnn, model, "--data", "two.npz")["confusion"] == [[0, 0, 0], *expected["confusion"][1:]]
+
+
+def write_folders(folder, images: int, seed: int, names=("ant", "bee", "cat")):
+    """Images of the three classes as PNG files in class folders."""
+    for i, (image, label) in enumerate(zip(*arrays(images, seed), strict=True)):
+        (folder / names[label]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / names[label] / f"{seed}-{i}.png")
+
+
+def test_all_of_a_set_that_is_only_for_testing_is_judged(place, minicnn, model):
+    x, y = arrays(30, 1)
+    expected = figures(minicnn, model)
+    write_folders(place / "late", 30, 1)
+    write_folders(place / "only" / "test", 30, 1)
+    write_npz(place / "only.npz", x_train=None, y_train=None, class_names=None)
+    (place / "idx").mkdir()
+    write_idx(place / "idx" / "t10k-images-idx3-ubyte", x)
+    write_idx(place / "idx" / "t10k-labels-idx1-ubyte", y.astype(np.uint8))
+    for data in ("late", "only", "only.npz", "idx"):
+        shown = figures(minicnn, model, "--data", data)
+        assert (shown["images"], shown["confusion"]) == (30, expected["confusion"]), data
+
+
+def test_the_test_images_of_class_folders_stay_when_images_are_added_and_that_is_said(place, minicnn):
+    write_folders(place / "set", 60, 3)
+    assert minicnn("train", "--data", "set", "--model", "softmax", "--epochs", 3, "--output", "run", "--quiet").status == 0
+    before = figures(minicnn, "run", "--data", "set")
+    assert before["images"] < 30 and figures(minicnn, "run")["confusion"] == before["confusion"]
+    write_folders(place / "set", 9, 4)
+    result = minicnn("evaluate", "run", "--json")
+    assert result.status == 0 and "not those that the model was trained on" in result.err
+    shown = json.loads(result.out)
+    assert before["images"] <= shown["images"] <= before["images"] + 9
 
 
 def test_images_of_another_shape_are_an_error_that_says_what_is_wanted(place, minicnn, model):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import minicnn as api
-from tests.cli.conftest import arrays, command
+from tests.cli.conftest import arrays, command, write_npz
 from tests.data.idx_files import write_idx
 
 IMAGES = arrays(6, 2)[0]
@@ -102,3 +102,16 @@ def test_a_reader_of_many_predictions_may_stop_reading(place, minicnn, model):
         running.stdout.close()  # as `head` does
         assert running.stderr.read() == ""
     assert running.returncode == 1
+
+
+@pytest.mark.parametrize(("stored", "options"), [(np.uint16, ()), (np.float32, ("--data-max", 65535)), (np.uint8, ())])
+def test_an_image_file_is_scaled_by_its_own_bits_whatever_the_training_images_had(place, minicnn, stored, options):
+    deep, y = arrays(60, 0)[0].astype(np.uint16) * 257, arrays(60, 0)[1]
+    write_npz(place / "deep.npz", x_train=(deep // 257 if stored == np.uint8 else deep).astype(stored), y_train=y,
+              x_test=None, y_test=None)  # fmt: skip
+    minicnn("train", "--data", "deep.npz", "--model", "softmax", "--epochs", 5, "--output", "run", "--quiet", *options)
+    Image.fromarray(deep[0]).save("16.png")
+    Image.fromarray((deep[0] // 257).astype(np.uint8)).save("8.png")
+    found = [prediction["probability"] for prediction in predictions(minicnn, "run", "16.png", "8.png")]
+    expected = api.load("run").predict_proba(deep[:1] / 257 / 255, maximum=1.0).max()
+    assert found == pytest.approx([expected, expected], rel=1e-5)

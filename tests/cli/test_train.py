@@ -186,7 +186,7 @@ def test_a_toml_file_is_a_network_whose_file_is_not_needed_later(place, minicnn)
     assert minicnn("train", "--resume", "run", "--epochs", 2).status == 0
 
 
-def test_limit_keeps_the_first_images_before_the_validation_split(minicnn):
+def test_limit_comes_before_the_validation_split(minicnn):
     result = minicnn("train", *SOFTMAX, "--limit", 30, "--epochs", 1, "--output", "run")
     assert "images    27 for training, 3 for validation" in result.out
 

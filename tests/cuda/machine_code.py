@@ -170,3 +170,7 @@ def table(codes: list[Code]) -> str:
     rows = [Code._fields, *((code.kernel, "{}.{}".format(*code.capability), *map(str, code[2:])) for code in codes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(Code._fields))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+if __name__ == "__main__":
+    print(table(examine_all()))

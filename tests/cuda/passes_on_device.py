@@ -13,26 +13,12 @@ from minicnn.backends.cpu import Passes
 from minicnn.kernels.cuda import layout
 from minicnn.kernels.cuda.rules import compile_update
 from minicnn.kernels.cuda.tile import DEPTH_LOG2, shape_of
-from minicnn.network.layers import (
-    GELU,
-    AvgPool2d,
-    Conv2d,
-    Dense,
-    Dropout,
-    Flatten,
-    GlobalAvgPool2d,
-    LeakyReLU,
-    MaxPool2d,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Tanh,
-)
+from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d
 from minicnn.network.network import Network
 from tests.cuda.launching import Device
 from tests.networks import oracle_passes, random_params
 
-WAYS = ("walk", "by layer")
 # NumPy warns where the simulator's 64-bit hash wraps around, as it should.
 pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered in scalar:RuntimeWarning")
 
@@ -50,13 +36,11 @@ def assert_close(found, expected, tolerance=2e-6):
 
 
 def assert_equals_oracle(network, samples=2, **options):
-    """Both ways equal the oracle."""
     params, x, dlogits = example(network, samples)
     logits, grads = oracle_passes(network, params, x, dlogits)
-    for way in WAYS:
-        device = Device(network, params, samples)
-        assert_close(device.forward(x, way, **options), logits)
-        assert_close(device.backward(dlogits, way, **options), grads)
+    device = Device(network, params, samples)
+    assert_close(device.forward(x, **options), logits)
+    assert_close(device.backward(dlogits, **options), grads)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +66,7 @@ def test_convolutions_equal_the_oracle(shape, convolution, samples):
 )
 def test_dense_layers_equal_the_oracle(inputs, outputs, samples):
     network = Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)])
-    assert_equals_oracle(network, samples, per_block=3)
+    assert_equals_oracle(network, samples)
 
 
 @pytest.mark.parametrize("stride", [(2, 2), (3, 1), (2, 4), (4, 6)], ids=str)
@@ -102,10 +86,9 @@ def test_blocks_that_share_a_long_reduction_equal_the_oracle(grid):
     network = Network((3, 3, 30), [Conv2d(2, 3, padding=1), ReLU(), Flatten(), Dense(270), Dense(3)])
     params, x, dlogits = example(network, 2)
     logits, grads = oracle_passes(network, params, x, dlogits)
-    for way in WAYS:
-        device = Device(network, params, 2)
-        assert_close(device.forward(x, way, grid=grid), logits)
-        assert_close(device.backward(dlogits, way, grid=grid), grads)
+    device = Device(network, params, 2)
+    assert_close(device.forward(x, grid=grid), logits)
+    assert_close(device.backward(dlogits, grid=grid), grads)
     assert max(device.splits[:3]) > 1 and max(device.splits[3:]) > 1
 
 
@@ -126,7 +109,7 @@ def test_activations_equal_the_oracle_wherever_they_stand(activation):
 
 
 def test_global_average_pooling_equals_the_oracle():
-    assert_equals_oracle(Network((5, 3, 2), [Conv2d(3, 2), GlobalAvgPool2d(), Dense(2)]), 3, per_block=2)
+    assert_equals_oracle(Network((5, 3, 2), [Conv2d(3, 2), GlobalAvgPool2d(), Dense(2)]), 3)
 
 
 def test_a_network_of_flatten_alone_hands_its_input_on():
@@ -137,26 +120,24 @@ CONVOLUTIONS = [Conv2d(5, 3, padding=1), ReLU(), MaxPool2d(2), Dropout(0.4), Con
 NETWORK = Network((6, 7, 2), [*CONVOLUTIONS, Flatten(), Dense(9), ReLU(), Dense(4)])
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_the_passes_equal_those_of_the_cpu_and_drop_the_same_elements(way):
+def test_the_passes_equal_those_of_the_cpu_and_drop_the_same_elements():
     params, x, dlogits = example(NETWORK, 5)
     cpu, device = Passes(NETWORK, params, 5), Device(NETWORK, params, 5)
-    assert_close(device.forward(x, way, key=2**63 + 5), cpu.forward(x, 2**63 + 5))
-    assert_close(device.backward(dlogits, way, key=2**63 + 5), cpu.backward(dlogits, 2**63 + 5))
+    assert_close(device.forward(x, key=2**63 + 5), cpu.forward(x, 2**63 + 5))
+    assert_close(device.backward(dlogits, key=2**63 + 5), cpu.backward(dlogits, 2**63 + 5))
     for layer in np.flatnonzero(device.layout.plan[:, layout.KIND] == 11):
         start, size = device.field(layer, "output"), 5 * device.field(layer, "output_size")
         dropped = device.numbers(start, size) == 0
         assert 0.1 < dropped.mean() < 0.9
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_neither_the_grid_nor_the_workspace_before_changes_a_bit(way):
+def test_neither_the_grid_nor_the_workspace_before_changes_a_bit():
     params, x, dlogits = example(NETWORK, 3)
     results = []
     for grid, rubbish in ((None, np.nan), (2, 0.0), (1, -np.inf), (7, 1.0)):
         device = Device(NETWORK, params, 3, rubbish=rubbish)
-        options = {"grid": grid, "per_block": 2, "key": 3, "first_sample": 40}
-        results.append([device.forward(x, way, **options), device.backward(dlogits, way, **options)])
+        options = {"grid": grid, "key": 3, "first_sample": 40}
+        results.append([device.forward(x, **options), device.backward(dlogits, **options)])
     for logits, grads in results[1:]:
         np.testing.assert_array_equal(logits, results[0][0])
         np.testing.assert_array_equal(grads, results[0][1])
@@ -165,11 +146,11 @@ def test_neither_the_grid_nor_the_workspace_before_changes_a_bit(way):
 def test_a_smaller_last_batch_and_added_batches_give_the_gradient_of_all():
     params, x, dlogits = example(NETWORK, 5)
     whole, pieces = Device(NETWORK, params, 5), Device(NETWORK, params, 3)
-    whole.forward(x, "walk", key=9)
-    expected = whole.backward(dlogits, "walk", key=9)
+    whole.forward(x, key=9)
+    expected = whole.backward(dlogits, key=9)
     for first, end in ((0, 3), (3, 5)):
-        pieces.forward(x[first:end], "walk", key=9, first_sample=first)
-        grads = pieces.backward(dlogits[first:end], "walk", key=9, first_sample=first, accumulate=first > 0)
+        pieces.forward(x[first:end], key=9, first_sample=first)
+        grads = pieces.backward(dlogits[first:end], key=9, first_sample=first, accumulate=first > 0)
     assert_close(grads, expected)
 
 
@@ -177,23 +158,22 @@ def test_gather_scales_whole_numbers_in_the_order_of_the_epoch():
     network = Network((2, 3, 1), [Flatten()])
     images = np.arange(24, dtype=np.uint8).reshape(4, 2, 3, 1)
     device = Device(network, np.zeros(0), 3)
-    logits = device.forward(images, "walk", order=np.array([3, 0, 2]), scale=0.5)
+    logits = device.forward(images, order=np.array([3, 0, 2]), scale=0.5)
     np.testing.assert_array_equal(logits, images.reshape(4, 6)[[3, 0, 2]] * np.float32(0.5))
 
 
 def test_inference_in_two_buffers_equals_the_training_pass():
     network = Network((6, 7, 2), [Conv2d(5, 3), SiLU(), MaxPool2d(2), GELU(), Flatten(), Dense(9), ReLU(), Dense(4)])
     params, x, _ = example(network, 3)
-    for way in WAYS:
-        expected = Device(network, params, 3).forward(x, way)
-        np.testing.assert_array_equal(Device(network, params, 3, training=False).forward(x, way), expected)
+    expected = Device(network, params, 3).forward(x)
+    np.testing.assert_array_equal(Device(network, params, 3, training=False).forward(x), expected)
 
 
 def test_max_pool_ties_go_to_the_first_element_of_the_window():
     network = Network((2, 3, 1), [Conv2d(1, 1, bias=False), MaxPool2d(2, 1), Flatten()])
     device = Device(network, np.ones(1), 1)
-    device.forward(np.array([[[[1.0], [5.0], [5.0]], [[5.0], [5.0], [5.0]]]], np.float32), "walk")
-    device.backward(np.array([[1.0, 2.0]]), "walk")
+    device.forward(np.array([[[[1.0], [5.0], [5.0]], [[5.0], [5.0], [5.0]]]], np.float32))
+    device.backward(np.array([[1.0, 2.0]]))
     np.testing.assert_array_equal(device.numbers(device.field(1, "d_input"), 6), [0, 3, 0, 0, 0, 0])
 
 
@@ -202,11 +182,10 @@ def test_not_a_number_passes_through_pooling_and_relu():
     for place in ((0, 0), (1, 1)):
         x = np.zeros((1, 4, 4, 1), np.float32)
         x[0, *place, 0] = np.nan
-        for way in WAYS:
-            device = Device(network, np.ones(network.flat_size), 1)
-            assert np.isnan(device.forward(x, way)).all()
-            pooled = device.numbers(device.field(1, "output"), 4)
-            assert np.isnan(pooled[0]) and not np.isnan(pooled[1:]).any()
+        device = Device(network, np.ones(network.flat_size), 1)
+        assert np.isnan(device.forward(x)).all()
+        pooled = device.numbers(device.field(1, "output"), 4)
+        assert np.isnan(pooled[0]) and not np.isnan(pooled[1:]).any()
 
 
 @pytest.mark.parametrize("size", [*range(1, 10), 64, 67])

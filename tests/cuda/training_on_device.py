@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from minicnn.network.translation import make_plan
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
 from minicnn.backends import Batch, Data, backend, card, cpu, cuda
@@ -18,7 +19,6 @@ from minicnn.errors import DivergedError, SettingError
 from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.layout import lay_out
 from minicnn.network.presets import preset
-from minicnn.network.translation import make_plan
 from minicnn.rules import Hyperparameter, StepRule
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.events import BatchDone
@@ -144,13 +144,12 @@ def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
     assert_same_training(network=CONVOLUTIONAL, batch_size=3, **options)
 
 
-def test_a_launch_a_layer_and_results_read_in_parts_make_no_difference(monkeypatch):
-    monkeypatch.setattr(card, "walks", lambda network, n: False)
+def test_results_read_in_parts_make_no_difference(monkeypatch):
     monkeypatch.setattr(cuda, "_AT_ONCE", 2)
     assert_same_training(network=CONVOLUTIONAL)
 
 
-def test_a_step_of_lenet_takes_seven_launches_and_nothing_is_read_in_between(monkeypatch):
+def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_between(monkeypatch):
     network, rules = preset("lenet5", (28, 28, 1), 10), (plugins.find("optimizer", "adam"), plugins.find("loss", "mse"))
     training = cuda.Training(network, network.initialize(np.random.default_rng(0)), 64, *rules)
     data = Data(np.zeros((64, 784), np.uint8), np.zeros(64, np.int64), 1.0, np.eye(10, dtype=np.float32),
@@ -162,8 +161,22 @@ def test_a_step_of_lenet_takes_seven_launches_and_nothing_is_read_in_between(mon
     monkeypatch.setattr(cuda.cuda, "to_device", None)
     batch = Batch(np.arange(64), 64.0, 0, np.zeros((1, compiled_scalars(rules[0])), np.float32))
     training.steps(data, [batch, batch], None)
-    step_of_seven = ["gather", "forward", "compiled", "backward", "filter_gradients", "add_parts", "compiled"]
-    assert events == [*step_of_seven * 2, "read"]  # what is compiled of rules: the loss, the update
+    assert events == [*events[: len(events) // 2] * 2, "read"]
+    # What is compiled of rules: the loss, the update.
+    assert [name for name in events[: len(events) // 2] if name[:4] not in ("forw", "back", "add_")] == [
+        "gather", "compiled", "filter_gradients", "compiled"]  # fmt: skip
+    assert len(events) // 2 < 30
+
+
+def test_the_data_are_copied_to_the_card_once_however_often_a_step_is_made(monkeypatch):
+    rules = plugins.find("optimizer", "gd"), plugins.find("loss", "mse")
+    training = cuda.Training(LINEAR, LINEAR.initialize(np.random.default_rng(0)), 2, *rules)
+    given = images(LINEAR, 3).reshape(3, -1), np.arange(3), np.arange(2), 1.0, np.eye(3, dtype=np.float32)
+    rest = np.ones(3, np.float32), np.zeros(0, np.float32), 2.0, 0, cuda.vector(np.zeros((0, 1), np.float32))
+    scalars = np.full(compiled_scalars(rules[0]), 0.1, np.float32)
+    first = training.step(*given, *rest, scalars)
+    monkeypatch.setattr(cuda.cuda, "to_device", None)
+    assert training.step(*given, *rest, scalars).loss < first.loss
 
 
 def test_float_images_and_a_batch_of_one_equal_the_cpu():

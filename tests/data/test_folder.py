@@ -44,15 +44,63 @@ def test_a_train_folder_alone_has_no_test_set(tmp_path):
     assert load_dataset(tmp_path).test is None
 
 
-def test_class_folders_alone_give_a_fifth_of_each_class_to_the_test_set(tmp_path):
-    write_classes(tmp_path)
+def test_class_folders_alone_give_about_a_fifth_to_the_test_set_by_the_seed(tmp_path):
+    write_classes(tmp_path, count=100)
     dataset = load_dataset(tmp_path, seed=1)
-    assert np.bincount(dataset.train.labels).tolist() == [8, 8]
-    assert np.bincount(dataset.test.labels).tolist() == [2, 2]
+    assert 20 <= len(dataset.test) <= 60 and len(dataset.train) + len(dataset.test) == 200
     values = [split.images[:, 0, 0, 0].tolist() for split in (dataset.train, dataset.test)]
-    assert sorted(values[0] + values[1]) == [*range(10), *range(100, 110)]
+    assert sorted(values[0] + values[1]) == sorted([*range(100), *range(100, 200)])
     assert values[1] == load_dataset(tmp_path, seed=1).test.images[:, 0, 0, 0].tolist()
-    assert any(values[1] != load_dataset(tmp_path, seed=s).test.images[:, 0, 0, 0].tolist() for s in (2, 3, 4))
+    assert values[1] != load_dataset(tmp_path, seed=2).test.images[:, 0, 0, 0].tolist()
+
+
+def test_images_that_come_or_go_move_no_other_between_training_and_test(tmp_path):
+    write_classes(tmp_path, count=50)
+    before = load_dataset(tmp_path).test.images[:, 0, 0, 0].tolist()
+    for i in range(12):
+        write(tmp_path / "ant" / f"another{i}.png", 255)
+    (tmp_path / "bee" / "07.png").unlink()
+    (tmp_path / "bee" / "08.png").rename(tmp_path / "ant" / "late-08.png")
+    write(tmp_path / "cow" / "1.png", 255)
+    after = [value for value in load_dataset(tmp_path).test.images[:, 0, 0, 0].tolist() if value not in (107, 108, 255)]
+    assert after == [value for value in before if value not in (107, 108)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_class_keeps_an_image_to_train_on(tmp_path, seed):
+    write_classes(tmp_path, ("ant", "bee", "cow"), count=1)
+    write_classes(tmp_path, ("dog",), count=2)
+    assert set(load_dataset(tmp_path, seed=seed).train.labels) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("training", "testing")])
+def test_a_validation_folder_validates(tmp_path, train, test, name):
+    write_classes(tmp_path / train, count=4)
+    write_classes(tmp_path / name, ("bee",), count=3)
+    write_classes(tmp_path / test, ("ant",), count=2)
+    dataset = load_dataset(tmp_path)
+    assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [8, 3, 2]
+    assert dataset.validation.labels.tolist() == [1, 1, 1] and dataset.test.labels.tolist() == [0, 0]
+
+
+def test_two_validation_folders_and_folders_that_are_no_split_are_said(tmp_path, caplog):
+    write_classes(tmp_path / "train", count=4)
+    write_classes(tmp_path / "extra", count=4)
+    assert len(load_dataset(tmp_path).train) == 8
+    assert caplog.messages == [f"{tmp_path}: folders beside train that are no split are left out: extra"]
+    write_classes(tmp_path / "val", count=3)
+    write_classes(tmp_path / "dev", count=3)
+    assert "holds dev and val: which of them is the validation split?" in refusal(tmp_path)
+
+
+def test_a_test_folder_alone_cannot_be_trained_on(tmp_path):
+    write_classes(tmp_path / "test", count=4)
+    assert f"{tmp_path} holds no training images" in refusal(tmp_path)
+
+
+def test_classes_may_be_called_dev_and_test(tmp_path):
+    assert load_dataset(write_classes(tmp_path, ("dev", "ops", "test"))).classes == ("dev", "ops", "test")
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -93,7 +141,7 @@ def test_a_class_without_an_image_names_its_folder(tmp_path, split):
     (tmp_path / split / "cow").mkdir(parents=True)
     if split == "test":
         write_classes(tmp_path / "train", ("cow",))
-    assert f"{tmp_path / split / 'cow'} holds no PNG or JPEG file" in refusal(tmp_path)
+    assert f"{tmp_path / split / 'cow'} holds no PNG, JPEG, WebP, BMP, TIFF or GIF file" in refusal(tmp_path)
 
 
 def test_a_test_class_that_training_lacks_is_named(tmp_path):

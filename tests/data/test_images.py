@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from minicnn.data.images import convert_image, convert_images, list_images, read_image
+from minicnn.data.inputs import load_inputs
 from minicnn.errors import DataError, MissingExtraError
 
 GREY = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
@@ -33,24 +34,66 @@ def test_one_bit_becomes_0_and_255(tmp_path):
     assert np.array_equal(image[..., 0], np.where(GREY > 100, 255, 0))
 
 
-def test_sixteen_bits_become_eight(tmp_path):
-    image = read_image(save(tmp_path, Image.fromarray(GREY.astype(np.uint16) * 257)))
-    assert np.array_equal(image[..., 0], GREY)
+@pytest.mark.parametrize("name", ["x.png", "x.tif"])
+def test_sixteen_bits_are_kept(tmp_path, name):
+    values = GREY.astype(np.uint16) * 200 + 3
+    image = read_image(save(tmp_path, Image.fromarray(values), name))
+    assert image.dtype == np.uint16 and np.array_equal(image[..., 0], values)
 
 
-def test_transparency_is_dropped(tmp_path):
-    alpha = np.full((3, 4), 9, np.uint8)
-    assert np.array_equal(read_image(save(tmp_path, Image.fromarray(np.dstack([COLOUR, alpha])))), COLOUR)
-    grey = Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)])
-    assert np.array_equal(read_image(save(tmp_path, grey)), GREY[..., None])
+def test_numbers_beyond_sixteen_bits_and_floats_are_refused(tmp_path):
+    for values in (GREY.astype(np.int32) * 1000, GREY.astype(np.float32)):
+        with pytest.raises(DataError, match=r"x\.tif holds .*save them as NPY"):
+            read_image(save(tmp_path, Image.fromarray(values), "x.tif"))
 
 
-@pytest.mark.parametrize("options", [{}, {"transparency": 0}, {"transparency": bytes(range(12))}])
-def test_a_palette_is_resolved_to_its_colours(tmp_path, options):
+@pytest.mark.parametrize(("drawing", "ground"), [(0, 255), (90, 255), (255, 0)])
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_a_shape_that_only_the_alpha_channel_has_is_seen(tmp_path, mode, drawing, ground):
+    alpha = np.where(GREY > 100, 255, 0).astype(np.uint8)
+    bands = [np.full((3, 4), drawing, np.uint8)] * (len(mode) - 1) + [alpha]
+    image = read_image(save(tmp_path, Image.merge(mode, [Image.fromarray(band) for band in bands])))
+    assert image.shape == (3, 4, len(bands) - 1 if mode == "RGBA" else 1)
+    assert np.array_equal(image[..., 0], np.where(GREY > 100, drawing, ground))
+
+
+def test_colours_that_nothing_shines_through_stay_as_they_are(tmp_path):
+    opaque = np.dstack([COLOUR, np.full((3, 4), 255, np.uint8)])
+    assert np.array_equal(read_image(save(tmp_path, Image.fromarray(opaque))), COLOUR)
+
+
+@pytest.mark.parametrize("options", [{}, {"transparency": 0}, {"transparency": bytes(range(0, 240, 20)) + b"\xff"}])
+def test_a_palette_is_resolved_to_its_colours_on_white(tmp_path, options):
     image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
     image.putpalette(COLOUR.reshape(12, 3).tobytes())
     assert image.mode == "P"
-    assert np.array_equal(read_image(save(tmp_path, image, **options)), COLOUR)
+    alpha = np.full((3, 4, 1), 255.0)
+    if options:
+        given = options["transparency"]
+        alpha.reshape(-1)[: len(given) if isinstance(given, bytes) else 1] = list(given[:12]) if given else 0
+    expected = COLOUR * (alpha / 255) + 255 * (1 - alpha / 255)
+    assert np.abs(read_image(save(tmp_path, image, **options)) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_upright_as_its_exif_orientation_says(tmp_path, orientation):
+    stored = Image.fromarray(np.kron(GREY, np.ones((16, 16), np.uint8)))
+    turns = [None, None, 0, 3, 1, 5, 4, 6, 2]  # Pillow's Transpose that makes it upright; source: EXIF 2.3, table 6
+    upright = stored if orientation == 1 else stored.transpose(Image.Transpose(turns[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = read_image(save(tmp_path, stored, "x.jpg", quality=95, exif=exif))
+    assert image.shape == (*upright.size[::-1], 1)
+    assert np.abs(image[..., 0].astype(int) - np.asarray(upright)).max() < 30
+
+
+@pytest.mark.parametrize(("name", "options"), [("x.webp", {"lossless": True}), ("x.bmp", {}), ("x.tif", {}), ("x.tiff", {}),
+                                               ("x.gif", {}), ("x.jfif", {"format": "jpeg", "quality": 95})])  # fmt: skip
+def test_other_formats_are_read_and_listed(tmp_path, name, options):
+    path = save(tmp_path, Image.fromarray(GREY).convert("RGB" if name == "x.webp" else "L"), name, **options)
+    assert list_images(tmp_path) == [path]
+    assert np.abs(read_image(path)[..., 0].astype(int) - GREY).max() < 9
+    assert load_inputs(path)[1].shape[:3] == (1, 3, 4)
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 3)])
@@ -82,8 +125,8 @@ def test_a_truncated_image_is_named(tmp_path, name):
 
 
 def test_other_formats_are_refused(tmp_path):
-    with pytest.raises(DataError, match=r"x\.bmp is not a PNG or JPEG image"):
-        read_image(save(tmp_path, Image.fromarray(GREY), "x.bmp"))
+    with pytest.raises(DataError, match=r"x\.ppm is not a PNG, JPEG, WebP, BMP, TIFF or GIF image"):
+        read_image(save(tmp_path, Image.fromarray(GREY), "x.ppm"))
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -92,16 +135,26 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_images_of_a_folder_come_sorted_by_name_and_one_without_any_is_refused(tmp_path):
-    with pytest.raises(DataError, match="holds no PNG or JPEG file"):
+    with pytest.raises(DataError, match="holds no PNG, JPEG, WebP, BMP, TIFF or GIF file"):
         list_images(tmp_path)
-    for name in ("b.png", "c.JPG", ".hidden.png", "a.jpeg", "notes.txt"):
+    (tmp_path / "b").mkdir()
+    (tmp_path / ".thumbnails").mkdir()
+    for name in ("c.png", "d.JPG", ".hidden.png", "a.jpeg", ".thumbnails/a.png", "b/1.png", "b/2.bmp"):
         (tmp_path / name).touch()
-    assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.png", "c.JPG"]
+    found = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)]
+    assert found == ["a.jpeg", "b/1.png", "b/2.bmp", "c.png", "d.JPG"]
+
+
+def test_files_of_other_suffixes_are_counted_in_a_line(tmp_path, caplog):
+    for name in ("b.png", "a.svg", "c.SVG", "d.heic", "README", ".DS_Store"):
+        (tmp_path / name).touch()
+    list_images(tmp_path)
+    assert caplog.messages == [f"{tmp_path}: files that are not read as images: 1 .heic, 2 .svg, 1 no suffix"]
 
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(MissingExtraError, match=r"reading PNG and JPEG files needs pillow: .*\[images\]"):
+    with pytest.raises(MissingExtraError, match=r"reading image files needs pillow: .*\[images\]"):
         read_image(tmp_path / "x.png")
 
 

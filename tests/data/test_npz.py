@@ -48,7 +48,7 @@ def test_objects_are_never_unpickled(tmp_path):
 
 def test_floats_beyond_the_scale_ask_for_a_declared_maximum(tmp_path):
     path = save(tmp_path, x_train=X.astype(np.float64), y_train=Y)
-    assert "--data-max" in message(path)
+    assert "maximum=" in message(path)
     assert load_dataset(path, maximum=255).scale == 1 / 255
 
 

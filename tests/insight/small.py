@@ -3,7 +3,8 @@
 import numpy as np
 
 from minicnn.inference import Model
-from minicnn.network.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d, ReLU, Tanh
+from minicnn.network.activations import ReLU, Tanh
+from minicnn.network.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 from minicnn.network.network import Network
 from tests.networks import random_params
 

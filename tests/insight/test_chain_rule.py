@@ -61,13 +61,14 @@ def test_dropout_and_class_weights_count():
 
 def test_a_wrong_backward_pass_shows_at_its_layer(monkeypatch):
     cost = cost_of([Conv2d(4, 3), Tanh(), Flatten(), Dense(6), Sigmoid(), Dense(3)])
-    right = cpu.Passes.backward_by_layer
+    right = cpu.Passes.backward_by_operation
 
-    def backward_by_layer(self, dlogits, key=0):
-        slopes = right(self, dlogits, key)
-        return [2 * slope if i < len(slopes) - 3 else slope for i, slope in enumerate(slopes)]  # the backward pass of dense1
+    def backward_by_operation(self, dlogits, key=0):
+        gradients = right(self, dlogits, key)
+        wrong = len(gradients) - 3  # what the backward pass of dense1 makes, and all that is made of it
+        return [2 * gradient if i < wrong else gradient for i, gradient in enumerate(gradients)]
 
-    monkeypatch.setattr(cpu.Passes, "backward_by_layer", backward_by_layer)
+    monkeypatch.setattr(cpu.Passes, "backward_by_operation", backward_by_operation)
     factors = trace(cost, "conv1.weight[0,0,0,0]").factors
     assert [factor.explicit / factor.product for factor in factors[:-1]] == pytest.approx([1, 1, 1, 2, 2], rel=1e-5)
     assert [factor.of for factor in factors][3] == "dense1"

@@ -5,7 +5,8 @@ import pytest
 
 from minicnn.backends.surface import LossRows, first_layer
 from minicnn.insight.weights import parse
-from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d, ReLU, Tanh
+from minicnn.network.activations import ReLU, Tanh
+from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d
 from minicnn.network.network import Network
 from minicnn.training.loss import Loss
 from tests.networks import oracle_steps, oracle_tensors, random_params

@@ -5,9 +5,10 @@ import json
 import pytest
 
 from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
+from minicnn.network.activations import LeakyReLU
 from minicnn.network.description import __doc__ as example
 from minicnn.network.description import network_from_toml
-from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, LeakyReLU
+from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten
 from minicnn.network.network import Network
 from minicnn.network.presets import PRESETS, preset
 

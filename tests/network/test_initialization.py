@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from minicnn.network.layers import GELU, Conv2d, Dense, Dropout, Flatten, LeakyReLU, MaxPool2d, ReLU, Sigmoid, SiLU, Tanh
+from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
+from minicnn.network.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 

@@ -8,42 +8,66 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
-from minicnn.network.layers import (
+from minicnn.network.activations import (
+    ELU,
     GELU,
-    LAYERS,
+    HardSigmoid,
+    HardSwish,
+    LeakyReLU,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLU6,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+from minicnn.network.layers import (
+    Add,
     AvgPool2d,
+    Concat,
     Conv2d,
     Dense,
     Dropout,
+    Dropout2d,
+    DropPath,
     Flatten,
     GlobalAvgPool2d,
+    GlobalMaxPool2d,
     Layer,
-    LeakyReLU,
     MaxPool2d,
-    ReLU,
-    Sigmoid,
-    SiLU,
-    Tanh,
-    layer_from_dict,
-    layer_to_dict,
+    Multiply,
 )
+from minicnn.network.tables import layer_from_dict, layer_to_dict
+from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 
+RULES = [ReLU(), ReLU6(), LeakyReLU(0.2), ELU(0.5), Sigmoid(), HardSigmoid(), Tanh(), SiLU()]
+RULES += [HardSwish(), Mish(), Softplus(), GELU(), GELU("tanh")]
 EVERY_LAYER = [
     Conv2d(6, 5),
     Conv2d(4, (3, 5), stride=(2, 1), padding=(1, 0), dilation=(1, 2), bias=False),
     Conv2d(4, 4, padding="same"),
-    MaxPool2d(2),
-    AvgPool2d((3, 2), stride=1, padding=(1, 1)),
+    Conv2d(4, 3, padding=(0, 1, 2, 3), groups=2, name="grouped", inputs="input"),
+    MaxPool2d(2, dilation=2, ceil_mode=True),
+    AvgPool2d((3, 2), stride=1, padding=(1, 1), ceil_mode=True, count_include_pad=False),
     GlobalAvgPool2d(),
+    GlobalMaxPool2d(),
     Flatten(),
     Dense(10, bias=False),
+    BatchNorm2d(1e-3, 0.01),
+    GroupNorm(4),
+    LayerNorm(1e-6),
+    Add(inputs=("conv1", "conv2")),
+    Concat(inputs=["conv1", "input"]),
+    Multiply(name="gate", inputs=("conv1", "hardsigmoid1")),
     Dropout(0.25),
-    ReLU(),
-    LeakyReLU(0.2),
-    Sigmoid(),
-    Tanh(),
-    SiLU(),
-    GELU(),
+    Dropout2d(0.25),
+    DropPath(0.25),
+    PReLU(),
+    Softmax(),
+    *RULES,
 ]
 
 
@@ -85,18 +109,100 @@ def test_a_pooling_gives_as_many_rows_and_columns_as_its_window_has_places(image
         assert layer.output_shape(image) == (*expected, image[2])
 
 
-@given(images, pairs, pairs)
-def test_same_padding_keeps_height_and_width_whatever_the_kernel(image, kernel, dilation):
-    layer = Conv2d(2, kernel, padding="same", dilation=dilation)
-    assert layer.output_shape(image) == (*image[:2], 2)
+@given(images, pairs, pairs, pairs)
+def test_same_padding_gives_the_input_divided_by_the_stride_with_as_little_as_will_do(
+    image, kernel, stride, dilation
+):
+    layer = Conv2d(2, kernel, stride, "same", dilation)
+    outputs = tuple(math.ceil(size / step) for size, step in zip(image[:2], stride, strict=True))
+    assert layer.output_shape(image) == (*outputs, 2)
     top, bottom, left, right = layer.resolved_padding(image)
-    assert (top + bottom, left + right) == tuple(d * (k - 1) for d, k in zip(dilation, kernel, strict=True))
-    assert 0 <= bottom - top <= 1
-    assert 0 <= right - left <= 1
+    for i, (before, after) in enumerate([(top, bottom), (left, right)]):
+        assert 0 <= after - before <= 1  # an odd element is at the bottom or right
+        if before + after > 0:  # with one element less there would be one output less
+            assert positions(image[i], before, after - 1, kernel[i], stride[i], dilation[i]) < outputs[i]
 
 
-def test_an_even_kernel_pads_the_extra_element_at_the_bottom_and_right():
+def test_same_padding_is_that_of_tensorflow():
     assert Conv2d(1, (4, 2), padding="same").resolved_padding((9, 9, 1)) == (1, 2, 0, 1)
+    assert Conv2d(64, (10, 4), 2, "same").resolved_padding((49, 10, 1)) == (4, 5, 1, 1)
+    assert Conv2d(8, 3, 2, "same").resolved_padding((96, 96, 3)) == (0, 1, 0, 1)
+    assert Conv2d(8, 1, 2, "same").resolved_padding((96, 96, 3)) == (0, 0, 0, 0)
+
+
+def test_padding_of_four_numbers_is_top_bottom_left_right():
+    layer = Conv2d(2, 3, padding=(0, 1, 2, 3))
+    assert layer.output_shape((8, 8, 1)) == (7, 11, 2)
+    numbers = layer.attributes((8, 8, 1))
+    assert (numbers["padding_top"], numbers["padding_left"]) == (0, 2)
+
+
+def test_a_grouped_convolution_reads_the_channels_of_its_group_alone():
+    layer = Conv2d(8, 3, groups=4)
+    assert layer.parameter_shapes((5, 5, 12)) == {"weight": (3, 3, 3, 8), "bias": (8,)}
+    assert layer.multiply_adds((5, 5, 12)) == 3 * 3 * 8 * 3 * 3 * 3
+    assert layer.attributes((5, 5, 12))["groups"] == 4
+    with pytest.raises(NetworkError, match="groups must divide its 6 input channels and its 8"):
+        layer.output_shape((5, 5, 6))
+    with pytest.raises(NetworkError, match="groups must divide its 12 input channels and its 6"):
+        Conv2d(6, 3, groups=4).output_shape((5, 5, 12))
+
+
+# Values of torch.nn.functional.max_pool2d on one axis: size, kernel, stride, padding, dilation.
+@pytest.mark.parametrize(
+    ("geometry", "floor", "ceil"),
+    [((5, 2, 2, 0, 1), 2, 3), ((6, 3, 2, 1, 1), 3, 4), ((7, 2, 3, 1, 1), 3, 3), ((8, 3, 2, 1, 2), 3, 4)],
+)
+def test_ceil_mode_adds_a_last_window_that_begins_inside(geometry, floor, ceil):
+    size, *fields = geometry
+    kernel, stride, padding, dilation = ((one, 1) if one else (0, 0) for one in fields)
+    shape = (size, 1, 3)
+    for mode, expected in [(False, floor), (True, ceil)]:
+        layer = MaxPool2d(kernel, stride, (padding[0], 0), dilation, mode)
+        assert layer.output_shape(shape) == (expected, 1, 3)
+
+
+def test_joins_say_which_shapes_do_not_fit_and_what_makes_them():
+    assert Add().output_shape((4, 5, 6), (4, 5, 6), (4, 5, 6)) == (4, 5, 6)
+    with pytest.raises(NetworkError, match=r"one shape, not \(4, 5, 6\) and \(4, 5, 7\): a 1×1 conv"):
+        Add().output_shape((4, 5, 6), (4, 5, 7))
+    assert Concat().output_shape((4, 5, 6), (4, 5, 7)) == (4, 5, 13)
+    assert Concat().output_shape((6,), (7,)) == (13,)
+    for shapes in [((4, 5, 6), (3, 5, 6)), ((4, 5, 6), (6,))]:
+        with pytest.raises(NetworkError, match=r"one height and width, not .*: pooling, a stride"):
+            Concat().output_shape(*shapes)
+    for gate in [(4, 5, 6), (1, 1, 6), (6,)]:
+        assert Multiply().output_shape((4, 5, 6), gate) == (4, 5, 6)
+    with pytest.raises(NetworkError, match=r"\(4, 5, 6\), \(1, 1, 6\) or \(6,\), not \(5,\)"):
+        Multiply().output_shape((4, 5, 6), (5,))
+
+
+def test_normalizations_have_a_scale_and_a_shift_and_batch_normalization_a_state():
+    for shape in [(4, 5, 6), (6,)]:
+        assert BatchNorm2d().parameter_shapes(shape) == {"weight": (6,), "bias": (6,)}
+        assert BatchNorm2d().state_shapes(shape) == {"running_mean": (6,), "running_var": (6,)}
+        assert GroupNorm(3).parameter_shapes(shape) == {"weight": (6,), "bias": (6,)}
+        assert LayerNorm().parameter_shapes(shape) == {"weight": shape, "bias": shape}
+        for layer in (BatchNorm2d(), GroupNorm(3), LayerNorm()):
+            assert layer.kinds == {"weight": "scale", "bias": "shift"}
+            assert layer.output_shape(shape) == shape
+    with pytest.raises(NetworkError, match="groups must divide its 6 channels"):
+        GroupNorm(4).output_shape((4, 5, 6))
+
+
+def test_the_numbers_that_kernels_read_are_the_fields():
+    shape = (8, 8, 4)
+    assert BatchNorm2d(1e-3, 0.2).attributes(shape) == {"f0": 1e-3, "f1": 0.2}
+    assert GroupNorm(2, 1e-4).attributes(shape) == {"f0": 1e-4, "groups": 2}
+    assert LayerNorm(1e-4).attributes(shape) == {"f0": 1e-4}
+    assert (LeakyReLU(0.2).attributes(shape), ELU(2).attributes(shape)) == ({"f0": 0.2}, {"f0": 2})
+    for dropout in (Dropout, Dropout2d, DropPath):
+        assert dropout(0.3).attributes(shape) == {"f0": 0.3}
+    pool = AvgPool2d((3, 2), (2, 1), (1, 0), count_include_pad=False).attributes(shape)
+    assert (pool["kernel_height"], pool["stride_width"], pool["padding_top"]) == (3, 1, 1)
+    assert (pool["a0"], AvgPool2d(2).attributes(shape)["a0"]) == (0, 1)
+    whole = GlobalMaxPool2d().attributes((7, 9, 2))
+    assert (whole["kernel_height"], whole["kernel_width"]) == (7, 9)
 
 
 @given(images, pairs, pairs, st.tuples(st.integers(0, 2), st.integers(0, 2)))
@@ -135,7 +241,7 @@ def test_shapes_of_parameters_are_rows_columns_channels_filters_and_inputs_units
     assert list(Dense(10).parameter_shapes((84,))) == ["weight", "bias"]
 
 
-@pytest.mark.parametrize("layer", [ReLU(), LeakyReLU(), Sigmoid(), Tanh(), SiLU(), GELU(), Dropout()], ids=str)
+@pytest.mark.parametrize("layer", [*RULES, Dropout(), Dropout2d(), DropPath()], ids=str)
 def test_an_elementwise_layer_keeps_any_shape_and_has_no_parameters(layer):
     for shape in [(5, 7, 3), (11,)]:
         assert layer.output_shape(shape) == shape
@@ -183,12 +289,23 @@ def test_a_kernel_larger_than_its_input_names_the_layer_its_input_and_what_would
         (lambda: Conv2d(6, 3, dilation=-1), "Conv2d: dilation must be"),
         (lambda: Conv2d(6, 3, padding=-1), "Conv2d: padding must be a whole number from 0 on or a pair"),
         (lambda: Conv2d(6, 3, padding="full"), 'Conv2d: padding must be .*"same" or "valid", not \'full\''),
-        (lambda: Conv2d(6, 3, stride=2, padding="same"), 'Conv2d: padding "same" goes with stride 1 only, not 2×2'),
+        (lambda: Conv2d(6, 3, padding=(1, 1, 1)), "Conv2d: padding must be"),
+        (lambda: Conv2d(6, 3, groups=0), "Conv2d: groups must be a whole number from 1 on, not 0"),
+        (lambda: MaxPool2d(2, ceil_mode=1), "MaxPool2d: ceil_mode must be true or false, not 1"),
         (lambda: Conv2d(6, 3, bias=1), "Conv2d: bias must be true or false, not 1"),
         (lambda: Conv2d(True, 3), "Conv2d: filters must be a whole number"),
         (lambda: MaxPool2d(2, padding=2), "MaxPool2d: padding is at most half of the kernel_size, 1×1, not 2×2"),
         (lambda: AvgPool2d(0), "AvgPool2d: kernel_size must be"),
-        (lambda: AvgPool2d(2, padding="same"), 'AvgPool2d: padding "same" goes with stride 1 only, not 2×2'),
+        (lambda: AvgPool2d(2, count_include_pad=0), "AvgPool2d: count_include_pad must be true"),
+        (lambda: BatchNorm2d(eps=-1), "BatchNorm2d: eps must be"),
+        (lambda: BatchNorm2d(momentum=2), "BatchNorm2d: momentum must be"),
+        (lambda: GroupNorm(0), "GroupNorm: groups must be a whole number from 1 on, not 0"),
+        (lambda: GELU("erf"), 'GELU: approximate must be "none" or "tanh", not \'erf\''),
+        (lambda: LeakyReLU(-0.1), "LeakyReLU: negative_slope must be a number from 0 on, not -0.1"),
+        (lambda: DropPath(1), r"DropPath: rate must be a number in \[0, 1\), not 1"),
+        (lambda: ReLU(name="2nd"), "ReLU: name must be a letter with letters, digits, _ and - after it"),
+        (lambda: ReLU(name="input"), "ReLU: name must not be 'input'"),
+        (lambda: Add(inputs=(1, 2)), r"Add: inputs must be names of layers, not \(1, 2\)"),
         (lambda: Dense(-1), "Dense: units must be a whole number from 1 on, not -1"),
         (lambda: Dense(10, bias="no"), "Dense: bias must be true or false, not 'no'"),
         (lambda: Dropout(1), r"Dropout: rate must be a number in \[0, 1\), not 1"),
@@ -203,7 +320,11 @@ def test_a_value_that_a_field_does_not_admit_names_layer_and_field(make, text):
 
 
 def test_every_layer_type_is_tried_here():
-    assert {type(layer).__name__ for layer in EVERY_LAYER} == set(LAYERS)
+    import minicnn
+
+    public = {getattr(minicnn, name) for name in minicnn.__all__}
+    layers = {one for one in public if isinstance(one, type) and issubclass(one, Layer)}
+    assert {type(layer) for layer in EVERY_LAYER} == layers - {Layer}
 
 
 @pytest.mark.parametrize("layer", EVERY_LAYER, ids=str)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
-from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d, ReLU
+from minicnn.network.activations import ReLU
+from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.summary import summary_rows

@@ -96,15 +96,25 @@ def test_the_validation_images_are_held_out_seeded_and_in_proportion(steps):
     assert held_out[0] != held_out[1]
 
 
-def test_the_limit_keeps_the_first_images_before_the_split(steps):
+def test_the_limit_is_applied_before_the_split(steps):
     _, events = small.train(limit=30, val_split=0.1, epochs=1)
-    trained = np.sort(np.concatenate(steps))
-    assert len(trained) == 27 and trained.max() < 30
+    assert len(np.concatenate(steps)) == 27
     started = small.of_kind(events, RunStarted)[0]
     assert (started.training_images, started.validation_images) == (27, 3)
     steps.clear()
     small.train(limit=10**6, val_split=0.0, epochs=1)
     assert len(np.concatenate(steps)) == 50
+
+
+@pytest.mark.parametrize(("limit", "counts"), [(9, [3, 3, 3]), (20, [7, 7, 6]), (2, None)])
+def test_the_limit_takes_of_every_class_its_share_where_images_come_class_by_class(limit, counts, steps):
+    x, y = np.zeros((60, 6, 6), np.uint8), np.repeat(np.arange(3), 20)
+    for seed in (0, 0, 1):
+        Trainer(small.network(), small.settings(limit=limit, val_split=0, epochs=1, batch_size=1, seed=seed)).fit(x, y)
+    runs = [np.sort(np.concatenate(steps[i * limit : (i + 1) * limit])) for i in range(3)]
+    assert len(steps) == 3 * limit and runs[0].tolist() == runs[1].tolist() != runs[2].tolist()
+    if counts is not None:
+        assert sorted(np.bincount(y[runs[0]])) == sorted(counts)
 
 
 def test_without_a_validation_share_nothing_is_held_out(evaluated, steps):
@@ -199,13 +209,20 @@ def test_a_declared_maximum_is_scaled_to_1_and_stored_with_the_model():
         Trainer(small.network(), small.settings(data_max=16)).fit(x, y)
 
 
-def test_one_class_one_image_and_one_pixel_train():
-    network = Network((1, 1), [Flatten(), Dense(1)])
-    trainer = Trainer(network, epochs=2)
-    history = trainer.fit(np.full((1, 1, 1), 7, np.uint8), [0])
-    assert [epoch.train_loss for epoch in history.epochs] == [0, 0]
-    assert trainer.model.predict(np.zeros((3, 1, 1), np.uint8)).tolist() == [0, 0, 0]
-    np.testing.assert_array_equal(trainer.model.predict_proba(np.zeros((2, 1, 1), np.uint8)), 1)
+def test_two_images_of_one_pixel_train_and_one_class_does_not():
+    x = np.array([0, 255], np.uint8).reshape(2, 1, 1)
+    trainer = Trainer(Network((1, 1), [Flatten(), Dense(2)]), epochs=20, learning_rate=0.5)
+    trainer.fit(x, [0, 1])
+    assert trainer.model.predict(x).tolist() == [0, 1]
+    with pytest.raises(DataError, match="all training images are of one class, '0'"):
+        Trainer(Network((1, 1), [Flatten(), Dense(1)])).fit(x, [0, 0])
+
+
+def test_a_validation_or_test_set_may_lack_a_class():
+    x, y = small.arrays(50)
+    few = x[y == 1][:2], y[y == 1][:2]
+    ended = Trainer(small.network(), small.settings()).fit(x, y, validation=few, test=few).ended
+    assert ended.test.recall[0] is None and ended.test.images == 2
 
 
 def test_one_image_of_each_class_leaves_none_for_validation():

@@ -5,7 +5,6 @@ import pytest
 
 from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, Network, Optimizer, Passes, ReLU, Trainer
 from minicnn.backends import cpu
-from minicnn.plan import DROPOUT
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.events import BatchDone, EpochDone
 from minicnn.training.run import Run, fingerprint
@@ -60,7 +59,7 @@ def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
         run = Run(trainer, small.dataset(), None, resumed)
         run.compile()
         training = run.training
-        rows = [*training._work, *training._grads, *training._turned, *run.inference._work]
+        rows = [*training._work, *training._grads, *training._transposed, *run.inference._work]
         for array in (training.params, run.inference.params, run.optimizer.slots, run.model(None).params, *rows):
             assert array.ctypes.data % 64 == 0
         assert training._totals.strides[0] >= 128  # two threads write them, and lines are fetched in pairs
@@ -143,10 +142,10 @@ def test_the_backward_pass_drops_what_the_forward_pass_dropped():
         kept, passes = masks(0.4, samples=3)
         dlogits = np.zeros((3, 300), np.float32)
         dlogits[sample] = 1
-        slopes = passes.plan.table[0]["bias"] + np.arange(300)
-        found = passes.backward(dlogits, key=1)[slopes]
+        biases = passes.plan.table[0]["bias"] + np.arange(300)
+        found = passes.backward(dlogits, key=1)[biases]
         np.testing.assert_array_equal(found, kept[sample] / np.float32(0.6))
-        assert (passes.backward(dlogits, key=2)[slopes] != found).any()
+        assert (passes.backward(dlogits, key=2)[biases] != found).any()
 
 
 def test_the_four_lines_of_the_teaching_texts_are_the_trainers_step():
@@ -173,11 +172,13 @@ def test_dropout_masks_of_neighbouring_steps_and_layers_differ():
     params = np.zeros(network.flat_size, np.float32)
     for name, tensor in network.unflatten(params).items():
         tensor[:] = 0 if name.endswith("weight") else 1
-    passes = cpu.Passes(network, params, 1)
+    passes = cpu.Passes(network, params, 1, by_operation=True)
     masks = {}
     for key in range(8):
-        passes.forward(np.zeros((1, 1, 1, 64), np.float32), key)
-        for record in passes.plan.table[passes.plan.table["kind"] == DROPOUT]:
-            kept = passes._work[record["output"] :][:64] != 0
+        passes.forward_by_operation(np.zeros((1, 1, 1, 64), np.float32), key)
+        for node, record in zip(passes.plan.nodes, passes.plan.table, strict=True):
+            if node.operation != "dropout":
+                continue
+            kept = passes.work[record["y"] :][:64] != 0
             assert kept.tobytes() not in masks, f"step {key}, layer {record['layer']} repeats {masks.get(kept.tobytes())}"
             masks[kept.tobytes()] = key, int(record["layer"])

@@ -72,6 +72,38 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
         read_settings(tmp_path / "bytes.toml")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", np.int64(3)), ("seed", np.random.default_rng(0).integers(1000)), ("epochs", np.int8(2)), ("limit", np.uint16(50)),
+     ("batch_size", np.arange(8, 9)[0]), ("threads", np.int32(1)), ("learning_rate", np.float32(0.25)),
+     ("learning_rate", np.int64(1)), ("val_split", np.float16(0.25)), ("optimizer_kwargs", {"beta1": np.float32(0.5)}),
+     ("loss_kwargs", {"class_weights": np.array([1, 2, 3])})],
+)  # fmt: skip
+def test_numbers_of_numpy_are_numbers(name, value, tmp_path):
+    settings = Trainer(small.network(), **{name: value}).settings
+    (tmp_path / "config.toml").write_text(settings.to_toml())
+    assert Settings(**read_settings(tmp_path / "config.toml")) == settings
+    if not isinstance(value, dict):
+        assert getattr(settings, name) == value and type(getattr(settings, name)) in (int, float)
+
+
+@pytest.mark.parametrize("name", Settings.__dataclass_fields__)
+@pytest.mark.parametrize("value", [{"a": {"b": 1}}, [[[1]]], [], {"a": [None]}, object(), b"x", np.zeros((2, 2))], ids=repr)
+def test_values_of_a_wrong_type_are_setting_errors_of_one_line(name, value):
+    with pytest.raises(SettingError, match=name) as caught:
+        Settings(**{name: value})
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("text", ["epochs = " + "[" * 20_000, "data" + ".a" * 20_000 + " = 1", "optimizer_kwargs" + ".a" * 20_000 + " = 1",
+                                  "a = 1\n" * 50_000, "\ufeffepochs = 'three'", "x = " + "{a=" * 3000 + "1" + "}" * 3000])  # fmt: skip
+def test_files_that_nest_deeply_or_are_huge_are_errors_of_one_line(text, tmp_path):
+    (tmp_path / "config.toml").write_text(text)
+    with pytest.raises((SettingError, UnknownNameError)) as caught:
+        Settings(**read_settings(tmp_path / "config.toml"))
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", float("nan")])
 @pytest.mark.parametrize("name", ["epochs", "batch_size", "horizon", "threads", "patience", "limit"])
 def test_counts_are_whole_numbers_from_1_on(name, value):

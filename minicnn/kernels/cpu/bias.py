@@ -7,13 +7,13 @@ from minicnn.kernels.cpu.vector import add, load, store
 
 
 @njit(**JIT)
-def backward(layer, work, grads, rows):
+def backward(op, work, grads, rows):
     """Add the column sums of dy [rows, K] to db. Four sums run side by side, since one would wait for each addition."""
-    K, lanes = layer.output_channels, VECTOR_BYTES // work.itemsize
+    K, lanes = op.output_channels, VECTOR_BYTES // work.itemsize
     for k in range(0, K, lanes):
         count = K - k
-        dy = layer.d_output + k
-        first = load(grads, layer.bias + k, count)
+        dy = op.dy + k
+        first = load(grads, op.bias + k, count)
         second = third = fourth = load(work, dy, 0)  # zeros
         whole = rows // 4 * 4
         for m in range(0, whole, 4):
@@ -24,4 +24,4 @@ def backward(layer, work, grads, rows):
             fourth = add(fourth, load(work, at + 3 * K, count))
         for m in range(whole, rows):
             first = add(first, load(work, dy + m * K, count))
-        store(grads, layer.bias + k, add(add(first, second), add(third, fourth)), count)
+        store(grads, op.bias + k, add(add(first, second), add(third, fourth)), count)

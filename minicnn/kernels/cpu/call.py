@@ -13,9 +13,14 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.tile import FASTMATH
-from minicnn.plan import LAYER
+from minicnn.kernels.sources import digest_of
+from minicnn.program.plan import record_type
 
-PLAN = types.Array(from_dtype(LAYER), 1, "C")
+
+@functools.cache
+def plan_of(module):
+    """The Numba type of a plan for the compiled code of ``module``: its name changes with all that the code depends on."""
+    return types.Array(from_dtype(record_type(f"kernels_{digest_of(module)}")), 1, "C")
 
 
 @functools.cache

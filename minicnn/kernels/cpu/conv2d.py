@@ -17,10 +17,9 @@ A constant argument is written ``np.int64(0)``: for a literal, Numba would compi
 import numpy as np
 from numba import njit
 
-from minicnn.kernels.cpu import bias, planar
+from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
-from minicnn.kernels.cpu.vector import transpose
-from minicnn.plan import ALIGNMENT
+from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 
 
 @njit(**JIT)
@@ -57,9 +56,12 @@ def _end_of_run(q, positions, stride, dilation, padding, taps, length):
 
 
 @njit(**JIT)
-def _correlate(layer, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
-               x, x0, w, w0, b, b0, y, y0):  # fmt: skip
-    """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k], the buffers given as arrays and offsets; b0 < 0: no bias."""
+def _correlate(op, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pad_left, dilation_h, dilation_w,
+               x, x0, w, w0, b, b0, adds, y, y0):  # fmt: skip
+    """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k], the buffers given as arrays and offsets; b0 < 0: no bias.
+
+    With ``adds`` y is added to in place of the bias.
+    """
     q = np.int64(0)
     while q < Q:
         run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
@@ -78,133 +80,98 @@ def _correlate(layer, N, H, W, C, P, Q, K, R, S, stride_h, stride_w, pad_top, pa
             for other in range(others):
                 out = y0 + (p * Q + q) * K + other * y_other
                 if r_end <= r_first or taps <= 0:
-                    for row in range(rows):
+                    for row in range(rows if adds == 0 else 0):
                         for k in range(K):
                             y[out + row * y_row + k] = b[b0 + k] if b0 >= 0 else 0
                     continue
+                start, start0, start_row = (y, out, y_row) if adds != 0 else (b, b0, 0)
                 at = x0 + (h * W + v) * C + other * x_other
                 if dilation_w == 1:  # (s, c) is contiguous in x and in w
-                    multiply(layer.multiply, rows, K, r_end - r_first, taps * C, x, at, x_row, dilation_h * W * C, 1,
-                             w, w0 + (r_first * S + s_first) * C * K, S * C * K, K, b, b0, 0, y, out, y_row)  # fmt: skip
+                    multiply(op.multiply, rows, K, r_end - r_first, taps * C, x, at, x_row, dilation_h * W * C, 1,
+                             w, w0 + (r_first * S + s_first) * C * K, S * C * K, K, start, start0, start_row, y, out,
+                             y_row)  # fmt: skip
                 else:
-                    multiply(layer.multiply, rows, K, taps, C, x, at, x_row, dilation_w * C, 1,
-                             w, w0 + (r_first * S + s_first) * C * K, C * K, K, b, b0, 0, y, out, y_row)  # fmt: skip
+                    multiply(op.multiply, rows, K, taps, C, x, at, x_row, dilation_w * C, 1,
+                             w, w0 + (r_first * S + s_first) * C * K, C * K, K, start, start0, start_row, y, out,
+                             y_row)  # fmt: skip
                     for r in range(r_first + 1, r_end):
                         line = at + (r - r_first) * dilation_h * W * C
-                        multiply(layer.multiply, rows, K, taps, C, x, line, x_row, dilation_w * C, 1,
+                        multiply(op.multiply, rows, K, taps, C, x, line, x_row, dilation_w * C, 1,
                                  w, w0 + (r * S + s_first) * C * K, C * K, K, y, out, y_row, y, out, y_row)  # fmt: skip
         q += run
 
 
 @njit(**JIT)
-def _joined_places(layer):
-    """Where the filters of joined columns, their bias and their gradient begin in ``work``."""
-    joined_width = layer.kernel_width + (layer.joined - 1) * layer.stride_width
-    columns = layer.joined * layer.output_channels
-    size = (layer.kernel_height * joined_width * layer.input_channels * columns + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-    filters = layer.joined_filters
-    return filters, filters + 2 * size, filters + size, size
-
-
-@njit(**JIT)
-def _joined_tap(layer, r, s, c, j):
-    """Place, among the filters of joined columns [r, t, c, (j, k)], of column j's own filter element (r, s, c)."""
-    joined_width = layer.kernel_width + (layer.joined - 1) * layer.stride_width
-    t = s + j * layer.stride_width
-    return (((r * joined_width + t) * layer.input_channels + c) * layer.joined + j) * layer.output_channels
-
-
-@njit(**JIT)
-def _join_filters(layer, params, work):
-    """filters[r, t, c, (j, k)] = w[r, t − j·stride, c, k], zero where column j does not read: J columns become one."""
-    K, C, S = layer.output_channels, layer.input_channels, layer.kernel_width
-    filters, joined_bias, _, size = _joined_places(layer)
-    work[filters : filters + size] = 0
-    for j in range(layer.joined):
-        for k in range(K):
-            work[joined_bias + j * K + k] = params[layer.bias + k] if layer.bias >= 0 else 0
-        for r in range(layer.kernel_height):
-            for s in range(S):
-                for c in range(C):
-                    source, target = layer.weight + ((r * S + s) * C + c) * K, filters + _joined_tap(layer, r, s, c, j)
-                    for k in range(K):
-                        work[target + k] = params[source + k]
-
-
-@njit(**JIT)
-def forward(layer, params, work, n):
+def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
-    if layer.pitch > 0:
-        planar.forward(layer, params, work, n)
-        return
-    J = layer.joined
-    w, w0, b0 = params, layer.weight, layer.bias
-    if J > 1:
-        _join_filters(layer, params, work)
-        w, (w0, b0, _, _) = work, _joined_places(layer)
-    _correlate(layer, n, layer.input_height, layer.input_width, layer.input_channels,
-               layer.output_height, layer.output_width // J, layer.output_channels * J,
-               layer.kernel_height, layer.kernel_width + (J - 1) * layer.stride_width,
-               layer.stride_height, layer.stride_width * J, layer.padding_top, layer.padding_left,
-               layer.dilation_height, layer.dilation_width, work, layer.input, w, w0, w, b0, work, layer.output)  # fmt: skip
+    op = plan[0]
+    _correlate(op, n, op.input_height, op.input_width, op.input_channels, op.output_height, op.output_width,
+               op.output_channels, op.kernel_height, op.kernel_width, op.stride_height, op.stride_width, op.padding_top,
+               op.padding_left, op.dilation_height, op.dilation_width, work, op.x, params, op.weight, params, op.bias,
+               np.int64(0), work, op.y)  # fmt: skip
 
 
 @njit(**JIT)
-def _scatters(layer, itemsize):
-    """Whether dx is better made by adding filter rows where they belong than by reading dy with turned filters.
+def _scatters(op, itemsize):
+    """Whether dx is better made by adding filter rows where they belong than by reading dy with transposed filters.
 
     It must be with a stride; and few channels fill a vector better as part of a filter row (s, c) than by themselves.
     """
-    lanes, S, C = VECTOR_BYTES // itemsize, layer.kernel_width, layer.input_channels
+    lanes, S, C = VECTOR_BYTES // itemsize, op.kernel_width, op.input_channels
     vectors_by_channel, vectors_by_row = S * ((C + lanes - 1) // lanes), (S * C + lanes - 1) // lanes
-    strided = layer.stride_height != 1 or layer.stride_width != 1
-    return strided or (layer.dilation_width == 1 and vectors_by_channel > 1.3 * vectors_by_row)
+    strided = op.stride_height != 1 or op.stride_width != 1
+    return strided or (op.dilation_width == 1 and vectors_by_channel > 1.3 * vectors_by_row)
 
 
 @njit(**JIT)
-def turn(layer, params, turned, part, parts):
-    """The filters as ``backward_data`` reads them: [R−1−r, S−1−s, k, c], or [r, k, s, c] where it scatters.
-
-    Each of ``parts`` threads turns its own taps.
-    """
-    R, S, C, K = layer.kernel_height, layer.kernel_width, layer.input_channels, layer.output_channels
-    scatters = _scatters(layer, params.itemsize)
-    for tap in range(R * S * part // parts, R * S * (part + 1) // parts):
-        source = layer.weight + tap * C * K
+def transpose(plan, params, transposed):
+    """The filters as the backward pass reads them: [R−1−r, S−1−s, k, c], or [r, k, s, c] where it scatters."""
+    op = plan[0]
+    R, S, C, K = op.kernel_height, op.kernel_width, op.input_channels, op.output_channels
+    scatters = _scatters(op, params.itemsize)
+    for tap in range(R * S):
+        source = op.weight + tap * C * K
         if scatters:
-            transpose(params, source, C, K, K, turned, layer.weight + (tap // S * K * S + tap % S) * C, S * C)
+            transpose_matrix(params, source, C, K, K, transposed, op.weight + (tap // S * K * S + tap % S) * C, S * C)
         else:
-            transpose(params, source, C, K, K, turned, layer.weight + (R * S - 1 - tap) * K * C, C)
+            transpose_matrix(params, source, C, K, K, transposed, op.weight + (R * S - 1 - tap) * K * C, C)
 
 
 @njit(**JIT)
-def backward_data(layer, turned, work, n):
-    """dx from dy. With stride 1 it is itself a convolution: of dy with the turned filters."""
-    if _scatters(layer, work.itemsize):
-        _scatter(layer, turned, work, n)
-    else:
-        dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
-        _correlate(layer, n, layer.output_height, layer.output_width, layer.output_channels,
-                   layer.input_height, layer.input_width, layer.input_channels,
-                   layer.kernel_height, layer.kernel_width, np.int64(1), np.int64(1),
-                   dilation_h * (layer.kernel_height - 1) - layer.padding_top,
-                   dilation_w * (layer.kernel_width - 1) - layer.padding_left, dilation_h, dilation_w,
-                   work, layer.d_output, turned, layer.weight, turned, np.int64(-1), work, layer.d_input)  # fmt: skip
+def backward(plan, params, transposed, work, grads, n, key, first_sample):
+    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk; dx from dy, which is a convolution with stride
+    1."""
+    op = plan[0]
+    _correlate_filter(op, work, n, grads)
+    if op.bias >= 0:
+        bias.backward(op, work, grads, n * op.output_height * op.output_width)
+    if op.dx < 0:
+        return
+    if _scatters(op, work.itemsize):
+        _scatter(op, transposed, work, n)
+        return
+    dilation_h, dilation_w = op.dilation_height, op.dilation_width
+    _correlate(op, n, op.output_height, op.output_width, op.output_channels, op.input_height, op.input_width,
+               op.input_channels, op.kernel_height, op.kernel_width, np.int64(1), np.int64(1),
+               dilation_h * (op.kernel_height - 1) - op.padding_top, dilation_w * (op.kernel_width - 1) - op.padding_left,
+               dilation_h, dilation_w, work, op.dy, transposed, op.weight, transposed, np.int64(-1), op.accumulate,
+               work, op.dx)  # fmt: skip
 
 
 @njit(**JIT)
-def _scatter(layer, turned, work, n):
+def _scatter(op, transposed, work, n):
     """dx[n,h,v,c] += Σ_{r,k} dy[n,p,q,k] · w[r,s,c,k] for each (h, q), all (s, c) at once; the rows are the samples."""
-    H, W, C = layer.input_height, layer.input_width, layer.input_channels
-    P, Q, K = layer.output_height, layer.output_width, layer.output_channels
-    R, S, dilation_w = layer.kernel_height, layer.kernel_width, layer.dilation_width
-    stride_h, dilation_h = layer.stride_height, layer.dilation_height
-    work[layer.d_input : layer.d_input + n * H * W * C] = 0
+    H, W, C = op.input_height, op.input_width, op.input_channels
+    P, Q, K = op.output_height, op.output_width, op.output_channels
+    R, S, dilation_w = op.kernel_height, op.kernel_width, op.dilation_width
+    stride_h, dilation_h = op.stride_height, op.dilation_height
+    if op.accumulate == 0:
+        work[op.dx : op.dx + n * H * W * C] = 0
     for h in range(H):
         # The filter rows that read line h are equally far apart, and so are the lines p of dy that they were read for.
         first, lines, apart = 0, 0, 1
         for r in range(R):
-            at = h + layer.padding_top - r * dilation_h
+            at = h + op.padding_top - r * dilation_h
             if at >= 0 and at % stride_h == 0 and at // stride_h < P:
                 if lines == 0:
                     first = r
@@ -213,59 +180,34 @@ def _scatter(layer, turned, work, n):
                 lines += 1
         if lines == 0:
             continue
-        p = (h + layer.padding_top - first * dilation_h) // stride_h
+        p = (h + op.padding_top - first * dilation_h) // stride_h
         for q in range(Q):
-            s_first = _first_tap(q, layer.stride_width, dilation_w, layer.padding_left, S)
-            taps = _end_tap(q, layer.stride_width, dilation_w, layer.padding_left, S, W) - s_first
+            s_first = _first_tap(q, op.stride_width, dilation_w, op.padding_left, S)
+            taps = _end_tap(q, op.stride_width, dilation_w, op.padding_left, S, W) - s_first
             if taps <= 0:
                 continue
             # The rows of dx that follow each other here do not overlap, so no load waits for the store before.
-            v = q * layer.stride_width + s_first * dilation_w - layer.padding_left
+            v = q * op.stride_width + s_first * dilation_w - op.padding_left
             groups, width = (1, taps * C) if dilation_w == 1 else (taps, C)
             for s in range(groups):
-                dx = layer.d_input + (h * W + v + s * dilation_w) * C
-                multiply(layer.multiply, n, width, lines, K, work, layer.d_output + (p * Q + q) * K, P * Q * K,
-                         -(apart * dilation_h // stride_h) * Q * K, 1, turned,
-                         layer.weight + (first * K * S + s_first + s) * C, apart * K * S * C, S * C,
+                dx = op.dx + (h * W + v + s * dilation_w) * C
+                multiply(op.multiply, n, width, lines, K, work, op.dy + (p * Q + q) * K, P * Q * K,
+                         -(apart * dilation_h // stride_h) * Q * K, 1, transposed,
+                         op.weight + (first * K * S + s_first + s) * C, apart * K * S * C, S * C,
                          work, dx, H * W * C, work, dx, H * W * C)  # fmt: skip
 
 
 @njit(**JIT)
-def backward_filter(layer, work, grads, n):
-    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk."""
-    if layer.pitch > 0:
-        planar.backward_filter(layer, work, grads, n)
-        return
-    K, C, S = layer.output_channels, layer.input_channels, layer.kernel_width
-    if layer.joined > 1:
-        _, _, d_filters, size = _joined_places(layer)
-        work[d_filters : d_filters + size] = 0
-        _correlate_filter(layer, work, n, work, d_filters)
-        for j in range(layer.joined):
-            for r in range(layer.kernel_height):
-                for s in range(S):
-                    for c in range(C):
-                        source = d_filters + _joined_tap(layer, r, s, c, j)
-                        target = layer.weight + ((r * S + s) * C + c) * K
-                        for k in range(K):
-                            grads[target + k] += work[source + k]
-    else:
-        _correlate_filter(layer, work, n, grads, layer.weight)
-    if layer.bias >= 0:
-        bias.backward(layer, work, grads, n * layer.output_height * layer.output_width)
-
-
-@njit(**JIT)
-def _correlate_filter(layer, work, n, dw, dw0):
-    """dw[r,s,c,k] += Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,k]; joined columns count as one column with more filters."""
-    H, W, C, J = layer.input_height, layer.input_width, layer.input_channels, layer.joined
-    P, Q, K = layer.output_height, layer.output_width // J, layer.output_channels * J
-    stride_h, stride_w = layer.stride_height, layer.stride_width * J
-    R, S = layer.kernel_height, layer.kernel_width + (J - 1) * layer.stride_width
-    dilation_h, dilation_w = layer.dilation_height, layer.dilation_width
-    pad_top, pad_left = layer.padding_top, layer.padding_left
+def _correlate_filter(op, work, n, grads):
+    """dw[r,s,c,k] += Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,k]."""
+    H, W, C = op.input_height, op.input_width, op.input_channels
+    P, Q, K = op.output_height, op.output_width, op.output_channels
+    stride_h, stride_w = op.stride_height, op.stride_width
+    R, S = op.kernel_height, op.kernel_width
+    dilation_h, dilation_w = op.dilation_height, op.dilation_width
+    pad_top, pad_left = op.padding_top, op.padding_left
     for i in range(n):
-        x, dy = layer.input + i * H * W * C, layer.d_output + i * P * Q * K
+        x, dy = op.x + i * H * W * C, op.dy + i * P * Q * K
         for r in range(R):
             p = max(0, (pad_top - r * dilation_h + stride_h - 1) // stride_h)
             lines = min(P, (H - 1 + pad_top - r * dilation_h) // stride_h + 1) - p
@@ -283,8 +225,8 @@ def _correlate_filter(layer, work, n, dw, dw0):
                     outer, inner, x_inner, dy_inner = 1, lines, x_outer, dy_outer
                 groups, rows = (1, taps * C) if dilation_w == 1 else (taps, C)  # (s, c) is contiguous only undilated
                 for s in range(groups if taps > 0 else 0):
-                    at = dw0 + (r * S + s_first + s) * C * K
-                    multiply(layer.multiply, rows, K, outer, inner, work, x + (h * W + v + s * dilation_w) * C, 1,
+                    at = op.weight + (r * S + s_first + s) * C * K
+                    multiply(op.multiply, rows, K, outer, inner, work, x + (h * W + v + s * dilation_w) * C, 1,
                              x_outer, x_inner, work, dy + (p * Q + q) * K, dy_outer, dy_inner,
-                             dw, at, K, dw, at, K)  # fmt: skip
+                             grads, at, K, grads, at, K)  # fmt: skip
                 q += run

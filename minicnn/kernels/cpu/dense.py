@@ -8,38 +8,36 @@ from numba import njit
 
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import JIT, multiply
-from minicnn.kernels.cpu.vector import transpose
+from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 
 
 @njit(**JIT)
-def forward(layer, params, work, n):
+def forward(plan, params, work, n, key, first_sample):
     """y = b + x · w for the first ``n`` samples of the chunk."""
-    inputs, outputs = layer.input_size, layer.output_size
-    multiply(layer.multiply, n, outputs, 1, inputs, work, layer.input, inputs, 0, 1, params, layer.weight, 0, outputs,
-             params, layer.bias, 0, work, layer.output, outputs)  # fmt: skip
+    op = plan[0]
+    inputs, outputs = op.input_size, op.output_size
+    multiply(op.multiply, n, outputs, 1, inputs, work, op.x, inputs, 0, 1, params, op.weight, 0, outputs,
+             params, op.bias, 0, work, op.y, outputs)  # fmt: skip
 
 
 @njit(**JIT)
-def turn(layer, params, turned, part, parts):
-    """turned[o,i] = w[i,o]: the weights as ``backward_data`` reads them. Each of ``parts`` threads turns its own rows."""
-    inputs, outputs = layer.input_size, layer.output_size
-    first, end = inputs * part // parts, inputs * (part + 1) // parts
-    transpose(params, layer.weight + first * outputs, end - first, outputs, outputs, turned, layer.weight + first, inputs)
+def transpose(plan, params, transposed):
+    """transposed[o,i] = w[i,o]: the weights as the backward pass reads them."""
+    op = plan[0]
+    inputs, outputs = op.input_size, op.output_size
+    transpose_matrix(params, op.weight, inputs, outputs, outputs, transposed, op.weight, inputs)
 
 
 @njit(**JIT)
-def backward_data(layer, turned, work, n):
-    """dx = dy · wᵀ."""
-    inputs, outputs = layer.input_size, layer.output_size
-    multiply(layer.multiply, n, inputs, 1, outputs, work, layer.d_output, outputs, 0, 1, turned, layer.weight, 0, inputs,
-             turned, -1, 0, work, layer.d_input, inputs)  # fmt: skip
-
-
-@njit(**JIT)
-def backward_filter(layer, work, grads, n):
-    """dw += xᵀ · dy and db += Σ dy over the first ``n`` samples of the chunk."""
-    inputs, outputs = layer.input_size, layer.output_size
-    multiply(layer.multiply, inputs, outputs, 1, n, work, layer.input, 1, 0, inputs, work, layer.d_output, 0, outputs,
-             grads, layer.weight, outputs, grads, layer.weight, outputs)  # fmt: skip
-    if layer.bias >= 0:
-        bias.backward(layer, work, grads, n)
+def backward(plan, params, transposed, work, grads, n, key, first_sample):
+    """dw += xᵀ · dy and db += Σ dy over the first ``n`` samples of the chunk, and dx = dy · wᵀ."""
+    op = plan[0]
+    inputs, outputs = op.input_size, op.output_size
+    multiply(op.multiply, inputs, outputs, 1, n, work, op.x, 1, 0, inputs, work, op.dy, 0, outputs,
+             grads, op.weight, outputs, grads, op.weight, outputs)  # fmt: skip
+    if op.bias >= 0:
+        bias.backward(op, work, grads, n)
+    if op.dx >= 0:
+        start, row = (op.dx, inputs) if op.accumulate != 0 else (-1, 0)
+        multiply(op.multiply, n, inputs, 1, outputs, work, op.dy, outputs, 0, 1, transposed, op.weight, 0, inputs,
+                 work, start, row, work, op.dx, inputs)  # fmt: skip

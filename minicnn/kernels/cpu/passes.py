@@ -1,117 +1,108 @@
-"""The passes: walk the plan forward and backward for one chunk of samples.
+"""The passes: walk the plan forward and backward for one chunk of samples, calling each operation's kernel by its address.
 
-``forward`` is public: a plain njit function of arrays for the user's own compiled code. The functions that Python calls
-(here and in ``step.py``) are cached on disk; the ones beneath them are compiled into them.
+``forward`` is public: a plain njit function of arrays for the user's own compiled code. The kernels are compiled one by one,
+when a network first uses them, and are cached on disk; what walks them is compiled once.
 """
 
 import functools
+import importlib
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 from numba import config, from_dtype, njit, types
 
-from minicnn.kernels.cpu import activation, conv2d, dense, dropout, pool2d
-from minicnn.kernels.cpu.call import PLAN, call, compiled
-from minicnn.kernels.cpu.tile import JIT, product_was_compiled
+from minicnn.kernels.cpu.call import call, compiled, plan_of
+from minicnn.kernels.cpu.rules import compile_layer
+from minicnn.kernels.cpu.tile import JIT, multiply_address, product_was_compiled
 from minicnn.kernels.cpu.vector import copy
-from minicnn.plan import AVG_POOL2D, CONV2D, DENSE, DROPOUT, MAX_POOL2D
+
+_compiled: set[tuple[str, str, str]] = set()  # kernels that were asked for in this process
+PLAN = plan_of(__name__)  # what walks the plan is compiled for this type of it
+
+
+@functools.cache
+def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
+    """Address of the function ``name`` of the operation ``row``, compiled for float32 or float64; 0 if it has none.
+
+    ``ranks`` are those of a `LayerRule`'s arrays.
+    """
+    if row.rule is not None:
+        return compile_layer(row.rule, name, dtype, ranks).address if name in ("forward", "backward") else 0
+    function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{row.module}"), name, None)
+    if function is None:
+        return 0
+    numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+    sample = types.int64, types.uint64, types.int64  # n, key, first_sample
+    arguments = {
+        "forward": (numbers, numbers, *sample),
+        "backward": (numbers, numbers, numbers, numbers, *sample),
+        "transpose": (numbers, numbers),
+        "combine": (numbers, types.Array(numbers.dtype, 2, "C")),
+        "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
+        "finish": (numbers, numbers),
+    }[name]
+    return compiled(function, plan_of(function.__module__), *arguments).address
+
+
+def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
+    """With an empty cache, let another process compile half of ``kernels``, pairs of an operation and a function's name.
+
+    Numba compiles under one lock, so only processes share the work. None is started with one core, or where Python runs
+    inside another program.
+    """
+    from minicnn.program.operations import OPERATIONS  # at the top, it would be one of the sources of `PLAN`
+
+    alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith("python")
+    multiply_address(dtype)
+    both = sorted({(*kernel, np.dtype(dtype).name) for kernel in kernels} - _compiled)
+    _compiled.update(both)
+    if alone or not product_was_compiled() or len(both) < 4:
+        return
+    code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import kernel_address\n"
+    code += "from minicnn.program.operations import OPERATIONS\n"
+    code += f"for row, name, number in {both[::2]}: kernel_address(OPERATIONS[row], name, number)"
+    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for row, name, number in both[1::2]:
+        kernel_address(OPERATIONS[row], name, np.dtype(number))
+    other.wait()  # had it failed, the rest is compiled here
 
 
 @njit(**JIT)
 def forward_chunk(plan, params, work, n, key, first_sample):
-    """From the input, already in ``work``, to the logits, in ``work`` at the last layer's output."""
-    for index in range(len(plan)):
-        layer = plan[index]
-        kind = layer.kind
-        if kind == CONV2D:
-            conv2d.forward(layer, params, work, n)
-        elif kind == DENSE:
-            dense.forward(layer, params, work, n)
-        elif kind == MAX_POOL2D:
-            pool2d.max_forward(layer, params, work, n)
-        elif kind == AVG_POOL2D:
-            pool2d.average_forward(layer, work, n)
-        elif kind == DROPOUT:
-            dropout.forward(layer, work, n, key, first_sample)
-        else:
-            activation.forward(layer, work, n)
-
-
-@functools.cache
-def forward_address(dtype) -> int:
-    """Address of `forward_chunk` for float32 or float64: what the plan's field ``forward`` holds."""
-    numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
-    return compiled(forward_chunk, PLAN, numbers, numbers, types.int64, types.uint64, types.int64).address
+    """From the input, already in ``work``, to the logits, in ``work`` at the last operation's y."""
+    for i in range(len(plan)):
+        call(plan[i].forward, (plan[i : i + 1], params, work, n, key, first_sample))
 
 
 @njit(**JIT)
-def backward_chunk(plan, turned, work, grads, n, key, first_sample):
-    """The chain rule, layer by layer from the last: dy becomes dx, and the slopes of all weights are added to ``grads``.
+def backward_chunk(plan, params, transposed, work, grads, n, key, first_sample):
+    """The chain rule, operation by operation from the last: dy becomes dx, and weight gradients are added to ``grads``.
 
-    ``work`` is as ``forward_chunk`` left it, with dlogits at the last layer's ``d_output``.
+    ``work`` is as ``forward_chunk`` left it, with dlogits at the last operation's ``dy``.
     """
-    for index in range(len(plan) - 1, -1, -1):
-        layer = plan[index]
-        kind = layer.kind
-        if kind == CONV2D:
-            conv2d.backward_filter(layer, work, grads, n)
-            if layer.d_input >= 0:
-                conv2d.backward_data(layer, turned, work, n)
-        elif kind == DENSE:
-            dense.backward_filter(layer, work, grads, n)
-            if layer.d_input >= 0:
-                dense.backward_data(layer, turned, work, n)
-        elif layer.d_input < 0:
-            continue
-        elif kind == MAX_POOL2D:
-            pool2d.max_backward(layer, work, n)
-        elif kind == AVG_POOL2D:
-            pool2d.average_backward(layer, work, n)
-        elif kind == DROPOUT:
-            dropout.backward(layer, work, n, key, first_sample)
-        else:
-            activation.backward(layer, work, n)
+    for i in range(len(plan) - 1, -1, -1):
+        if plan[i].backward != 0:
+            call(plan[i].backward, (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample))
 
 
 @njit(**JIT)
-def turn_weights(plan, params, turned, part, parts):
-    """Copy the weights into the order in which the backward pass reads them: once a step, before its chunks.
-
-    ``parts`` threads share the work; this one is number ``part``.
-    """
-    for index in range(len(plan)):
-        layer = plan[index]
-        if layer.d_input >= 0:
-            if layer.kind == CONV2D:
-                conv2d.turn(layer, params, turned, part, parts)
-            elif layer.kind == DENSE:
-                dense.turn(layer, params, turned, part, parts)
+def transpose_weights(plan, params, transposed):
+    """Copy the weights into the order in which the backward pass reads them: once a step, before its chunks."""
+    for i in range(len(plan)):
+        if plan[i].transpose != 0:
+            call(plan[i].transpose, (plan[i : i + 1], params, transposed))
 
 
-def _begin_forward_beside(dtype: str) -> subprocess.Popen | None:
-    """Start a process that compiles the forward pass; None with one core, or where Python runs inside another program."""
-    if config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith("python"):
-        return None
-    code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import forward_address; forward_address({dtype!r})"
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-@functools.cache
-def training_addresses(dtype) -> tuple[int, int, int]:
-    """Addresses of `forward_chunk`, `backward_chunk`, `turn_weights`: the plan's ``forward``, ``backward`` and ``turn``.
-
-    Where they must be compiled and there is a second core, another process puts the forward pass into the disk cache
-    meanwhile: all that `train` needs is compiled in 12 s in place of 16.
-    """
-    other = _begin_forward_beside(np.dtype(dtype).name) if product_was_compiled() else None
-    numbers, integer = types.Array(from_dtype(np.dtype(dtype)), 1, "C"), types.int64
-    backward = compiled(backward_chunk, PLAN, numbers, numbers, numbers, integer, types.uint64, integer).address
-    turn = compiled(turn_weights, PLAN, numbers, numbers, integer, integer).address
-    if other is not None:
-        other.wait()  # had it failed, the next line compiles
-    return forward_address(dtype), backward, turn
+@njit(**JIT)
+def end_of_segment(plan, begin):
+    """One past the first operation from ``begin`` on that must have passed all shards before any of them goes on."""
+    for i in range(begin, len(plan)):
+        if plan[i].combine != 0:
+            return i + 1
+    return len(plan)
 
 
 @njit(cache=True, **JIT)
@@ -129,26 +120,34 @@ def forward(plan, params, work, x, logits):
     total = len(x)
     for start in range(0, total, first.chunk):
         n = min(first.chunk, total - start)
-        copy(images, start * size, work, first.input, n * size)
-        call(first.forward, (plan, params, work, n, np.uint64(0), start))
-        copy(work, last.output, out, start * outputs, n * outputs)
+        copy(images, start * size, work, first.x, n * size)
+        forward_chunk(plan, params, work, n, np.uint64(0), start)
+        copy(work, last.y, out, start * outputs, n * outputs)
 
 
 @njit(cache=True, **JIT)
 def forward_keep(plan, params, work, x, logits, key):
-    """The forward pass of one chunk in the training plan, which keeps every activation for ``backward``."""
+    """The forward pass of one chunk in the training plan, which keeps what ``backward`` reads."""
     first, last = plan[0], plan[len(plan) - 1]
-    n = len(x)
-    copy(x.reshape(-1), np.int64(0), work, first.input, n * first.input_size)
-    call(first.forward, (plan, params, work, n, key, 0))
-    copy(work, last.output, logits.reshape(-1), np.int64(0), n * last.output_size)
+    n, begin = len(x), 0
+    copy(x.reshape(-1), np.int64(0), work, first.x, n * first.input_size)
+    while begin < len(plan):
+        end = end_of_segment(plan, begin)
+        forward_chunk(plan[begin:end], params, work, n, key, 0)
+        if plan[end - 1].combine != 0:
+            call(plan[end - 1].combine, (plan[end - 1 : end], params, work.reshape(1, -1)))
+        begin = end
+    copy(work, last.y, logits.reshape(-1), np.int64(0), n * last.output_size)
 
 
 @njit(cache=True, **JIT)
-def backward(plan, params, turned, work, dlogits, grads, key):
-    """The slope of the loss by every weight, added to ``grads``, from dlogits[n,o] after ``forward_keep``."""
+def backward(plan, params, transposed, work, dlogits, grads, key):
+    """The gradient of the loss with respect to the weights, added to ``grads``, from dlogits[n,o] after ``forward_keep``."""
     last = plan[len(plan) - 1]
     n = len(dlogits)
-    call(last.turn, (plan, params, turned, 0, 1))
-    copy(dlogits.reshape(-1), np.int64(0), work, last.d_output, n * last.output_size)
-    call(last.backward, (plan, turned, work, grads, n, key, 0))
+    transpose_weights(plan, params, transposed)
+    copy(dlogits.reshape(-1), np.int64(0), work, last.dy, n * last.output_size)
+    for i in range(len(plan) - 1, -1, -1):
+        if plan[i].combine_backward != 0:
+            call(plan[i].combine_backward, (plan[i : i + 1], params, work.reshape(1, -1)))
+        backward_chunk(plan[i : i + 1], params, transposed, work, grads, n, key, 0)

@@ -1,5 +1,5 @@
-"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a function of
-one row. `minicnn.kernels.generated` makes the modules."""
+"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a function of one row, an
+activation as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +11,16 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
-from minicnn.kernels.generated import arguments, compile_rule, each
-from minicnn.plan import LAYER
-from minicnn.rules import LossRule, OptimizerRule
+from minicnn.kernels.cpu.call import plan_of
+from minicnn.kernels.generated import arguments, check_activation, compile_rule, each
+from minicnn.kernels.sources import digest_of
+from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
 # makes g / √v an estimate, which differs between processors and is not a number for an infinite v. Adam's speed is
 # the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
+PLAN = plan_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,157 @@ def compiled(logits, outputs, label, target_values, dlogits, class_weights, hype
     return rule(numba.carray(logits, outputs), target, dlogits_row, {class_weights} {hyperparameters})
 """
 
+# An operation's kernels. The loops are told that their arrays do not overlap, even where y lies where x lies: an element is
+# written after all that is made of it, so they are right all the same, and LLVM vectorizes them.
+_FORWARD = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop(x, y, {hypers}):
+    for i in range(len(x)):
+        y[i] = rule(x[i], {hypers})
+
+
+@numba.cfunc(types.void(PLAN, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, work, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    count = n * op.output_size
+    loop(work[op.x : op.x + count], work[op.y : op.y + count], {numbers})
+"""
+
+_BACKWARD = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop({reads}, dy, dx, {hypers}):
+    for i in range(len(dx)):
+        dx[i] = rule({reads}[i], {hypers}) * dy[i]
+
+
+@numba.njit(pipeline_class=Disjoint, **OPTIONS)
+def loop_that_adds({reads}, dy, dx, {hypers}):
+    for i in range(len(dx)):
+        dx[i] += rule({reads}[i], {hypers}) * dy[i]
+
+
+@numba.cfunc(types.void(PLAN, V, V, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, transposed, work, grads, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    if op.dx < 0:
+        return
+    count = n * op.output_size
+    {reads} = work[op.{reads} : op.{reads} + count]
+    dy, dx = work[op.dy : op.dy + count], work[op.dx : op.dx + count]
+    if op.accumulate == 0:
+        loop({reads}, dy, dx, {numbers})
+    else:
+        loop_that_adds({reads}, dy, dx, {numbers})
+"""
+
+
+# A sample at a time. What the record has no fields for lies at the address in a0: hyperparameters, then the place and the
+# shape of each parameter. Where dx is not wanted, or added to, the rule writes it into the scratch.
+_ARRAYS = """\
+import numba
+from numba import types
+from minicnn.kernels.cpu.rules import OPTIONS, PLAN, numbers_at
+
+V = types.{dtype}[::1]
+I = types.int64
+
+
+@numba.njit(**OPTIONS)
+def piece(buffer, begin, shape):
+    size = 1
+    for side in shape:
+        size *= side
+    return buffer[begin : begin + size].reshape(shape)
+"""
+
+_ARRAYS_FORWARD = """
+
+@numba.cfunc(types.void(PLAN, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, work, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    numbers = numbers_at(op.a0)
+    for i in range(n):
+        x = piece(work, op.x + i * op.input_size, {input})
+        y = piece(work, op.y + i * op.output_size, {output})
+        rule(x, y, {params} {hypers})
+"""
+
+_ARRAYS_BACKWARD = """
+
+@numba.cfunc(types.void(PLAN, V, V, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+def compiled(plan, params, transposed, work, grads, n, key, first_sample):
+    op, number = plan[0], work.dtype.type
+    numbers = numbers_at(op.a0)
+    for i in range(n):
+        at = op.dx + i * op.input_size
+        target = at if op.dx >= 0 and op.accumulate == 0 else op.scratch
+        x = piece(work, op.x + i * op.input_size, {input})
+        y = piece(work, op.y + i * op.output_size, {output})
+        dy = piece(work, op.dy + i * op.output_size, {output})
+        rule(x, y, dy, piece(work, target, {input}), {params} {grads} {hypers})
+        if op.dx >= 0 and op.accumulate != 0:
+            for j in range(op.input_size):
+                work[at + j] += work[target + j]
+"""
+
+
+def compile_layer(rule: AnyLayer, name: str, dtype: Any, ranks: tuple[int, ...] = ()) -> Any:
+    """The kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``,
+    as a C function.
+
+    Its arguments are those of every operation (`minicnn.kernels.cpu.passes`). ``ranks`` has the number of dimensions of a
+    `LayerRule`'s x, y and parameters. It is compiled, or taken from the disk cache. Raises `PluginError` if that fails.
+    """
+    if isinstance(rule, ActivationRule):
+        return _compile_activation(rule, name, dtype)
+    function, hypers = rule.forward if name == "forward" else rule.backward, len(rule.hyperparameters)
+    leading, parameters = (2, 1) if name == "forward" else (4, 2), range(2, len(ranks))
+    if arguments(rule.name, function) != leading[0] + leading[1] * len(parameters) + hypers:
+        wanted = "x, y, *parameters" if name == "forward" else "x, y, dy, dx, *parameters, *gradients"
+        raise PluginError(f"layer {rule.name!r}: {function.__name__} must take ({wanted}, *hyperparameters)")
+    pieces, at = [], hypers
+    for k in parameters:
+        shape = each("int(numbers[{}])", range(at + 1, at + 1 + ranks[k]))
+        pieces.append(f"int(numbers[{at}]), ({shape})")
+        at += 1 + ranks[k]
+    shapes = [f"(op.{side}_height, op.{side}_width, op.{side}_channels)" if rank == 3 else f"(op.{side}_size,)"
+              for side, rank in zip(("input", "output"), ranks, strict=False)]  # fmt: skip
+    template = _ARRAYS + (_ARRAYS_FORWARD if name == "forward" else _ARRAYS_BACKWARD)
+    source = template.format(
+        dtype=np.dtype(dtype).name, input=shapes[0], output=shapes[1],
+        params="".join(f"piece(params, {piece}), " for piece in pieces),
+        grads="".join(f"piece(grads, {piece}), " for piece in pieces),
+        hypers=each("number(numbers[{}])", range(hypers)),
+    )  # fmt: skip
+    return _compile("layer", rule, function, dtype, source)
+
+
+def _compile_activation(rule: ActivationRule, name: str, dtype: Any) -> Any:
+    """The same of an activation, whose hyperparameters are f0 and f1."""
+    function = rule.value if name == "forward" else rule.derivative
+    hypers = range(len(rule.hyperparameters))
+    check_activation(rule, function)
+    template = _FORWARD if name == "forward" else _BACKWARD
+    source = template.format(dtype=np.dtype(dtype).name, reads=rule.reads, hypers=each("h{}", hypers),
+                             numbers=each("number(op.f{})", hypers))  # fmt: skip
+    return _compile("layer", rule, function, dtype, source)
+
 
 def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
     """Compile ``rule.update`` for buffers of ``dtype`` (float32 or float64), or take it from the disk cache.
@@ -148,6 +301,17 @@ def advance(typing_context, pointer, count):
     return pointer(pointer, types.int64), generate
 
 
+@intrinsic
+def numbers_at(typing_context, address):
+    """A pointer to float64 at an ``address``."""
+    pointer = types.CPointer(types.float64)
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(pointer))
+
+    return pointer(types.int64), generate
+
+
 def as_tuple(value: object) -> object:
     """Return a tuple as it is, and anything else as a tuple of one."""
     return value if isinstance(value, tuple) else (value,)
@@ -164,4 +328,4 @@ def _compile(kind: str, rule: Any, function: Any, dtype: Any, source: str) -> An
     def jit(function: Any) -> Any:
         return numba.njit(function, forceinline=True, **OPTIONS)
 
-    return compile_rule(kind, rule.name, function, dtype, source, LAYER.names[-1], jit)
+    return compile_rule(kind, rule.name, function, dtype, source, digest_of(__name__), jit)

@@ -1,8 +1,9 @@
 """What Python calls: one training step, and inference, over the threads.
 
-A batch is cut into as many lanes as there are gradient buffers; a lane goes chunk by chunk through all layers forward,
-through the loss, and back. Threads share out the lanes, and lanes are added in their order, so that the result depends
-on the number of lanes but not on which thread ran when.
+A batch is cut into as many shards as there are gradient buffers; a shard goes chunk by chunk through all operations
+forward, through the loss, and back. Threads take the shards, and their gradients are added in their order, so that the
+result depends on the number of shards but not on which thread ran when. Where an operation needs the whole batch (batch
+normalization), it ends a segment: all shards pass it, what they measured is combined, and then they go on.
 """
 
 import functools
@@ -11,7 +12,8 @@ import math
 import numpy as np
 from numba import from_dtype, njit, prange, types
 
-from minicnn.kernels.cpu.call import PLAN, call, call_loss, call_update, compiled
+from minicnn.kernels.cpu.call import call, call_loss, call_update, compiled, plan_of
+from minicnn.kernels.cpu.passes import backward_chunk, end_of_segment, forward_chunk, transpose_weights
 from minicnn.kernels.cpu.tile import JIT
 
 _WORTH_SHARING = 10_000  # parameters from which on threads also share what is done once a step; a region costs 5 µs
@@ -19,11 +21,11 @@ _BLOCK = 4096  # parameters that are reduced together: the order of the norm's s
 
 
 @njit(**JIT)
-def _gather(layer, work, images, order, start, n, scale):
-    """Scale ``n`` images, taken in the order of the epoch, into the first layer's input."""
-    size = layer.input_size
+def _gather(op, work, images, order, start, n, scale):
+    """Scale ``n`` images, taken in the order of the epoch, into the first operation's x."""
+    size = op.input_size
     for i in range(n):
-        x = work[layer.input + i * size : layer.input + (i + 1) * size]
+        x = work[op.x + i * size : op.x + (i + 1) * size]
         image = images[order[start + i]]
         for j in range(size):
             x[j] = work.dtype.type(image[j]) * scale
@@ -40,60 +42,106 @@ def _largest(row):
 
 
 @njit(**JIT)
-def _lane(plan, params, turned, work, grads, images, labels, order, begin, end, scale,
-          targets, class_weights, loss, loss_hyper, divisor, key, totals):  # fmt: skip
-    """Loss and slopes of the samples ``begin`` to ``end`` of the batch, chunk by chunk."""
-    first, last = plan[0], plan[len(plan) - 1]
+def _loss(plan, work, labels, order, start, n, targets, class_weights, loss, loss_hyper, divisor, totals):
+    """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to ``totals``; write dlogits."""
+    last = plan[len(plan) - 1]
     outputs = last.output_size
-    grads[:] = 0
-    totals[:] = 0
-    chunks = (end - begin + first.chunk - 1) // first.chunk
+    for i in range(n):
+        label = labels[order[start + i]]
+        logits = work[last.y + i * outputs : last.y + (i + 1) * outputs]
+        dlogits = work[last.dy + i * outputs : last.dy + (i + 1) * outputs]
+        totals[0] += call_loss(loss, logits, label, targets[label], dlogits, class_weights, loss_hyper)
+        totals[1] += _largest(logits) == label
+        for k in range(outputs):
+            dlogits[k] /= divisor
+
+
+@njit(**JIT)
+def _shard(plan, first_op, end_op, is_backward, params, transposed, work, grads, images, labels, order, begin, end, scale,
+           targets, class_weights, loss, loss_hyper, divisor, key, totals):  # fmt: skip
+    """Loss and gradient of the samples ``begin`` to ``end`` of the batch.
+
+    A plan of one segment does all of it, chunk by chunk. Of several, this is the segment ``first_op`` to ``end_op`` forward,
+    the last one with the loss, or backward, on all samples of the shard.
+    """
+    whole = first_op == 0 and end_op == len(plan)
+    if first_op == 0 and is_backward == 0:
+        grads[:] = 0
+        totals[:] = 0
+        if not whole:
+            transpose_weights(plan, params, transposed)
+    segment = plan[first_op:end_op]
+    chunks = (end - begin + plan[0].chunk - 1) // plan[0].chunk
     for index in range(chunks):
         start = begin + (end - begin) * index // chunks
         n = begin + (end - begin) * (index + 1) // chunks - start
-        _gather(first, work, images, order, start, n, scale)
-        call(first.forward, (plan, params, work, n, key, start))
-        for i in range(n):
-            label = labels[order[start + i]]
-            logits = work[last.output + i * outputs : last.output + (i + 1) * outputs]
-            dlogits = work[last.d_output + i * outputs : last.d_output + (i + 1) * outputs]
-            totals[0] += call_loss(loss, logits, label, targets[label], dlogits, class_weights, loss_hyper)
-            totals[1] += _largest(logits) == label
-            for k in range(outputs):
-                dlogits[k] /= divisor
-        call(first.backward, (plan, turned, work, grads, n, key, start))
+        if is_backward == 0:
+            if first_op == 0:
+                _gather(plan[0], work, images, order, start, n, scale)
+            forward_chunk(segment, params, work, n, key, start)
+            if end_op == len(plan):
+                _loss(plan, work, labels, order, start, n, targets, class_weights, loss, loss_hyper, divisor, totals)
+        if whole or is_backward != 0:
+            backward_chunk(segment, params, transposed, work, grads, n, key, start)
 
 
 @functools.cache
-def lane_address(dtype, image_dtype) -> int:
-    """Address of a lane compiled for parameters of ``dtype`` and images of ``image_dtype``."""
+def shard_address(dtype, image_dtype) -> int:
+    """Address of a shard's passes compiled for parameters of ``dtype`` and images of ``image_dtype``."""
     number = from_dtype(np.dtype(dtype))
     image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
     row, table = types.Array(number, 1, "C"), types.Array(number, 2, "C")
     integers, sums, integer = types.int64[::1], types.float64[::1], types.int64
-    return compiled(_lane, PLAN, row, row, row, row, image, integers, integers, integer, integer, number, table, row,
-                    integer, row, number, types.uint64, sums).address  # fmt: skip
+    return compiled(_shard, plan_of(__name__), integer, integer, integer, row, row, row, row, image, integers, integers,
+                    integer, integer, number, table, row, integer, row, number, types.uint64, sums).address  # fmt: skip
 
 
 @njit(cache=True, parallel=True, **JIT)
-def train_step(lane_at, plan, params, turned, work, grads, images, labels, order, scale, targets, class_weights, loss,
-               loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, spans, clip_norm,
+def train_step(shard_at, plan, trained, params, transposed, work, grads, images, labels, order, scale, targets,
+               class_weights, loss, loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, spans, clip_norm,
                clip_value):  # fmt: skip
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
 
-    ``work`` [threads, work_size], ``grads`` [lanes, P], ``totals`` [lanes, 2 or more], ``squares`` [blocks]; ``lane_at``,
+    ``work`` [threads, work_size], ``grads`` [shards, P], ``totals`` [shards, 2 or more], ``squares`` [blocks]; ``shard_at``,
     ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. ``spans`` [count,
-    (begin, end, row)] are the parameters to update, with that row of ``scalars`` [rows, S]. They stay as they are when the
-    loss or the norm is not finite, or ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
+    (begin, end, row)] are the parameters to update, all of them among the first ``trained`` of ``params``, with that row of
+    ``scalars`` [rows, S]. Parameters and state stay as they are when the loss or the norm is not finite, the parameters also
+    when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
+
+    A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of both.
     """
-    threads, lanes, batch, count = len(work), len(grads), len(order), len(params)
-    together, none, turn_at = count > _WORTH_SHARING, np.int64(0), plan[0].turn
-    for thread in prange(threads):
-        call(turn_at, (plan, params, turned[thread], 0, 1))
-        for lane in range(thread * lanes // threads, (thread + 1) * lanes // threads):
-            call(lane_at, (plan, params, turned[thread], work[thread], grads[lane], images, labels, order,
-                           lane * batch // lanes, (lane + 1) * batch // lanes, scale, targets, class_weights, loss,
-                           loss_hyper, divisor, key, totals[lane]))  # fmt: skip
+    threads, shards, batch, count, none = len(work), len(grads), len(order), trained, np.int64(0)
+    together, operations = count > _WORTH_SHARING, len(plan)
+    if end_of_segment(plan, 0) == operations:
+        for thread in prange(threads):
+            transpose_weights(plan, params, transposed[thread])
+            for shard in range(thread * shards // threads, (thread + 1) * shards // threads):
+                call(shard_at, (plan, none, operations, none, params, transposed[thread], work[thread], grads[shard], images,
+                                labels, order, shard * batch // shards, (shard + 1) * batch // shards, scale, targets,
+                                class_weights, loss, loss_hyper, divisor, key, totals[shard]))  # fmt: skip
+    else:
+        shards = min(shards, batch)
+        for shard in range(shards, len(grads)):
+            grads[shard, :] = 0
+        begin, end, is_backward = none, end_of_segment(plan, 0), none
+        while end > begin:
+            for shard in prange(shards):
+                call(shard_at, (plan, begin, end, is_backward, params, transposed[shard], work[shard], grads[shard], images,
+                                labels, order, shard * batch // shards, (shard + 1) * batch // shards, scale, targets,
+                                class_weights, loss, loss_hyper, divisor, key, totals[shard]))  # fmt: skip
+            if is_backward == 0:
+                if end < operations:
+                    call(plan[end - 1].combine, (plan[end - 1 : end], params, work[:shards]))
+                    begin, end = end, end_of_segment(plan, end)
+                else:
+                    is_backward = np.int64(1)
+            else:
+                end = begin
+                if begin > 0:
+                    call(plan[begin - 1].combine_backward, (plan[begin - 1 : begin], params, work[:shards]))
+                    begin -= 1
+                    while begin > 0 and plan[begin - 1].combine == 0:
+                        begin -= 1
     blocks = len(squares)
     if together:
         for thread in prange(threads):
@@ -101,9 +149,9 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
     else:
         _add_blocks(grads, squares, none, blocks)
     loss_sum, correct, square = 0.0, 0.0, 0.0
-    for lane in range(lanes):
-        loss_sum += totals[lane, 0]
-        correct += totals[lane, 1]
+    for shard in range(shards):
+        loss_sum += totals[shard, 0]
+        correct += totals[shard, 1]
     for block in range(blocks):
         square += squares[block]
     norm = math.sqrt(square)
@@ -116,22 +164,25 @@ def train_step(lane_at, plan, params, turned, work, grads, images, labels, order
                 _update(update_rule, params, grads[0], slots, scalars, spans, begin, end, shrink, limit)
         else:
             _update(update_rule, params, grads[0], slots, scalars, spans, none, count, shrink, limit)
+        for i in range(operations):
+            if plan[i].finish != 0:
+                call(plan[i].finish, (plan[i : i + 1], params, work[0]))
     return loss_sum, correct, norm
 
 
 @njit(**JIT)
 def _add_blocks(grads, squares, first, end):
-    """Add up the lanes of the blocks ``first`` to ``end``, and keep each block's sum of squares."""
+    """Add up the shards of the blocks ``first`` to ``end``, and keep each block's sum of squares."""
     for block in range(first, end):
-        squares[block] = _add_lanes(grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK))
+        squares[block] = _sum_shards(grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK))
 
 
 @njit(**JIT)
-def _add_lanes(grads, begin, end):
-    """Add the other lanes to the first, in order; return the sum of the squares."""
+def _sum_shards(grads, begin, end):
+    """Add the other shards to the first, in order; return the sum of the squares."""
     total = grads[0, begin:end]
-    for lane in range(1, len(grads)):
-        part = grads[lane, begin:end]
+    for shard in range(1, len(grads)):
+        part = grads[shard, begin:end]
         for i in range(end - begin):
             total[i] += part[i]
     square = 0.0
@@ -170,10 +221,10 @@ def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
     for start in range(begin, end, first.chunk):
         n = min(first.chunk, end - start)
         _gather(first, work, images, order, start, n, scale)
-        call(first.forward, (plan, params, work, n, np.uint64(0), start))
+        forward_chunk(plan, params, work, n, np.uint64(0), start)
         for i in range(n):
             for k in range(outputs):
-                logits[start + i, k] = work[last.output + i * outputs + k]
+                logits[start + i, k] = work[last.y + i * outputs + k]
 
 
 @functools.cache
@@ -182,7 +233,8 @@ def range_address(dtype, image_dtype) -> int:
     number = from_dtype(np.dtype(dtype))
     image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
     row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
-    return compiled(_infer_range, PLAN, row, row, image, types.int64[::1], integer, integer, number, table).address
+    return compiled(_infer_range, plan_of(__name__), row, row, image, types.int64[::1], integer, integer, number,
+                    table).address  # fmt: skip
 
 
 @njit(cache=True, parallel=True, **JIT)

@@ -1,6 +1,7 @@
 """The loss at many weights: params + c · direction for every c of a row, doing once what they have in common.
 
-Let k be the first layer that the direction changes. All before k is the same for every c, and k is linear in its weights:
+Let k be the first operation that the direction changes. All before k is the same for every c, and a convolution or a dense
+layer is ``linear`` in its weights (anything else runs anew for each c):
 
     y(c) = y_params + c · y_direction            two products a row, where there was one for each c
 
@@ -12,50 +13,52 @@ for every c too, and so is their share in g, the next layer with weights. That s
 import numpy as np
 from numba import njit, prange
 
-from minicnn.kernels.cpu.call import call, call_loss
+from minicnn.kernels.cpu.call import call_loss
+from minicnn.kernels.cpu.passes import forward_chunk
 from minicnn.kernels.cpu.tile import JIT
 from minicnn.kernels.cpu.vector import copy
 
 
 @njit(**JIT)
 def _run(plan, params, work, n):
-    """The layers of ``plan``, if there are any, on ``n`` images; without dropout there is no need of a key."""
-    if len(plan) > 0:
-        call(plan[0].forward, (plan, params, work, n, np.uint64(0), 0))
+    """The operations of ``plan``, if there are any, on ``n`` images; without dropout there is no need of a key."""
+    forward_chunk(plan, params, work, n, np.uint64(0), 0)
 
 
 @njit(**JIT)
-def _pick(layer, channels, work, n, out):
+def _pick(op, channels, work, n, out):
     """out[m, j] = the output of the layer, [pixels, channels], in those ``channels`` alone."""
     at = 0
-    for pixel in range(n * layer.output_height * layer.output_width):
+    for pixel in range(n * op.output_height * op.output_width):
         for channel in channels:
-            out[at] = work[layer.output + pixel * layer.output_channels + channel]
+            out[at] = work[op.y + pixel * op.output_channels + channel]
             at += 1
     return at
 
 
 @njit(**JIT)
 def _chunk(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels, coordinates,
-           x, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved, dlogits,
+           linear, x, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved, dlogits,
            totals):  # fmt: skip
     """totals[i] = summed loss of the images x at the i-th coordinate."""
     n, layer = len(x), changing[0]
     first = before[0] if len(before) > 0 else layer
     for i in range(n):
         for j in range(first.input_size):
-            work[first.input + i * first.input_size + j] = x[i, j]
+            work[first.x + i * first.input_size + j] = x[i, j]
     _run(before, params, work, n)
-    _run(changing, direction, work, n)
-    _pick(layer, channels, work, n, y_direction)
-    _run(changing, params, work, n)
-    size = _pick(layer, channels, work, n, y_params)
+    size = 0
+    if linear:
+        _run(changing, direction, work, n)
+        _pick(layer, channels, work, n, y_direction)
+        _run(changing, params, work, n)
+        size = _pick(layer, channels, work, n, y_params)
     joint, shared = layer, 0
     if len(packed) > 0:
         joint = packed[len(packed) - 1]
         shared = n * joint.output_size
         _run(following, fixed, work, n)
-        copy(work, joint.output, share, np.int64(0), shared)
+        copy(work, joint.y, share, np.int64(0), shared)
     last = rest[len(rest) - 1] if len(rest) > 0 else joint
     begin, end = tail
     rest_params = params
@@ -64,31 +67,35 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
         copy(params, np.int64(0), moved, np.int64(0), len(params))
     # Slices, whose indices begin at 0, are what LLVM vectorizes.
     tail_params, tail_direction, tail_moved = params[begin:end], direction[begin:end], moved[begin:end]
-    z, after = work[layer.output : layer.output + size], work[joint.output : joint.output + shared]
+    z, after = work[layer.y : layer.y + size], work[joint.y : joint.y + shared]
     for index in range(len(coordinates)):
         c = work.dtype.type(coordinates[index])
-        for i in range(size):
-            z[i] = y_params[i] + c * y_direction[i]
+        for i in range(end - begin):
+            tail_moved[i] = tail_params[i] + c * tail_direction[i]
+        if linear:
+            for i in range(size):
+                z[i] = y_params[i] + c * y_direction[i]
+        else:
+            _run(changing, rest_params, work, n)
         _run(packed, packed_params, work, n)
         for i in range(shared):
             after[i] += share[i]
-        for i in range(end - begin):
-            tail_moved[i] = tail_params[i] + c * tail_direction[i]
         _run(rest, rest_params, work, n)
         total = 0.0
         for i in range(n):
-            logits = work[last.output + i * last.output_size : last.output + (i + 1) * last.output_size]
+            logits = work[last.y + i * last.output_size : last.y + (i + 1) * last.output_size]
             total += call_loss(loss, logits, labels[i], targets[labels[i]], dlogits, class_weights, loss_hyper)
         totals[index] = total
 
 
 @njit(cache=True, parallel=True, **JIT)
 def loss_row(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels, coordinates,
-             images, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved, dlogits,
-             totals):  # fmt: skip
+             linear, images, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved,
+             dlogits, totals):  # fmt: skip
     """totals[chunk, i] = summed loss of the chunk's images at params + coordinates[i] · direction.
 
-    The layers: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same ``packed``, with the
+    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same ``packed``, with
+    the
     changing ``channels`` alone (both empty: nothing is shared); the ``rest``. ``fixed`` [P] are the parameters of g without
     the changing channels, ``packed_params`` those channels' weights; ``tail`` is the range (begin, end) of parameters after
     k that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers from ``work`` to ``dlogits`` have one row a
@@ -99,6 +106,6 @@ def loss_row(before, changing, following, packed, rest, params, fixed, packed_pa
         for chunk in range(thread, len(totals), threads):
             begin, end = chunk * size, min(len(images), (chunk + 1) * size)
             _chunk(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels,
-                   coordinates, images[begin:end], labels[begin:end], targets, class_weights, loss, loss_hyper,
+                   coordinates, linear, images[begin:end], labels[begin:end], targets, class_weights, loss, loss_hyper,
                    work[thread], y_params[thread], y_direction[thread], share[thread], moved[thread], dlogits[thread],
                    totals[chunk])  # fmt: skip

@@ -205,6 +205,29 @@ def add(typing_context, a, b):
 
 
 @intrinsic
+def subtract(typing_context, a, b):
+    """a − b, lane by lane."""
+
+    def generate(context, builder, signature, values):
+        return builder.fsub(*values)
+
+    return a(a, b), generate
+
+
+@intrinsic
+def multiply_add(typing_context, a, b, c):
+    """a · b + c, lane by lane."""
+
+    def generate(context, builder, signature, values):
+        kind = signature.return_type
+        declared = ir.FunctionType(_llvm_type(kind), [_llvm_type(kind)] * 3)
+        function = cgutils.get_or_insert_function(builder.module, declared, f"llvm.fmuladd.{_suffix(kind)}")
+        return builder.call(function, values)
+
+    return a(a, b, c), generate
+
+
+@intrinsic
 def scale(typing_context, a, factor):
     """a · factor, with one factor for all lanes."""
 

@@ -5,7 +5,7 @@ image that a position and a tap read together is the sum of both:
 
                  rows                 reduction k        other                 columns
     forward      positions n,p,q      taps r,s,c         w[r,s,c,k]            filters k
-    dx           positions n,h,v      taps r,s,k of dy   w[r,s,c,k] turned     channels c
+    dx           positions n,h,v      taps r,s,k of dy   w[r,s,c,k] transposed  channels c
     dw           taps r,s,c           positions n,p,q    dy[n,p,q,k]           filters k
 
 A position is at h = p·scale + offset, a tap at r·step. The bias is a tap that reads 1. Nothing outside the image is read,
@@ -13,10 +13,13 @@ and no column matrix is ever stored. With a stride, dx is one product for each r
 a product are every so many of all, and no others reach its positions.
 """
 
+import math
+
 import numpy as np
 from numba import cuda
 
 from minicnn.kernels.cuda import layout as at
+from minicnn.kernels.cuda.launches import Launch, by_fours
 from minicnn.kernels.cuda.tile import (
     BUFFER,
     BUFFERS,
@@ -68,13 +71,13 @@ def _digits(index, middle_size, inner_size):
 
 
 @device
-def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer, finished, adds, out, out0, spread,
+def _product(of_filters, transposed, x, x0, shape, other, other0, apart, plan, op, finished, adds, out, out0, spread,
              counts, scale, offset, tap_step, rows, taps, columns, begin, end, form, tile):  # fmt: skip
     """One tile of out[row, column] = Σ_{begin ≤ k < end} x · other.
 
     ``shape`` is (H, W, C) of the image that is read, ``counts`` (P, Q, S) of the positions and a filter's columns; scale,
-    offset and tap_step are (height, width). ``of_filters`` and ``turned`` say which product it is: constants where the
-    function is inlined. Where it is turned, ``apart`` is how many numbers taps are apart in the filter, down and right,
+    offset and tap_step are (height, width). ``of_filters`` and ``transposed`` say which product it is: constants where the
+    function is inlined. Where it is transposed, ``apart`` is how many numbers taps are apart in the filter, down and right,
     and ``spread`` says where positions are in ``out``: (height, width, first h, first v, step of h, of v).
     """
     H, W, C = shape
@@ -112,12 +115,12 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
             outer, middle, inner = _digits(first_row + row, row_middle, row_inner)
             h, v, start = _image_place(of_filters, outer, middle, inner, image_size, scale, offset, tap_step)
             place = np.int64(first_row + row)
-            if turned:
+            if transposed:
                 out_h, out_v = middle * spread[4] + spread[2], inner * spread[5] + spread[3]
                 place = (outer * spread[0] + out_h) * spread[1] + out_v
             start += (h * W + v) * C
             place = out0 + place * columns
-            if turned and (out_h >= spread[0] or out_v >= spread[1]):
+            if transposed and (out_h >= spread[0] or out_v >= spread[1]):
                 place = np.int64(-1)
             if row >= tile_rows or first_row + row >= rows:
                 h, place = np.int32(_OUTSIDE), np.int64(-1)
@@ -128,7 +131,7 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
         for j in range(RESULTS):
             sums[i, j] = zero
 
-    other_lane, other_step = (lane, step) if turned else (thread & (LANES - 1), thread >> LANES_LOG2)
+    other_lane, other_step = (lane, step) if transposed else (thread & (LANES - 1), thread >> LANES_LOG2)
     # The digits of this thread's own k, and of DEPTH, which is added at every turn; ``beyond`` is k − end.
     beyond, other_k = np.int32(begin + step - end), np.int32(begin + other_step)
     outer, middle, inner = _digits(begin + step, middle_size, inner_size)
@@ -153,7 +156,7 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
                 if j * LANES < tile_rows:
                     next_x[j] = _read(of_filters, x, shape, row_h, row_v, row_start, np.uint64(lane) + np.uint64(j * LANES),
                                       there, h, v, start)  # fmt: skip
-            if turned:
+            if transposed:
                 start, stride = np.int32(outer * apart[0] + middle * apart[1] + inner), C
             else:
                 start, stride, there = other_k * columns, np.int32(1), other_k < end
@@ -162,7 +165,7 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
                     column = np.int32(own_column + j * LANES)
                     inside = there and column < columns
                     place = start + column * stride
-                    if turned:
+                    if transposed:
                         place = np.int64(np.int32(place))  # weights are fewer than 2³¹
                     value = other[np.uint64(other0 + (place if inside else 0))]
                     next_other[j] = value if inside else zero
@@ -176,8 +179,7 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
             multiply(tiles, buffer + first_step + tile_columns + down, buffer + first_step + right, sums, steps)
 
     having = add_shares(tiles, sums, steps)
-    bias0 = plan[layer, at.BIAS] if finished else -1  # read only now: there are few registers
-    rectified = finished and plan[layer, at.RECTIFIED] != 0
+    bias0 = plan[op, at.BIAS] if finished else -1  # read only now: there are few registers
     for i in range(RESULTS):
         start = row_out[np.uint32(down + i)]
         if start >= 0 and thread < having:
@@ -187,8 +189,6 @@ def _product(of_filters, turned, x, x0, shape, other, other0, apart, plan, layer
                     value = sums[i, j]
                     if bias0 >= 0:
                         value += other[np.uint64(bias0 + column)]
-                    if rectified and value < zero:
-                        value = zero
                     if adds:
                         value += out[np.uint64(start + column)]
                     out[np.uint64(start + column)] = value
@@ -209,51 +209,46 @@ def _read(of_filters, x, shape, row_h, row_v, row_start, row, there, h, v, start
 
 
 @device
-def _geometry(plan, layer):
+def _geometry(plan, op):
     """H, W, C, P, Q, K, R, S, and (height, width) of stride, padding and dilation, in 32 bits."""
     return (
-        np.int32(plan[layer, at.INPUT_HEIGHT]), np.int32(plan[layer, at.INPUT_WIDTH]),
-        np.int32(plan[layer, at.INPUT_CHANNELS]), np.int32(plan[layer, at.OUTPUT_HEIGHT]),
-        np.int32(plan[layer, at.OUTPUT_WIDTH]), np.int32(plan[layer, at.OUTPUT_CHANNELS]),
-        np.int32(plan[layer, at.KERNEL_HEIGHT]), np.int32(plan[layer, at.KERNEL_WIDTH]),
-        (np.int32(plan[layer, at.STRIDE_HEIGHT]), np.int32(plan[layer, at.STRIDE_WIDTH])),
-        (np.int32(plan[layer, at.PADDING_TOP]), np.int32(plan[layer, at.PADDING_LEFT])),
-        (np.int32(plan[layer, at.DILATION_HEIGHT]), np.int32(plan[layer, at.DILATION_WIDTH])),
+        np.int32(plan[op, at.INPUT_HEIGHT]), np.int32(plan[op, at.INPUT_WIDTH]),
+        np.int32(plan[op, at.INPUT_CHANNELS]), np.int32(plan[op, at.OUTPUT_HEIGHT]),
+        np.int32(plan[op, at.OUTPUT_WIDTH]), np.int32(plan[op, at.OUTPUT_CHANNELS]),
+        np.int32(plan[op, at.KERNEL_HEIGHT]), np.int32(plan[op, at.KERNEL_WIDTH]),
+        (np.int32(plan[op, at.STRIDE_HEIGHT]), np.int32(plan[op, at.STRIDE_WIDTH])),
+        (np.int32(plan[op, at.PADDING_TOP]), np.int32(plan[op, at.PADDING_LEFT])),
+        (np.int32(plan[op, at.DILATION_HEIGHT]), np.int32(plan[op, at.DILATION_WIDTH])),
     )  # fmt: skip
 
 
 @device
-def _tiling(plan, layer, n, is_backward, may_split):
+def _tiling(plan, op, n, is_backward):
     """(shape, tiles, tasks) of y, or of dx: a task is a tile, or the share of one reduction where that is split."""
-    H, W, C, P, Q, K, R, S, stride, _, _ = _geometry(plan, layer)
+    H, W, C, P, Q, K, R, S, stride, _, _ = _geometry(plan, op)
     rows, columns, taps, products = n * P * Q, K, R * S * C, 1
     if is_backward:
         rows = n * divide(H + stride[0] - 1, stride[0]) * divide(W + stride[1] - 1, stride[1])
         columns, taps, products = C, R * S * K, stride[0] * stride[1]
     form = np.int32(_shape_of(rows, columns))
     tiles = np.int32(_tiles_of(rows, columns, form) * products)
-    return form, tiles, np.int32(tiles * (_splits_of(tiles, taps) if may_split else 1))
+    return form, tiles, np.int32(tiles * _splits_of(tiles, taps))
 
 
-@device
-def forward(plan, layer, params, work, sample, n, part, parts, may_split):
-    """y = b + x * w of ``n`` samples from ``sample`` on; this block does task ``part``, ``part + parts``, ...
-
-    With ``may_split`` several blocks share a long reduction where there are few tiles: `add_splits` finishes those.
-    """
-    form, tiles, tasks = _tiling(plan, layer, n, False, may_split)
-    task = np.int32(part)
+def forward(plan, floats, params, work, op, n, key, first_sample):
+    """y = b + x * w, tile by tile. Several blocks share a long reduction where there are few tiles: `add_forward` is next."""
+    form, tiles, tasks = _tiling(plan, op, n, False)
+    task = np.int32(cuda.blockIdx.x)
     while task < tasks:
-        H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
-        rows, taps = n * P * Q, R * S * C
-        whole = not may_split or tasks == tiles
+        H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, op)
+        rows, taps, whole = n * P * Q, R * S * C, tasks == tiles
         splits, split = (np.int32(1), np.int32(0)) if whole else (divide(tasks, tiles), divide(task, tiles))
-        y0 = plan[layer, at.OUTPUT] + sample * (P * Q * K) if whole else plan[layer, at.SCRATCH] + split * rows * K
-        _product(False, False, work, plan[layer, at.INPUT] + sample * (H * W * C), (H, W, C), params, plan[layer, at.WEIGHT],
-                 _NOWHERE, plan, layer, whole, False, work, y0, _NOWHERE, (P, Q, S), stride, (-padding[0], -padding[1]),
+        y0 = plan[op, at.Y] if whole else plan[op, at.SUMS] + split * rows * K
+        _product(False, False, work, plan[op, at.X], (H, W, C), params, plan[op, at.WEIGHT],
+                 _NOWHERE, plan, op, whole, False, work, y0, _NOWHERE, (P, Q, S), stride, (-padding[0], -padding[1]),
                  dilation, rows, taps, K, taps * split // splits, taps * (split + 1) // splits, form,
                  task - split * tiles)  # fmt: skip
-        task = np.int32(task + parts)
+        task = np.int32(task + cuda.gridDim.x)
 
 
 @device
@@ -271,15 +266,14 @@ def _reaching(offset, kernel_size, dilation, stride):
     return first, step, np.int32(count), np.int32(start), np.int32(-divide(step * dilation, stride))
 
 
-@device
-def backward_data(plan, layer, params, work, sample, n, part, parts, may_split):
-    """dx from dy: a product for each remainder of h and v by the stride."""
-    form, tiles, tasks = _tiling(plan, layer, n, True, may_split)
-    task = np.int32(part)
+def backward(plan, floats, params, work, op, n, key, first_sample):
+    """dx from dy: a product for each remainder of h and v by the stride; `add_backward` is next where reductions are split."""
+    form, tiles, tasks = _tiling(plan, op, n, True)
+    task = np.int32(cuda.blockIdx.x)
     while task < tasks:
-        H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+        H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, op)
         height, width = divide(H + stride[0] - 1, stride[0]), divide(W + stride[1] - 1, stride[1])
-        whole = not may_split or tasks == tiles
+        whole = tasks == tiles
         splits, split = (np.int32(1), np.int32(0)) if whole else (divide(tasks, tiles), divide(task, tiles))
         tile, tiles_each = np.int32(task - split * tiles), divide(tiles, stride[0] * stride[1])
         remainder = divide(tile, tiles_each)
@@ -288,52 +282,103 @@ def backward_data(plan, layer, params, work, sample, n, part, parts, may_split):
         r, r_step, r_count, p_start, p_step = _reaching(h0 + padding[0], R, dilation[0], stride[0])
         s, s_step, s_count, q_start, q_step = _reaching(v0 + padding[1], S, dilation[1], stride[1])
         taps, apart = r_count * s_count * K, (np.int32(r_step * S * (K * C)), np.int32(s_step * (K * C)))
-        dx0 = plan[layer, at.D_INPUT] + sample * (H * W * C) if whole else plan[layer, at.SCRATCH] + split * (n * H * W) * C
+        dx0 = plan[op, at.DX] if whole else plan[op, at.SUMS] + split * (n * H * W) * C
         counts = height, width, s_count if s_count > 0 else np.int32(1)
-        _product(False, True, work, plan[layer, at.D_OUTPUT] + sample * (P * Q * K), (P, Q, K), params,
-                 plan[layer, at.WEIGHT] + (r * S + s) * (K * C), apart, plan, layer, False, False, work, dx0,
+        _product(False, True, work, plan[op, at.DY], (P, Q, K), params,
+                 plan[op, at.WEIGHT] + (r * S + s) * (K * C), apart, plan, op, False,
+                 whole and plan[op, at.ACCUMULATE] != 0, work, dx0,
                  (H, W, h0, v0, stride[0], stride[1]), counts, (1, 1), (p_start, q_start), (p_step, q_step),
                  n * height * width, taps, C, taps * split // splits, taps * (split + 1) // splits, form,
                  tile - remainder * tiles_each)  # fmt: skip
-        task = np.int32(task + parts)
+        task = np.int32(task + cuda.gridDim.x)
 
 
 @device
-def add_splits(plan, layer, params, work, n, is_backward, part, parts):
-    """y, or dx, from the sums that the blocks which shared a reduction left in the scratch space, added in their order."""
-    H, W, C, P, Q, K, _, _, _, _, _ = _geometry(plan, layer)
-    rows, columns, out0 = n * P * Q, K, plan[layer, at.OUTPUT]
-    if is_backward != 0:
-        rows, columns, out0 = n * H * W, C, plan[layer, at.D_INPUT]
-    _, tiles, tasks = _tiling(plan, layer, n, is_backward != 0, True)
-    splits, count, bias = divide(tasks, tiles), rows * columns, plan[layer, at.BIAS] if is_backward == 0 else -1
-    rectified = is_backward == 0 and plan[layer, at.RECTIFIED] != 0
-    for i in range(4 * (part * THREADS + cuda.threadIdx.x), count, 4 * parts * THREADS):
-        total = _ZERO, _ZERO, _ZERO, _ZERO
+def _add(plan, params, work, op, n, is_backward):
+    """y, or dx, from the sums that the blocks which shared a reduction left, added in their order."""
+    H, W, C, P, Q, K, _, _, _, _, _ = _geometry(plan, op)
+    rows, columns, out0, bias, adds = n * P * Q, K, plan[op, at.Y], plan[op, at.BIAS], False
+    if is_backward:
+        rows, columns, out0, bias, adds = n * H * W, C, plan[op, at.DX], np.int64(-1), plan[op, at.ACCUMULATE] != 0
+    _, tiles, tasks = _tiling(plan, op, n, is_backward)
+    splits, count = divide(tasks, tiles), rows * columns
+    for i in range(4 * cuda.grid(1), count, 4 * cuda.gridsize(1)):
+        total = load4(work, out0 + i, out0 + count) if adds else (_ZERO, _ZERO, _ZERO, _ZERO)
         for split in range(splits):
-            first = plan[layer, at.SCRATCH] + split * count
+            first = plan[op, at.SUMS] + split * count
             total = add4(total, load4(work, first + i, first + count))
         a, b, c, d = total
         store4(work, out0 + i, out0 + count, (
-            _finished(a, i, params, bias, columns, rectified), _finished(b, i + 1, params, bias, columns, rectified),
-            _finished(c, i + 2, params, bias, columns, rectified), _finished(d, i + 3, params, bias, columns, rectified),
+            _with_bias(a, i, params, bias, columns), _with_bias(b, i + 1, params, bias, columns),
+            _with_bias(c, i + 2, params, bias, columns), _with_bias(d, i + 3, params, bias, columns),
         ))  # fmt: skip
 
 
+def add_forward(plan, floats, params, work, op, n, key, first_sample):
+    """y from the sums of `forward`."""
+    _add(plan, params, work, op, n, False)
+
+
+def add_backward(plan, floats, params, work, op, n, key, first_sample):
+    """dx from the sums of `backward`."""
+    _add(plan, params, work, op, n, True)
+
+
 @device
-def _finished(value, i, params, bias, columns, rectified):
-    """Number ``i`` of a product with its bias, if any (``bias`` ≥ 0), and rectified."""
+def _with_bias(value, i, params, bias, columns):
+    """Number ``i`` of a product with its bias, if any (``bias`` ≥ 0)."""
     if bias >= 0:
         value += params[np.uint64(bias + i - divide(i, columns) * columns)]
-    return _ZERO if rectified and value < _ZERO else value
+    return value
 
 
-@device
-def backward_filter(plan, layer, work, parts, n, tile, split, splits, place, accumulate):
-    """One tile of dw (the last row, if there is a bias, is db), summed over one of ``splits`` shares of all positions."""
-    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, layer)
+def backward_filter(plan, floats, params, work, op, n, key, first_sample):
+    """dw (the last row, if there is a bias, is db) by tiles, each summed over one of ``splits`` parts of all positions.
+
+    Every part is written, also one without positions; after the first chunk of a batch they are added to.
+    """
+    H, W, C, P, Q, K, R, S, stride, padding, dilation = _geometry(plan, op)
     taps, positions = R * S * C, n * P * Q
-    rows = taps + (1 if plan[layer, at.BIAS] >= 0 else 0)
-    _product(True, False, work, plan[layer, at.INPUT], (H, W, C), work, plan[layer, at.D_OUTPUT], _NOWHERE, plan, layer,
-             False, accumulate, parts, place, _NOWHERE, (P, Q, S), stride, (-padding[0], -padding[1]), dilation, rows, taps,
-             K, positions * split // splits, positions * (split + 1) // splits, _shape_of(rows, K), tile)  # fmt: skip
+    rows = taps + (1 if plan[op, at.BIAS] >= 0 else 0)
+    form = np.int32(_shape_of(rows, K))
+    tiles = np.int32(_tiles_of(rows, K, form))
+    task = np.int32(cuda.blockIdx.x)
+    while task < tiles * plan[op, at.SPLITS]:
+        split, splits = divide(task, tiles), plan[op, at.SPLITS]
+        place = plan[op, at.PARTS] + split * plan[op, at.DISTANCE]
+        _product(True, False, work, plan[op, at.X], (H, W, C), work, plan[op, at.DY], _NOWHERE, plan, op, False,
+                 first_sample > 0, work, place, _NOWHERE, (P, Q, S), stride, (-padding[0], -padding[1]), dilation, rows,
+                 taps, K, positions * split // splits, positions * (split + 1) // splits, form,
+                 task - split * tiles)  # fmt: skip
+        task = np.int32(task + cuda.gridDim.x)
+
+
+def _sizes(record, n, is_backward):
+    """(tiles, splits) of y, or of dx, which is a product for each remainder by the stride."""
+    read, made = ("output", "input") if is_backward else ("input", "output")
+    down, right = (int(record[f"stride_{side}"]) if is_backward else 1 for side in ("height", "width"))
+    rows, columns = n * -(-int(record[f"{made}_height"]) // down) * -(-int(record[f"{made}_width"]) // right), int(
+        record[f"{made}_channels"])
+    tiles = tiles_of(rows, columns, shape_of(rows, columns)) * down * right
+    return tiles, splits_of(tiles, int(record["kernel_height"] * record["kernel_width"] * record[f"{read}_channels"]))
+
+
+def _blocks_of_data(record, n):
+    return math.prod(_sizes(record, n, True)) if record["dx"] >= 0 else 0
+
+
+def _blocks_of_filters(record, n):
+    taps = int(record["kernel_height"] * record["kernel_width"] * record["input_channels"])
+    rows, columns = taps + int(record["bias"] >= 0), int(record["output_channels"])
+    return tiles_of(rows, columns, shape_of(rows, columns)) * int(record["splits"])
+
+
+LAUNCHES = {
+    "forward": (Launch(forward, lambda record, n: math.prod(_sizes(record, n, False))),
+                Launch(add_forward, lambda record, n: by_fours(record, n, "output") if _sizes(record, n, False)[1] > 1 else 0)),
+    "backward": (Launch(backward_filter, _blocks_of_filters), Launch(backward, _blocks_of_data),
+                 Launch(add_backward, lambda record, n: by_fours(record, n, "input")
+                        if record["dx"] >= 0 and _sizes(record, n, True)[1] > 1 else 0)),
+}  # fmt: skip
+for _kernel in (forward, backward, backward_filter):
+    _kernel.blocks_together = 3  # on a multiprocessor: 80 registers a thread are enough

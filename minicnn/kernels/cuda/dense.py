@@ -4,6 +4,6 @@
     dw[i,o] = Σ_n x[n,i] · dy[n,o]                db[o]   = Σ_n dy[n,o]
 """
 
-from minicnn.kernels.cuda.conv2d import backward_data, backward_filter, forward
+from minicnn.kernels.cuda.conv2d import LAUNCHES, backward, forward
 
-__all__ = ["backward_data", "backward_filter", "forward"]
+__all__ = ["LAUNCHES", "backward", "forward"]

@@ -1,6 +1,7 @@
-"""Rules compiled for CUDA: a loss as a kernel with a thread a sample, an update as a kernel over all weights. The rules are
-the same as on the CPU (`minicnn.kernels.generated`)."""
+"""Rules compiled for CUDA: an activation as two kernels, a loss as a kernel with a thread a sample, an update as a kernel
+over all weights. The rules are the same as on the CPU (`minicnn.kernels.generated`)."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,10 +11,11 @@ from numba import types
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cuda.call import digest, launchable
+from minicnn.kernels.cuda.launches import Launch, gradients, outputs
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
 from minicnn.kernels.cuda.tile import SIMULATED, device
-from minicnn.kernels.generated import arguments, compile_rule, each, reason
-from minicnn.rules import LossRule, OptimizerRule
+from minicnn.kernels.generated import arguments, check_activation, compile_rule, each, reason
+from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
 INTEGERS = types.int64[::1]
 LOSS = types.void(NUMBERS, INTEGER, INTEGER, INTEGER, INTEGERS, INTEGERS, INTEGER, INTEGER, ROWS, NUMBERS, NUMBERS, ROWS,
@@ -94,6 +96,52 @@ def compiled(params, grads, slots, table, row, squares, partials, results, spans
                 store4(params, i, end, {new_params})
                 {store_slots}
 '''
+
+_FORWARD = '''\
+import numpy as np
+from numba import cuda
+from minicnn.kernels.cuda import layout as at
+
+
+def compiled(plan, floats, params, work, op, n, key, first_sample):
+    """y = f(x)."""
+    x0, y0 = plan[op, at.X], plan[op, at.Y]
+    for i in range(cuda.grid(1), n * plan[op, at.OUTPUT_SIZE], cuda.gridsize(1)):
+        work[np.uint64(y0 + i)] = rule(work[np.uint64(x0 + i)], {hypers})
+'''
+
+_BACKWARD = '''\
+import numpy as np
+from numba import cuda
+from minicnn.kernels.cuda import layout as at
+from minicnn.kernels.cuda.add import store
+
+
+def compiled(plan, floats, params, work, op, n, key, first_sample):
+    """dx = f'(x) · dy."""
+    {reads}0, dy, dx = plan[op, at.{field}], plan[op, at.DY], plan[op, at.DX]
+    for i in range(cuda.grid(1), n * plan[op, at.OUTPUT_SIZE], cuda.gridsize(1)):
+        d = rule(work[np.uint64({reads}0 + i)], {hypers}) * work[np.uint64(dy + i)]
+        store(work, dx + i, d, plan[op, at.ACCUMULATE])
+'''
+
+
+@functools.cache
+def rule_launches(rule: AnyLayer) -> dict[str, tuple[Launch, ...]] | None:
+    """What is launched for the operation that is ``rule``; None if CUDA does not have it.
+
+    Raises `PluginError` if the kernels cannot be made.
+    """
+    if not isinstance(rule, ActivationRule):
+        return None
+    hypers = range(len(rule.hyperparameters))
+    found = {}
+    for name, function, template, blocks in (("forward", rule.value, _FORWARD, outputs),
+                                             ("backward", rule.derivative, _BACKWARD, gradients)):  # fmt: skip
+        check_activation(rule, function)
+        source = template.format(reads=rule.reads, field=rule.reads.upper(), hypers=each("floats[op, {}]", hypers))
+        found[name] = (Launch(_compile("layer", rule.name, function, source), blocks),)
+    return found
 
 
 def compile_loss(rule: LossRule) -> Kernel:

@@ -1,0 +1,100 @@
+"""Activations made of straight lines, and hard swish, of a parabola between them. A choice of values, and no branch,
+is what a vector can do: NaN goes through each of them.
+"""
+
+from minicnn.rules import ActivationRule, Hyperparameter
+
+
+def relu(x):
+    return 0.0 if x < 0.0 else x
+
+
+def relu_derivative(y):
+    return 1.0 if y > 0.0 else 0.0
+
+
+def leaky_relu(x, negative_slope):
+    return x * negative_slope if x < 0.0 else x
+
+
+def leaky_relu_derivative(y, negative_slope):
+    return 1.0 if y > 0.0 else negative_slope
+
+
+def relu6(x):
+    positive = 0.0 if x < 0.0 else x
+    return 6.0 if positive > 6.0 else positive
+
+
+def relu6_derivative(y):
+    positive = 1.0 if y > 0.0 else 0.0
+    return positive if y < 6.0 else 0.0
+
+
+def hard_sigmoid(x):
+    return relu6(x + 3.0) * (1.0 / 6.0)
+
+
+def hard_sigmoid_derivative(y):
+    positive = 1.0 / 6.0 if y > 0.0 else 0.0
+    return positive if y < 1.0 else 0.0
+
+
+def hard_swish(x):
+    return x * (relu6(x + 3.0) * (1.0 / 6.0))
+
+
+def hard_swish_derivative(x):
+    below = 0.0 if x <= -3.0 else x * (1.0 / 3.0) + 0.5
+    return 1.0 if x >= 3.0 else below
+
+
+RELU = ActivationRule(
+    name="relu",
+    value=relu,
+    derivative=relu_derivative,
+    reads="y",
+    kinks=(0.0,),
+    rectifies=True,
+    equation="y = max(0, x)",
+    source="Nair, Hinton: Rectified linear units improve restricted Boltzmann machines, ICML 2010",
+)
+LEAKY_RELU = ActivationRule(
+    name="leaky_relu",
+    value=leaky_relu,
+    derivative=leaky_relu_derivative,
+    reads="y",
+    hyperparameters=(Hyperparameter("negative_slope", 0.01, 0.0, meaning="dy/dx below zero"),),
+    kinks=(0.0,),
+    rectifies=True,
+    equation="y = x above 0, negative_slope · x below",
+    source="Maas, Hannun, Ng: Rectifier nonlinearities improve neural network acoustic models, ICML 2013",
+)
+RELU6 = ActivationRule(
+    name="relu6",
+    value=relu6,
+    derivative=relu6_derivative,
+    reads="y",
+    kinks=(0.0, 6.0),
+    rectifies=True,
+    equation="y = min(max(0, x), 6)",
+    source="Krizhevsky: Convolutional deep belief networks on CIFAR-10, 2010",
+)
+HARD_SIGMOID = ActivationRule(
+    name="hard_sigmoid",
+    value=hard_sigmoid,
+    derivative=hard_sigmoid_derivative,
+    reads="y",
+    kinks=(-3.0, 3.0),
+    equation="y = min(max(0, x + 3), 6) / 6",
+    source="Howard et al.: Searching for MobileNetV3, ICCV 2019",
+)
+HARD_SWISH = ActivationRule(
+    name="hard_swish",
+    value=hard_swish,
+    derivative=hard_swish_derivative,
+    kinks=(-3.0, 3.0),
+    rectifies=True,
+    equation="y = x · min(max(0, x + 3), 6) / 6",
+    source="Howard et al.: Searching for MobileNetV3, ICCV 2019",
+)

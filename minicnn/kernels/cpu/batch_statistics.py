@@ -1,0 +1,154 @@
+"""Mean and variance of each channel over the whole batch: the first half of batch normalization.
+
+    μ[c] = 1/M Σ x[n,h,w,c]     σ²[c] = 1/M Σ (x[n,h,w,c] − μ[c])²          M = N · H · W, the sums over n, h, w
+    dx = γ·ρ · (dy − 1/M Σ dy − x̂ · 1/M Σ dy·x̂)     ρ = 1 / √(σ² + ε), x̂ = (x − μ)·ρ
+
+Source: Ioffe, Szegedy: Batch normalization, 2015. The second half is `minicnn.kernels.cpu.batch_norm`, whose x this
+operation's y is: the same numbers in the same place. Between the two, forward and backward, all shards are combined, in
+their order: counts, means and sums of squared distances by Chan's formula (Chan, Golub, LeVeque: Updating formulae and a
+pairwise algorithm for computing sample variances, 1979), in float64.
+
+``saved`` begins with 6 C + 1 numbers of float64: M of this shard, and for each channel mean, sum of squared distances,
+Σ dy and Σ dy · (x − μ) of this shard, then mean and unbiased variance of the batch. What all shards use follows: for each
+channel μ, ρ, the factors a, b of y = a·x + b, and the factors p, q, r of dx = p·dy + q·x + r.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.vector import add, load, multiply_add, store, subtract
+
+_ROWS = 64  # that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
+
+
+@njit(**JIT)
+def shard_sums(op, work):
+    """The float64 numbers of this shard, as a view."""
+    count = (6 * op.input_channels + 1) * (8 // work.itemsize)
+    return work[op.saved : op.saved + count].view(np.float64)
+
+
+@njit(**JIT)
+def shared_numbers(op, itemsize):
+    """Where μ begins in the workspace; ρ, a, b, p, q and r follow, each as many as there are channels."""
+    return op.saved + (6 * op.input_channels + 1) * (8 // itemsize)
+
+
+@njit(**JIT)
+def forward(plan, params, work, n, key, first_sample):
+    """Count, mean and sum of squared distances of this shard: y is x.
+
+    Distances are summed from the mean of the first rows, not from 0, so that no digits are lost.
+    """
+    op = plan[0]
+    C, rows, lanes = op.input_channels, n * op.input_height * op.input_width, VECTOR_BYTES // work.itemsize
+    sums, near = shard_sums(op, work), shared_numbers(op, work.itemsize)
+    partial = near + C  # two numbers a channel, not yet in use
+    mean, square = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
+    sums[0] = rows
+    first = min(rows, _ROWS)
+    for c in range(C):
+        total = 0.0
+        for m in range(first):
+            total += work[op.x + m * C + c]
+        work[near + c] = total / first
+        mean[c] = square[c] = 0.0
+    for begin in range(0, rows, _ROWS):
+        for c in range(0, C, lanes):
+            count, center = C - c, load(work, near + c, C - c)
+            total = squares = load(work, near, 0)  # zeros
+            for m in range(begin, min(rows, begin + _ROWS)):
+                distance = subtract(load(work, op.x + m * C + c, count), center)
+                total = add(total, distance)
+                squares = multiply_add(distance, distance, squares)
+            store(work, partial + c, total, count)
+            store(work, partial + C + c, squares, count)
+        for c in range(C):
+            mean[c] += work[partial + c]
+            square[c] += work[partial + C + c]
+    for c in range(C):
+        square[c] = max(0.0, square[c] - mean[c] * mean[c] / rows)
+        mean[c] = mean[c] / rows + work[near + c]
+
+
+@njit(**JIT)
+def combine(plan, params, works):
+    """Mean and variance of the batch, and what follows from them, for every shard."""
+    op = plan[0]
+    C, first = op.input_channels, shard_sums(op, works[0])
+    at = shared_numbers(op, works.itemsize)
+    for c in range(C):
+        count, mean, square = first[0], first[1 + c], first[1 + C + c]
+        for shard in range(1, len(works)):
+            other = shard_sums(op, works[shard])
+            distance, total = other[1 + c] - mean, count + other[0]
+            mean += distance * other[0] / total
+            square += other[1 + C + c] + distance * distance * count * other[0] / total
+            count = total
+        inverse = 1.0 / math.sqrt(square / count + op.f0)
+        a = inverse * params[op.weight + c]
+        first[1 + 4 * C + c] = mean
+        first[1 + 5 * C + c] = square / (count - 1.0) if count > 1.0 else -1.0
+        for shard in range(len(works)):
+            works[shard, at + c] = mean
+            works[shard, at + C + c] = inverse
+            works[shard, at + 2 * C + c] = a
+            works[shard, at + 3 * C + c] = params[op.bias + c] - mean * a
+
+
+@njit(**JIT)
+def combine_backward(plan, params, works):
+    """The factors of dx = p·dy + q·x + r, for every shard."""
+    op = plan[0]
+    C, at = op.input_channels, shared_numbers(op, works.itemsize)
+    for c in range(C):
+        count, total, product = 0.0, 0.0, 0.0
+        for shard in range(len(works)):
+            sums = shard_sums(op, works[shard])
+            count += sums[0]
+            total += sums[1 + 2 * C + c]
+            product += sums[1 + 3 * C + c]
+        mean, inverse = np.float64(works[0, at + c]), np.float64(works[0, at + C + c])
+        p = inverse * params[op.weight + c]
+        q = -p * inverse * inverse * product / count
+        for shard in range(len(works)):
+            works[shard, at + 4 * C + c] = p
+            works[shard, at + 5 * C + c] = q
+            works[shard, at + 6 * C + c] = -p * total / count - q * mean
+
+
+@njit(**JIT)
+def finish(plan, params, work):
+    """The running mean and variance, the latter unbiased: r ← (1 − momentum) · r + momentum · batch.
+
+    A batch with one number a channel has no unbiased variance, and leaves the running one as it is.
+    """
+    op = plan[0]
+    C, sums = op.input_channels, shard_sums(op, work)
+    for c in range(C):
+        mean, variance = params[op.running_mean + c], params[op.running_var + c]
+        params[op.running_mean + c] = mean + op.f1 * (sums[1 + 4 * C + c] - mean)
+        if sums[1 + 5 * C + c] >= 0.0:
+            params[op.running_var + c] = variance + op.f1 * (sums[1 + 5 * C + c] - variance)
+
+
+@njit(**JIT)
+def backward(plan, params, transposed, work, grads, n, key, first_sample):
+    """dx = p·dy + q·x + r for the first ``n`` samples of the shard."""
+    op = plan[0]
+    if op.dx < 0:
+        return
+    C, rows, lanes = op.input_channels, n * op.input_height * op.input_width, VECTOR_BYTES // work.itemsize
+    at = shared_numbers(op, work.itemsize)
+    for m in range(rows):
+        for c in range(0, C, lanes):
+            count, here = C - c, m * C + c
+            r = load(work, at + 6 * C + c, count)
+            if op.accumulate != 0:
+                r = add(r, load(work, op.dx + here, count))
+            r = multiply_add(load(work, at + 5 * C + c, count), load(work, op.x + here, count), r)
+            r = multiply_add(load(work, at + 4 * C + c, count), load(work, op.dy + here, count), r)
+            store(work, op.dx + here, r, count)

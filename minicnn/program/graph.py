@@ -1,0 +1,159 @@
+"""A network as a graph of operations over numbered values, each of which is written once.
+
+Value 0 is the image. `lower` turns layers into nodes; `fuse` puts neighbours together where one operation does both.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from minicnn.network.layers import Shape
+from minicnn.network.network import Network
+from minicnn.network.rule_layer import RuleLayer
+from minicnn.program.operations import OPERATIONS, Operation, operation_of, row_of
+from minicnn.rules import AnyLayer
+
+
+class Node(NamedTuple):
+    """One operation: what it reads and writes, the layers that it stands for, and the fields of its record."""
+
+    operation: str  # a key of `OPERATIONS`, or layer.NAME of a rule
+    inputs: tuple[int, ...]  # numbers of the values that it reads
+    output: int  # the value that it writes
+    layers: tuple[int, ...]  # numbers of the layers that it stands for: (3,), or (3, 4, 5) where they were fused
+    fields: Mapping[str, float]  # attributes (kernel_height, ...) and places of parameters (weight, ...)
+    rule: AnyLayer | None = None  # of a plugin, which is its operation
+    numbers: tuple[float, ...] = ()  # of a `LayerRule`: hyperparameters, and each parameter's place and shape
+    ranks: tuple[int, ...] = ()  # how many dimensions its x, its y and each of its parameters have
+
+    @property
+    def row(self) -> Operation:
+        """Its row in the table of operations."""
+        return row_of(self.rule) if self.rule else OPERATIONS[self.operation]
+
+    @property
+    def trained(self) -> bool:
+        """Whether it has parameters of its own that are trained."""
+        return "weight" in self.fields or "bias" in self.fields
+
+
+class Graph(NamedTuple):
+    """Nodes in an order in which each value is written before it is read; ``output`` is the value of the logits."""
+
+    nodes: tuple[Node, ...]
+    shapes: Mapping[int, Shape]  # of one sample of each value
+    output: int
+
+    def readers(self) -> Counter[int]:
+        """How often each value is read; the logits once more, by the loss."""
+        return Counter([value for node in self.nodes for value in node.inputs] + [self.output])
+
+
+def lower(network: Network, frozen: bool) -> Graph:
+    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running
+    statistics."""
+    places: dict[int, dict[str, float]] = {}
+    for spec in network.parameters:
+        places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
+    shapes: dict[int, Shape] = dict(enumerate(network.shapes))
+    value_of = [0]  # the value of the graph that holds each value of the network
+    nodes: list[Node] = []
+    for index, layer in enumerate(network.layers):
+        inputs = tuple(value_of[value] for value in network.reads[index])
+        given = [network.shapes[value] for value in network.reads[index]]
+        if isinstance(layer, RuleLayer):
+            nodes.append(_of_rule(layer, inputs, index, given[0], places.get(index, {})))
+            value_of.append(index + 1)
+            continue
+        name = operation_of(layer)
+        if OPERATIONS[name].only_training and frozen:
+            value_of.append(inputs[0])
+            continue
+        fields = {**layer.attributes(*given), **places.get(index, {})}
+        x = inputs[0]
+        if name == "conv2d" and fields["groups"] > 1:
+            depthwise = fields["groups"] == given[0][2] == network.shapes[index + 1][2]
+            name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
+        elif name == "batch_norm" and frozen:
+            name = "scale_shift"
+        elif name == "batch_norm":
+            between = len(shapes)
+            shapes[between] = shapes[x]
+            nodes.append(Node("batch_statistics", (x,), between, (index,), fields))
+            inputs = (between,)
+            x = between
+        for other in inputs[1:-1]:  # an operation reads two values at most: three are two, and then the third
+            between = len(shapes)
+            shapes[between] = layer.output_shape(shapes[x], shapes[other])
+            nodes.append(Node(name, (x, other), between, (index,), fields))
+            x = between
+        value_of.append(index + 1)
+        nodes.append(Node(name, (x, *inputs[1:][-1:]), index + 1, (index,), fields))
+    return Graph(tuple(nodes), shapes, value_of[-1])
+
+
+def _of_rule(layer: RuleLayer, inputs: tuple[int, ...], index: int, shape: Shape, places: Mapping[str, float]) -> Node:
+    shapes = layer.parameter_shapes(shape)
+    numbers = (*layer.hyperparameters, *(number for name in shapes for number in (places[name], *shapes[name])))
+    ranks = len(shape), len(layer.output_shape(shape)), *map(len, shapes.values())
+    fields = layer.attributes(shape) | ({"weight": min(places.values())} if places else {})
+    return Node(f"layer.{layer.rule.name}", inputs, index + 1, (index,), fields, layer.rule, numbers, ranks)
+
+
+def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
+    """Where a program can be cut: the nodes from ``first`` on after which only their own output is read, of all that depends
+    on node ``first``."""
+    places, written = [], {0} if first == 0 else set()
+    for i in range(first, len(nodes)):
+        later = {value for node in nodes[i + 1 :] for value in node.inputs}
+        if not written & later:
+            places.append(i)
+        written.add(nodes[i].output)
+    return places
+
+
+def fuse(graph: Graph, lanes: int) -> Graph:
+    """The graph with neighbours put together where one operation does both, for vectors of ``lanes`` numbers.
+
+    Only a value that nobody else reads goes away.
+    """
+    nodes: list[Node] = []
+    readers = graph.readers()
+    for node in graph.nodes:
+        while (before := _before(nodes, node)) is not None and readers[before.output] == 1:
+            fused = _relu_into_pool(before, node) or _planes(graph, before, node, lanes)
+            if fused is None:
+                break
+            nodes.remove(before)
+            node = fused
+        nodes.append(node)
+    return Graph(tuple(nodes), graph.shapes, graph.output)
+
+
+def _before(nodes: list[Node], node: Node) -> Node | None:
+    return next((other for other in nodes if other.output == node.inputs[0]), None)
+
+
+def _relu_into_pool(before: Node, node: Node) -> Node | None:
+    """ReLU keeps the order, so max(ReLU(x)) = ReLU(max(x)), and there are fewer maxima."""
+    if (before.operation, node.operation) != ("relu", "max_pool2d"):
+        return None
+    layers = (*before.layers, *node.layers)
+    return node._replace(inputs=before.inputs, layers=layers, fields={**node.fields, "relu": 1})
+
+
+def _planes(graph: Graph, before: Node, node: Node, lanes: int) -> Node | None:
+    """A convolution of a grey image with fewer filters than ``lanes``, and 2×2 pooling: vectors run along the width."""
+    if (before.operation, node.operation) != ("conv2d", "max_pool2d") or before.inputs != (0,):
+        return None
+    (height, width, channels), (rows, columns, filters) = graph.shapes[0], graph.shapes[before.output]
+    conv, pool = before.fields, node.fields
+    halves = all(pool[f"{what}_{side}"] == 2 for what in ("kernel", "stride") for side in ("height", "width"))
+    plain = all(fields[f"{what}_{side}"] == 1 for fields, what in ((conv, "stride"), (conv, "dilation"), (pool, "dilation"))
+                for side in ("height", "width"))  # fmt: skip
+    valid = (rows, columns) == (height - conv["kernel_height"] + 1, width - conv["kernel_width"] + 1)
+    even = graph.shapes[node.output] == (rows / 2, columns / 2, filters)
+    if not (channels == 1 and filters < lanes and halves and plain and valid and even):
+        return None
+    fields = {**conv, "relu": pool.get("relu", 0)}
+    return Node("conv_pool_grey", before.inputs, node.output, (*before.layers, *node.layers), fields)

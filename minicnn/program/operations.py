@@ -1,0 +1,145 @@
+"""The table of operations: the one list that knows them all.
+
+A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the
+functions ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``)
+of the module of its name in ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module
+for each device, and a row here; an activation is a rule in ``activations``, a class and a row.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from minicnn import activations as rules
+from minicnn.errors import NetworkError
+from minicnn.memory import round_up
+from minicnn.network import activations, normalization
+from minicnn.network import layers as of
+from minicnn.rules import ActivationRule, AnyLayer
+
+Sizes = Callable[[Mapping[str, int], int], int]  # (fields of the record, numbers in a vector) -> numbers
+
+
+def _nothing(fields: Mapping[str, int], lanes: int) -> int:
+    return 0
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What the planner must know of an operation; the rest is in its kernels."""
+
+    module: str  # in kernels/<device>; that of a rule is made of the rule
+    layer: type[of.Layer] | None = None  # whose operation it is
+    reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
+    in_place: bool = False  # y may lie where x lies, and dx where dy lies
+    view: bool = False  # y is x: the same numbers in the same place
+    only_training: bool = False  # left out in inference, and where the statistics are frozen: y is x
+    shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
+    saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
+    scratch: Sizes = _nothing  # needed during each pass, a chunk
+    fields: Mapping[str, float] = field(default_factory=dict, hash=False)  # of every record
+    rule: AnyLayer | None = None  # what its kernels are made of
+    kinks: tuple[float, ...] = ()  # the x at which the derivative of an elementwise operation jumps
+
+
+def _reads(*names: str) -> frozenset[str]:
+    return frozenset(names)
+
+
+DOTS = 5  # most taps, and most filters, whose sums a convolution in planes keeps in registers together
+
+
+def _planes(fields: Mapping[str, int], lanes: int) -> int:
+    """The convolution's planes [K, P, W] of each sample, and the maxima."""
+    filters, chunk = fields["output_channels"], fields["chunk"]
+    planes = filters * 2 * fields["output_height"] * fields["input_width"]
+    return round_up(chunk * planes) + round_up(chunk * fields["output_size"])
+
+
+def _plane_sums(fields: Mapping[str, int], lanes: int) -> int:
+    """One sample's maxima, the gradient of its planes, and sums for each lane of a vector."""
+    filters = fields["output_channels"]
+    planes = filters * 2 * fields["output_height"] * fields["input_width"]
+    sums = fields["kernel_height"] * (fields["kernel_width"] + DOTS) * (filters + DOTS) * lanes
+    return round_up(fields["output_size"]) + round_up(planes) + round_up(sums)
+
+
+def _statistics(fields: Mapping[str, int], lanes: int) -> int:
+    """6 C + 1 numbers of float64 and 7 C of the buffers' own (`minicnn.kernels.cpu.batch_statistics`)."""
+    return round_up(2 * (6 * fields["input_channels"] + 1) + 7 * fields["input_channels"])
+
+
+def _one_input(fields: Mapping[str, int], lanes: int) -> int:
+    """A sample's dx."""
+    return fields["input_size"]
+
+
+def _two_by_channel(fields: Mapping[str, int], lanes: int) -> int:
+    """Scale and shift."""
+    return 2 * fields["input_channels"]
+
+
+def _by_group(fields: Mapping[str, int], lanes: int) -> int:
+    """Mean and inverse deviation of each group of each sample."""
+    return 2 * fields["chunk"] * fields["groups"]
+
+
+@functools.cache
+def row_of(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
+    """The row of a rule, the operation of ``layer`` where that is a class of its own."""
+    if isinstance(rule, ActivationRule):
+        return Operation("rule", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks)
+    return Operation("rule", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
+
+
+OPERATIONS: dict[str, Operation] = {
+    "conv2d": Operation("conv2d", of.Conv2d, _reads("x")),
+    "grouped_conv2d": Operation("grouped_conv2d", None, _reads("x")),
+    "depthwise_conv2d": Operation("depthwise_conv2d", None, _reads("x")),
+    "dense": Operation("dense", of.Dense, _reads("x")),
+    "max_pool2d": Operation("max_pool2d", of.MaxPool2d, _reads("x", "y")),
+    "global_max_pool2d": Operation("max_pool2d", of.GlobalMaxPool2d, _reads("x", "y")),
+    "avg_pool2d": Operation("avg_pool2d", of.AvgPool2d),
+    "global_avg_pool2d": Operation("avg_pool2d", of.GlobalAvgPool2d),
+    "flatten": Operation("identity", of.Flatten, in_place=True, view=True),
+    "add": Operation("add", of.Add, in_place=True),
+    "concat": Operation("concat", of.Concat),
+    "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
+    # Batch normalization is two operations, between which all shards are combined; with frozen statistics, one.
+    "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, saved=_statistics),
+    "batch_norm": Operation("batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
+    "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
+    "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
+    "layer_norm": Operation("group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
+    "relu": row_of(rules.RELU, activations.ReLU),
+    "leaky_relu": row_of(rules.LEAKY_RELU, activations.LeakyReLU),
+    "relu6": row_of(rules.RELU6, activations.ReLU6),
+    "hard_sigmoid": row_of(rules.HARD_SIGMOID, activations.HardSigmoid),
+    "hard_swish": row_of(rules.HARD_SWISH, activations.HardSwish),
+    "sigmoid": row_of(rules.SIGMOID, activations.Sigmoid),
+    "tanh": row_of(rules.TANH, activations.Tanh),
+    "silu": row_of(rules.SILU, activations.SiLU),
+    "gelu": row_of(rules.GELU, activations.GELU),
+    "gelu_tanh": row_of(rules.GELU_TANH),
+    "elu": row_of(rules.ELU, activations.ELU),
+    "softplus": row_of(rules.SOFTPLUS, activations.Softplus),
+    "mish": row_of(rules.MISH, activations.Mish),
+    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
+    "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
+    "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
+    "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
+    "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
+    # Fused operations, which stand for several layers.
+    "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
+}
+
+
+_BY_LAYER = {row.layer: name for name, row in OPERATIONS.items() if row.layer is not None}
+
+
+def operation_of(layer: of.Layer) -> str:
+    """The name of the operation that computes ``layer``; raises `NetworkError` for a class that has none."""
+    name = _BY_LAYER.get(type(layer))
+    if name is None:
+        raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
+    return "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name

@@ -1,0 +1,221 @@
+"""From a graph to its plan: every buffer gets a place in the workspace, by the times at which it is alive.
+
+Time runs 0 … L−1 through the forward passes of the L nodes, L is the loss, and 2L − i the backward pass of node i. A value
+lives from its writer to its last reader, and to the backward pass of each node that reads it there; a gradient from the
+backward pass of the value's last reader, which writes it, to that of its writer; every earlier reader adds to it. Buffers
+that are never alive together may share their place.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from minicnn.memory import round_up
+from minicnn.network.layers import Shape
+from minicnn.network.network import Network
+from minicnn.program.graph import Graph, Node, fuse, lower
+from minicnn.program.plan import PLACES, RECORD
+
+
+class Plan(NamedTuple):
+    """A program laid out: the table, how many numbers the workspace of one thread holds, and whose records they are."""
+
+    table: np.ndarray  # [operations] of plan.RECORD
+    work_size: int
+    nodes: tuple[Node, ...]  # of each record
+
+
+_ONES = ("stride_height", "stride_width", "dilation_height", "dilation_width", "groups")
+
+
+def make_plan(network: Network, chunk: int, training: bool, lanes: int, keep: bool = False,
+              frozen: bool = False) -> Plan:  # fmt: skip
+    """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
+
+    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With ``keep``
+    every
+    value and every gradient stays there to the end. ``frozen`` trains the network as it is in inference: without dropout,
+    and
+    with the running statistics.
+    """
+    return lay_out(fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep)
+
+
+@dataclass
+class _Buffer:
+    size: int = 0
+    alive: list[tuple[int, int]] = field(default_factory=list)  # first and last time of each life
+    offset: int = -1
+
+    def meets(self, other: "_Buffer") -> bool:
+        """Whether both are alive at some time."""
+        return any(a <= d and c <= b for a, b in self.alive for c, d in other.alive)
+
+
+class _Shared:
+    """Values, or gradients, that lie in one buffer: each points to another, the last one to itself."""
+
+    def __init__(self) -> None:
+        self._with: dict[int, int] = {}
+
+    def owner(self, value: int) -> int:
+        while value in self._with:
+            value = self._with[value]
+        return value
+
+    def join(self, value: int, other: int) -> None:
+        self._with[value] = self.owner(other)
+
+
+def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = False) -> Plan:
+    """The plan of ``graph``; see `make_plan`."""
+    nodes = graph.nodes
+    table = np.zeros(len(nodes), RECORD)
+    for record, node in zip(table, nodes, strict=True):
+        _describe(record, node, graph, chunk)
+    wants = _wanted_gradients(graph) if training else set()
+    buffers: dict[Any, _Buffer] = defaultdict(_Buffer)
+    values, gradients = _Shared(), _Shared()
+    _share_values(graph, values, wants, keep)
+    sizes = {value: round_up(chunk * int(np.prod(shape))) for value, shape in graph.shapes.items()}
+    loss = len(nodes)
+
+    def live(key: Any, size: int, first: int, last: int) -> None:
+        buffers[key].size = max(buffers[key].size, size)
+        buffers[key].alive.append((-1, 2 * loss) if keep else (first, last))
+
+    for value, (first, last) in _lives_of_values(graph, values, wants).items():
+        live(("value", value), max(sizes[v] for v in sizes if values.owner(v) == value), first, last)
+    if training:
+        _share_gradients(graph, gradients, wants, table, keep)
+        for value in wants:
+            times = [2 * loss - i for i, node in enumerate(nodes) if value in (*node.inputs, node.output)]
+            times += [loss] if value == graph.output else []
+            live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
+    for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
+        row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
+        back = 2 * loss - i if node.output in wants else i
+        if size := row.saved(fields, lanes):
+            live(("saved", node.output), size, i, back)
+        if size := row.scratch(fields, lanes):
+            live(("scratch", i), size, i, i)
+            live(("scratch", i), size, back, back)
+    work_size = _place(list(buffers.values()))
+    for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
+        for names, owner, kind, read in (
+            (("x", "x2"), values, "value", node.inputs),
+            (("y",), values, "value", (node.output,)),
+            (("dx", "dx2"), gradients, "gradient", node.inputs),
+            (("dy",), gradients, "gradient", (node.output,)),
+        ):
+            for name, value in zip(names, read, strict=False):
+                if kind == "value" or value in wants:
+                    record[name] = buffers[kind, owner.owner(value)].offset
+        saved_with = node.inputs[0] if node.row.shares_saved else node.output
+        for name, key in (("saved", saved_with), ("scratch", i)):
+            if (name, key) in buffers:
+                record[name] = buffers[name, key].offset
+    working = [i for i, record in enumerate(table) if not _does_nothing(nodes[i], record)] or [len(table) - 1]
+    return Plan(table[working], work_size, tuple(nodes[i] for i in working))
+
+
+def _does_nothing(node: Node, record: np.void) -> bool:
+    """Whether y and dx are what they are because they lie where x and dy lie."""
+    return node.row.module == "identity" and record["dx"] in (-1, record["dy"])
+
+
+def _describe(record: np.void, node: Node, graph: Graph, chunk: int) -> None:
+    """Everything in a record but the places in the workspace."""
+    for name in PLACES:
+        record[name] = -1
+    for name in _ONES:
+        record[name] = 1
+    record["chunk"], record["layer"] = chunk, node.layers[-1]
+    for side, value in (("input", node.inputs[0]), ("output", node.output)):
+        image = _image(graph.shapes[value])
+        record[f"{side}_height"], record[f"{side}_width"], record[f"{side}_channels"] = image
+        record[f"{side}_size"] = int(np.prod(image))
+    if len(node.inputs) > 1:
+        record["second_size"] = int(np.prod(graph.shapes[node.inputs[1]]))
+    for name, number in {**node.fields, **node.row.fields}.items():
+        record[name] = number
+
+
+def _image(shape: Shape) -> tuple[int, ...]:
+    """A vector of F numbers is an image of one pixel with F channels."""
+    return shape if len(shape) == 3 else (1, 1, shape[0])
+
+
+def _wanted_gradients(graph: Graph) -> set[int]:
+    """The values whose gradient is needed: what is computed from weights."""
+    wants: set[int] = set()
+    for node in graph.nodes:
+        if node.trained or wants.intersection(node.inputs):
+            wants.add(node.output)
+    return wants
+
+
+def _kept(graph: Graph, value: int, wants: set[int]) -> bool:
+    """Whether a backward pass reads ``value``."""
+    for node in graph.nodes:
+        reads = node.row.reads if node.output in wants else ()
+        named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
+        if any(named.get(name) == value for name in reads):
+            return True
+    return False
+
+
+def _share_values(graph: Graph, values: _Shared, wants: set[int], keep: bool) -> None:
+    """Let y lie where x lies, where the operation may, nobody reads x after it, and no backward pass reads x."""
+    for i, node in enumerate(graph.nodes):
+        x, row = node.inputs[0], node.row
+        together = [value for value in graph.shapes if values.owner(value) == values.owner(x)]
+        later = {value for other in graph.nodes[i + 1 :] for value in other.inputs} | {graph.output}
+        free = not keep and not any(value in later or _kept(graph, value, wants) for value in together)
+        if row.view or (row.in_place and free):
+            values.join(node.output, x)
+
+
+def _lives_of_values(graph: Graph, values: _Shared, wants: set[int]) -> dict[int, tuple[int, int]]:
+    """First and last time of each buffer of values."""
+    loss, times = len(graph.nodes), defaultdict(list)
+    times[values.owner(0)].append(-1)
+    times[values.owner(graph.output)].append(loss)
+    for i, node in enumerate(graph.nodes):
+        for value in (*node.inputs, node.output):
+            times[values.owner(value)].append(i)
+            back = node.row.reads if node.output in wants else ()
+            named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
+            if any(named.get(name) == value for name in back):
+                times[values.owner(value)].append(2 * loss - i)
+    return {value: (min(of), max(of)) for value, of in times.items()}
+
+
+def _share_gradients(graph: Graph, gradients: _Shared, wants: set[int], table: np.ndarray,
+                     keep: bool) -> None:  # fmt: skip
+    """Let dx lie where dy lies, where the operation may and x has one reader; mark who adds to a gradient."""
+    readers, written = graph.readers(), set()
+    for node, record in zip(graph.nodes[::-1], table[::-1], strict=True):
+        for name, value in zip(("accumulate", "accumulate2"), node.inputs, strict=False):
+            if value in wants and node.output in wants:
+                record[name] = value in written
+                written.add(value)
+        x = node.inputs[0]
+        row, free = node.row, not keep and readers[x] == 1
+        if row.in_place and free and x in wants:
+            gradients.join(x, node.output)
+
+
+def _place(buffers: list[_Buffer]) -> int:
+    """Give each buffer, the largest first, the lowest place that is free over its lives; return the size of all."""
+    placed: list[_Buffer] = []
+    for buffer in sorted(buffers, key=lambda buffer: -buffer.size):
+        buffer.offset = 0
+        for other in sorted((other for other in placed if other.meets(buffer)), key=lambda other: other.offset):
+            if buffer.offset + buffer.size <= other.offset:
+                break
+            buffer.offset = max(buffer.offset, other.offset + other.size)
+        placed.append(buffer)
+    return max((buffer.offset + buffer.size for buffer in placed), default=0)

@@ -1,0 +1,196 @@
+"""The conformance kit for layers: activations, and layers on a sample's arrays."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from minicnn import plugins
+from minicnn.backends import cpu
+from minicnn.errors import NetworkError
+from minicnn.insight.gradient_check import Cost, gradcheck
+from minicnn.kernels.cpu.rules import compile_layer
+from minicnn.network import layers as of
+from minicnn.network.activations import ReLU
+from minicnn.network.blocks import Branches
+from minicnn.network.network import Network
+from minicnn.network.tables import layer
+from minicnn.rules import ActivationRule, AnyLayer, LayerRule
+from minicnn.testing import training
+from minicnn.testing.checks import Check, Failed, Skipped, close, declared, defaults, described, run_checks, without_float64
+from minicnn.testing.on_cuda import works_on_cuda
+from minicnn.training.loss import Loss
+
+_LARGE = (30.0, 1e4, 1e15, 1e30)
+_NEAR = 1e-3  # to a kink, where a difference is no derivative
+
+
+def check_layer(rule: AnyLayer) -> list[Check]:
+    """Put a layer through the conformance kit: against plain Python, numeric derivatives, NaN, and in a training."""
+    network = partial(_trained, rule)
+    elementwise = isinstance(rule, ActivationRule)
+    checks: dict[str, Callable[[], str]] = {
+        "declaration": partial(_declaration, rule),
+        "compiled equals plain Python": partial(_equals_plain_python, rule),
+        "float32 equals float64": partial(_equals_float64, rule),
+    }
+    if elementwise:
+        checks |= {
+            "no float64 arithmetic in float32": partial(_without_float64, rule),
+            "numeric derivatives": partial(_derivatives, rule),
+            "large numbers": partial(_large, rule),
+        }
+    checks |= {
+        "numeric gradient in networks": partial(_gradients, rule),
+        "NaN stays NaN": partial(_keeps_nan, rule),
+        "training": lambda: training.learns(network=network()),
+        "resume": partial(_resumes, rule),
+        "no recompilation": lambda: training.compiles_once(network=network()),
+        "CUDA": partial(works_on_cuda, rule) if elementwise else _cpu_only,
+    }
+    return run_checks(checks)
+
+
+def _declaration(rule: AnyLayer) -> str:
+    if rule.name.lower().replace("-", "").replace("_", "") in of.LAYERS:
+        raise Failed(f"{rule.name} is the name of a layer of minicnn")
+    if isinstance(rule, LayerRule):
+        return described(rule)
+    declared(rule, rule.derivative, leading=1)
+    return declared(rule, rule.value, leading=1)
+
+
+def _cpu_only() -> str:
+    raise Skipped("a layer on a sample's arrays is computed on the CPU alone")
+
+
+# --- values ----------------------------------------------------------------------------------------------------------
+
+
+def _shape(rule: AnyLayer) -> of.Shape:
+    """Of an input that the layer takes: an image, or a row of features."""
+    for shape in ((6, 6, 4), (24,)):
+        try:
+            layer(rule).output_shape(shape)
+            return shape
+        except NetworkError as error:
+            reason = error
+    raise Failed(f"it takes neither an image of 6×6 pixels with 4 channels nor a row of 24 features: {reason}")
+
+
+def _network(rule: AnyLayer, shape: of.Shape) -> Network:
+    """The layer alone, for samples of ``shape``."""
+    if len(shape) == 3:
+        return Network(shape, [layer(rule), of.Flatten()])
+    return Network((1, 1, *shape), [of.Flatten(), layer(rule), of.Flatten()])
+
+
+def _alone(rule: AnyLayer, dtype: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(y, the parameters) of the layer for samples ``x`` [N, ...]."""
+    network = _network(rule, x.shape[1:])
+    params = network.initialize(np.random.default_rng(0), dtype)
+    y = cpu.Passes(network, params, len(x)).forward(x.reshape(len(x), *network.input_shape))
+    return y.copy(), params
+
+
+def _samples(rule: AnyLayer) -> np.ndarray:
+    return 2.0 * np.random.default_rng(3).normal(size=(5, *_shape(rule))).astype(np.float32)
+
+
+def _equals_plain_python(rule: AnyLayer) -> str:
+    x = _samples(rule).astype(np.float64)
+    y, params = _alone(rule, np.float64, x)
+    hypers = defaults(rule)
+    if isinstance(rule, ActivationRule):
+        expected = np.array([rule.value(value, *hypers.values()) for value in x.reshape(-1).tolist()])
+    else:
+        expected = np.full((len(x), *layer(rule).output_shape(x.shape[1:])), np.nan)  # every element must be written
+        tensors = _network(rule, x.shape[1:]).unflatten(params).values()
+        for sample, result in zip(x, expected, strict=True):
+            rule.forward(sample, result, *tensors, *hypers.values())
+    return close("y in float64", y.reshape(-1), expected.reshape(-1), 1e-10)
+
+
+def _equals_float64(rule: AnyLayer) -> str:
+    x = _samples(rule)
+    return close("y", _alone(rule, np.float32, x)[0], _alone(rule, np.float64, x)[0], 1e-5)
+
+
+def _without_float64(rule: ActivationRule) -> str:
+    for name in ("forward", "backward"):
+        found = without_float64(SimpleNamespace(cfunc=compile_layer(rule, name, np.float32)),
+                                *[types.float32] * (1 + len(rule.hyperparameters)))  # fmt: skip
+    return found
+
+
+def _large(rule: ActivationRule) -> str:
+    hypers = [np.float32(value) for value in defaults(rule).values()]
+    given = np.array([sign * size for size in _LARGE for sign in (1, -1)], np.float32)
+    y = _alone(rule, np.float32, given.reshape(1, 1, 1, -1))[0].reshape(-1)
+    derivative = compile_layer(rule, "backward", np.float32)._pyfunc.__globals__["rule"]
+    slopes = [derivative(value, *hypers) for value in (y if rule.reads == "y" else given) if math.isfinite(value)]
+    if np.isnan(y).any() or np.isnan(slopes).any():
+        raise Failed(f"y {y.tolist()}, dy/dx {slopes} for x {given.tolist()}")
+    return f"|x| up to {_LARGE[-1]:g} gives no NaN"
+
+
+def _keeps_nan(rule: AnyLayer) -> str:
+    x = _samples(rule)
+    x.reshape(-1)[0] = np.nan
+    if not np.isnan(_alone(rule, np.float32, x)[0][0]).any():
+        raise Failed("NaN in an input gives none in the output: a run that diverged would not be seen")
+    return "NaN in gives NaN out"
+
+
+# --- gradients -------------------------------------------------------------------------------------------------------
+
+
+def _derivatives(rule: ActivationRule) -> str:
+    hypers, h = list(defaults(rule).values()), 1e-6
+    x = np.linspace(-8.0, 8.0, 801) + 1e-4
+    x = x[[all(abs(value - kink) > _NEAR for kink in rule.kinks) for value in x]]
+    numeric = [(rule.value(value + h, *hypers) - rule.value(value - h, *hypers)) / (2 * h) for value in x.tolist()]
+    read = [rule.value(value, *hypers) if rule.reads == "y" else value for value in x.tolist()]
+    return close("dy/dx", [rule.derivative(value, *hypers) for value in read], numeric, 1e-6)
+
+
+def _gradients(rule: AnyLayer) -> str:
+    """With its input read by it alone, and by others, first and later: dx is written, and added to."""
+    own, flat, shape = layer(rule), of.Flatten(), _shape(rule)
+    begin: list[Any] = [of.Conv2d(4, 3, padding="same")] if len(shape) == 3 else [flat, of.Dense(shape[0])]
+    image = (6, 6, 2) if len(shape) == 3 else (1, 1, 5)
+    loss, worst = Loss("cross_entropy", 3), 0.0
+    for middle in ([own, flat], [Branches([own, flat], [flat])], [Branches([flat], [own, flat])]):
+        for first in ((), begin):  # as the first layer, it has no dx
+            if not first and (image[2] != shape[-1] or len(shape) == 1):
+                continue
+            rng = np.random.default_rng(1)
+            network = Network(image, [*first, *middle, of.Dense(3)])
+            cost = Cost(network, network.initialize(rng), rng.normal(size=(4, *image)), np.arange(4) % 3, loss)
+            for found in gradcheck(cost, 12):
+                if not found.passed:
+                    raise Failed(f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}")
+                worst = max(worst, found.error or 0.0)
+    return f"relative error {worst:.1e}, also where others read its input"
+
+
+def _resumes(rule: AnyLayer) -> str:
+    """A file of a run has the layer by its name."""
+    if plugins.normal(rule.name) not in plugins.names("layer"):
+        raise Skipped(f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin")
+    return training.resumes(network=_trained(rule))
+
+
+def _trained(rule: AnyLayer) -> Network:
+    """A small network with the layer, for images of 28×28 pixels and ten classes."""
+    own = layer(rule)
+    if isinstance(rule, ActivationRule):
+        begin: list[Any] = [of.Conv2d(6, 5), own, of.MaxPool2d(2), of.Conv2d(16, 5), own, of.MaxPool2d(2), of.Flatten()]
+        return Network((28, 28, 1), [*begin, of.Dense(84), own, of.Dense(10)])
+    if len(_shape(rule)) == 3:
+        return Network((28, 28, 1), [of.Conv2d(8, 5, stride=2), own, ReLU(), of.Flatten(), of.Dense(10)])
+    return Network((28, 28, 1), [of.Flatten(), of.Dense(32), own, ReLU(), of.Dense(10)])

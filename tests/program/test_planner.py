@@ -1,0 +1,114 @@
+"""Places in the workspace: no two buffers that are alive together overlap, and what can share a place does."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
+from minicnn.backends.cpu import Passes
+from minicnn.errors import NetworkError
+from minicnn.network.activations import LeakyReLU
+from minicnn.program.graph import cuts, fuse, lower
+from minicnn.program.operations import OPERATIONS
+from minicnn.program.planner import make_plan
+from tests.graphs import graphs
+from tests.networks import random_params
+from tests.test_project import ROOT
+
+# Numbers in the workspace of 16 images before values had live ranges, with one lane, in training.
+BEFORE = {("lenet5", (28, 28, 1)): 216_160, ("vgg-small", (28, 28, 1)): 1_570_208, ("mlp", (28, 28, 1)): 39_840}
+
+
+@pytest.mark.parametrize(("name", "shape"), BEFORE)
+def test_the_workspace_is_at_most_seven_tenths_of_what_it_was(name, shape):
+    assert make_plan(preset(name, shape, 10), 16, True, 1).work_size <= 0.70 * BEFORE[name, shape]
+
+
+@settings(max_examples=100, deadline=None)
+@given(network=graphs(), seed=st.integers(0, 100))
+def test_sharing_places_changes_no_bit(network, seed):
+    """The same network laid out so that nothing shares a place."""
+    rng = np.random.default_rng(seed)
+    params = random_params(network, rng)
+    x, dlogits = rng.normal(size=(3, *network.input_shape)), rng.normal(size=(3, network.outputs))
+    shared, apart = Passes(network, params, 3), Passes(network, params, 3, by_operation=True)
+    assert shared.plan.work_size <= apart.plan.work_size
+    np.testing.assert_array_equal(shared.forward(x), apart.forward(x))
+    np.testing.assert_allclose(shared.backward(dlogits), apart.backward(dlogits), rtol=1e-9, atol=1e-9)
+
+
+def test_memory_of_a_chain_does_not_grow_with_its_length_in_inference():
+    def chain(length):
+        return Network((8, 8, 4), [*[Conv2d(4, 3, padding=1) for _ in range(length)], Flatten()])
+
+    assert make_plan(chain(20), 4, False, 1).work_size == make_plan(chain(3), 4, False, 1).work_size
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_layer_that_no_operation_computes_is_refused_by_name(training):
+    class MyReLU(ReLU):
+        """Computes nothing that the planner knows."""
+
+    network = Network((5, 5, 1), [Conv2d(2, 3), MyReLU(), Flatten(), Dense(3)])
+    with pytest.raises(NetworkError, match=r"MyReLU\(\): no operation computes a layer of the class MyReLU"):
+        make_plan(network, 1, training, 1)
+
+
+def test_a_negative_slope_of_a_leaky_relu_is_refused():
+    with pytest.raises(ValueError, match=r"negative_slope must be a number from 0 on, not -0\.3"):
+        LeakyReLU(-0.3)
+
+
+def test_every_operation_has_kernels_on_both_devices():
+    for name, row in OPERATIONS.items():
+        for device in ("cpu", "cuda"):
+            path = ROOT / "minicnn" / "kernels" / device / f"{row.module}.py"
+            assert row.rule is not None or path.is_file() or (device, name) == ("cuda", "conv_pool_grey"), path
+
+
+def test_a_relu_that_only_a_max_pooling_reads_is_fused_into_it_and_the_node_stands_for_both():
+    network = Network((6, 6, 2), [Conv2d(3, 3), ReLU(), MaxPool2d(2), Flatten()])
+    nodes = fuse(lower(network, frozen=False), 1).nodes
+    assert [(node.operation, node.layers) for node in nodes[:2]] == [("conv2d", (0,)), ("max_pool2d", (1, 2))]
+
+
+def test_a_program_can_be_cut_where_only_one_value_is_read_later():
+    chain = lower(Network((6, 6, 2), [Conv2d(3, 3), ReLU(), Flatten()]), frozen=True)
+    assert cuts(chain.nodes) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["lenet5", "vgg-small"])
+def test_a_model_file_of_the_time_before_the_graph_predicts_the_same(name):
+    folder = ROOT / "tests" / "fixtures" / "models"
+    stored = np.load(folder / f"{name}.npz")
+    np.testing.assert_allclose(load(folder / f"{name}.safetensors").logits(stored["images"]), stored["logits"],
+                               rtol=1e-5, atol=1e-6)  # fmt: skip
+
+
+def test_an_edit_of_one_kernel_leaves_the_machine_code_of_the_others_in_use(tmp_path):
+    code = (
+        "from minicnn.kernels.cpu.call import plan_of\n"
+        "types = [plan_of(f'minicnn.kernels.cpu.{name}') for name in ('conv2d', 'max_pool2d', 'passes')]\n"
+        "print(*(kind.dtype.dtype.names[-1] for kind in types))"
+    )
+    package = tmp_path / "minicnn"
+    subprocess.run(["cp", "-r", str(ROOT / "minicnn"), str(package)], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+
+    def digests():
+        done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True,
+                              check=True)  # fmt: skip
+        return done.stdout.split()
+
+    conv, pool, walker = digests()
+    with (package / "kernels" / "cpu" / "max_pool2d.py").open("a") as file:
+        file.write("# edited\n")
+    assert digests()[0] == conv and digests()[1] != pool and digests()[2] == walker
+    with (package / "kernels" / "cpu" / "tile.py").open("a") as file:
+        file.write("# edited\n")
+    assert not {conv, pool, walker} & set(digests())
