@@ -160,7 +160,7 @@ def check_decay(rule: AnyOptimizer, decay: str) -> None:
     if decay not in DECAY:
         raise SettingError(f"decay must be {' or '.join(DECAY)}, not {decay!r}")
     if decay != "all" and "weight_decay" not in [hyper.name for hyper in rule.hyperparameters]:
-        raise SettingError(f"optimizer {rule.name} has no weight_decay that decay={decay!r} could limit")
+        raise SettingError(f"optimizer {rule.name} has no weight_decay: decay must be all, not {decay!r}")
 
 
 def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:

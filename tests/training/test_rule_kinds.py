@@ -552,7 +552,7 @@ def test_a_run_that_spares_biases_is_resumed_as_one(tmp_path):
 def test_a_decay_that_is_none_or_that_the_rule_does_not_have_is_refused():
     with pytest.raises(SettingError, match="decay must be all or weights, not 'biases'"):
         Trainer(NETWORK, decay="biases")
-    with pytest.raises(SettingError, match="optimizer gd has no weight_decay that decay='weights' could limit"):
+    with pytest.raises(SettingError, match="optimizer gd has no weight_decay: decay must be all, not 'weights'"):
         Trainer(NETWORK, optimizer="gd", decay="weights")
 
 
