@@ -66,8 +66,8 @@ def _convolution(layer: of.Conv2d, shape: Shape) -> nn.Module:
 
 def _pooling(layer: of.MaxPool2d | of.AvgPool2d, shape: Shape) -> nn.Module:
     top, bottom, left, right = layer.resolved_padding(shape)
-    if (top, left) != (bottom, right):
-        raise TypeError(f"{layer} pads unevenly, and has no counterpart here")
+    if (top, left) != (bottom, right) or top > layer.kernel_size[0] // 2 or left > layer.kernel_size[1] // 2:
+        raise TypeError(f"{layer} pads as PyTorch does not, and has no counterpart here")
     geometry = layer.kernel_size, layer.stride, (top, left)
     if isinstance(layer, of.MaxPool2d):
         return nn.MaxPool2d(*geometry, layer.dilation, ceil_mode=layer.ceil_mode)
