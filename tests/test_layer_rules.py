@@ -261,7 +261,7 @@ def test_a_rule_that_cannot_be_compiled_is_named(rule, message):
 
 # --- by name -----------------------------------------------------------------------------------------------------------
 
-SNAKE = """
+RIPPLE = """
     import math
     from minicnn import ActivationRule, Hyperparameter, hookimpl
 
@@ -273,7 +273,7 @@ SNAKE = """
 
     @hookimpl
     def minicnn_layers():
-        return [ActivationRule("snake", value, derivative, hyperparameters=(Hyperparameter("alpha", 1.0, 0.0),))]
+        return [ActivationRule("ripple", value, derivative, hyperparameters=(Hyperparameter("alpha", 1.0, 0.0),))]
 """
 TOML = """
 [[layers]]
@@ -282,7 +282,7 @@ filters = 2
 kernel_size = 3
 
 [[layers]]
-type = "Snake"
+type = "Ripple"
 alpha = 2.0
 name = "wave"
 
@@ -302,27 +302,27 @@ def test_names_of_built_in_layers_may_be_written_as_those_of_rules():
 
 
 def test_a_plugins_layer_is_found_by_name_in_toml_and_in_python(install, tmp_path):
-    install("minicnn-snake", ["layer.snake"], SNAKE)
+    install("minicnn-ripple", ["layer.ripple"], RIPPLE)
     (tmp_path / "wave.toml").write_text(TOML)
     network = network_from_toml(tmp_path / "wave.toml", (5, 5), 3)
-    assert network.layers[1] == layer("snake", alpha=2, name="wave")
+    assert network.layers[1] == layer("ripple", alpha=2, name="wave")
     assert network.layer_names[1] == "wave"
-    assert network.to_dict()["layers"][1] == {"type": "snake", "name": "wave", "alpha": 2.0, "plugin": "minicnn-snake 1.2.3"}
+    assert network.to_dict()["layers"][1] == {"type": "ripple", "name": "wave", "alpha": 2.0, "plugin": "minicnn-ripple 1.2.3"}
     assert Network.from_dict(network.to_dict()) == network
 
 
 def test_a_wrong_hyperparameter_is_named(install):
-    install("minicnn-snake", ["layer.snake"], SNAKE)
+    install("minicnn-ripple", ["layer.ripple"], RIPPLE)
     with pytest.raises(UnknownNameError, match="beta"):
-        layer("snake", beta=1.0)
+        layer("ripple", beta=1.0)
     with pytest.raises(SettingError, match="alpha"):
-        layer("snake", alpha=-1.0)
+        layer("ripple", alpha=-1.0)
 
 
 def test_an_unknown_layer_lists_what_there_is(install):
-    install("minicnn-snake", ["layer.snake"], SNAKE)
-    with pytest.raises(UnknownNameError, match="snake"):
-        layer("snaky")
+    install("minicnn-ripple", ["layer.ripple"], RIPPLE)
+    with pytest.raises(UnknownNameError, match="ripple"):
+        layer("riply")
 
 
 def test_a_network_says_which_plugin_is_missing():
@@ -337,8 +337,8 @@ def in_my_code(plan, params, work, images, logits):
 
 
 def test_a_run_with_third_party_layers_trains_is_saved_and_runs_in_compiled_code(install, tmp_path):
-    install("minicnn-snake", ["layer.snake"], SNAKE)
-    network = Network((6, 6), [Conv2d(3, 3), layer("snake", alpha=2.0), Flatten(), Dense(small.CLASSES)])
+    install("minicnn-ripple", ["layer.ripple"], RIPPLE)
+    network = Network((6, 6), [Conv2d(3, 3), layer("ripple", alpha=2.0), Flatten(), Dense(small.CLASSES)])
     trainer = Trainer(network, epochs=3, batch_size=12, learning_rate=0.01)
     history = trainer.fit(small.dataset(), output=tmp_path)
     assert history.ended.test.accuracy > 0.6
