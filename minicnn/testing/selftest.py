@@ -33,7 +33,7 @@ from minicnn.training.trainer import Trainer
 _TOLERANCE = 1e-5  # of float32 against float64, relative to the largest number
 _SAMPLES = 3
 
-NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
+NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer | Branches]]] = {
     "convolution, dense": ((7, 6, 2), [layers.Conv2d(5, 3, padding=1), layers.Conv2d(3, (2, 3), stride=(2, 1)),
                                        layers.Flatten(), layers.Dense(4)]),
     "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), activations.ReLU(),
@@ -112,8 +112,8 @@ def _passes(at_hand: Any, network: Network) -> str:
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
     passes = at_hand.Passes(network, params, _SAMPLES)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
-    inferences = at_hand.Inference(network, params), cpu.Inference(network, params.astype(np.float64))
-    close("logits in inference", *(one.logits(x, 1.0) for one in inferences), _TOLERANCE)
+    here, there = at_hand.Inference(network, params), cpu.Inference(network, params.astype(np.float64))
+    close("logits in inference", here.logits(x, 1.0), there.logits(x.astype(np.float64), 1.0), _TOLERANCE)
     return close("gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE)
 
 
