@@ -15,9 +15,11 @@ from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
-from minicnn.storage import read_tensors, write_tensors
+from minicnn.storage import check_types, read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
+
+_TRAINING = {"data": str, "settings": dict, "loss": dict, "figures": dict, "fingerprint": str}  # what may be there
 
 
 class NjitArguments(NamedTuple):
@@ -209,6 +211,12 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
         path = path / "model.safetensors"
     tensors, metadata = read_tensors(path, "model")
     try:
+        check_types(metadata, network=dict, classes=list, maximum=(int, float), image_dtype=str, probabilities=str,
+                    training=dict)  # fmt: skip
+        made = {name: kind for name, kind in _TRAINING.items() if name in metadata["training"]}
+        check_types(metadata["training"], **made)
+        if not all(isinstance(name, str) for name in metadata["classes"]):
+            raise ValueError("its classes are no names")
         network = Network.from_dict(metadata["network"])
         return Model(
             network=network,
@@ -222,7 +230,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             device=device,
             labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, MinicnnError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
 
 

@@ -5,9 +5,11 @@ import csv
 import io
 import json
 import os
+import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,11 @@ import safetensors.numpy
 
 from minicnn.errors import MinicnnError, ModelFileError
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
+_KEY = "minicnn"  # of the safetensors metadata; with more than one, the same model would not give the same bytes
+_TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # how torch.save begins a file since before it wrote zip archives
+_FOREIGN = ("minicnn reads its own files alone; its weights come in as Model(network, network.flatten(tensors), classes) "
+            "for a Network of the same layers and arrays by name")  # fmt: skip
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -48,17 +54,25 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
 
 
 def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write named tensors with ``metadata``, any JSON, as a file of ``kind`` ("model" or "checkpoint")."""
+    """Write named tensors with ``metadata``, any JSON, as a file of ``kind``: "model", "checkpoint" or "record".
+
+    The same tensors and metadata give the same bytes. The text before the metadata is the check sum of all.
+    """
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    header = {"format": f"minicnn-{kind}", "version": str(_FORMAT_VERSION), "minicnn": json.dumps(metadata),
-              "crc32": _check_sum(contiguous)}  # fmt: skip
+    text = json.dumps({"format": f"minicnn-{kind}", "version": _FORMAT_VERSION, "metadata": metadata}, ensure_ascii=False)
+    header = {_KEY: f"{_check_sum(contiguous, text)} {text}"}
     write_atomically(path, safetensors.numpy.save(contiguous, header))
 
 
-def _check_sum(tensors: Mapping[str, np.ndarray]) -> str:
-    """Of all tensors in the order of their names; safetensors itself does not notice a flipped bit."""
-    total = 0
+def _check_sum(tensors: Mapping[str, np.ndarray], text: str | None) -> str:
+    """Of ``text`` and all tensors in the order of their names; safetensors itself does not notice a flipped bit.
+
+    None, in files of format 1, leaves out the text and the names, dtypes and shapes.
+    """
+    total = zlib.crc32((text or "").encode())
     for name in sorted(tensors):
+        if text is not None:
+            total = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), total)
         total = zlib.crc32(tensors[name].tobytes(), total)
     return f"{total:08x}"
 
@@ -67,31 +81,66 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
     """(tensors, metadata) of a file that `write_tensors` wrote.
 
     Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated, foreign, of another kind or of a
-    newer version.
+    newer version, or if weights are no finite numbers.
     """
     if not path.exists():
         raise ModelFileError(f"{path}: no such file; `minicnn train` writes one")
     if path.is_dir():
         raise ModelFileError(f"{path} is a folder, not a {kind} file")
     try:
+        with path.open("rb") as opened:
+            start = opened.read(4)
+        if start == _TORCH_MAGIC or (start == b"PK\x03\x04" and zipfile.is_zipfile(path)):
+            what = "a file of PyTorch's torch.save" if start == _TORCH_MAGIC or _holds_pickle(path) else "a zip archive"
+            raise ModelFileError(f"{path} is {what}, not a minicnn {kind}; {_FOREIGN}")
         with safetensors.safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        found = header.get("format", "")
-        metadata = json.loads(header["minicnn"]) if found.startswith("minicnn-") else {}
-        if not isinstance(metadata, dict):
-            raise ValueError("its metadata are no JSON object")
-        version = int(header.get("version", 0))
-        if metadata and version == _FORMAT_VERSION and header.get("crc32") != _check_sum(tensors):
-            raise ValueError("its tensors do not match their check sum")
+        found, version, metadata, stored, text = _parse(header)
+        if found.startswith("minicnn-") and version <= _FORMAT_VERSION and stored != _check_sum(tensors, text):
+            raise ValueError("its content does not match its check sum")
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (safetensors.SafetensorError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError,
+            RecursionError) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise ModelFileError(f"{path} is damaged, cut off, or not a safetensors file ({reason})") from None
-    if found != f"minicnn-{kind}":
-        what = found.removeprefix("minicnn-") if found.startswith("minicnn-") else "safetensors file of another program"
-        raise ModelFileError(f"{path} is a {what}, not a minicnn {kind}")
+    if not found.startswith("minicnn-"):
+        program = "PyTorch" if header.get("format") == "pt" else "another program"
+        raise ModelFileError(f"{path} is a safetensors file of {program}, not a minicnn {kind}; {_FOREIGN}")
     if version > _FORMAT_VERSION:
         raise ModelFileError(f"{path} was written by a newer minicnn (format {version}); update minicnn-numba")
+    if found != f"minicnn-{kind}":
+        raise ModelFileError(f"{path} is a {found.removeprefix('minicnn-')}, not a minicnn {kind}")
+    broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()] if kind == "model" else []
+    if broken:
+        raise ModelFileError(f"{path} holds weights that are no finite numbers, in {broken[0]}")
     return tensors, metadata
+
+
+def _holds_pickle(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("data.pkl") for name in archive.namelist())
+
+
+def _parse(header: Mapping[str, str]) -> tuple[str, int, dict[str, Any], str | None, str | None]:
+    """(format, version, metadata, check sum, text that it is of) of a safetensors header; format "" is none of ours."""
+    if header.get("format", "").startswith("minicnn-"):  # format 1
+        found, version, text = header["format"], int(header["version"]), None
+        metadata, stored = json.loads(header[_KEY]), header.get("crc32")
+    elif _KEY in header:
+        stored, _, text = header[_KEY].partition(" ")
+        content = json.loads(text)
+        found, version, metadata = content["format"], int(content["version"]), content["metadata"]
+    else:
+        return "", 0, {}, None, None
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata are no JSON object")
+    return found, version, metadata, stored, text
+
+
+def check_types(metadata: Mapping[str, Any], **types: type | tuple[type, ...]) -> None:
+    """Raise `ValueError` unless ``metadata`` has each of the names with a value of that type."""
+    for name, wanted in types.items():
+        if not isinstance(metadata[name], wanted):
+            raise ValueError(f"its {name} is {shortened(metadata[name])}")

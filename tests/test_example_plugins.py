@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PLUGINS = {"minicnn-adan": "--opt adan", "minicnn-muon": "--opt muon --sched cosine", "minicnn-sam": "--opt sam",
            "minicnn-focal-loss": "--loss focal --loss-kwargs gamma=1.5",
+           "minicnn-snake": "--model sources/minicnn-snake/wave.toml",
            "minicnn-schedule-free": "--opt schedule-free --warmup-epochs 0.5"}  # fmt: skip
 
 
@@ -58,7 +59,7 @@ def test_all_are_listed_with_their_distributions(environment):
     assert set(found) == {*PLUGINS, "minicnn-broken"}
     assert "broken on purpose" in json.dumps(found.pop("minicnn-broken"))
     assert {row["state"] for row in found.values()} == {"ok"}
-    assert {row["name"] for row in found.values()} == {"adan", "muon", "sam", "focal", "schedule_free"}
+    assert {row["name"] for row in found.values()} == {"adan", "muon", "sam", "focal", "schedule_free", "snake"}
 
 
 @pytest.mark.parametrize("name", PLUGINS)

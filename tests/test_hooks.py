@@ -34,8 +34,15 @@ EXAMPLES = {
         def minicnn_schedules():
             return [ScheduleRule("example", lambda epoch, horizon, state: 1.0)]
     """,
+    "minicnn_layers": """
+        from minicnn import ActivationRule
+        @hookimpl
+        def minicnn_layers():
+            return [ActivationRule("example", lambda x: x, lambda x: 1.0)]
+    """,
 }
-KINDS = {"minicnn_optimizers": "optimizer", "minicnn_losses": "loss", "minicnn_schedules": "schedule"}
+KINDS = {"minicnn_optimizers": "optimizer", "minicnn_losses": "loss", "minicnn_schedules": "schedule",
+         "minicnn_layers": "layer"}
 
 
 def source(hook):

@@ -5,13 +5,17 @@ import errno
 import json
 import os
 import stat
+import subprocess
+import sys
+import zipfile
+import zlib
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
 from minicnn.errors import MinicnnError, ModelFileError
-from minicnn.storage import read_tensors, write_atomically, write_csv, write_tensors
+from minicnn.storage import _check_sum, read_tensors, write_atomically, write_csv, write_tensors
 
 TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(1.5), "empty": np.zeros((0, 4), np.float32)}
 METADATA = {"name": "größer", "numbers": [1, 2.5, None], "nested": {"x": True}}
@@ -72,19 +76,95 @@ def test_a_file_with_something_added_is_named(file):
     assert_one_clear_line(caught, file)
 
 
-def test_a_header_damaged_anywhere_gives_an_error_of_minicnn_or_as_many_tensors(file):
+@pytest.mark.parametrize("kind", ["model", "record"])
+@pytest.mark.parametrize("metadata", [METADATA, {}])
+def test_every_flipped_bit_is_noticed(kind, metadata, tmp_path):
+    file = tmp_path / "thing.safetensors"
+    write_tensors(file, kind, TENSORS, metadata)
     content = file.read_bytes()
-    header = 8 + int.from_bytes(content[:8], "little")
-    messages = []
-    for position in range(header):
-        for value in (0x00, 0xFF, content[position] ^ 1):
-            file.write_bytes(content[:position] + bytes([value]) + content[position + 1 :])
+    accepted, unclear = [], []
+    for position, byte in enumerate(content):
+        for bit in range(8):
+            with file.open("r+b") as opened:
+                opened.seek(position)
+                opened.write(bytes([byte ^ (1 << bit)]))
             try:
-                assert len(read_tensors(file, "model")[0]) == len(TENSORS)
+                read_tensors(file, kind)
+                accepted.append((position, bit))
             except ModelFileError as error:
-                messages.append(str(error))
-    assert len(messages) > header  # most of three changes at each position
-    assert [message for message in messages if str(file) not in message or "\n" in message] == []
+                unclear += [str(error)] if str(file) not in str(error) or "\n" in str(error) else []
+        with file.open("r+b") as opened:
+            opened.seek(position)
+            opened.write(bytes([byte]))
+    assert accepted == unclear == [] and len(read_tensors(file, kind)[0]) == len(TENSORS)
+
+
+def test_the_same_content_gives_the_same_bytes_in_any_process(file):
+    code = ("import sys, pathlib, numpy as np; from minicnn.storage import *; from tests.test_storage import *;"
+            "write_tensors(pathlib.Path(sys.argv[1]), 'model', dict(reversed(TENSORS.items())), METADATA)")  # fmt: skip
+    for i in range(3):
+        again = file.with_name(f"again{i}")
+        subprocess.run([sys.executable, "-c", code, str(again)], check=True, timeout=120)
+        assert again.read_bytes() == file.read_bytes()
+
+
+def write_format_1(path, kind, tensors, metadata):
+    """As minicnn 0.1 wrote files."""
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].tobytes(), total)
+    header = {"format": f"minicnn-{kind}", "version": "1", "minicnn": json.dumps(metadata), "crc32": f"{total:08x}"}
+    path.write_bytes(safetensors.numpy.save(tensors, header))
+
+
+@pytest.mark.parametrize(("kind", "metadata"), [("model", METADATA), ("record", {})])
+def test_files_of_the_first_format_are_read_and_their_check_sum_is_looked_at(kind, metadata, file):
+    write_format_1(file, kind, TENSORS, metadata)
+    tensors, found = read_tensors(file, kind)
+    assert found == metadata and tensors.keys() == TENSORS.keys()
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ModelFileError, match="check sum"):
+        read_tensors(file, kind)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_finite_numbers_are_named(value, file):
+    write_tensors(file, "model", {**TENSORS, "b": np.array([1, value])}, METADATA)
+    with pytest.raises(ModelFileError, match="no finite numbers, in b"):
+        read_tensors(file, "model")
+
+
+def test_files_of_pytorch_say_what_they_are_and_how_the_weights_come_in(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("archive/data.pkl", b"")
+    for content in (file.read_bytes(), b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M" + bytes(99)):
+        file.write_bytes(content)
+        with pytest.raises(ModelFileError, match=r"is a file of PyTorch's torch\.save.*network\.flatten") as caught:
+            read_tensors(file, "model")
+        assert_one_clear_line(caught, file)
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", b"")
+    with pytest.raises(ModelFileError, match=r"is a zip archive, not a minicnn model"):
+        read_tensors(file, "model")
+
+
+TEXTS = ["[" * 100_000, '{"a":' * 100_000, "NaN", "[]", "1" * 10_000, '{"format": "minicnn-model", "version": 2}',
+         '{"format": 1, "version": 2, "metadata": {}}']  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(7))
+def test_metadata_of_any_shape_are_one_line(text, file):
+    tensors = {"a": np.zeros(1)}
+    headers = [{"minicnn": f"{_check_sum(tensors, text)} {text}"}]
+    if text in TEXTS[:5]:
+        headers.append({"format": "minicnn-model", "version": "1", "minicnn": text, "crc32": _check_sum(tensors, None)})
+    for header in headers:
+        file.write_bytes(safetensors.numpy.save(tensors, header))
+        with pytest.raises(ModelFileError) as caught:
+            read_tensors(file, "model")
+        assert_one_clear_line(caught, file)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY" * 99, bytes(200), b"\xff" * 200, b"{}" * 50])
@@ -96,9 +176,9 @@ def test_a_file_of_another_kind_is_named(content, file):
 
 
 def test_safetensors_of_another_program_are_named(file):
-    for metadata in (None, {"format": "pt"}):
+    for metadata, program in ((None, "another program"), ({"format": "pt"}, "PyTorch")):
         file.write_bytes(safetensors.numpy.save(TENSORS, metadata))
-        with pytest.raises(ModelFileError, match="is a safetensors file of another program, not a minicnn model"):
+        with pytest.raises(ModelFileError, match=f"is a safetensors file of {program}, not a minicnn model; .*flatten"):
             read_tensors(file, "model")
 
 
@@ -111,9 +191,9 @@ def test_a_checkpoint_is_no_model_and_a_model_no_checkpoint(file):
 
 
 def test_a_file_of_a_newer_version_says_what_to_update(file):
-    header = {"format": "minicnn-model", "version": "2", "minicnn": json.dumps(METADATA)}
-    file.write_bytes(safetensors.numpy.save(TENSORS, header))
-    with pytest.raises(ModelFileError, match=r"newer minicnn \(format 2\); update minicnn-numba"):
+    text = json.dumps({"format": "minicnn-model", "version": 3, "metadata": METADATA})
+    file.write_bytes(safetensors.numpy.save(TENSORS, {"minicnn": f"{_check_sum(TENSORS, text)} {text}"}))
+    with pytest.raises(ModelFileError, match=r"newer minicnn \(format 3\); update minicnn-numba"):
         read_tensors(file, "model")
 
 

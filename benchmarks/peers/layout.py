@@ -8,16 +8,26 @@ from minicnn import Conv2d, Dense, Flatten, Network
 from minicnn.network.layers import Layer
 
 
-def is_chain(network: Network) -> bool:
-    """Whether every layer reads the one before it, and no other."""
-    return network.reads == tuple((number,) for number in range(len(network.layers)))
+def flattens_channels_first(network: Network) -> bool:
+    """Whether the rows of dense layers can stand for the order of what was flattened.
+
+    In a chain whose Flatten has a dense layer as the next one with parameters.
+    """
+    if network.reads != tuple((number,) for number in range(len(network.layers))):
+        return False
+    trained = {spec.layer for spec in network.parameters}
+    for index, layer in enumerate(network.layers):
+        after = [number for number in sorted(trained) if number > index]
+        if isinstance(layer, Flatten) and not (after and isinstance(network.layers[after[0]], Dense)):
+            return False
+    return True
 
 
 def channels_first(network: Network, params: np.ndarray) -> list[tuple[Layer, dict[str, np.ndarray]]]:
     """Every layer with its tensors by name.
 
-    In a chain, rows of the dense layer after Flatten go from the order (H, W, C) to (C, H, W). In any other network they
-    stay: who flattens must bring the channels last before.
+    Rows of the dense layer after Flatten go from the order (H, W, C) to (C, H, W). Where `flattens_channels_first` says no
+    they stay: who flattens must bring the channels last before.
     """
     tensors: dict[str, Any] = network.unflatten(params)
     translated = []
@@ -25,7 +35,7 @@ def channels_first(network: Network, params: np.ndarray) -> list[tuple[Layer, di
     for index, (name, layer) in enumerate(zip(network.layer_names, network.layers, strict=True)):
         own = {key.rpartition(".")[2]: tensor.copy() for key, tensor in tensors.items() if key.rpartition(".")[0] == name}
         if isinstance(layer, Flatten):
-            image = network.shapes[index] if is_chain(network) else None
+            image = network.shapes[index] if flattens_channels_first(network) else None
         elif isinstance(layer, Conv2d):
             own["weight"] = np.ascontiguousarray(own["weight"].transpose(3, 2, 0, 1))
         elif isinstance(layer, Dense):

@@ -10,7 +10,7 @@ from minicnn.network import activations as a
 from minicnn.network import layers as of
 from minicnn.network import normalization as norm
 from minicnn.network.layers import Layer, Shape
-from peers.layout import channels_first, is_chain
+from peers.layout import channels_first, flattens_channels_first
 
 ACTIVATIONS = {
     a.ReLU: nn.ReLU, a.ReLU6: nn.ReLU6, a.Sigmoid: nn.Sigmoid, a.HardSigmoid: nn.Hardsigmoid, a.Tanh: nn.Tanh,
@@ -66,15 +66,15 @@ def _convolution(layer: of.Conv2d, shape: Shape) -> nn.Module:
 
 def _pooling(layer: of.MaxPool2d | of.AvgPool2d, shape: Shape) -> nn.Module:
     top, bottom, left, right = layer.resolved_padding(shape)
-    if (top, left) != (bottom, right):
-        raise TypeError(f"{layer} pads unevenly, and has no counterpart here")
+    if (top, left) != (bottom, right) or top > layer.kernel_size[0] // 2 or left > layer.kernel_size[1] // 2:
+        raise TypeError(f"{layer} pads as PyTorch does not, and has no counterpart here")
     geometry = layer.kernel_size, layer.stride, (top, left)
     if isinstance(layer, of.MaxPool2d):
         return nn.MaxPool2d(*geometry, layer.dilation, ceil_mode=layer.ceil_mode)
     return nn.AvgPool2d(*geometry, layer.ceil_mode, layer.count_include_pad)
 
 
-def _module(layer: Layer, shape: Shape, chain: bool) -> nn.Module:
+def _module(layer: Layer, shape: Shape, flat: nn.Module) -> nn.Module:
     """The layer for an input of ``shape``, that of one sample; its tensors are not filled in."""
     channels = shape[-1]
     match layer:
@@ -85,7 +85,7 @@ def _module(layer: Layer, shape: Shape, chain: bool) -> nn.Module:
         case of.Dense():
             return nn.Linear(channels, layer.units, layer.bias)
         case of.Flatten():
-            return nn.Flatten() if chain else _Function(_rows)
+            return flat
         case of.GlobalAvgPool2d():
             return _Function(_mean)
         case of.GlobalMaxPool2d():
@@ -139,12 +139,13 @@ class Graph(nn.Module):
 def to_torch(network: Network, params: np.ndarray) -> nn.Module:
     """The same network with the same weights, for NCHW images, in the dtype of ``params``; raises TypeError for a layer
     that has no counterpart."""
-    chain, modules = is_chain(network), []
+    flat, modules = nn.Flatten() if flattens_channels_first(network) else _Function(_rows), []
     for reads, (layer, tensors) in zip(network.reads, channels_first(network, params), strict=True):
-        module = _module(layer, network.shapes[reads[0]], chain)
+        module = _module(layer, network.shapes[reads[0]], flat)
         module.to(torch.from_numpy(params[:0]).dtype)
         for name, tensor in tensors.items():
             with torch.no_grad():
                 getattr(module, name).copy_(torch.from_numpy(tensor))
         modules.append(module)
+    chain = network.reads == tuple((number,) for number in range(len(modules)))
     return nn.Sequential(*modules) if chain else Graph(modules, network.reads)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
-from minicnn.cli.settings import SHORT, add_settings, key_value, new_settings
+from minicnn.cli.settings import SHORT, add_settings, key_value, load_data, new_settings
 from minicnn.cli.train import train_into
 from minicnn.errors import MinicnnError, UsageError
 
@@ -78,14 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves], bool]":
     """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, whether Ctrl-C ended one)."""
-    from minicnn.data import load_dataset
     from minicnn.insight.compare import read_run
     from minicnn.training.trainer import Trainer
 
     common.use_plugins(arguments)
     settings = [_settings(arguments, text) for text in arguments.opt]
     first, runs = settings[0], []
-    dataset = load_dataset(first.data, maximum=first.data_max, seed=first.seed)
+    dataset = load_data(first)
     network = common.build_network(first.model, dataset.image_shape, len(dataset.classes))
     trainers = [Trainer(network, each) for each in settings]  # every mistake shows before anything is trained
     common.warn_of_plugins()

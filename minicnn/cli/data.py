@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from minicnn.cli.common import add_json, print_json
+from minicnn.cli.settings import Settings, add_data_options, data_settings, load_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,8 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     every = actions.add_parser("list", help="the data sets that have a name, and which of them are here")
     info = actions.add_parser("info", help="what a data set holds")
     info.add_argument("name", metavar="NAME|PATH", help="name of a data set, or its file or folder")
-    info.add_argument("--data-max", type=float, metavar="X",
-                      help="image value that is scaled to 1 (default: 255 for bytes, 1 for floats)")  # fmt: skip
+    add_data_options(info)
     fetch = actions.add_parser("fetch", help="download a data set into the cache, check sum by check sum")
     fetch.add_argument("name", metavar="NAME", help="name of a data set")
     fetch.add_argument("--base-url", metavar="URL", help="a mirror that holds NAME/FILE (default: the publisher)")
@@ -41,11 +41,11 @@ def _list(arguments: argparse.Namespace) -> int:
 def _info(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from minicnn.data.catalog import load_dataset, locate
+    from minicnn.data.catalog import locate
     from minicnn.data.known import KNOWN
     from minicnn.report.console import make_console, say, table
 
-    dataset = load_dataset(arguments.name, maximum=arguments.data_max)
+    dataset = load_data(data_settings(arguments, Settings(data=arguments.name)))
     name, classes, splits = dataset.name, dataset.classes, dataset.splits
     about = {"name": name, "path": str(locate(name)), "licence": KNOWN[name].licence if name in KNOWN else "unknown"}
     dtype = str(dataset.train.images.dtype)

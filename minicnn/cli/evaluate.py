@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
-from minicnn.errors import PluginError, UnknownNameError, UsageError
+from minicnn.cli.settings import DATA_OPTIONS, Settings, add_data_options, data_settings
+from minicnn.errors import ModelFileError, PluginError, SettingError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,8 +32,7 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     """Add what `model_and_data` reads: a model, labelled images, plugins and threads."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
     parser.add_argument("--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)")
-    parser.add_argument("--data-max", type=float, metavar="X",
-                        help="image value that is scaled to 1 (default: as in training)")  # fmt: skip
+    add_data_options(parser)
     common.add_plugins(parser)
     common.add_threads(parser)
 
@@ -53,10 +53,14 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
     if data is None:
         raise UsageError(f"{arguments.model} does not say what data it was trained on: name some with --data")
     trained = model.training.get("settings", {})
-    maximum = trained.get("data_max") if arguments.data_max is None else arguments.data_max
+    try:
+        stored = Settings(**{name: trained[name] for name in ("seed", *DATA_OPTIONS) if name in trained})
+    except SettingError as error:
+        raise ModelFileError(f"{arguments.model} does not hold usable settings: {error}") from None
+    how = data_settings(arguments, stored)
     own = model.training.get("data") in (data, str(Path(data).resolve()))
-    dataset = load_judged(data, Classes(model.classes, model.labels), maximum=maximum, seed=trained.get("seed", 0),
-                          whole=not own)  # fmt: skip
+    dataset = load_judged(data, Classes(model.classes, model.labels), maximum=how.data_max, seed=how.seed,
+                          channels=how.channels, data_gb=how.data_gb, whole=not own)  # fmt: skip
     model = replace(model, labels=None)  # the data's labels are the numbers of its classes
     made_of, found = model.training.get("fingerprint"), fingerprint(dataset.train)
     if own and made_of not in (None, found):

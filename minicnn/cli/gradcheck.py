@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import add_json, add_plugins, at_least_one, build_network, print_json, use_plugins
 from minicnn.cli.evaluate import model_and_data
-from minicnn.cli.settings import key_value
+from minicnn.cli.settings import add_data_options, data_settings, key_value, load_data
 from minicnn.errors import DataError, MinicnnError, UsageError
 from minicnn.training.settings import Settings
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"network with new weights, biases included (default: {Settings.model})")  # fmt: skip
     parser.add_argument("--data", metavar="NAME|PATH",
                         help=f"data set of the batch (default: the model's, else {Settings.data})")  # fmt: skip
-    parser.add_argument("--data-max", type=float, metavar="X", help="image value that is scaled to 1")
+    add_data_options(parser)
     parser.add_argument("-b", "--batch-size", type=at_least_one, default=8, metavar="N", help="images (default: 8)")
     parser.add_argument("--loss", metavar="NAME", help=f"loss (default: the model's, else {Settings.loss})")
     parser.add_argument("--loss-kwargs", type=key_value, nargs="+", default=[], metavar="K=V", help="its hyperparameters")
@@ -80,7 +80,6 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     """The loss on the batch as a function of the weights that the options name."""
     import numpy as np
 
-    from minicnn.data import load_dataset
     from minicnn.insight.gradient_check import Cost
     from minicnn.training.loss import Loss
 
@@ -94,7 +93,7 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
         network, params, made = model.network, model.params, model.training.get("loss", made)
     else:
         use_plugins(arguments)
-        dataset = load_dataset(arguments.data or Settings.data, maximum=arguments.data_max, seed=arguments.seed)
+        dataset = load_data(data_settings(arguments, Settings(data=arguments.data or Settings.data, seed=arguments.seed)))
         network = build_network(arguments.model or Settings.model, dataset.image_shape, len(dataset.classes))
         split = dataset.train
         params = network.initialize(rng)

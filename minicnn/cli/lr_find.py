@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
-from minicnn.cli.settings import add_settings, new_settings
+from minicnn.cli.settings import add_settings, load_data, new_settings
 
 if TYPE_CHECKING:
     from minicnn.insight.range_test import RangeTest
@@ -35,13 +35,12 @@ def run(arguments: argparse.Namespace) -> int:
     settings = new_settings(arguments)
     common.use_plugins(arguments)
 
-    from minicnn.data import load_dataset
     from minicnn.insight.range_test import lr_find
     from minicnn.report.console import progress_bar
     from minicnn.report.run_plots import range_test
     from minicnn.training.trainer import Trainer
 
-    dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
+    dataset = load_data(settings)
     trainer = Trainer(common.build_network(settings.model, dataset.image_shape, len(dataset.classes)), settings)
     common.warn_of_plugins()
     with progress_bar("trying learning rates") as progress:

@@ -25,6 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--grayscale", action="store_true", help="turn colours to grey")
     parser.add_argument("--top", type=at_least_one, default=3, metavar="K",
                         help="classes to print for an image, the most probable first (default: 3)")  # fmt: skip
+    parser.add_argument("--data-gb", type=float, default=4.0, metavar="X",
+                        help="what packed arrays may take in memory, in GB (default: 4)")  # fmt: skip
     add_device(parser)
     add_threads(parser)
     add_json(parser, "names, labels and the probabilities of all classes")
@@ -69,20 +71,20 @@ def _read(arguments: argparse.Namespace, model: "Model") -> "tuple[list[str], li
     names, arrays = [], []
     for path in map(Path, arguments.inputs):
         for file in list_images(path) if path.is_dir() else [path]:
-            found, images = _read_file(file, model, arguments.resize, arguments.grayscale)
+            found, images = _read_file(file, model, arguments)
             names += found
             arrays.append(images)
     groups = (list(group) for _, group in itertools.groupby(arrays, lambda images: images.dtype))
     return names, [group[0] if len(group) == 1 else np.concatenate(group) for group in groups]
 
 
-def _read_file(path: Path, model: "Model", resize: bool, grayscale: bool) -> "tuple[list[str], np.ndarray]":
+def _read_file(path: Path, model: "Model", arguments: argparse.Namespace) -> "tuple[list[str], np.ndarray]":
     """Names and images of one file, which the model is known to take."""
     from minicnn.data.inputs import load_inputs
 
     height, width, channels = wanted = model.network.input_shape
-    names, images = load_inputs(path, (height, width) if resize else None, grayscale,
-                                model.maximum if model.image_dtype == "float32" else 1.0)  # fmt: skip
+    names, images = load_inputs(path, (height, width) if arguments.resize else None, arguments.grayscale,
+                                model.maximum if model.image_dtype == "float32" else 1.0, arguments.data_gb)  # fmt: skip
     if images.shape[1:] != wanted:
         options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (images.shape[3] > channels == 1)
         hint = f"; {' and '.join(options)} would convert them" if options else ""

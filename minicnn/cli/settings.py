@@ -4,16 +4,21 @@ import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import at_least_one
 from minicnn.errors import SettingError, UsageError
 from minicnn.training.settings import Settings, check_names, read_settings
 
+if TYPE_CHECKING:
+    from minicnn.data import Dataset
+
 # field of Settings: (option strings, type, metavar, help)
 OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
     "data": (("--data",), str, "NAME|PATH", f"data set (default: {Settings.data}; see minicnn data list)"),
     "data_max": (("--data-max",), float, "X", "image value that is scaled to 1 (default: 255 for bytes, 1 for floats)"),
+    "data_gb": (("--data-gb",), float, "X", f"what packed arrays may take in memory, in GB (default: {Settings.data_gb:g})"),
+    "channels": (("--channels",), str, "first|last", f"axis of the channels in arrays (default: {Settings.channels})"),
     "model": (("--model",), str, "NAME|FILE.toml", f"a preset such as lenet5, or a file (default: {Settings.model})"),
     "epochs": (("--epochs",), int, "N", f"epochs in all, those before --resume included (default: {Settings.epochs})"),
     "batch_size": (("-b", "--batch-size"), int, "N", "images a step (default: 64, or all of a smaller set)"),
@@ -43,6 +48,7 @@ KWARGS = {
 }
 _RECORD = ("keep the way of the weights, the norms of gradients and updates and the activations of the layers, a line an "
            "epoch, or every EVERY batches (default: keep nothing)")  # fmt: skip
+DATA_OPTIONS = ("data_max", "data_gb", "channels")  # how a data set is read
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 
 OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"record": "--record"}
@@ -66,6 +72,27 @@ def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) 
     add("record", "--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
     for name in SHORT:
         add(name, f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add how a data set is read, by the words of `train`; None is what the model or the default says."""
+    for name in DATA_OPTIONS:
+        (option,), kind, metavar, text = OPTIONS[name]
+        parser.add_argument(option, type=kind, metavar=metavar, help=text)
+
+
+def data_settings(arguments: argparse.Namespace, base: Settings) -> Settings:
+    """``base`` with those of `add_data_options` that are given."""
+    given = {name: getattr(arguments, name) for name in DATA_OPTIONS if getattr(arguments, name) is not None}
+    return replace(base, **given)
+
+
+def load_data(settings: Settings) -> "Dataset":
+    """The data set that the settings mean."""
+    from minicnn.data import load_dataset
+
+    return load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed, channels=settings.channels,
+                        data_gb=settings.data_gb)  # fmt: skip
 
 
 def key_value(text: str) -> tuple[str, Any]:

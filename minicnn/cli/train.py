@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicnn.cli import common
-from minicnn.cli.settings import add_settings, new_settings, resumed_settings
+from minicnn.cli.settings import add_settings, load_data, new_settings, resumed_settings
 from minicnn.errors import DivergedError, UsageError
 
 if TYPE_CHECKING:
@@ -43,11 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     settings, checkpoint = _settings(arguments)
 
     from minicnn.cli.run_folder import check_output
-    from minicnn.data import load_dataset
 
     check_output(arguments.output)
     common.use_plugins(arguments)
-    dataset = load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed)
+    dataset = load_data(settings)
     if checkpoint is None:
         network = common.build_network(settings.model, dataset.image_shape, len(dataset.classes))
     else:

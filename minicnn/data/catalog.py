@@ -12,38 +12,41 @@ from minicnn.data.idx import is_idx_folder, load_idx_folder
 from minicnn.data.known import EMBEDDED, KNOWN, candidates
 from minicnn.data.labels import Classes, listing, plain_labels
 from minicnn.data.npz import ZIP_MAGIC, load_npz
-from minicnn.data.reading import reading
+from minicnn.data.reading import DATA_GB, reading
 from minicnn.errors import DataError, UnknownNameError
 
-_LOADERS = {"idx": load_idx_folder, "npz": load_npz, "cifar10": load_cifar10}
+_LOADERS = {"idx": load_idx_folder, "npz": load_npz}
 
 
-def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed: int = 0) -> Dataset:
+def load_dataset(name_or_path: str | Path, *, maximum: float | None = None, seed: int = 0, channels: str = "last",
+                 data_gb: float = DATA_GB) -> Dataset:  # fmt: skip
     """Load a known set by its name, or any set by its path; the content of the path decides what it is.
 
     ``maximum`` declares the value that is scaled to 1, if the dtype does not say it. ``seed`` chooses the test images
-    of class folders that have none. Raises `UnknownNameError` for a name that is neither, `DataError` for a set that is
+    of class folders that have none. Arrays [N, C, H, W] are read with ``channels`` "first"; packed ones may take ``data_gb``
+    GB. Raises `UnknownNameError` for a name that is neither, `DataError` for a set that is
     not here or is damaged.
 
     >>> load_dataset("fashion-mnist-12k").image_shape
     (28, 28, 1)
     """
     name = str(name_or_path)
-    contents = _read(name, seed)
+    contents = _read(name, seed, data_gb)
     if contents.train is None:
         raise DataError(f"{name} holds no training images")
     return build_dataset(name, contents.train, contents.test, classes=contents.classes, maximum=maximum,
-                         validation=contents.validation)  # fmt: skip
+                         validation=contents.validation, channels=channels)  # fmt: skip
 
 
-def load_judged(name: str, known: Classes, *, maximum: float | None = None, seed: int = 0, whole: bool = False) -> Dataset:
+def load_judged(name: str, known: Classes, *, maximum: float | None = None, seed: int = 0, channels: str = "last",
+                data_gb: float = DATA_GB, whole: bool = False) -> Dataset:  # fmt: skip
     """Load the test images of a set, with labels that count the ``known`` classes of a model.
 
     Training images may be missing. Classes that have names are matched by them, and may be fewer than ``known``; else
     labels are matched. With ``whole`` all images of class folders are test images. Raises `DataError` for a class that
     the model does not know.
     """
-    contents = _read(name, seed, whole)
+    contents = _read(name, seed, data_gb, whole)
     if contents.test is None:
         raise DataError(f"{name} has no test split to evaluate on")
 
@@ -51,7 +54,7 @@ def load_judged(name: str, known: Classes, *, maximum: float | None = None, seed
         labels = plain_labels(name, arrays[1])
         if contents.classes is not None:
             labels = np.array(contents.classes)[Classes(contents.classes).numbers(name, labels, kind)]
-        return Split(as_images(name, arrays[0]), known.numbers(name, labels, kind))
+        return Split(as_images(name, arrays[0], channels), known.numbers(name, labels, kind))
 
     strange = [each for each in contents.classes or () if each not in known.names]
     if strange:
@@ -63,7 +66,7 @@ def load_judged(name: str, known: Classes, *, maximum: float | None = None, seed
     return Dataset(name, split("training ", contents.train) if contents.train else test, test, known.names, float(maximum))
 
 
-def _read(name: str, seed: int, whole: bool = False) -> Contents:
+def _read(name: str, seed: int, data_gb: float, whole: bool = False) -> Contents:
     path = locate(name)
     kind = _recognise(path)
     if kind is None:
@@ -71,7 +74,10 @@ def _read(name: str, seed: int, whole: bool = False) -> Contents:
             f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
             "an NPZ file, or a CIFAR-10 .tar.gz"
         )
-    contents = load_class_folders(path, seed, whole) if kind == "folder" else _LOADERS[kind](path)
+    if kind == "folder":
+        contents = load_class_folders(path, seed, whole)
+    else:
+        contents = load_cifar10(path) if kind == "cifar10" else _LOADERS[kind](path, data_gb)
     return contents._replace(classes=KNOWN[name].classes) if contents.classes is None and name in KNOWN else contents
 
 

@@ -5,20 +5,25 @@ A Python batch is a pickled dict with the same values in ``data`` [N, 3072] and 
 Source: www.cs.toronto.edu/~kriz/cifar.html
 """
 
+import gzip
+import io
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minicnn.data.cifar_pickle import unpickle
 from minicnn.data.dataset import Array, Arrays, Contents
+from minicnn.data.idx import GZIP_MAGIC
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 _VALUES = 3 * 32 * 32
+_MOST_BYTES = 32 << 20  # of a batch, 10,000 images of 3,072 bytes with their labels and names; an archive has seven
 _TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
 _BATCHES = [*_TRAIN, "test_batch"]
 _WANTED = {*_BATCHES, *(f"{name}.bin" for name in _BATCHES), "batches.meta", "batches.meta.txt"}
@@ -65,16 +70,31 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
             for name in sorted(_WANTED):
                 with reading(path / name):
                     if (path / name).is_file():
-                        yield name, (path / name).read_bytes()
+                        with (path / name).open("rb") as file:
+                            yield name, _at_most(path / name, file, _MOST_BYTES)
             return
         path = archive
-    with reading(path), tarfile.open(path) as archive_file:
-        for member in archive_file:
-            name = member.name.rpartition("/")[2]
-            if name in _WANTED and member.isreg():
-                file = archive_file.extractfile(member)
-                assert file is not None  # a regular member always has one
-                yield name, file.read()
+    with reading(path), path.open("rb") as file:
+        packed = file.read(2) == GZIP_MAGIC
+        file.seek(0)
+        # All of it, for only its end has gzip's check sum, and a tar's header may promise any size.
+        content = _at_most(path, gzip.GzipFile(fileobj=file) if packed else file, 8 * _MOST_BYTES)
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive_file:
+            for member in archive_file:
+                name = member.name.rpartition("/")[2]
+                if name in _WANTED and member.isreg():
+                    if member.issparse():
+                        raise DataError(f"{path}: {member.name} has holes, which no batch has")
+                    extracted = archive_file.extractfile(member)
+                    assert extracted is not None  # a regular member always has one
+                    yield name, _at_most(path / name, extracted, _MOST_BYTES)
+
+
+def _at_most(where: Path, file: Any, most: int) -> bytes:
+    content: bytes = file.read(most + 1)
+    if len(content) > most:
+        raise DataError(f"{where} is refused: it holds more than {most >> 20} MiB, the most that CIFAR-10 has")
+    return content
 
 
 def _to_nhwc(values: Array) -> Array:

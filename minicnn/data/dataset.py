@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicnn.data.labels import Array, find_classes, plain_labels
+from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
 
 Arrays = tuple[Array, Array]  # images and labels, as a file has them
@@ -122,13 +123,21 @@ def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
         )
 
 
-def as_images(name: str, array: Array) -> Array:
+def as_images(name: str, array: Array, channels: str = "last") -> Array:
     """Return ``array`` as uint8 or float32 [N, H, W, C], without a copy if it is so already.
 
-    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32.
+    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. With ``channels`` "first" the array is
+    [N, C, H, W]; where it looks like that but should not be, a line says so.
     """
+    if channels not in ("first", "last"):
+        raise SettingError(f"channels must be first or last, not {channels!r}")
     if array.ndim not in (3, 4):
         raise DataError(f"{name}: images must have shape [N, H, W] or [N, H, W, C], not {list(array.shape)}")
+    if array.ndim == 4 and channels == "first":
+        array = array.transpose(0, 2, 3, 1)
+    elif array.ndim == 4 and array.shape[1] in (1, 3, 4) and min(array.shape[2:]) > 4:
+        note(f"{name}: images {list(array.shape)} are taken as height {array.shape[1]} and {array.shape[3]} channels; "
+             "if the channels come first, say channels= first")  # fmt: skip
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: images must be numbers, not {array.dtype}")
     if array.dtype != np.uint8:
@@ -148,19 +157,24 @@ def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
 
 def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, classes: Iterable[Any] | None = None,
                   maximum: float | None = None, validation: Arrays | None = None,
-                  outputs: int | None = None) -> Dataset:  # fmt: skip
+                  outputs: int | None = None, channels: str = "last") -> Dataset:  # fmt: skip
     """Make a `Dataset` of raw arrays (images, labels).
 
     Labels may have any form that `plain_labels` takes, and ``classes`` and ``outputs`` are as in `find_classes`; with
     ``outputs`` the set also keeps what the labels called its classes. Raises `DataError` for a class without a training
-    image, and for a single class.
+    image, and for a single class. ``channels`` is as in `as_images`.
     """
     if maximum is None:
         maximum = natural_maximum(name, train[0].dtype)
     plain = plain_labels(name, train[1])
+    if len(plain) != len(train[0]):  # before the labels, for what they mean is then a guess
+        raise DataError(f"{name}: {len(train[0])} training images but {len(plain)} labels")
     found = find_classes(name, plain, classes, outputs)
-    first = Split(as_images(name, train[0]), found.numbers(name, plain, "training "))
-    others = [split and Split(as_images(name, split[0]), found.numbers(name, plain_labels(name, split[1]), f"{kind} "))
+    if len(found.names) == 1:
+        raise DataError(f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart")
+    first = Split(as_images(name, train[0], channels), found.numbers(name, plain, "training "))
+    others = [split and Split(as_images(name, split[0], channels),
+                              found.numbers(name, plain_labels(name, split[1]), f"{kind} "))
               for kind, split in (("test", test), ("validation", validation))]  # fmt: skip
     stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else first.images.dtype.name
     dataset = Dataset(name, first, others[0], found.names, float(maximum), others[1], stored,
@@ -168,8 +182,6 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
     present = np.bincount(dataset.train.labels, minlength=len(found.names))
     if not present.all():
         raise DataError(f"{name}: class {found.names[int(present.argmin())]!r} has no training image")
-    if len(found.names) < 2:
-        raise DataError(f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart")
     return dataset
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Array, Arrays, Contents
-from minicnn.data.reading import reading
+from minicnn.data.reading import DATA_GB, check_unpacked, reading
 from minicnn.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -23,21 +23,21 @@ _CHUNK = 1 << 20
 _DEFLATE_LIMIT = 1032  # zlib's technical notes: no stream of its grows by more when unpacked
 
 
-def read_idx(path: str | Path) -> Array:
+def read_idx(path: str | Path, data_gb: float = DATA_GB) -> Array:
     """Read an IDX file, packed by gzip or not (its first bytes tell, not its name), in native byte order.
 
     The values are read straight into the array that is returned. Raises `DataError`, naming the file, for a wrong
-    magic number, a file that ends early, or bytes that are left over.
+    magic number, a file that ends early, bytes that are left over, or a packed one of more than ``data_gb`` GB.
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
         packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         limit = os.fstat(file.fileno()).st_size * (_DEFLATE_LIMIT if packed else 1)
-        return _read(path, gzip.open(file) if packed else file, limit)
+        return _read(path, gzip.open(file) if packed else file, limit, data_gb if packed else math.inf)
 
 
-def _read(path: Path, stream: BufferedIOBase, limit: int) -> Array:
+def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Array:
     magic = _read_exactly(path, stream, 4)
     if magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
         raise DataError(f"{path} is not an IDX file: it starts with {magic.hex(' ')}")
@@ -45,6 +45,7 @@ def _read(path: Path, stream: BufferedIOBase, limit: int) -> Array:
     shape = struct.unpack(f">{magic[3]}I", _read_exactly(path, stream, 4 * magic[3]))
     if math.prod(shape) * dtype.itemsize > limit:  # before any memory is asked for
         raise DataError(f"{path} ends early: its header promises {list(shape)} values")
+    check_unpacked(path, math.prod(shape) * dtype.itemsize, data_gb)
     array = np.empty(shape, dtype)
     buffer = array.reshape(-1).view(np.uint8).data
     done = 0
@@ -71,22 +72,22 @@ def is_idx_folder(folder: Path) -> bool:
     return _find(folder, "train|t10k|test", "images") is not None
 
 
-def load_idx_folder(folder: Path) -> Contents:
+def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
     """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``; with ``.gz`` or not).
 
     Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or ``test-…``) may be missing,
     or the training files.
     """
-    return Contents(_load_split(folder, "train"), _load_split(folder, "t10k|test"))
+    return Contents(_load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb))
 
 
-def _load_split(folder: Path, prefix: str) -> Arrays | None:
+def _load_split(folder: Path, prefix: str, data_gb: float) -> Arrays | None:
     images, labels = (_find(folder, prefix, kind) for kind in ("images", "labels"))
     if images is None:
         return None
     if labels is None:
         raise DataError(f"{images} has no companion with the labels, such as {prefix[:5].strip('|')}-labels-idx1-ubyte")
-    return read_idx(images), read_idx(labels)
+    return read_idx(images, data_gb), read_idx(labels, data_gb)
 
 
 def _find(folder: Path, prefix: str, kind: str) -> Path | None:

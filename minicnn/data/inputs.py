@@ -8,20 +8,20 @@ from minicnn.data.dataset import Array, as_images, check_values
 from minicnn.data.idx import GZIP_MAGIC, read_idx
 from minicnn.data.images import KINDS, MAGICS, convert_images, read_image
 from minicnn.data.npz import ZIP_MAGIC, npz_keys, read_arrays
-from minicnn.data.reading import reading
+from minicnn.data.reading import DATA_GB, reading
 from minicnn.errors import DataError
 
 _NPZ_KEYS = ("x_test", "x", "images", "x_train")
 
 
 def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False,
-                brightest: float = 1.0) -> tuple[list[str], Array]:  # fmt: skip
+                brightest: float = 1.0, data_gb: float = DATA_GB) -> tuple[list[str], Array]:  # fmt: skip
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
     ``path`` is an image, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file; arrays are [N, H, W] or
     [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole numbers up to 255 and else float32, unscaled, at the
     size ``resize`` (height, width) and grey if asked to. The 16 bits of an image file become floats, all of them
-    ``brightest``. Raises `DataError`, naming the file.
+    ``brightest``. Packed arrays may take ``data_gb`` GB. Raises `DataError`, naming the file.
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
@@ -31,7 +31,7 @@ def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, graysca
         if image.dtype == np.uint16:
             image = image.astype(np.float32) / np.float32(65535) * np.float32(brightest)
         return [str(path)], convert_images(image, resize, grayscale)
-    array = _read_array(path, start)
+    array = _read_array(path, start, data_gb)
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8, copy=False)  # NumPy makes int64 of what somebody writes down
     images = as_images(str(path), array)
@@ -41,7 +41,7 @@ def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, graysca
     return [f"{path}[{i}]" for i in range(len(images))], convert_images(images, resize, grayscale)
 
 
-def _read_array(path: Path, start: bytes) -> Array:
+def _read_array(path: Path, start: bytes, data_gb: float) -> Array:
     if start == b"\x93NUMPY":
         with reading(path):
             array: Array = np.load(path, allow_pickle=False)
@@ -51,7 +51,7 @@ def _read_array(path: Path, start: bytes) -> Array:
         key = next((key for key in _NPZ_KEYS if key in keys), keys[0] if len(keys) == 1 else None)
         if key is None:
             raise DataError(f"{path} needs one of the keys {', '.join(_NPZ_KEYS)} (found: {', '.join(keys)})")
-        return read_arrays(path, key)[key]
+        return read_arrays(path, key, data_gb=data_gb)[key]
     if start.startswith((b"\0\0", GZIP_MAGIC)):
-        return read_idx(path)
+        return read_idx(path, data_gb)
     raise DataError(f"{path} is not an NPY, NPZ, IDX, {KINDS} file")

@@ -13,6 +13,16 @@ def note(text: str) -> None:
     logging.getLogger("minicnn").warning(text)
 
 
+DATA_GB = 4.0  # what the arrays of a packed file may take, unless the user allows more
+
+
+def check_unpacked(path: Path, size: float, data_gb: float) -> None:
+    """Raise `DataError` if ``size`` bytes, which ``path`` says that it holds, are more than ``data_gb`` GB."""
+    if size > data_gb * 1e9:
+        raise DataError(f"{path} would take {size / 1e9:.3g} GB unpacked, above the limit of {data_gb:g} GB; "
+                        "allow more with data_gb=")  # fmt: skip
+
+
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong while ``path`` is read into a `DataError` of one line that names it.

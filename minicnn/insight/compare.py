@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.errors import MinicnnError, UsageError
+from minicnn.storage import check_types
 
 FIGURES = {"epoch", "steps", "seconds", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
 
@@ -64,11 +65,14 @@ def read_run(folder: Path) -> RunCurves:
         epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         if any(not FIGURES <= epoch.keys() for epoch in epochs):
             raise ValueError(f"a line lacks some of {', '.join(sorted(FIGURES))}")
+        for epoch in epochs:
+            check_types(epoch, **dict.fromkeys(FIGURES, (int, float, type(None))))
         path = folder / "config.toml"
         settings = tomllib.loads(path.read_text("utf-8"))
         path = folder / "report.json"
         report = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    except (OSError, ValueError, AttributeError) as error:
+        check_types({"report": report, "test": report.get("test") or {}}, report=dict, test=dict)
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise MinicnnError(f"{path} cannot be used: {error}") from None
     return RunCurves(str(folder), epochs, settings, report)
 

@@ -35,6 +35,7 @@ class Operation:
     view: bool = False  # y is x: the same numbers in the same place
     only_training: bool = False  # left out in inference, and where the statistics are frozen: y is x
     shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
+    finishes: bool = False  # what it saved is read after the step as well, for the state
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
     fields: Mapping[str, float] = field(default_factory=dict, hash=False)  # of every record
@@ -106,7 +107,8 @@ OPERATIONS: dict[str, Operation] = {
     "concat": Operation("concat", of.Concat),
     "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
     # Batch normalization is two operations, between which all shards are combined; with frozen statistics, one.
-    "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, saved=_statistics),
+    "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, finishes=True,
+                                  saved=_statistics),
     "batch_norm": Operation("batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
     "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
     "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),

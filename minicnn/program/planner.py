@@ -98,7 +98,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
         row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
         back = 2 * loss - i if node.output in wants else i
         if size := row.saved(fields, lanes):
-            live(("saved", node.output), size, i, back)
+            live(("saved", node.output), size, i, 2 * loss if row.finishes else back)
         if size := row.scratch(fields, lanes):
             live(("scratch", i), size, i, i)
             live(("scratch", i), size, back, back)

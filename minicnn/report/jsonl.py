@@ -65,5 +65,5 @@ def _epoch_of(line: str) -> float:
     """The epoch of a line; infinite for one that somebody cut or edited."""
     try:
         return float(json.loads(line)["epoch"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return math.inf

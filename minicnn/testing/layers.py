@@ -32,13 +32,12 @@ _NEAR = 1e-3  # to a kink, where a difference is no derivative
 def check_layer(rule: AnyLayer) -> list[Check]:
     """Put a layer through the conformance kit: against plain Python, numeric derivatives, NaN, and in a training."""
     network = partial(_trained, rule)
-    elementwise = isinstance(rule, ActivationRule)
     checks: dict[str, Callable[[], str]] = {
         "declaration": partial(_declaration, rule),
         "compiled equals plain Python": partial(_equals_plain_python, rule),
         "float32 equals float64": partial(_equals_float64, rule),
     }
-    if elementwise:
+    if isinstance(rule, ActivationRule):
         checks |= {
             "no float64 arithmetic in float32": partial(_without_float64, rule),
             "numeric derivatives": partial(_derivatives, rule),
@@ -50,7 +49,7 @@ def check_layer(rule: AnyLayer) -> list[Check]:
         "training": lambda: training.learns(network=network()),
         "resume": partial(_resumes, rule),
         "no recompilation": lambda: training.compiles_once(network=network()),
-        "CUDA": partial(works_on_cuda, rule) if elementwise else _cpu_only,
+        "CUDA": partial(works_on_cuda, rule) if isinstance(rule, ActivationRule) else _cpu_only,
     }
     return run_checks(checks)
 

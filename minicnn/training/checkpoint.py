@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
-from minicnn.storage import read_tensors, write_tensors
+from minicnn.storage import check_types, read_tensors, write_tensors
 from minicnn.training.settings import Settings, check_names
 
 
@@ -84,8 +84,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
         prefix, _, rest = name.partition(".")
         groups.setdefault(prefix, {})[rest] = tensor
     try:
+        check_types(metadata, network=dict, settings=dict, data=str)
         network = Network.from_dict(metadata["network"])
         check_names(metadata["settings"], "setting")
+        settings = Settings(**metadata["settings"])
         numbers = {
             prefix: {name: value.item() for name, value in groups.get(prefix, {}).items()}
             for prefix in ("optimizer_state", "schedule_state", "counters")
@@ -95,12 +97,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise ValueError(f"its slots are {slots.dtype} {list(slots.shape)}, which does not fit its network")
         if counters.keys() != asdict(Counters()).keys():
             raise ValueError(f"its counters are {', '.join(sorted(counters))}")
+        _check_counters(counters, settings.batch_size)
+        state = [number for group in numbers.values() for number in group.values()]
+        if not all(isinstance(number, int | float) and number == number for number in state):
+            raise ValueError("the state of its optimizer or schedule is no number")
         weights, best = (network.flatten(groups.get(prefix, {})) for prefix in ("weights", "best"))
+        if not (np.isfinite(weights).all() and np.isfinite(best).all()):
+            raise ValueError("its weights are no finite numbers")
         return Checkpoint(
             network=network,
-            settings=Settings(**metadata["settings"]).to_dict(),
+            settings=settings.to_dict(),
             progress=Progress(weights, best, slots, counters=Counters(**counters), **numbers),
             fingerprint=metadata["data"],
         )
-    except (KeyError, TypeError, ValueError, MinicnnError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MinicnnError) as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None
+
+
+def _check_counters(counters: dict[str, Any], batch_size: int | None) -> None:
+    """Raise `ValueError` for counters that no run can have."""
+    for name, default in asdict(Counters()).items():
+        value = counters[name]
+        if type(value) is not type(default) or value != value or (isinstance(value, int) and value < (name == "epoch")):
+            raise ValueError(f"its counter {name} is {value}")
+    batch, images = counters["batch"], counters["epoch_images"]
+    full = -(-images // batch_size) == batch if batch_size else batch <= images
+    if not full or bool(batch) != (counters["epoch_divisor"] > 0):
+        raise ValueError(f"its counters say {images} images in {batch} batches of {batch_size}")

@@ -125,10 +125,13 @@ class Optimizer:
         """
         self.step += 1
         part, values = self._parts[self.rule.name], self.hyperparameters | scheduled
-        states = [{name: self.state[name] for name, _ in self.rule.state} for _ in self._decays]
-        rows = [part.prepared(self.step, values, own, decays) for own, decays in zip(states, self._decays, strict=True)]
-        self.state.update((name, states[0][name]) for name, _ in self.rule.state)
-        return np.array(rows)
+        before, prepared = self.state.copy(), []
+        for decays in self._decays:
+            own = before.copy()
+            prepared.append(part.prepare(self.step, values, own, decays))
+            if decays is self._decays[0]:
+                self.state.update((name, own[name]) for name in before)
+        return part.rows(prepared)
 
     def update(self, params: np.ndarray, grads: np.ndarray | Gradient, **scheduled: float) -> None:
         """One step in place, with the hyperparameters that are ``scheduled`` at other values than usual.
@@ -157,7 +160,7 @@ def check_decay(rule: AnyOptimizer, decay: str) -> None:
     if decay not in DECAY:
         raise SettingError(f"decay must be {' or '.join(DECAY)}, not {decay!r}")
     if decay != "all" and "weight_decay" not in [hyper.name for hyper in rule.hyperparameters]:
-        raise SettingError(f"optimizer {rule.name} has no weight_decay that decay={decay!r} could limit")
+        raise SettingError(f"optimizer {rule.name} has no weight_decay: decay must be all, not {decay!r}")
 
 
 def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
@@ -189,15 +192,18 @@ class _Part:
         compiled: Callable[..., None] = self.owner.backend.Update(self.rule, self.slots.dtype)
         return compiled
 
-    def prepared(self, step: int, values: dict[str, float], own: dict[str, float], decays: bool) -> np.ndarray:
+    def prepare(self, step: int, values: dict[str, float], own: dict[str, float], decays: bool) -> tuple[float, ...]:
         """The scalars of one step; ``own`` is the rule's state, which changes."""
         if not decays and "weight_decay" in values:
             values = values | {"weight_decay": 0.0}
-        prepared = self.rule.prepare(step, own, **values)
+        return self.rule.prepare(step, own, **values)
+
+    def rows(self, prepared: list[tuple[float, ...]]) -> np.ndarray:
+        """[rows, S] of what `prepare` returned."""
         try:
-            return np.array(prepared, self.slots.dtype).reshape(-1)
+            return np.array(prepared, self.slots.dtype).reshape(len(prepared), -1)
         except (TypeError, ValueError):
-            raise PluginError(f"optimizer {self.rule.name}: prepare must return numbers, not {prepared!r}") from None
+            raise PluginError(f"optimizer {self.rule.name}: prepare must return numbers, not {prepared[0]!r}") from None
 
     def update(self, tensors: Iterable[Tensor], values: dict[str, float], params: Any, grads: Any) -> None:
         """The next step of each of ``tensors``: those at the same step in the same state are prepared together."""
@@ -205,15 +211,15 @@ class _Part:
         for tensor in dict.fromkeys(tensors):
             state = (self.owner.state[key] for key in self._keys[tensor])
             groups.setdefault((tensor.decays, *state), []).append(tensor)
-        rows = []
+        prepared = []
         for (decays, step, *numbers), group in groups.items():
             own = dict(zip(dict(self.rule.state), numbers, strict=True))
-            rows.append(self.prepared(int(step) + 1, values, own, bool(decays)))
+            prepared.append(self.prepare(int(step) + 1, values, own, bool(decays)))
             kept = step + 1, *(own[name] for name, _ in self.rule.state)
             for tensor in group:
                 self.owner.state.update(zip(self._keys[tensor], kept, strict=True))
-        if rows:
-            self.compiled(params, grads, self.slots, np.array(rows), self.owner.spans_of(list(groups.values())))
+        if prepared:
+            self.compiled(params, grads, self.slots, self.rows(prepared), self.owner.spans_of(list(groups.values())))
 
 
 class _Step:

@@ -19,7 +19,7 @@ import numpy as np
 from minicnn.backends import cpu
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
-from minicnn.storage import read_tensors, write_atomically, write_tensors
+from minicnn.storage import check_types, read_tensors, write_atomically, write_tensors
 from minicnn.training.checkpoint import Counters
 from minicnn.training.events import Recorded
 
@@ -77,13 +77,16 @@ def load_record(folder: Path | str) -> Record:
     tensors, _ = read_tensors(file, "record")
     try:
         lines = [Recorded(**json.loads(line)) for line in (folder / LINES_FILE).read_text("utf-8").splitlines()]
+        for line in lines:
+            check_types(vars(line), epoch=(int, float), step=int, gradient_norm=dict, update_ratio=dict, weight_norm=dict,
+                        activation_mean=dict, activation_std=dict, dead=dict)  # fmt: skip
         points = {int(step): point for point, step in enumerate(tensors["steps"])}
         lines = [line for line in lines if line.step in points]  # a kill may have come between the two files
         path = tensors["path"][[points[line.step] for line in lines]]
         return Record(lines, tensors["first"], tensors["basis"], path)
     except OSError as error:
         raise ModelFileError(f"{folder / LINES_FILE} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise ModelFileError(f"{folder} does not hold a usable record: {error}") from None
 
 

@@ -27,6 +27,8 @@ class Settings:
 
     data: str = "fashion-mnist-12k"
     data_max: float | None = None
+    data_gb: float = 4.0  # what packed arrays may take
+    channels: str = "last"  # of arrays of images: "first" for [N, C, H, W]
     model: str = "vgg-small"
     epochs: int = 10
     batch_size: int | None = None
@@ -73,7 +75,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise SettingError(f"{name} must be a whole number from {least} on, not {shortened(value)}")
-        above_zero = ("learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max")
+        above_zero = ("learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max", "data_gb")
         for name in (*above_zero, "warmup_epochs", "min_delta", "val_split"):
             value = getattr(self, name)
             if value is None:
@@ -84,6 +86,8 @@ class Settings:
                 raise SettingError(f"{name} must be above 0")
         if self.val_split >= 1:
             raise SettingError(f"val_split is a share of the training images, from 0 to below 1, not {self.val_split!r}")
+        if self.channels not in ("first", "last"):
+            raise SettingError(f"channels must be first or last, not {shortened(self.channels)}")
         if self.device not in DEVICES:
             raise SettingError(f"device must be {' or '.join(DEVICES)}, not {self.device!r}")
 

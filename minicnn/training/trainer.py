@@ -159,7 +159,7 @@ class Trainer:
         try:
             return build_dataset("arrays", (np.asarray(x), np.asarray(y)), arrays(test), classes=classes,
                                  maximum=self.settings.data_max, validation=arrays(validation),
-                                 outputs=self.network.outputs)  # fmt: skip
+                                 outputs=self.network.outputs, channels=self.settings.channels)  # fmt: skip
         except (DataError, SettingError) as error:
             raise type(error)(str(error).replace("maximum=", "data_max=")) from None
 

@@ -146,3 +146,19 @@ def test_a_model_that_does_not_say_its_data_needs_them_named(place, minicnn, mod
 def test_more_threads_than_cores_are_wrong_usage(minicnn, model):
     result = minicnn("evaluate", model, "--threads", 3)
     assert result.status == 2 and "--threads" in result.error
+
+
+def test_channels_first_and_the_limit_of_memory_are_options_of_every_verb(place, minicnn):
+    x, x_test = arrays(60, 0)[0], arrays(30, 1)[0]
+    first = [np.repeat(images[:, None], 3, axis=1) for images in (x, x_test)]
+    write_npz(place / "first.npz", x_train=first[0], x_test=first[1])
+    argv = ("--data", "first.npz", "--channels", "first")
+    assert minicnn("train", *argv, "--model", "softmax", "--epochs", 2, "--output", "run", "--quiet").status == 0
+    assert api.load("run").network.input_shape == (8, 8, 3)
+    assert figures(minicnn, "run")["images"] == 30
+    said = minicnn("data", "info", "first.npz").err
+    assert said.startswith("minicnn: first.npz: images [60, 3, 8, 8]") and "say --channels first" in said
+    for verb in (("train",), ("evaluate", "run"), ("gradcheck",)):
+        result = minicnn(*verb, "--data", "first.npz", "--data-gb", 1e-6)
+        assert result.status == 1 and "above the limit of 1e-06 GB; allow more with --data-gb" in result.error
+    assert "--data-gb" in minicnn("predict", "run", "first.npz", "--data-gb", 1e-6).error

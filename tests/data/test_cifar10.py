@@ -224,3 +224,76 @@ def test_an_archive_without_batches_is_refused_and_nothing_is_unpacked(tmp_path)
 def test_a_gz_that_is_no_archive_is_no_data_set(tmp_path):
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"hello"))
     assert "is no data set" in refusal(tmp_path / "x.gz")
+
+
+# --- archives and pickles that are damaged or made to harm -----------------------------------------------------------
+
+
+def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(tmp_path):
+    content = write_tar(tmp_path / "set.tar.gz", binary_files()).read_bytes()
+    expected = load_dataset(tmp_path / "set.tar.gz")
+    rng = np.random.default_rng(0)
+    for position in rng.integers(10, len(content), 60).tolist():  # before that, gzip's header says a time and a name
+        changed = bytearray(content)
+        changed[position] ^= 1 << int(rng.integers(8))
+        (tmp_path / "set.tar.gz").write_bytes(changed)
+        try:
+            found = load_dataset(tmp_path / "set.tar.gz")
+        except DataError:
+            continue
+        for one, other in ((found.train, expected.train), (found.test, expected.test)):
+            assert np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+
+
+def test_a_batch_larger_than_the_format_has_is_refused_before_it_is_read(tmp_path):
+    with gzip.open(tmp_path / "set.tar.gz", "wb", compresslevel=1) as file:  # a tar of 300 MiB of zeros in 1.3 MB
+        member = tarfile.TarInfo("data_batch_1.bin")
+        member.size = 300 << 20
+        file.write(member.tobuf())
+        for _ in range(300):
+            file.write(bytes(1 << 20))
+    assert "holds more than 256 MiB" in refusal(tmp_path / "set.tar.gz")
+    folder = write_folder(tmp_path / "folder", binary_files())
+    with (folder / "data_batch_2.bin").open("r+b") as file:
+        file.truncate(1 << 40)  # a hole
+    assert "data_batch_2.bin is refused: it holds more than 32 MiB" in refusal(folder)
+
+
+def test_a_sparse_member_is_refused(tmp_path):
+    member = tarfile.TarInfo("data_batch_1.bin")
+    member.type, member.size = tarfile.GNUTYPE_SPARSE, 512
+    header = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"00000000000\x0000000001000\x00"  # one piece at 0, of 512 bytes
+    header[483:495] = b"27777777777\x00"  # the size with its holes: 3 GiB
+    header[148:156] = b"        "
+    header[148:156] = b"%06o\0 " % sum(header[:512])
+    (tmp_path / "set.tar").write_bytes(bytes(header) + bytes(512) + bytes(10240))
+    with tarfile.open(tmp_path / "set.tar") as archive:
+        assert archive.getmembers()[0].issparse() and archive.getmembers()[0].size > 2**31
+    assert "has holes, which no batch has" in refusal(tmp_path / "set.tar")
+
+
+ATTRIBUTE = b"\x80\x02c_codecs\nencode\n}X\x04\x00\x00\x00evilK\x01sb."
+HARMFUL = {
+    "nested a million deep": (b"\x80\x02N" + b"\x85" * 10**6 + b".", "more steps than a batch needs"),
+    "a table of 16 GB": (b"\x80\x02Nr\xff\xff\xff\x7f.", "more steps than a batch needs"),
+    "an attribute of a function": (ATTRIBUTE, "sets attributes of a function"),
+    "an object": (b"\x80\x02cnumpy\nndarray\n)\x81.", "its pickle does NEWOBJ"),
+    "a set": (pickle.dumps({1, 2}, protocol=4), "its pickle does "),
+    "an extension": (b"\x80\x02\x82\x01.", "its pickle does EXT1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARMFUL)
+def test_a_pickle_made_to_harm_is_refused(tmp_path, harm):
+    content, text = HARMFUL[harm]
+    assert text in refusal(write_folder(tmp_path, {**python_files(), "data_batch_2": content}))
+
+
+def test_the_largest_batch_is_not_refused(tmp_path):
+    files = python_files()
+    names = [f"{i}.png" for i in range(10_000)]
+    batch = {"labels": [9] * 10_000, "data": np.zeros((10_000, 3072), np.uint8), "filenames": names}
+    for protocol in (2, 4, 5):
+        files["data_batch_1"] = pickle.dumps(batch, protocol)
+        assert len(load_dataset(write_folder(tmp_path, files)).train) == 10_040

@@ -118,3 +118,11 @@ def test_a_folder_may_lack_the_test_files_but_not_the_labels(tmp_path):
     (folder / "train-labels-idx1-ubyte").unlink()
     with pytest.raises(DataError, match="train-images-idx3-ubyte has no companion with the labels"):
         load_dataset(folder)
+
+
+def test_a_packed_file_has_a_limit_that_can_be_raised(tmp_path):
+    path = tmp_path / "images-idx3-ubyte.gz"
+    write_idx(path, np.zeros((1000, 40, 50), np.uint8))
+    with pytest.raises(DataError, match=r"would take 0\.002 GB unpacked, above the limit of 0\.001 GB"):
+        read_idx(path, data_gb=0.001)
+    assert read_idx(path, data_gb=0.002).shape == (1000, 40, 50)

@@ -1,10 +1,12 @@
 """NPZ archives with the Keras keys."""
 
+import zipfile
+
 import numpy as np
 import pytest
 
 from minicnn.data import load_dataset
-from minicnn.errors import DataError
+from minicnn.errors import DataError, SettingError
 
 X = np.random.default_rng(0).integers(0, 256, (6, 4, 5), np.uint8)
 Y = np.array([0, 1, 2, 0, 1, 2], np.uint8)
@@ -75,3 +77,33 @@ def test_a_damaged_member_names_the_archive(tmp_path):
     data[150:160] = b"\xff" * 10
     path.write_bytes(data)
     assert message(path)
+
+
+def test_what_would_take_more_than_the_limit_unpacked_is_refused_before_it_is_read(tmp_path):
+    zeros = np.zeros((1000, 40, 50), np.uint8)  # 2 MB, packed 3 kB
+    path = save(tmp_path, x_train=zeros, y_train=np.arange(1000) % 2)
+    assert load_dataset(path, data_gb=0.0021).image_shape == (40, 50, 1)
+    text = r"set\.npz would take 0\.00201 GB unpacked, above the limit of 0\.002 GB; allow more with data_gb="
+    with pytest.raises(DataError, match=text):
+        load_dataset(path, data_gb=0.002)
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_refused(tmp_path):
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000, 1000, 1000), }"
+    member = b"\x93NUMPY\x01\x00" + (117).to_bytes(2, "little") + header.ljust(116) + b"\n"
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        archive.writestr("x_train.npy", member)
+        archive.writestr("y_train.npy", member)
+    assert "would take 2e+03 GB unpacked" in message(tmp_path / "set.npz")
+
+
+def test_channels_may_come_first_and_a_line_says_when_they_seem_to(tmp_path, caplog):
+    images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 9), np.uint8)
+    path = save(tmp_path, x_train=images, y_train=Y, x_test=images[:2], y_test=Y[:2])
+    first = load_dataset(path, channels="first")
+    assert caplog.messages == [] and first.image_shape == (8, 9, 3) and first.train.images.flags.c_contiguous
+    assert np.array_equal(first.test.images, images[:2].transpose(0, 2, 3, 1))
+    assert load_dataset(path).image_shape == (3, 8, 9)
+    assert "taken as height 3 and 9 channels; if the channels come first, say channels= first" in caplog.messages[0]
+    with pytest.raises(SettingError, match="channels must be first or last"):
+        load_dataset(path, channels="none")

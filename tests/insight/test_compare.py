@@ -5,7 +5,7 @@ import json
 import pytest
 
 from minicnn.errors import MinicnnError, UsageError
-from minicnn.insight.compare import differences, ranking, read_run
+from minicnn.insight.compare import FIGURES, differences, ranking, read_run
 
 
 def run_in(folder, accuracies, seconds=2.0, steps=10, test=None, validation=True, **settings):
@@ -64,7 +64,14 @@ def test_what_is_no_run_folder_or_is_damaged_is_named(tmp_path):
     (tmp_path / "a" / "config.toml").write_text("= 3")
     with pytest.raises(MinicnnError, match=r"config\.toml cannot be used"):
         read_run(tmp_path / "a")
-    for line in ('{"epoch": 1', '{"epoch": 1}', "[1]"):
+    figures = json.dumps(dict.fromkeys(FIGURES, "many"))
+    for line in ('{"epoch": 1', '{"epoch": 1}', "[1]", "[" * 100_000, figures):
         (tmp_path / "a" / "metrics.jsonl").write_text(line)
         with pytest.raises(MinicnnError, match=r"metrics\.jsonl cannot be used"):
             read_run(tmp_path / "a")
+    run_in(tmp_path / "b", [0.5])
+    for text in ("[]", '{"test": 3}', '{"a":' * 100_000):
+        (tmp_path / "b" / "report.json").write_text(text)
+        with pytest.raises(MinicnnError, match=r"report\.json cannot be used") as caught:
+            read_run(tmp_path / "b")
+        assert "\n" not in str(caught.value)

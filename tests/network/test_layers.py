@@ -40,8 +40,8 @@ from minicnn.network.layers import (
     MaxPool2d,
     Multiply,
 )
-from minicnn.network.tables import layer_from_dict, layer_to_dict
 from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
+from minicnn.network.tables import layer_from_dict, layer_to_dict
 
 RULES = [ReLU(), ReLU6(), LeakyReLU(0.2), ELU(0.5), Sigmoid(), HardSigmoid(), Tanh(), SiLU()]
 RULES += [HardSwish(), Mish(), Softplus(), GELU(), GELU("tanh")]

@@ -218,14 +218,14 @@ def test_a_tensor_that_takes_two_steps_of_a_base_in_a_batch_is_told():
 
 def test_a_base_that_counts_calls_and_not_steps_is_found(monkeypatch):
     """As it did until tensors were counted apart: bias corrections were those of later steps."""
-    prepared = optimizer._Part.prepared
+    prepare = optimizer._Part.prepare
 
     def of_a_call(self, step, *given):
         self.calls = getattr(self, "calls", 0) + 1
-        return prepared(self, self.calls, *given)
+        return prepare(self, self.calls, *given)
 
     assert testing.optimizers._in_parts(plugins.find("optimizer", "adam"))
-    monkeypatch.setattr(optimizer._Part, "prepared", of_a_call)
+    monkeypatch.setattr(optimizer._Part, "prepare", of_a_call)
     with pytest.raises(Failed, match="weights after 20 steps"):
         testing.optimizers._in_parts(plugins.find("optimizer", "adam"))
 

@@ -200,7 +200,9 @@ def test_a_record_that_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(ModelFileError, match=r"record\.safetensors: no such file; `minicnn train --record` writes one"):
         load_record(tmp_path)
     small.train(tmp_path, record=0)
-    for text, message in (("{", "usable record"), ('{"epoch": 1}\n', "usable record"), (None, "cannot be read")):
+    wrong = json.dumps(json.loads((tmp_path / "record.jsonl").read_text().splitlines()[0]) | {"dead": 3})
+    for text, message in (("{", "usable record"), ('{"epoch": 1}\n', "usable record"),
+                          ("[" * 100_000, "usable record"), (wrong, "its dead is 3"), (None, "cannot be read")):
         (tmp_path / "record.jsonl").unlink()
         if text is not None:
             (tmp_path / "record.jsonl").write_text(text)

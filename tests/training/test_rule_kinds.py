@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minicnn import Conv2d, Dense, Flatten, Network, Optimizer, ReLU, Trainer, load
+from minicnn import BatchNorm2d, Conv2d, Dense, Flatten, Network, Optimizer, ReLU, Trainer, load
 from minicnn.backends import cpu
 from minicnn.errors import DivergedError, PluginError, SettingError, UnknownNameError
 from minicnn.kernels.cpu import step as step_kernels
@@ -552,7 +552,7 @@ def test_a_run_that_spares_biases_is_resumed_as_one(tmp_path):
 def test_a_decay_that_is_none_or_that_the_rule_does_not_have_is_refused():
     with pytest.raises(SettingError, match="decay must be all or weights, not 'biases'"):
         Trainer(NETWORK, decay="biases")
-    with pytest.raises(SettingError, match="optimizer gd has no weight_decay that decay='weights' could limit"):
+    with pytest.raises(SettingError, match="optimizer gd has no weight_decay: decay must be all, not 'weights'"):
         Trainer(NETWORK, optimizer="gd", decay="weights")
 
 
@@ -619,3 +619,35 @@ def test_a_hyperparameter_may_be_called_anything():
     params = np.ones(2)
     Optimizer(rule, 2, np.float64, **dict.fromkeys(names, 0.25)).update(params, np.ones(2))
     np.testing.assert_array_equal(params, [0.75, 0.75])
+
+
+# State behind what is trained ----------------------------------------------------------------------------------------
+
+NORMALIZED = Network((6, 6, 1), [Conv2d(3, 3, bias=False), BatchNorm2d(), ReLU(), Flatten(), Dense(4)])
+
+
+@pytest.mark.parametrize("rule", ["adamw", LARS, AVERAGE], ids=str)
+def test_running_means_are_no_business_of_an_optimizer(rule):
+    rng = np.random.default_rng(0)
+    params, grads = rng.normal(size=(2, NORMALIZED.flat_size))
+    grads[NORMALIZED.trainable_size :] = np.nan
+    before, out = params.copy(), np.empty_like(params)
+    optimizer = Optimizer(rule, NORMALIZED, np.float64)
+    optimizer.update(params, grads)
+    optimizer.evaluation(params, out)
+    trained = NORMALIZED.trainable_size
+    assert optimizer.slots.shape[1] == trained < NORMALIZED.flat_size
+    assert np.isfinite(params).all() and (params != before)[: NORMALIZED.parameters[0].size].all()
+    np.testing.assert_array_equal(params[trained:], before[trained:])
+    np.testing.assert_array_equal(out[trained:], before[trained:])
+
+
+def test_scales_and_shifts_are_known_and_spared_by_weight_decay():
+    optimizer = Optimizer("adamw", NORMALIZED, np.float32, "cpu", "weights")
+    assert [(t.name, t.kind, t.first, t.last, t.fan_in, t.decays) for t in optimizer.tensors] == [
+        ("conv1.weight", "weight", True, False, 9, True),
+        ("batchnorm1.weight", "scale", False, False, 1, False),
+        ("batchnorm1.bias", "shift", False, False, 1, False),
+        ("dense1.weight", "weight", False, True, 48, True),
+        ("dense1.bias", "bias", False, True, 48, False),
+    ]
