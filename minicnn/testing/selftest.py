@@ -52,7 +52,8 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer | Branches]]] = {
                                                   layers.Conv2d(6, 3, padding="same", groups=6, name="a"),
                                                   Branches([layers.MaxPool2d(3, 1, 1)], [layers.Conv2d(2, 1)]),
                                                   layers.Conv2d(6, 1, name="b"), layers.GlobalAvgPool2d(name="gate"),
-                                                  layers.Multiply(inputs=("a", "gate")), layers.Add(inputs=("multiply1", "b")),
+                                                  layers.Multiply(inputs=("a", "gate")),
+                                                  layers.Add(inputs=("multiply1", "b")),
                                                   layers.GlobalMaxPool2d(), activations.Softmax()]),
     # On CUDA, blocks share sums that are so long, forward and backward.
     "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
