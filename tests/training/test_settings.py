@@ -89,7 +89,7 @@ def test_numbers_of_numpy_are_numbers(name, value, tmp_path):
 
 
 @pytest.mark.parametrize("name", Settings.__dataclass_fields__)
-@pytest.mark.parametrize("value", [{"a": {"b": 1}}, [[[1]]], [], {"a": [None]}, object(), b"x", np.zeros((2, 2))], ids=repr)
+@pytest.mark.parametrize("value", [{"a": {"b": 1}}, [[[1]]], [], {"a": [None]}, Ellipsis, b"x", np.zeros((2, 2))], ids=repr)
 def test_values_of_a_wrong_type_are_setting_errors_of_one_line(name, value):
     with pytest.raises(SettingError, match=name) as caught:
         Settings(**{name: value})
