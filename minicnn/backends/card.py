@@ -79,12 +79,13 @@ def largest_chunk(network: Network, batch: int, training: bool, frozen: bool = F
         if 4 * layout.work_size <= free:
             fits = chunk
         elif any("finish" in operation for operation in operations):
-            raise DeviceError(f"device cuda: batch normalization needs a batch of {batch} at once, {4 * layout.work_size:,} bytes, "
-                              f"and {free:,.0f} are free on the card: take smaller batches")  # fmt: skip
+            raise DeviceError(f"device cuda: batch normalization needs a batch of {batch} at once, {4 * layout.work_size:,} "
+                              f"bytes, and {free:,.0f} are free on the card: take smaller batches")  # fmt: skip
         else:
             most = chunk - 1
     if fits == 0:
-        raise DeviceError(f"device cuda: one image needs {4 * layout.work_size:,} bytes, and {free:,.0f} are free on the card")
+        needed = 4 * layout.work_size
+        raise DeviceError(f"device cuda: one image needs {needed:,} bytes, and {free:,.0f} are free on the card")
     return fits
 
 

@@ -18,7 +18,8 @@ import numpy as np
 from minicnn.backends import backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.errors import SettingError
-from minicnn.network import activations, layers
+from minicnn.network import activations, layers, normalization
+from minicnn.network.blocks import Branches
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.tables import layer
@@ -32,7 +33,7 @@ from minicnn.training.trainer import Trainer
 _TOLERANCE = 1e-5  # of float32 against float64, relative to the largest number
 _SAMPLES = 3
 
-NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
+NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer | Branches]]] = {
     "convolution, dense": ((7, 6, 2), [layers.Conv2d(5, 3, padding=1), layers.Conv2d(3, (2, 3), stride=(2, 1)),
                                        layers.Flatten(), layers.Dense(4)]),
     "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), activations.ReLU(),
@@ -44,6 +45,16 @@ NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer]]] = {
     "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), activations.Sigmoid(), layers.Dense(6),
                                 activations.Tanh(), layers.Dense(6), activations.GELU(), layers.Dense(6),
                                 activations.LeakyReLU(0.1), layers.Dense(2)]),
+    "normalization": ((5, 4, 2), [layers.Conv2d(4, 2), normalization.BatchNorm2d(), layers.Conv2d(4, 1),
+                                  normalization.GroupNorm(2), activations.PReLU(), layers.Flatten(), layers.Dense(6),
+                                  normalization.LayerNorm(), layers.Dropout(0.4), layers.Dense(3)]),
+    "convolutions in groups, joins": ((5, 4, 4), [layers.Conv2d(6, 3, padding=1, groups=2),
+                                                  layers.Conv2d(6, 3, padding="same", groups=6, name="a"),
+                                                  Branches([layers.MaxPool2d(3, 1, 1)], [layers.Conv2d(2, 1)]),
+                                                  layers.Conv2d(6, 1, name="b"), layers.GlobalAvgPool2d(name="gate"),
+                                                  layers.Multiply(inputs=("a", "gate")),
+                                                  layers.Add(inputs=("multiply1", "b")),
+                                                  layers.GlobalMaxPool2d(), activations.Softmax()]),
     # On CUDA, blocks share sums that are so long, forward and backward.
     "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
 }  # fmt: skip
@@ -89,8 +100,10 @@ def environment(device: str) -> dict[str, Any]:
 def _random(network: Network, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(parameters with biases, images, dlogits), numbers of float32."""
     rng, params = np.random.default_rng(seed), np.zeros(network.flat_size, np.float32)
-    for tensor in network.unflatten(params).values():
+    for name, tensor in network.unflatten(params).items():
         tensor[:] = rng.normal(size=tensor.shape) / math.sqrt(math.prod(tensor.shape[:-1]))
+        if name.endswith("running_var"):
+            tensor[:] = 0.5 + np.abs(tensor)
     x = rng.normal(size=(_SAMPLES, *network.input_shape)).astype(np.float32)
     return params, x, rng.normal(size=(_SAMPLES, network.outputs)).astype(np.float32)
 
@@ -100,6 +113,8 @@ def _passes(at_hand: Any, network: Network) -> str:
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
     passes = at_hand.Passes(network, params, _SAMPLES)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
+    here, there = at_hand.Inference(network, params), cpu.Inference(network, params.astype(np.float64))
+    close("logits in inference", here.logits(x, 1.0), there.logits(x.astype(np.float64), 1.0), _TOLERANCE)
     return close("gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE)
 
 
@@ -170,17 +185,20 @@ def _vectors(at_hand: Any) -> str:
 
 def _clipped(at_hand: Any) -> str:
     """A step whose update is made apart, as that of a rule on whole steps is."""
-    network, rule = Network(*NETWORKS["global average pooling, dropout"]), find("loss", "cross_entropy")
+    network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
-    images, numbers = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 50), np.uint8), np.arange(_SAMPLES)
+    images, numbers = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8), np.arange(_SAMPLES)
     for module in (cpu, at_hand):
         training = module.Training(network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule, None, 0.5, 0.1)
         result = training.step(images, numbers % 2, numbers, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
                                _SAMPLES, 7, module.vector(none), none)  # fmt: skip
-        found = np.array(training.grads) if module is cpu else np.empty(network.flat_size, np.float32)
-        module.fetch(training.grads, found)
-        results.append((result, found))
+        vectors = []
+        for there in (training.grads, training.params):
+            vectors.append(there if module is cpu else np.empty(network.flat_size, np.float32))
+            module.fetch(there, vectors[-1])
+        results.append((result, *vectors))
     close("loss, right answers, norm", results[1][0], results[0][0], _TOLERANCE)
+    close("running statistics", results[1][2], results[0][2], _TOLERANCE)
     return close("clipped gradient", results[1][1], results[0][1], _TOLERANCE)
 
 

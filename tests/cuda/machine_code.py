@@ -65,8 +65,8 @@ def kernels() -> dict[str, tuple]:
         for which, ones in operation.items():
             for kernel, _ in ones:
                 module = kernel.__module__
-                own = f"{module.rpartition('.')[2]}.{kernel.__name__}" if module.startswith("minicnn.") else f"{name}.{which}"
-                found[own] = (kernel, FINISH if which == "finish" else OPERATION)
+                own = (module.rpartition(".")[2], kernel.__name__) if module.startswith("minicnn.") else (name, which)
+                found[".".join(own)] = (kernel, FINISH if which == "finish" else OPERATION)
     for dtype in (types.uint8, types.float32):
         found[f"gather_{dtype}"] = (gather, gather_signature(dtype))
     made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update}

@@ -170,7 +170,8 @@ JOINED = {
     "branches": [Conv2d(2, 1), Branches([Conv2d(3, 1)], [MaxPool2d(3, 1, 1)], [Conv2d(1, 3, padding=1), Tanh()])],
     "concat of a value with itself": [Conv2d(2, 1, name="a"), Concat(inputs=("a", "a"))],
     "a gate": [Conv2d(3, 1, name="a"), GlobalAvgPool2d(), Dense(3), Sigmoid(name="gate"), Multiply(inputs=("a", "gate"))],
-    "a product": [Conv2d(3, 1, name="a"), Conv2d(3, 1, name="b"), Multiply(inputs=("a", "b")), Add(inputs=("multiply1", "a"))],
+    "a product": [Conv2d(3, 1, name="a"), Conv2d(3, 1, name="b"), Multiply(inputs=("a", "b")),
+                  Add(inputs=("multiply1", "a"))],
     "the image again": [Conv2d(2, 1, name="a"), Add(inputs=("a", "input")), GlobalMaxPool2d(), Dense(3)],
 }  # fmt: skip
 

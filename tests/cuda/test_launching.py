@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,16 +46,13 @@ def test_kernels_compile_to_machine_code_once_and_come_from_the_disk_then(tmp_pa
 
 
 def test_an_edit_in_a_kernel_of_cuda_is_seen_by_cuda_and_not_by_the_cpu(tmp_path):
-    names = "import json, minicnn.plan as p; print(json.dumps([p.digest_of_kernels(device) for device in ('cpu', 'cuda')]))"
-    package = tmp_path / "minicnn"
-    (package / "kernels" / "cuda").mkdir(parents=True)
-    (package / "kernels" / "cpu").mkdir()
-    (package / "__init__.py").touch()
-    (package / "plan.py").write_bytes((ROOT / "minicnn" / "plan.py").read_bytes())
+    names = ("import json; from minicnn.kernels.cuda import call; from minicnn.kernels import sources; "
+             "print(json.dumps([sources.digest_of('minicnn.kernels.cpu.passes'), call.digest()]))")  # fmt: skip
+    shutil.copytree(ROOT / "minicnn", tmp_path / "minicnn", ignore=shutil.ignore_patterns("__pycache__", "embedded"))
     before = python(names, tmp_path, tmp_path)
-    (package / "kernels" / "cuda" / "step.py").write_text("# edited\n")
+    (tmp_path / "minicnn" / "kernels" / "cuda" / "step.py").open("a").write("# edited\n")
     after = python(names, tmp_path, tmp_path)
-    (package / "kernels" / "generated.py").write_text("# of both\n")
+    (tmp_path / "minicnn" / "program" / "plan.py").open("a").write("# of both\n")
     both = python(names, tmp_path, tmp_path)
     assert before[0] == after[0] != both[0] and len({before[1], after[1], both[1]}) == 3
 

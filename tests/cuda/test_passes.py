@@ -34,7 +34,8 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_card():
     ("file", "code", "broken", "test"),
     [
         ("conv2d.py", "if column < columns:", "if True:", "dense_layers_equal"),
-        ("pool2d.py", "_smaller(size, np.int32(start + kernel))", "np.int32(start + kernel)", "pooling_equals and 3-2-1"),
+        ("window.py", "_smaller(size, np.int32(start + (kernel - 1) * dilation + 1))",
+         "np.int32(start + (kernel - 1) * dilation + 1)", "pooling_equals and 3-2-1"),
         ("conv2d.py", "cuda.syncthreads()\n        if turn < turns:", "if turn < turns:", "convolutions_equal and shape1"),
     ],
     ids=["columns beyond the product", "windows beyond the image", "no barrier in a tile"],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from minicnn import plugins
 
-LOADS = {"axpy": 2, "square_sums": 1, "finish": 1, "add_parts": 2, "add_splits": 1}
+LOADS = {"axpy": 2, "square_sums": 1, "finish": 1, "add_parts": 2, "conv2d.add_forward": 1, "conv2d.add_backward": 1}
 
 
 def test_no_kernel_over_vectors_may_lose_its_loads_of_128_bits():

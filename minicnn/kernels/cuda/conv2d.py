@@ -19,7 +19,7 @@ import numpy as np
 from numba import cuda
 
 from minicnn.kernels.cuda import layout as at
-from minicnn.kernels.cuda.launches import Launch, by_fours
+from minicnn.kernels.cuda.launches import Launch
 from minicnn.kernels.cuda.tile import (
     BUFFER,
     BUFFERS,
@@ -236,7 +236,7 @@ def _tiling(plan, op, n, is_backward):
 
 
 def forward(plan, floats, params, work, op, n, key, first_sample):
-    """y = b + x * w, tile by tile. Several blocks share a long reduction where there are few tiles: `add_forward` is next."""
+    """y = b + x * w. Several blocks share a long reduction where there are few tiles: `add_forward` is next."""
     form, tiles, tasks = _tiling(plan, op, n, False)
     task = np.int32(cuda.blockIdx.x)
     while task < tasks:
@@ -267,7 +267,7 @@ def _reaching(offset, kernel_size, dilation, stride):
 
 
 def backward(plan, floats, params, work, op, n, key, first_sample):
-    """dx from dy: a product for each remainder of h and v by the stride; `add_backward` is next where reductions are split."""
+    """dx from dy: a product for each remainder of h and v by the stride; after shared reductions `add_backward` is next."""
     form, tiles, tasks = _tiling(plan, op, n, True)
     task = np.int32(cuda.blockIdx.x)
     while task < tasks:
@@ -357,8 +357,8 @@ def _sizes(record, n, is_backward):
     """(tiles, splits) of y, or of dx, which is a product for each remainder by the stride."""
     read, made = ("output", "input") if is_backward else ("input", "output")
     down, right = (int(record[f"stride_{side}"]) if is_backward else 1 for side in ("height", "width"))
-    rows, columns = n * -(-int(record[f"{made}_height"]) // down) * -(-int(record[f"{made}_width"]) // right), int(
-        record[f"{made}_channels"])
+    rows = n * -(-int(record[f"{made}_height"]) // down) * -(-int(record[f"{made}_width"]) // right)
+    columns = int(record[f"{made}_channels"])
     tiles = tiles_of(rows, columns, shape_of(rows, columns)) * down * right
     return tiles, splits_of(tiles, int(record["kernel_height"] * record["kernel_width"] * record[f"{read}_channels"]))
 
@@ -373,12 +373,22 @@ def _blocks_of_filters(record, n):
     return tiles_of(rows, columns, shape_of(rows, columns)) * int(record["splits"])
 
 
+def _blocks_of_sums(record, n, is_backward):
+    """Of `add_forward` or `add_backward`: none where no reduction is shared."""
+    shared = (not is_backward or record["dx"] >= 0) and _sizes(record, n, is_backward)[1] > 1
+    return -(-n * int(record["input_size" if is_backward else "output_size"]) // (4 * THREADS)) if shared else 0
+
+
 LAUNCHES = {
-    "forward": (Launch(forward, lambda record, n: math.prod(_sizes(record, n, False))),
-                Launch(add_forward, lambda record, n: by_fours(record, n, "output") if _sizes(record, n, False)[1] > 1 else 0)),
-    "backward": (Launch(backward_filter, _blocks_of_filters), Launch(backward, _blocks_of_data),
-                 Launch(add_backward, lambda record, n: by_fours(record, n, "input")
-                        if record["dx"] >= 0 and _sizes(record, n, True)[1] > 1 else 0)),
-}  # fmt: skip
+    "forward": (
+        Launch(forward, lambda record, n: math.prod(_sizes(record, n, False))),
+        Launch(add_forward, lambda record, n: _blocks_of_sums(record, n, False)),
+    ),
+    "backward": (
+        Launch(backward_filter, _blocks_of_filters),
+        Launch(backward, _blocks_of_data),
+        Launch(add_backward, lambda record, n: _blocks_of_sums(record, n, True)),
+    ),
+}
 for _kernel in (forward, backward, backward_filter):
     _kernel.blocks_together = 3  # on a multiprocessor: 80 registers a thread are enough

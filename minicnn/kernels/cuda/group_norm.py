@@ -53,8 +53,8 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
         for j in range(cuda.threadIdx.x, size, THREADS):
             place, own_place = _place(plan, op, j, each, first_channel)
             normal = (work[np.uint64(plan[op, at.X] + start + place)] - mean) * inverse
-            y = normal * params[np.uint64(plan[op, at.WEIGHT] + own_place)] + params[np.uint64(plan[op, at.BIAS] + own_place)]
-            work[np.uint64(plan[op, at.Y] + start + place)] = y
+            y = normal * params[np.uint64(plan[op, at.WEIGHT] + own_place)]
+            work[np.uint64(plan[op, at.Y] + start + place)] = y + params[np.uint64(plan[op, at.BIAS] + own_place)]
 
 
 @device

@@ -53,8 +53,3 @@ def outputs(record: np.void, n: int) -> int:
 def gradients(record: np.void, n: int) -> int:
     """A thread for each number of dx, where there is a dx."""
     return -(-n * int(record["input_size"]) // THREADS) if record["dx"] >= 0 else 0
-
-
-def by_fours(record: np.void, n: int, side: str) -> int:
-    """A thread for every four numbers of the input, or the output."""
-    return -(-n * int(record[f"{side}_size"]) // (4 * THREADS))
