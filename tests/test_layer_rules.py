@@ -307,7 +307,8 @@ def test_a_plugins_layer_is_found_by_name_in_toml_and_in_python(install, tmp_pat
     network = network_from_toml(tmp_path / "wave.toml", (5, 5), 3)
     assert network.layers[1] == layer("ripple", alpha=2, name="wave")
     assert network.layer_names[1] == "wave"
-    assert network.to_dict()["layers"][1] == {"type": "ripple", "name": "wave", "alpha": 2.0, "plugin": "minicnn-ripple 1.2.3"}
+    table = {"type": "ripple", "name": "wave", "alpha": 2.0, "plugin": "minicnn-ripple 1.2.3"}
+    assert network.to_dict()["layers"][1] == table
     assert Network.from_dict(network.to_dict()) == network
 
 

@@ -1,4 +1,4 @@
-"""Batch normalization in training: statistics of the whole batch across shards, running ones as state; folded in inference."""
+"""Batch normalization in training: whole-batch statistics across shards, running ones as state, folded in inference."""
 
 import numpy as np
 import pytest

@@ -626,7 +626,7 @@ def test_a_hyperparameter_may_be_called_anything():
 NORMALIZED = Network((6, 6, 1), [Conv2d(3, 3, bias=False), BatchNorm2d(), ReLU(), Flatten(), Dense(4)])
 
 
-@pytest.mark.parametrize("rule", ["adamw", LARS, AVERAGE], ids=str, ids=lambda rule: getattr(rule, "name", rule))
+@pytest.mark.parametrize("rule", ["adamw", LARS, AVERAGE], ids=lambda rule: getattr(rule, "name", rule))
 def test_running_means_are_no_business_of_an_optimizer(rule):
     rng = np.random.default_rng(0)
     params, grads = rng.normal(size=(2, NORMALIZED.flat_size))
