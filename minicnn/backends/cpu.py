@@ -57,8 +57,7 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
 
     ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and
-    ``frozen``
-    are those of `minicnn.program.planner.make_plan`.
+    ``frozen`` are those of `minicnn.program.planner.make_plan`.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
     plan = make_plan(network, chunk, training, lanes, keep, frozen)
@@ -196,8 +195,7 @@ class Passes:
         """The gradients [N, numbers in a sample] of the loss with respect to the outputs of the operations.
 
         After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first
-        weights
-        are empty.
+        weights are empty.
         """
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
         gradients: list[np.ndarray] = []

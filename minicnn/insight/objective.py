@@ -46,9 +46,8 @@ class Objective:
     def since(self, layer: int) -> "Objective":
         """The same as a function of the weights from ``layer`` on: what comes before is computed, once, for all images.
 
-        Its parameters are the last ones of the flat vector. Where a later layer reads what lies before ``layer``, or there
-        is
-        state behind the weights, it is the function of all weights.
+        Its parameters are the last ones of the flat vector. Where a later layer reads what lies before ``layer``, or
+        there is state behind the weights, it is the function of all weights.
         """
         network, shape = self.network, self.network.shapes[layer]
         reads = network.reads[layer:]

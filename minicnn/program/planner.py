@@ -34,11 +34,9 @@ def make_plan(network: Network, chunk: int, training: bool, lanes: int, keep: bo
               frozen: bool = False) -> Plan:  # fmt: skip
     """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
 
-    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With ``keep``
-    every
-    value and every gradient stays there to the end. ``frozen`` trains the network as it is in inference: without dropout,
-    and
-    with the running statistics.
+    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With
+    ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the network as it is in
+    inference: without dropout, and with the running statistics.
     """
     return lay_out(fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep)
 

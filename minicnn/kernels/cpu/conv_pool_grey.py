@@ -1,9 +1,9 @@
 """A convolution of images of one channel with few filters, and the 2×2 max pooling after it, fused: both work in planes.
 
 Such a convolution (the first of a network for grey images) leaves most of a vector empty where vectors run along its
-filters.
-Here they run along the width instead: every filter has a plane of its own, y[k, p, q], with rows as far apart as those
-of the image. Then all of a plane's pixels are one row of the product, x[p·W + q + r·W + s], and nothing is moved:
+filters. Here they run along the width instead: every filter has a plane of its own, y[k, p, q], with rows as far
+apart as those of the image. Then all of a plane's pixels are one row of the product, x[p·W + q + r·W + s], and
+nothing is moved:
 
     y[k,p,q]   = Σ_{r,s} w[r,s,k] · x[p+r, q+s]           dw[r,s,k] = Σ_{p,q} x[p+r, q+s] · dy[k,p,q]
 

@@ -94,12 +94,11 @@ def loss_row(before, changing, following, packed, rest, params, fixed, packed_pa
              dlogits, totals):  # fmt: skip
     """totals[chunk, i] = summed loss of the chunk's images at params + coordinates[i] · direction.
 
-    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same ``packed``, with
-    the
-    changing ``channels`` alone (both empty: nothing is shared); the ``rest``. ``fixed`` [P] are the parameters of g without
-    the changing channels, ``packed_params`` those channels' weights; ``tail`` is the range (begin, end) of parameters after
-    k that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers from ``work`` to ``dlogits`` have one row a
-    thread.
+    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same
+    ``packed``, with the changing ``channels`` alone (both empty: nothing is shared); the ``rest``. ``fixed`` [P] are
+    the parameters of g without the changing channels, ``packed_params`` those channels' weights; ``tail`` is the
+    range (begin, end) of parameters after k that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers
+    from ``work`` to ``dlogits`` have one row a thread.
     """
     threads, size = len(work), changing[0].chunk
     for thread in prange(threads):
