@@ -21,12 +21,16 @@ dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin(cc=(7, 5))
 """
 KERNELS = """\
 import json
-from minicnn.kernels.cuda import call, step, tensor
-from minicnn.kernels.cuda.rules import compile_loss, compile_update
+from minicnn.activations import RULES
+from minicnn.kernels.cuda import add, call, step, tensor
+from minicnn.kernels.cuda.launches import OPERATION
+from minicnn.kernels.cuda.rules import compile_loss, compile_update, rule_launches
 from minicnn.plugins import find
 rules = compile_update(find("optimizer", "adam")), compile_loss(find("loss", "mse"))
 pairs = [(step.axpy, step.SIGNATURES[step.axpy]), *tensor.SIGNATURES.items()]
 pairs += [(rule.function, rule.signature) for rule in rules]
+operations = add.LAUNCHES, rule_launches(RULES["elu"])
+pairs += [(one.kernel, OPERATION) for operation in operations for ones in operation.values() for one in ones]
 stats = [call.launchable(*pair).stats for pair in pairs]
 print(json.dumps([[sum(stat.cache_hits.values()), sum(stat.cache_misses.values())] for stat in stats]))
 """
@@ -41,8 +45,8 @@ def python(code, cache, root=ROOT):
 
 
 def test_kernels_compile_to_machine_code_once_and_come_from_the_disk_then(tmp_path):
-    assert python(STAND_IN + KERNELS, tmp_path) == [[0, 1]] * 4
-    assert python(STAND_IN + KERNELS, tmp_path) == [[1, 0]] * 4
+    assert python(STAND_IN + KERNELS, tmp_path) == [[0, 1]] * 10
+    assert python(STAND_IN + KERNELS, tmp_path) == [[1, 0]] * 10
 
 
 def test_an_edit_in_a_kernel_of_cuda_is_seen_by_cuda_and_not_by_the_cpu(tmp_path):
@@ -50,9 +54,10 @@ def test_an_edit_in_a_kernel_of_cuda_is_seen_by_cuda_and_not_by_the_cpu(tmp_path
              "print(json.dumps([sources.digest_of('minicnn.kernels.cpu.passes'), call.digest()]))")  # fmt: skip
     shutil.copytree(ROOT / "minicnn", tmp_path / "minicnn", ignore=shutil.ignore_patterns("__pycache__", "embedded"))
     before = python(names, tmp_path, tmp_path)
-    (tmp_path / "minicnn" / "kernels" / "cuda" / "step.py").open("a").write("# edited\n")
+    (tmp_path / "minicnn" / "kernels" / "cuda" / "step.py").write_text("# edited\n")
     after = python(names, tmp_path, tmp_path)
-    (tmp_path / "minicnn" / "program" / "plan.py").open("a").write("# of both\n")
+    plan = tmp_path / "minicnn" / "program" / "plan.py"
+    plan.write_text(plan.read_text("utf-8") + "# of both\n", "utf-8")
     both = python(names, tmp_path, tmp_path)
     assert before[0] == after[0] != both[0] and len({before[1], after[1], both[1]}) == 3
 
