@@ -207,9 +207,10 @@ def _share_gradients(graph: Graph, gradients: _Shared, wants: set[int], table: n
 
 
 def _place(buffers: list[_Buffer]) -> int:
-    """Give each buffer, the largest first, the lowest place that is free over its lives; return the size of all."""
+    """Give each buffer, the largest and then the earliest first, the lowest place that is free over its lives; return the
+    size of all."""
     placed: list[_Buffer] = []
-    for buffer in sorted(buffers, key=lambda buffer: -buffer.size):
+    for buffer in sorted(buffers, key=lambda buffer: (-buffer.size, buffer.alive[0])):
         buffer.offset = 0
         for other in sorted((other for other in placed if other.meets(buffer)), key=lambda other: other.offset):
             if buffer.offset + buffer.size <= other.offset:

@@ -64,7 +64,7 @@ def test_class_weights_and_hyperparameters_count():
 
 def test_the_loss_and_its_explicit_gradient_are_those_of_the_oracle():
     cost = cost_of([Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dense(4)])
-    logits, grads = oracle_passes(cost.network, cost.passes.params, cost.inputs[0], cost.dlogits)
+    logits, grads = oracle_passes(cost.network, cost.passes.params, cost.images, cost.dlogits)
     np.testing.assert_allclose(cost.outputs[-1], logits, rtol=1e-10)
     np.testing.assert_allclose(cost.explicit(), grads, rtol=1e-9, atol=1e-12)
 
@@ -165,7 +165,7 @@ def test_a_loss_at_its_kink_is_set_aside():
 def test_winners_are_where_the_oracle_sends_the_gradient(kernel, stride, padding):
     rng = np.random.default_rng(0)
     cost = cost_of([MaxPool2d(kernel, stride, padding), Flatten(), Dense(3)], shape=(7, 8, 3), images=2)
-    layer, x = cost.table[0], rng.normal(size=(2, 7, 8, 3))
+    layer, x = cost.plan.table[0], rng.normal(size=(2, 7, 8, 3))
     winner = _winners(layer, x.reshape(2, -1), np.zeros((2, int(layer["output_size"]))))
     top = left = padding
     ones = np.ones_like(winner, dtype=float)

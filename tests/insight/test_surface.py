@@ -108,7 +108,7 @@ def test_wrong_directions_say_what_would_be_right(directions, error, says):
 
 def test_labels_that_do_not_fit_are_refused():
     x, y = small_data()
-    with pytest.raises(DataError, match="labels must be 12 whole numbers"):
+    with pytest.raises(DataError, match="there are 12 images but 3 labels"):
         loss_surface(small_model(), x, y[:3])
     with pytest.raises(DataError, match="labels must be from 0 to 2"):
         loss_surface(small_model(), x, y + 1)

@@ -185,16 +185,9 @@ def test_a_workspace_full_of_rubbish_gives_the_same_gradients_bit_by_bit():
 def test_max_pool_ties_go_to_the_first_element_of_the_window():
     network = Network((2, 2, 1), [Conv2d(1, 1, bias=False), MaxPool2d(2), Flatten()])
     x = np.array([[[[1.0], [5.0]], [[5.0], [5.0]]]])
-    params = np.zeros(network.flat_size)
-    params[0] = 1.0
-    logits, grads = run_passes(network, params, x, np.array([[1.0]]))
-    assert logits[0, 0] == 5.0
-    plan = lay_out(network, 1, True, params.dtype)
-    work, transposed, out = np.zeros(plan.work_size), params.copy(), np.empty((1, 1))
-    passes.forward_keep(plan.table, params, work, x, out, np.uint64(0))
-    passes.backward(plan.table, params, transposed, work, np.ones((1, 1)), grads, np.uint64(0))
-    dx = work[plan.table[1]["dx"] :][:4]
-    np.testing.assert_array_equal(dx, [0, 1, 0, 0])
+    looked_at = Passes(network, network.flatten({"conv1.weight": np.ones((1, 1, 1, 1))}, np.float64), 1, by_operation=True)
+    assert looked_at.forward_by_operation(x)[-1] == 5.0
+    np.testing.assert_array_equal(looked_at.backward_by_operation(np.ones((1, 1)))[0], [[0, 1, 0, 0]])
 
 
 def test_not_a_number_passes_through_pooling_and_relu():

@@ -173,7 +173,7 @@ def test_joins_say_which_shapes_do_not_fit_and_what_makes_them():
             Concat().output_shape(*shapes)
     for gate in [(4, 5, 6), (1, 1, 6), (6,)]:
         assert Multiply().output_shape((4, 5, 6), gate) == (4, 5, 6)
-    with pytest.raises(NetworkError, match=r"\(4, 5, 6\), \(1, 1, 6\) or \(6,\), not \(5,\)"):
+    with pytest.raises(NetworkError, match=r"\(4, 5, 6\), \(1, 1, 6\), \(6,\), not \(5,\)"):
         Multiply().output_shape((4, 5, 6), (5,))
 
 
