@@ -201,8 +201,8 @@ def _share_gradients(graph: Graph, gradients: _Shared, wants: set[int], table: n
                 record[name] = value in written
                 written.add(value)
         x = node.inputs[0]
-        row, free = node.row, not keep and readers[x] == 1
-        if row.in_place and free and x in wants:
+        row, free = node.row, node.row.module == "identity" or not keep
+        if row.in_place and free and readers[x] == 1 and x in wants:
             gradients.join(x, node.output)
 
 
