@@ -194,7 +194,7 @@ class Training:
 
     def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
                  threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 frozen: bool = False, spans: np.ndarray | None = None):  # fmt: skip
+                 spans: np.ndarray | None = None, frozen: bool = False):  # fmt: skip
         _check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.

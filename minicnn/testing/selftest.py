@@ -78,6 +78,7 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
             checks[f"optimizer: {offer.name}"] = partial(updates_equal, at_hand, find("optimizer", offer.name))
     checks["operations on vectors and matrices"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
     checks["vectors"], checks["a step, clipped"] = partial(_vectors, at_hand), partial(_clipped, at_hand)
+    checks["a step with frozen statistics"] = partial(_clipped, at_hand, frozen=True)
     train = functools.cache(partial(_train, model, _data(images) if images else None))
     for name, about in {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}.items():
         checks[name] = partial(about, train, device)
@@ -183,13 +184,14 @@ def _vectors(at_hand: Any) -> str:
     return close("norm", at_hand.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
 
 
-def _clipped(at_hand: Any) -> str:
+def _clipped(at_hand: Any, frozen: bool = False) -> str:
     """A step whose update is made apart, as that of a rule on whole steps is."""
     network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
     images, numbers = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8), np.arange(_SAMPLES)
     for module in (cpu, at_hand):
-        training = module.Training(network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule, None, 0.5, 0.1)
+        training = module.Training(network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule, None, 0.5, 0.1,
+                                   frozen=frozen)
         result = training.step(images, numbers % 2, numbers, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
                                _SAMPLES, 7, module.vector(none), none)  # fmt: skip
         vectors = []
