@@ -252,29 +252,29 @@ def answer_of(process):
     return json.loads(output)
 
 
-ADDRESSES = """\
+ADDRESSES = """
 import json, sys
 import numpy as np
-from minicnn import Dense, Flatten, Network
+from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network
 from minicnn.backends.cpu import lay_out
 from minicnn.kernels.cpu import passes
-from minicnn.kernels.cpu.call import PLAN, compiled
-from numba import types
 
 if "embedded" in sys.argv:
     sys.executable = "/usr/bin/another-program"
-layer = lay_out(Network((2, 2, 1), [Flatten(), Dense(2)]), 1, True, np.dtype(np.float32)).table[0]
-numbers, integer = types.float32[::1], types.int64
-forward = compiled(passes.forward_chunk, PLAN, numbers, numbers, integer, types.uint64, integer)
-print(json.dumps([all(layer[name] for name in ("forward", "backward", "turn")), forward.cache_hits]))
+compiled, made = passes.compiled, []
+passes.compiled = lambda *given: made.append(compiled(*given)) or made[-1]
+network = Network((8, 8, 2), [Conv2d(2, 3), MaxPool2d(2), Flatten(), Dense(2)])
+table = lay_out(network, 1, True, np.dtype(np.float32)).table
+print(json.dumps([bool(table["forward"].all()), sum(kernel.cache_hits for kernel in made)]))
 """
 
 
 @pytest.mark.parametrize("program", ["python", "embedded"])
-def test_a_second_process_compiles_the_forward_pass_where_one_can_be_started(tmp_path, program):
+def test_a_second_process_compiles_half_of_the_kernels_where_one_can_be_started(tmp_path, program):
     file = tmp_path / "addresses.py"
     file.write_text(ADDRESSES)
-    assert answer_of(start(file, tmp_path / "cache", program)) == [True, int(program == "python" and os.cpu_count() > 1)]
+    there, from_the_disk = answer_of(start(file, tmp_path / "cache", program))
+    assert there and (from_the_disk >= 3) == (program == "python" and os.cpu_count() > 1)
 
 
 def test_two_processes_fill_an_empty_cache_at_once_and_the_third_compiles_nothing(tmp_path):

@@ -85,7 +85,8 @@ def public_definitions(path):
 
 # A rule's functions are described by the docstring of their module, which has the equation and its source; a hook's
 # implementation by the hook's own docstring; an overload by the function itself.
-RULE_FILES = {*PACKAGE.glob("optimizers/*.py"), *PACKAGE.glob("losses/*.py"), PACKAGE / "training" / "schedules.py"}
+RULE_FILES = {path for folder in ("activations", "optimizers", "losses") for path in PACKAGE.glob(f"{folder}/*.py")}
+RULE_FILES.add(PACKAGE / "training" / "schedules.py")
 
 
 def needs_no_docstring(path, name, node):
@@ -137,7 +138,7 @@ def test_importing_minicnn_loads_nothing_heavy():
 def test_a_network_is_described_without_numba():
     described = "summary_rows(Network((5, 5), [Conv2d(2, 3), Flatten()]))"
     code = f"from minicnn import Conv2d, Flatten, Network; from minicnn.network.summary import summary_rows; {described}"
-    assert loaded_by(code) == ["numpy"]
+    assert loaded_by(code) == ["numpy", "pluggy"]
 
 
 def test_the_names_of_plugins_are_listed_without_loading_one():
