@@ -24,6 +24,7 @@ class RuleLayer(Layer):
 
     @property
     def rectifies(self) -> bool | None:  # type: ignore[override]
+        """Whether the weights before it begin as before a ReLU; None for what is no activation."""
         return self.rule.rectifies if isinstance(self.rule, ActivationRule) else None
 
     def parameter_kinds(self, *input_shapes: Shape) -> Mapping[str, str]:
