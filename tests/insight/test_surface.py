@@ -110,7 +110,7 @@ def test_labels_that_do_not_fit_are_refused():
     x, y = small_data()
     with pytest.raises(DataError, match="there are 12 images but 3 labels"):
         loss_surface(small_model(), x, y[:3])
-    with pytest.raises(DataError, match="labels must be from 0 to 2"):
+    with pytest.raises(DataError, match="label 3 of image 4 is outside the 3 classes"):
         loss_surface(small_model(), x, y + 1)
     with pytest.raises(SettingError, match="loss must be named"):
         loss_surface(replace(small_model(), training={}), x, y)
