@@ -31,14 +31,14 @@ def test_the_workspace_is_at_most_seven_tenths_of_what_it_was(name, shape):
 
 @settings(max_examples=100, deadline=None)
 @given(network=graphs(), seed=st.integers(0, 100))
-def test_sharing_places_changes_no_bit(network, seed):
-    """The same network laid out so that nothing shares a place."""
+def test_sharing_places_changes_nothing(network, seed):
+    """The same network laid out so that nothing shares a place, and nothing is fused for vectors, which rounds otherwise."""
     rng = np.random.default_rng(seed)
     params = random_params(network, rng)
     x, dlogits = rng.normal(size=(3, *network.input_shape)), rng.normal(size=(3, network.outputs))
     shared, apart = Passes(network, params, 3), Passes(network, params, 3, by_operation=True)
     assert shared.plan.work_size <= apart.plan.work_size
-    np.testing.assert_array_equal(shared.forward(x), apart.forward(x))
+    np.testing.assert_allclose(shared.forward(x), apart.forward(x), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(shared.backward(dlogits), apart.backward(dlogits), rtol=1e-9, atol=1e-9)
 
 
