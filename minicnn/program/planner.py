@@ -88,7 +88,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
         live(("value", value), max(sizes[v] for v in sizes if values.owner(v) == value), first, last)
     if training:
         _share_gradients(graph, gradients, wants, table, keep)
-        for value in wants:
+        for value in wants | {graph.output}:  # the loss writes dlogits, though no weight may need them
             times = [2 * loss - i for i, node in enumerate(nodes) if value in (*node.inputs, node.output)]
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
@@ -109,13 +109,14 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             (("dy",), gradients, "gradient", (node.output,)),
         ):
             for name, value in zip(names, read, strict=False):
-                if kind == "value" or value in wants:
+                if kind == "value" or value in wants or (training and value == graph.output):
                     record[name] = buffers[kind, owner.owner(value)].offset
         saved_with = node.inputs[0] if node.row.shares_saved else node.output
         for name, key in (("saved", saved_with), ("scratch", i)):
             if (name, key) in buffers:
                 record[name] = buffers[name, key].offset
     working = [i for i, record in enumerate(table) if not _does_nothing(nodes[i], record)] or [len(table) - 1]
+    table[working[-1]]["dy"] = table[-1]["dy"]  # of the logits, also where what is left out wrote them
     return Plan(table[working], work_size, tuple(nodes[i] for i in working))
 
 

@@ -64,6 +64,14 @@ def test_a_negative_slope_of_a_leaky_relu_is_refused():
         LeakyReLU(-0.3)
 
 
+def test_the_gradient_of_the_logits_has_a_place_though_nothing_needs_it():
+    """The loss, and `Passes.backward`, write it: without a place they wrote before and behind the workspace."""
+    for layers in ([Flatten()], [MaxPool2d(2), Flatten()]):
+        plan = make_plan(Network((4, 4, 1), layers), 3, True, 1)
+        dy, size = int(plan.table[-1]["dy"]), 3 * int(plan.table[-1]["output_size"])
+        assert 0 <= dy <= plan.work_size - size
+
+
 def test_every_operation_has_kernels_on_both_devices():
     for name, row in OPERATIONS.items():
         for device in ("cpu", "cuda"):
