@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
-from minicnn.backends.cpu import Passes
+from minicnn.backends.cpu import lay_out
 from minicnn.errors import NetworkError
+from minicnn.kernels.cpu import passes
 from minicnn.network.activations import LeakyReLU
 from minicnn.program.graph import cuts, fuse, lower
 from minicnn.program.operations import OPERATIONS
@@ -31,15 +32,23 @@ def test_the_workspace_is_at_most_seven_tenths_of_what_it_was(name, shape):
 
 @settings(max_examples=100, deadline=None)
 @given(network=graphs(), seed=st.integers(0, 100))
-def test_sharing_places_changes_nothing(network, seed):
-    """The same network laid out so that nothing shares a place, and nothing is fused for vectors, which rounds otherwise."""
+def test_sharing_places_changes_no_bit(network, seed):
+    """The same operations laid out so that nothing shares a place."""
     rng = np.random.default_rng(seed)
     params = random_params(network, rng)
     x, dlogits = rng.normal(size=(3, *network.input_shape)), rng.normal(size=(3, network.outputs))
-    shared, apart = Passes(network, params, 3), Passes(network, params, 3, by_operation=True)
-    assert shared.plan.work_size <= apart.plan.work_size
-    np.testing.assert_allclose(shared.forward(x), apart.forward(x), rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(shared.backward(dlogits), apart.backward(dlogits), rtol=1e-9, atol=1e-9)
+    found = []
+    for keep in (False, True):
+        plan = lay_out(network, 3, True, params.dtype, keep=keep)
+        work, transposed, grads = np.zeros(plan.work_size), np.zeros_like(params), np.zeros_like(params)
+        logits = np.empty((3, network.outputs))
+        passes.forward_keep(plan.table, params, work, x, logits, np.uint64(0))
+        passes.backward(plan.table, params, transposed, work, dlogits, grads, np.uint64(0))
+        found.append((plan.work_size, logits, grads))
+    (shared_size, *shared), (apart_size, *apart) = found
+    assert shared_size <= apart_size
+    np.testing.assert_array_equal(shared[0], apart[0])
+    np.testing.assert_array_equal(shared[1], apart[1])
 
 
 def test_memory_of_a_chain_does_not_grow_with_its_length_in_inference():
