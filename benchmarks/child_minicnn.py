@@ -1,4 +1,5 @@
-"""`python -m minicnn` with the arguments given, saying when its first batch was done and how much memory it took.
+"""`python -m minicnn` with the arguments given, saying when its first batch was done and how much
+memory it took.
 
 Its last line on stdout is JSON: ``first_batch``, a time as of `time.time`, and ``peak_megabytes``.
 """

@@ -1,17 +1,19 @@
-"""minicnn beside its peers, in one run: `python benchmarks/compare.py` (`--quick` for a minute of it).
+"""minicnn beside its peers, in one run: `python benchmarks/compare.py` (`--quick` for a minute of
+it).
 
-Whatever is installed takes part: torch (contiguous and channels last, with the fused Adam; `--compile` adds
-torch.compile), jax, onnxruntime, and numpy for matrix products; each at its best setting, on the same number of threads.
-What is compared is first checked to be the same. All times are taken in turns (`timing.py`), and only ratios are
-reported: to the best peer, and to the floor, the time of the useful multiply-adds at the speed of the register tile
-alone (`floor.py`).
+Whatever is installed takes part: torch (contiguous and channels last, with the fused Adam;
+`--compile` adds torch.compile), jax, onnxruntime, and numpy for matrix products; each at its best
+setting, on the same number of threads. What is compared is first checked to be the same. All times
+are taken in turns (`timing.py`), and only ratios are reported: to the best peer, and to the floor,
+the time of the useful multiply-adds at the speed of the register tile alone (`floor.py`).
 
     python benchmarks/compare.py --output results.json        # all rows, in less than 10 minutes
     python benchmarks/compare.py --only 'training: LeNet-5*'  # some: a pattern as in file names, or a part of the title
     python benchmarks/compare.py --markdown results.json      # the README's tables from such a file
 
-Leave the machine alone meanwhile. The first run after a change of a kernel compiles everything anew, which is not
-measured but takes a minute more. Exit status 1 if a result was wrong or a row failed.
+Leave the machine alone meanwhile. The first run after a change of a kernel compiles everything
+anew, which is not measured but takes a minute more. Exit status 1 if a result was wrong or a row
+failed.
 """
 
 import environment  # isort: skip  # sets variables that the others' imports read
@@ -54,13 +56,21 @@ def main() -> int:
     effort = QUICK if options.quick else FULL
     if options.repetitions:
         effort = Effort(options.repetitions, effort.turn)
-    tasks = [task for task in (*passes.tasks(threads), *kernels.tasks(), *processes.tasks(max(threads)))
-             if (task.headline or not options.quick) and _wanted(task, options.only)]  # fmt: skip
+    tasks = [
+        task
+        for task in (*passes.tasks(threads), *kernels.tasks(), *processes.tasks(max(threads)))
+        if (task.headline or not options.quick) and _wanted(task, options.only)
+    ]
     if not tasks or options.list:
-        console.print(*(task.title for task in tasks), sep="\n", highlight=False) if tasks else print("no such row")
+        console.print(
+            *(task.title for task in tasks), sep="\n", highlight=False
+        ) if tasks else print("no such row")
         return 0 if tasks else 2
     if os.getloadavg()[0] > 0.5:
-        print(f"the machine is busy (load {os.getloadavg()[0]:.1f}): the ratios will mean little", file=sys.stderr)
+        print(
+            f"the machine is busy (load {os.getloadavg()[0]:.1f}): the ratios will mean little",
+            file=sys.stderr,
+        )
     started = time.perf_counter()
     context = Context(effort, installed(options.compile, with_jax=not options.quick), Tile())
     about = _about(threads, effort, context)
@@ -75,15 +85,37 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="most rows that have a target, without jax: a minute")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="most rows that have a target, without jax: a minute"
+    )
     parser.add_argument("--only", metavar="PATTERN", help="rows whose title matches")
-    parser.add_argument("--list", action="store_true", help="print the titles of the rows, measure nothing")
-    parser.add_argument("--compile", action="store_true", help="torch.compile too: needs a C++ compiler")
-    parser.add_argument("--threads", default=f"1,{os.cpu_count()}", metavar="N,N", help="(default: %(default)s)")
-    parser.add_argument("--repetitions", type=int, metavar="N", help=f"(default: {FULL.repetitions}, with --quick 3)")
-    parser.add_argument("--output", type=Path, metavar="FILE.json", help="write machine, versions and all figures")
-    parser.add_argument("--markdown", type=Path, metavar="FILE.json", help="print the README's tables from FILE.json")
+    parser.add_argument(
+        "--list", action="store_true", help="print the titles of the rows, measure nothing"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile too: needs a C++ compiler"
+    )
+    parser.add_argument(
+        "--threads", default=f"1,{os.cpu_count()}", metavar="N,N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--repetitions",
+        type=int,
+        metavar="N",
+        help=f"(default: {FULL.repetitions}, with --quick 3)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE.json", help="write machine, versions and all figures"
+    )
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE.json",
+        help="print the README's tables from FILE.json",
+    )
     return parser.parse_args()
 
 
@@ -91,7 +123,9 @@ def _wanted(task: Task, pattern: str | None) -> bool:
     return pattern is None or pattern in task.title or fnmatch.fnmatch(task.title, pattern)
 
 
-def _measure(tasks: list[Task], context: Context, console: Console) -> tuple[list[Row], dict[str, str]]:
+def _measure(
+    tasks: list[Task], context: Context, console: Console
+) -> tuple[list[Row], dict[str, str]]:
     """Run the tasks one after another; a row that fails is reported and the others go on."""
     rows, failures = [], {}
     for number, task in enumerate(tasks, 1):
@@ -100,7 +134,9 @@ def _measure(tasks: list[Task], context: Context, console: Console) -> tuple[lis
             rows.append(task.run(context))
         except RowFailed as error:
             failures[task.title] = str(error)
-        except Exception as error:  # a peer that cannot do it here, say, must not end a run of minutes
+        except (
+            Exception
+        ) as error:  # a peer that cannot do it here, say, must not end a run of minutes
             failures[task.title] = f"{type(error).__name__}: {error}"
         gc.collect()  # sessions and graphs of the peers, with their threads
     return rows, failures

@@ -1,4 +1,5 @@
-"""Single kernels, called in compiled loops so that the call from Python does not show, on a layer's own buffers."""
+"""Single kernels, called in compiled loops so that the call from Python does not show, on a layer's
+own buffers."""
 
 from typing import NamedTuple
 
@@ -33,26 +34,33 @@ def _transpose(plan, params, transposed):
 
 @njit(cache=True, **JIT)
 def update(plan, address, params, grads, slots, scalars, calls):
-    """``calls`` updates; ``plan`` is there for its type, by which the cache sees that a kernel has changed."""
+    """``calls`` updates; ``plan`` is there for its type, by which the cache sees that a kernel has
+    changed."""
     for _ in range(calls):
         call_update(address, params, grads, slots, slots.shape[1], scalars, 0, len(params))
 
 
 @njit(cache=True, **JIT)
 def copy(source, target, calls):
-    """``calls`` copies of one array into another, as fast as memcpy; ``target[:] = source`` is not."""
+    """``calls`` copies of one array into another, as fast as memcpy; ``target[:] = source`` is
+    not."""
     for _ in range(calls):
         for i in range(len(source)):
             target[i] = source[i]
 
 
-# What can be timed of each kind of layer: "dw" is the backward pass of a first layer, which has no dx.
-DIRECTIONS = {"conv2d": ("forward", "dw", "backward"), "dense": ("forward", "dw", "backward"),
-              "max_pool2d": ("forward", "backward")}  # fmt: skip
+# What can be timed of each kind of layer: "dw" is the backward pass of a first layer, which has no
+# dx.
+DIRECTIONS = {
+    "conv2d": ("forward", "dw", "backward"),
+    "dense": ("forward", "dw", "backward"),
+    "max_pool2d": ("forward", "backward"),
+}
 
 
 class Laid(NamedTuple):
-    """One layer in a plan for training, with buffers full of random numbers; ``transposed`` has the weights for dx."""
+    """One layer in a plan for training, with buffers full of random numbers; ``transposed`` has the
+    weights for dx."""
 
     network: Network
     operation: str
@@ -73,12 +81,17 @@ class Laid(NamedTuple):
     def image(self, which: str) -> np.ndarray:
         """``x``, ``y``, ``dx`` or ``dy`` as a view [IMAGES, H, W, C]."""
         side = "input" if which.endswith("x") else "output"
-        shape = tuple(int(self.plan[0][f"{side}_{length}"]) for length in ("height", "width", "channels"))
-        return self.work[self.plan[0][which] :][: IMAGES * int(np.prod(shape))].reshape(IMAGES, *shape)
+        shape = tuple(
+            int(self.plan[0][f"{side}_{length}"]) for length in ("height", "width", "channels")
+        )
+        return self.work[self.plan[0][which] :][: IMAGES * int(np.prod(shape))].reshape(
+            IMAGES, *shape
+        )
 
 
 def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
-    """Lay out ``layer`` for images of ``shape`` behind another with weights, so that it has a gradient to hand back."""
+    """Lay out ``layer`` for images of ``shape`` behind another with weights, so that it has a
+    gradient to hand back."""
     if isinstance(layer, Dense):
         operation, layers = "dense", [Flatten(), Dense(shape[2]), layer]
     else:
@@ -92,4 +105,12 @@ def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
     transposed = np.zeros_like(params)
     _transpose(plan.table, params, transposed)
     index = next(i for i, node in enumerate(plan.nodes) if i and node.operation == operation)
-    return Laid(network, operation, plan.table[index : index + 1], params, transposed, work, np.zeros_like(params))
+    return Laid(
+        network,
+        operation,
+        plan.table[index : index + 1],
+        params,
+        transposed,
+        work,
+        np.zeros_like(params),
+    )

@@ -1,8 +1,9 @@
-"""Rows for single kernels, on one thread: convolutions and dense layers, pooling, and the update of each optimizer.
+"""Rows for single kernels, on one thread: convolutions and dense layers, pooling, and the update of
+each optimizer.
 
-What multiplies is compared with the register tile alone in cache, counting useful multiply-adds, and dense layers with
-numpy as well. What only moves numbers is compared with a copy: as many bytes read and written, within as much memory, so
-that both are in the same cache.
+What multiplies is compared with the register tile alone in cache, counting useful multiply-adds,
+and dense layers with numpy as well. What only moves numbers is compared with a copy: as many bytes
+read and written, within as much memory, so that both are in the same cache.
 """
 
 from collections.abc import Callable
@@ -27,7 +28,18 @@ _CONVOLUTIONS = {
 }
 _DENSE = {"dense 256→120": (256, 120), "dense 3136→128": (3136, 128)}
 _POOLS = {"max pool 24×24×6": (24, 24, 6), "max pool 28×28×32": (28, 28, 32)}
-_OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam", "lion")
+_OPTIMIZERS = (
+    "sgd",
+    "momentum",
+    "nesterov",
+    "rmsprop",
+    "adagrad",
+    "adadelta",
+    "adam",
+    "adamw",
+    "nadam",
+    "lion",
+)
 _CALL = 4_000_000  # multiply-adds in one call from Python, beside which its cost does not show
 _CALL_NUMBERS = 400_000  # numbers read or written in one call from Python
 
@@ -40,27 +52,47 @@ def tasks() -> list[Task]:
             if shape[2] == 1 and direction == "backward":
                 continue  # a first layer needs none
             name = f"{title}, {direction}"
-            found.append(Task("kernel", name, 1, _product(name, shape, layer, direction), "3×3" in title))
+            found.append(
+                Task("kernel", name, 1, _product(name, shape, layer, direction), "3×3" in title)
+            )
     for title, (inputs, outputs) in _DENSE.items():
         for direction in DIRECTIONS["dense"]:
             name = f"{title}, {direction}"
-            found.append(Task("kernel", name, 1, _product(name, (1, 1, inputs), Dense(outputs), direction)))
+            found.append(
+                Task("kernel", name, 1, _product(name, (1, 1, inputs), Dense(outputs), direction))
+            )
     for title, shape in _POOLS.items():
         for direction in DIRECTIONS["max_pool2d"]:
-            found.append(Task("kernel", f"{title}, {direction}", 1, _pool(f"{title}, {direction}", shape, direction)))
+            found.append(
+                Task(
+                    "kernel",
+                    f"{title}, {direction}",
+                    1,
+                    _pool(f"{title}, {direction}", shape, direction),
+                )
+            )
     for name in _OPTIMIZERS:
-        found.append(Task("kernel", f"update {name}, LeNet-5", 1, _optimizer(name, "LeNet-5"), name == "adam"))
+        found.append(
+            Task(
+                "kernel", f"update {name}, LeNet-5", 1, _optimizer(name, "LeNet-5"), name == "adam"
+            )
+        )
     found.append(Task("kernel", "update adam, vgg-small", 1, _optimizer("adam", "vgg-small")))
     return found
 
 
-def _product(title: str, shape: tuple[int, int, int], layer: Conv2d | Dense,
-             direction: str) -> Callable[[Context], Row]:  # fmt: skip
+def _product(
+    title: str, shape: tuple[int, int, int], layer: Conv2d | Dense, direction: str
+) -> Callable[[Context], Row]:
     def run(context: Context) -> Row:
         laid = lay(shape, layer)
         check_product(title, laid, direction)
         index = next(i for i, other in enumerate(laid.network.layers) if other is layer)
-        work = useful_multiply_adds(laid.network, index) * IMAGES * (2 if direction == "backward" else 1)
+        work = (
+            useful_multiply_adds(laid.network, index)
+            * IMAGES
+            * (2 if direction == "backward" else 1)
+        )
         calls = max(1, _CALL // work)
         contestants = [
             Contestant("kernel", lambda: laid.run(direction, calls), work * calls),
@@ -70,7 +102,13 @@ def _product(title: str, shape: tuple[int, int, int], layer: Conv2d | Dense,
             in_numpy = _numpy_product(shape[2], layer.units, direction, calls)
             contestants.append(Contestant("numpy", in_numpy, work * calls))
         seconds = measure(contestants, context.effort)
-        row = Row("kernel", title, 1, share=spread(seconds["tile"] / seconds["kernel"]), share_of="register tile")
+        row = Row(
+            "kernel",
+            title,
+            1,
+            share=spread(seconds["tile"] / seconds["kernel"]),
+            share_of="register tile",
+        )
         if "numpy" in seconds:
             row.faster_than["numpy"] = spread(seconds["numpy"] / seconds["kernel"])
             row.best_peer = "numpy"
@@ -125,7 +163,9 @@ def _optimizer(name: str, network: str) -> Callable[[Context], Row]:
         found = np.column_stack([params[:50], *slots[:, :50]])
         if not np.allclose(found, np.array(expected).reshape(found.shape), rtol=1e-5, atol=1e-6):
             raise RowFailed(f"update {name} is not what its rule says")
-        numbers = (3 + 2 * len(slots)) * size  # parameters and slots are read and written, gradients read
+        numbers = (
+            3 + 2 * len(slots)
+        ) * size  # parameters and slots are read and written, gradients read
         calls = max(1, _CALL_NUMBERS // numbers)
         arguments = table, address, params, grads, slots, scalars, calls
         kernel = Contestant("kernel", lambda: update(*arguments), numbers * calls)
@@ -135,9 +175,16 @@ def _optimizer(name: str, network: str) -> Callable[[Context], Row]:
 
 
 def _beside_a_copy(context: Context, title: str, kernel: Contestant, footprint: int) -> Row:
-    """The kernel's speed in numbers read or written, as a share of a copy from one half of ``footprint`` to the other."""
+    """The kernel's speed in numbers read or written, as a share of a copy from one half of
+    ``footprint`` to the other."""
     source, target = np.ones((2, footprint // 2), np.float32)
     calls = max(1, _CALL_NUMBERS // footprint)
     plain = Contestant("copy", lambda: copy(source, target, calls), footprint * calls)
     seconds = measure([kernel, plain], context.effort)
-    return Row("kernel", title, 1, share=spread(seconds["copy"] / seconds["kernel"]), share_of="copy of as many bytes")
+    return Row(
+        "kernel",
+        title,
+        1,
+        share=spread(seconds["copy"] / seconds["kernel"]),
+        share_of="copy of as many bytes",
+    )

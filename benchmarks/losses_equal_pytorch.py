@@ -2,13 +2,14 @@
 
     python benchmarks/losses_equal_pytorch.py [PRESET ...]
 
-LeNet-5 with five optimizers, each taken twice: with forward, loss, backward and update as calls of their own, and with
-the fused step that training uses; resnet8, ds-cnn, mobilenet-v1-025 and fast with momentum, by the fused step with one
-and two threads.
+LeNet-5 with five optimizers, each taken twice: with forward, loss, backward and update as calls of
+their own, and with the fused step that training uses; resnet8, ds-cnn, mobilenet-v1-025 and fast
+with momentum, by the fused step with one and two threads.
 
-Training is chaotic: a difference in the last digit grows from step to step, in PyTorch as well. So the first ten losses
-must equal PyTorch's to a relative 1e-5; after that, the largest distance so far from PyTorch in float64 must be at most
-twice that of PyTorch in float32. Exit status 1 if one is not, or where torch is not installed.
+Training is chaotic: a difference in the last digit grows from step to step, in PyTorch as well. So
+the first ten losses must equal PyTorch's to a relative 1e-5; after that, the largest distance so
+far from PyTorch in float64 must be at most twice that of PyTorch in float32. Exit status 1 if one
+is not, or where torch is not installed.
 """
 
 import sys
@@ -35,8 +36,13 @@ OPTIMIZERS: dict[str, tuple[str, Callable[[dict[str, float]], dict]]] = {
     "adamw": ("AdamW", lambda h: {"betas": (h["beta1"], h["beta2"]), "eps": h["epsilon"]}),
     "rmsprop": ("RMSprop", lambda h: {"alpha": h["alpha"], "eps": h["epsilon"]}),
 }
-PRESETS = {"lenet5": ((28, 28, 1), 10), "resnet8": ((32, 32, 3), 10), "ds-cnn": ((49, 10, 1), 12),
-           "mobilenet-v1-025": ((96, 96, 3), 2), "fast": ((32, 32, 3), 10)}  # fmt: skip
+PRESETS = {
+    "lenet5": ((28, 28, 1), 10),
+    "resnet8": ((32, 32, 3), 10),
+    "ds-cnn": ((49, 10, 1), 12),
+    "mobilenet-v1-025": ((96, 96, 3), 2),
+    "fast": ((32, 32, 3), 10),
+}
 
 
 class Job(NamedTuple):
@@ -73,10 +79,21 @@ def losses_by_fused_step(job: Job, threads: int | None = None) -> list[float]:
     training = Training(job.network, job.params.copy(), BATCH, optimizer.rule, loss.rule, threads)
     rows = job.images.reshape(len(job.images), -1)
     return [
-        training.step(rows, job.labels, batch, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
-                      loss.divisor(job.labels[batch]), number, optimizer.slots, optimizer.scalars()).loss
+        training.step(
+            rows,
+            job.labels,
+            batch,
+            1 / 255,
+            loss.one_hot,
+            loss.class_weights,
+            loss.hyperparameters,
+            loss.divisor(job.labels[batch]),
+            number,
+            optimizer.slots,
+            optimizer.scalars(),
+        ).loss
         for number, batch in enumerate(job.order)
-    ]  # fmt: skip
+    ]
 
 
 def losses_of_pytorch(job: Job, dtype: type) -> list[float]:
@@ -89,7 +106,10 @@ def losses_of_pytorch(job: Job, dtype: type) -> list[float]:
     hyper = minicnn.Optimizer(job.optimizer, 1).hyperparameters
     kind, arguments = OPTIMIZERS[job.optimizer]
     optimizer = getattr(torch.optim, kind)(
-        model.parameters(), lr=hyper["learning_rate"], weight_decay=hyper["weight_decay"], **arguments(hyper)
+        model.parameters(),
+        lr=hyper["learning_rate"],
+        weight_decay=hyper["weight_decay"],
+        **arguments(hyper),
     )
     losses = []
     for batch in job.order:
@@ -115,8 +135,12 @@ def compare(losses: list[float], single: list[float], double: list[float]) -> Co
     """Judge the losses as the module says, by what PyTorch has in float32 and in float64."""
     found, float32, float64 = np.array(losses), np.array(single), np.array(double)
     first = float(np.max((np.abs(found - float32) / float32)[:FIRST]))
-    own, others = (np.maximum.accumulate(np.abs(values - float64) / float64) for values in (found, float32))
-    ok = first <= TOLERANCE and bool(np.all(own[FIRST:] <= FACTOR * others[FIRST:]))  # False for NaN
+    own, others = (
+        np.maximum.accumulate(np.abs(values - float64) / float64) for values in (found, float32)
+    )
+    ok = first <= TOLERANCE and bool(
+        np.all(own[FIRST:] <= FACTOR * others[FIRST:])
+    )  # False for NaN
     return Comparison(first, float(own[-1]), float(others[-1]), ok)
 
 
@@ -127,17 +151,36 @@ def job_of(name: str, optimizer: str) -> Job:
     images, labels = images_for(shape)
     rng = np.random.default_rng(1)
     order = rng.permutation(len(images))[: STEPS * BATCH].reshape(STEPS, BATCH)
-    return Job(network, network.initialize(np.random.default_rng(0)), images, labels % outputs, order, optimizer)
+    return Job(
+        network,
+        network.initialize(np.random.default_rng(0)),
+        images,
+        labels % outputs,
+        order,
+        optimizer,
+    )
 
 
 def main(names: list[str]) -> int:
     """Compare the presets of these names, or all; print the table."""
     if not find_spec("torch"):
-        print("PyTorch is not installed here, and this script compares with it: pip install torch", file=sys.stderr)
+        print(
+            "PyTorch is not installed here, and this script compares with it: pip install torch",
+            file=sys.stderr,
+        )
         return 1
     table = Table(title=f"Losses of the first {STEPS} steps, batch {BATCH}, against PyTorch")
-    headings = ("network", "optimizer", "minicnn", "first loss", "last loss", f"first {FIRST} steps",
-                "from float64", "PyTorch's own", "ok")  # fmt: skip
+    headings = (
+        "network",
+        "optimizer",
+        "minicnn",
+        "first loss",
+        "last loss",
+        f"first {FIRST} steps",
+        "from float64",
+        "PyTorch's own",
+        "ok",
+    )
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="left" if number < 3 else "right")
     all_ok = True
@@ -145,7 +188,9 @@ def main(names: list[str]) -> int:
         for optimizer in OPTIMIZERS if name == "lenet5" else ("momentum",):
             job = job_of(name, optimizer)
             single, double = losses_of_pytorch(job, np.float32), losses_of_pytorch(job, np.float64)
-            ways = {f"{count} threads": partial(losses_by_fused_step, threads=count) for count in (1, 2)}
+            ways = {
+                f"{count} threads": partial(losses_by_fused_step, threads=count) for count in (1, 2)
+            }
             if name == "lenet5":
                 ways = {"four calls": losses_by_calls, "fused step": losses_by_fused_step}
             for way, function in ways.items():
@@ -153,8 +198,15 @@ def main(names: list[str]) -> int:
                 found = compare(losses, single, double)
                 all_ok &= found.ok
                 figures = (f"{value:.1e}" for value in found[:3])
-                table.add_row(name, optimizer, way, f"{losses[0]:.6f}", f"{losses[-1]:.6f}", *figures,
-                              "yes" if found.ok else "NO")  # fmt: skip
+                table.add_row(
+                    name,
+                    optimizer,
+                    way,
+                    f"{losses[0]:.6f}",
+                    f"{losses[-1]:.6f}",
+                    *figures,
+                    "yes" if found.ok else "NO",
+                )
     Console(width=130).print(table)
     return 0 if all_ok else 1
 

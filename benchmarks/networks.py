@@ -9,11 +9,27 @@ from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load_datas
 
 def colour() -> Network:
     """Two pairs of 3×3 convolutions on 32×32×3."""
-    return Network((32, 32, 3), [
-        *(Conv2d(32, 3, padding="same"), ReLU(), Conv2d(32, 3, padding="same"), ReLU(), MaxPool2d(2)),
-        *(Conv2d(64, 3, padding="same"), ReLU(), Conv2d(64, 3, padding="same"), ReLU(), MaxPool2d(2)),
-        *(Flatten(), Dense(128), ReLU(), Dense(10)),
-    ], "colour")  # fmt: skip
+    return Network(
+        (32, 32, 3),
+        [
+            *(
+                Conv2d(32, 3, padding="same"),
+                ReLU(),
+                Conv2d(32, 3, padding="same"),
+                ReLU(),
+                MaxPool2d(2),
+            ),
+            *(
+                Conv2d(64, 3, padding="same"),
+                ReLU(),
+                Conv2d(64, 3, padding="same"),
+                ReLU(),
+                MaxPool2d(2),
+            ),
+            *(Flatten(), Dense(128), ReLU(), Dense(10)),
+        ],
+        "colour",
+    )
 
 
 NETWORKS = {
@@ -33,8 +49,8 @@ def initial_weights(name: str) -> np.ndarray:
 def images_for(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images [N, H, W, C] and labels [N]: Fashion-MNIST for 28×28×1, else noise.
 
-    Enough of them that no network learns them by heart while it is timed: gradients that vanish would become denormal
-    numbers, with which every framework is slow.
+    Enough of them that no network learns them by heart while it is timed: gradients that vanish
+    would become denormal numbers, with which every framework is slow.
     """
     if shape == (28, 28, 1):
         data = load_dataset("fashion-mnist-12k").train

@@ -1,4 +1,5 @@
-"""Rows for whole networks: training steps, inference by batches and image by image, and the second thread."""
+"""Rows for whole networks: training steps, inference by batches and image by image, and the second
+thread."""
 
 from collections.abc import Callable
 
@@ -23,13 +24,23 @@ def tasks(threads: list[int]) -> list[Task]:
         for name in NETWORKS:
             for batch in (16, 64, 256):
                 headline = count == most and (batch == 64 or (name, batch) == ("LeNet-5", 16))
-                found.append(Task("training", f"{name}, batch {batch}", count, _training(name, batch, count), headline))
+                found.append(
+                    Task(
+                        "training",
+                        f"{name}, batch {batch}",
+                        count,
+                        _training(name, batch, count),
+                        headline,
+                    )
+                )
     for count in threads:
         for name in NETWORKS:
             for batch in (1, 64, 1024):
                 headline = count == most and name != "colour" and (batch > 1 or name == "LeNet-5")
                 title = f"{name}, batch {batch}" if batch > 1 else f"{name}, one image from Python"
-                found.append(Task("inference", title, count, _inference(name, batch, count), headline))
+                found.append(
+                    Task("inference", title, count, _inference(name, batch, count), headline)
+                )
             headline = count == most and name == "LeNet-5"
             title = f"{name}, one image in an @njit loop"
             found.append(Task("inference", title, count, _inference_in_loop(name, count), headline))
@@ -67,7 +78,8 @@ def _inference(name: str, batch: int, threads: int) -> Callable[[Context], Row]:
 
 
 def _inference_in_loop(name: str, threads: int) -> Callable[[Context], Row]:
-    """minicnn takes image after image in compiled code, on one thread; the peers one image a call, from Python."""
+    """minicnn takes image after image in compiled code, on one thread; the peers one image a call,
+    from Python."""
 
     def run(context: Context) -> Row:
         row = Row("inference", f"{name}, one image in an @njit loop", threads)
@@ -82,7 +94,9 @@ def _inference_job(name: str, batch: int, threads: int) -> InferenceJob:
     return InferenceJob(NETWORKS[name], initial_weights(name), images[:batch], threads)
 
 
-def _infer(context: Context, row: Row, ours: InferenceJob, theirs: InferenceJob, how: Callable) -> Row:
+def _infer(
+    context: Context, row: Row, ours: InferenceJob, theirs: InferenceJob, how: Callable
+) -> Row:
     contestants, logits = [], {}
     for peer in (Peer(MINICNN, lambda job: None, how), *context.peers):
         job = ours if peer.name == MINICNN else theirs
@@ -125,11 +139,15 @@ def _check(results: dict[str, np.ndarray], what: str, relative: float) -> None:
 
 def _compare(context: Context, row: Row, contestants: list[Contestant], work: int) -> Row:
     """Time all and the tile in turns; fill in the ratios."""
-    threads = 1 if "@njit" in row.name else row.threads  # the loop has one thread, whatever the peers have
+    threads = (
+        1 if "@njit" in row.name else row.threads
+    )  # the loop has one thread, whatever the peers have
     seconds = measure([*contestants, context.tile.contestant(threads)], context.effort)
     ours = seconds[MINICNN]
     row.over_floor = spread(ours / (work * seconds.pop("tile")))
     row.microseconds = {name: float(np.median(values)) * 1e6 for name, values in seconds.items()}
-    row.faster_than = {name: spread(values / ours) for name, values in seconds.items() if name != MINICNN}
+    row.faster_than = {
+        name: spread(values / ours) for name, values in seconds.items() if name != MINICNN
+    }
     row.best_peer = min(row.faster_than, key=lambda name: row.microseconds[name], default=None)
     return row

@@ -8,8 +8,8 @@ from pathlib import Path
 def peak_megabytes() -> float:
     """Peak resident set in MB (10⁶ bytes).
 
-    Linux's own high-water mark where there is one: `ru_maxrss` of a child process starts with what its parent
-    held when it was started.
+    Linux's own high-water mark where there is one: `ru_maxrss` of a child process starts with what
+    its parent held when it was started.
     """
     status = Path("/proc/self/status")
     if status.exists():

@@ -1,7 +1,8 @@
-"""The pictures in the README, from a run of LeNet-5: `python benchmarks/pictures.py [FOLDER OF THE RUN]`.
+"""The pictures in the README, from a run of LeNet-5: `python benchmarks/pictures.py [FOLDER OF THE
+RUN]`.
 
-They go to benchmarks/pictures/, with 200 colours each, so that they stay small. Without a folder the run is trained first,
-in one that is removed again.
+They go to benchmarks/pictures/, with 200 colours each, so that they stay small. Without a folder
+the run is trained first, in one that is removed again.
 """
 
 import sys
@@ -32,7 +33,9 @@ def draw(run_folder: Path) -> None:
         for name, (options, file) in PICTURES.items():
             run("landscape", str(run_folder), *options, "--output", place)
             picture = Image.open(Path(place) / f"{file}.png").convert("RGB")
-            picture.quantize(200, dither=Image.Dither.NONE).save(target / f"{name}.png", optimize=True)
+            picture.quantize(200, dither=Image.Dither.NONE).save(
+                target / f"{name}.png", optimize=True
+            )
 
 
 if __name__ == "__main__":
@@ -40,5 +43,15 @@ if __name__ == "__main__":
         draw(Path(sys.argv[1]))
     else:
         with tempfile.TemporaryDirectory() as place:
-            run("train", "--model", "lenet5", "--epochs", "5", "--record", "--output", f"{place}/run", "--quiet")
+            run(
+                "train",
+                "--model",
+                "lenet5",
+                "--epochs",
+                "5",
+                "--record",
+                "--output",
+                f"{place}/run",
+                "--quiet",
+            )
             draw(Path(place) / "run")

@@ -21,7 +21,8 @@ from minicnn import load_dataset
 from minicnn.errors import DataError
 
 _HERE = Path(__file__).parent
-# The default network, optimizer, loss and data; few images, because only compiling and the first batch count.
+# The default network, optimizer, loss and data; few images, because only compiling and the first
+# batch count.
 _START = ["train", "--quiet", "--epochs", "1", "--limit", "640"]
 
 
@@ -44,9 +45,14 @@ def _child(script: str, arguments: list[str], cache: Path | None = None) -> dict
     ended = time.time()
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise RowFailed(f"{script} {' '.join(arguments)} ended with status {done.returncode}: {last}")
+        raise RowFailed(
+            f"{script} {' '.join(arguments)} ended with status {done.returncode}: {last}"
+        )
     found = json.loads(done.stdout.strip().splitlines()[-1])
-    return found | {"seconds": ended - started, "seconds_to_first_batch": found["first_batch"] - started}
+    return found | {
+        "seconds": ended - started,
+        "seconds_to_first_batch": found["first_batch"] - started,
+    }
 
 
 def _train(arguments: list[str], cache: Path | None = None) -> dict[str, Any]:
@@ -68,15 +74,25 @@ def _cold_start(context: Context) -> Row:
         cold = _train(_START, Path(cache))
         warm = [_train(_START, Path(cache))["seconds"] for _ in range(2)]
     row = Row("start", "compiling all that train needs, empty cache", _cores())
-    row.figures = {"seconds": cold["seconds"] - min(warm), "command to first batch": cold["seconds_to_first_batch"]}
+    row.figures = {
+        "seconds": cold["seconds"] - min(warm),
+        "command to first batch": cold["seconds_to_first_batch"],
+    }
     return row
 
 
 def _memory(context: Context) -> Row:
     ours = _peak(64)
-    row = Row("memory", "training LeNet-5 on 60,000 images, batch 64", _cores(), figures={"minicnn MB": ours})
+    row = Row(
+        "memory",
+        "training LeNet-5 on 60,000 images, batch 64",
+        _cores(),
+        figures={"minicnn MB": ours},
+    )
     if find_spec("torch"):
-        theirs = _child("child_torch.py", [str(_full_data()[1]), "64", str(_cores())])["peak_megabytes"]
+        theirs = _child("child_torch.py", [str(_full_data()[1]), "64", str(_cores())])[
+            "peak_megabytes"
+        ]
         row.figures["torch MB"] = theirs
         row.share, row.share_of = spread(np.array([ours / theirs])), "torch"
     return row
@@ -92,7 +108,17 @@ def _memory_growth(context: Context) -> Row:
 def _peak(batch: int) -> float:
     """Peak MB of `minicnn train` on the full data."""
     _train(_START)  # compiling takes memory of its own
-    arguments = ["--quiet", "--data", _full_data()[0], "--model", "lenet5", "--epochs", "1", "--batch-size", str(batch)]
+    arguments = [
+        "--quiet",
+        "--data",
+        _full_data()[0],
+        "--model",
+        "lenet5",
+        "--epochs",
+        "1",
+        "--batch-size",
+        str(batch),
+    ]
     return _train(["train", *arguments])["peak_megabytes"]
 
 
@@ -108,8 +134,12 @@ def _full_data() -> tuple[str, Path]:
     try:
         data = load_dataset("fashion-mnist")
         assert data.test is not None
-        arrays = {"x_train": data.train.images[..., 0], "y_train": data.train.labels,
-                  "x_test": data.test.images[..., 0], "y_test": data.test.labels}  # fmt: skip
+        arrays = {
+            "x_train": data.train.images[..., 0],
+            "y_train": data.train.labels,
+            "x_test": data.test.images[..., 0],
+            "y_test": data.test.labels,
+        }
         name = "fashion-mnist"
     except DataError:
         rng = np.random.default_rng(0)

@@ -27,7 +27,9 @@ def _text(value: Spread | None, percent: bool = False) -> str:
 
 def show(rows: list[Row], console: Console) -> None:
     """Print one table a group of rows."""
-    peers = list(dict.fromkeys(name for row in rows if row.group in _PASSES for name in row.faster_than))
+    peers = list(
+        dict.fromkeys(name for row in rows if row.group in _PASSES for name in row.faster_than)
+    )
     for group in dict.fromkeys(row.group for row in rows):
         chosen = [row for row in rows if row.group == group]
         if group in _PROCESSES:
@@ -35,32 +37,58 @@ def show(rows: list[Row], console: Console) -> None:
             for row in chosen:
                 table.add_row(row.name, _figures(row), verdict(title_of(row), row))
         elif group == "kernel":
-            table = _table("kernels, one thread: speed as a share", ["", "share", "of", "× numpy", "target"])
+            table = _table(
+                "kernels, one thread: speed as a share", ["", "share", "of", "× numpy", "target"]
+            )
             for row in chosen:
-                table.add_row(row.name, _text(row.share, percent=True), row.share_of or "",
-                              _text(row.faster_than.get("numpy")), verdict(title_of(row), row))  # fmt: skip
+                table.add_row(
+                    row.name,
+                    _text(row.share, percent=True),
+                    row.share_of or "",
+                    _text(row.faster_than.get("numpy")),
+                    verdict(title_of(row), row),
+                )
         else:
             named = [name for name in peers if any(name in row.faster_than for row in chosen)]
-            table = _table(f"{group}: how many times faster minicnn is", ["", "threads", *named, "best peer",
-                                                                         "× floor", "target"])  # fmt: skip
+            table = _table(
+                f"{group}: how many times faster minicnn is",
+                ["", "threads", *named, "best peer", "× floor", "target"],
+            )
             for row in chosen:
-                medians = [f"{row.faster_than[name].median:.2f}" if name in row.faster_than else "" for name in named]
+                medians = [
+                    f"{row.faster_than[name].median:.2f}" if name in row.faster_than else ""
+                    for name in named
+                ]
                 best = _text(row.faster_than.get(row.best_peer or ""))
-                table.add_row(row.name, str(row.threads), *medians, best, _text(row.over_floor),
-                              verdict(title_of(row), row))  # fmt: skip
+                table.add_row(
+                    row.name,
+                    str(row.threads),
+                    *medians,
+                    best,
+                    _text(row.over_floor),
+                    verdict(title_of(row), row),
+                )
         console.print(table)
 
 
 def _table(title: str, headings: list[str]) -> Table:
     table = Table(title=title, title_justify="left")
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("", "of", "target", "measured") else "right")
+        table.add_column(
+            heading, justify="left" if heading in ("", "of", "target", "measured") else "right"
+        )
     return table
 
 
 def _figures(row: Row) -> str:
-    shown = [f"{name} {value:+.1%}" if name == "growth" else f"{name} {value:.3g}" if value < 100 else
-             f"{name} {value:.0f}" for name, value in row.figures.items()]  # fmt: skip
+    shown = [
+        f"{name} {value:+.1%}"
+        if name == "growth"
+        else f"{name} {value:.3g}"
+        if value < 100
+        else f"{name} {value:.0f}"
+        for name, value in row.figures.items()
+    ]
     if row.share is not None:
         shown.append(f"{row.share.median:.2f} of {row.share_of}")
     return ", ".join(shown)
@@ -69,8 +97,11 @@ def _figures(row: Row) -> str:
 def write(path: Path, about: dict[str, Any], rows: list[Row], failures: dict[str, str]) -> None:
     """Write everything that was found as JSON."""
     found = [asdict(row) | {"target": verdict(title_of(row), row)} for row in rows]
-    path.write_text(json.dumps({**about, "rows": found, "failures": failures}, indent=1, ensure_ascii=False) + "\n",
-                    encoding="utf-8")  # fmt: skip
+    path.write_text(
+        json.dumps({**about, "rows": found, "failures": failures}, indent=1, ensure_ascii=False)
+        + "\n",
+        encoding="utf-8",
+    )
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
@@ -92,19 +123,42 @@ def markdown(path: Path) -> str:
     about, rows = read(path)
     machine, settings = about["machine"], about["settings"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    lines = [f"{machine['processor']}, {machine['cores']} cores; {versions}. Median of the ratios of "
-             f"{settings['repetitions']} repetitions, in brackets the lowest and the highest.", ""]  # fmt: skip
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores; {versions}. Median of the ratios of "
+        f"{settings['repetitions']} repetitions, in brackets the lowest and the highest.",
+        "",
+    ]
     for group in _PASSES[:2]:
-        lines += _lines(["", "threads", "best peer", "times faster", "times the floor"],
-                        ([f"{row.group} {row.name}", str(row.threads), row.best_peer or "",
-                          _text(row.faster_than.get(row.best_peer or "")), _text(row.over_floor)]
-                         for row in rows if row.group == group))  # fmt: skip
+        lines += _lines(
+            ["", "threads", "best peer", "times faster", "times the floor"],
+            (
+                [
+                    f"{row.group} {row.name}",
+                    str(row.threads),
+                    row.best_peer or "",
+                    _text(row.faster_than.get(row.best_peer or "")),
+                    _text(row.over_floor),
+                ]
+                for row in rows
+                if row.group == group
+            ),
+        )
     shares = [row for row in rows if row.group == "kernel"]
-    lines += _lines(["kernel, one thread", "share", "of the speed of"],
-                    ([row.name, _text(row.share, percent=True), row.share_of or ""] for row in shares))  # fmt: skip
-    lines += _lines(["", "measured"], (
-        [f"{row.group}: {row.name}", _figures(row) or _text(row.faster_than.get(row.best_peer or "")) + "×"]
-        for row in rows if row.group in ("second thread", *_PROCESSES)))  # fmt: skip
+    lines += _lines(
+        ["kernel, one thread", "share", "of the speed of"],
+        ([row.name, _text(row.share, percent=True), row.share_of or ""] for row in shares),
+    )
+    lines += _lines(
+        ["", "measured"],
+        (
+            [
+                f"{row.group}: {row.name}",
+                _figures(row) or _text(row.faster_than.get(row.best_peer or "")) + "×",
+            ]
+            for row in rows
+            if row.group in ("second thread", *_PROCESSES)
+        ),
+    )
     return "\n".join(lines)
 
 

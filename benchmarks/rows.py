@@ -12,10 +12,10 @@ from timing import Effort, Spread
 class Row:
     """What one row found. All ratios are medians over repetitions, with the lowest and the highest.
 
-    ``faster_than``: how many times faster minicnn is than each peer; ``best_peer`` the one with the least median time.
-    ``over_floor``: minicnn's time as a multiple of the floor. ``share``: the speed as a share of that of ``share_of``.
-    ``figures``: seconds, megabytes and whatever is no ratio, by name. ``microseconds`` an image are for diagnosis within
-    this run alone.
+    ``faster_than``: how many times faster minicnn is than each peer; ``best_peer`` the one with the
+    least median time. ``over_floor``: minicnn's time as a multiple of the floor. ``share``: the
+    speed as a share of that of ``share_of``. ``figures``: seconds, megabytes and whatever is no
+    ratio, by name. ``microseconds`` an image are for diagnosis within this run alone.
     """
 
     group: str
@@ -57,9 +57,14 @@ class Task:
 
 def title_of(row: Task | Row) -> str:
     """Group, name and, where rows differ in it, the number of threads."""
-    threads = "" if row.group in ("start", "memory") else f", {row.threads} thread{'s' if row.threads > 1 else ''}"
+    threads = (
+        ""
+        if row.group in ("start", "memory")
+        else f", {row.threads} thread{'s' if row.threads > 1 else ''}"
+    )
     return f"{row.group}: {row.name}{threads}"
 
 
 class RowFailed(Exception):
-    """A row that cannot be measured: minicnn and a peer compute different results, or a process failed."""
+    """A row that cannot be measured: minicnn and a peer compute different results, or a process
+    failed."""

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from rows import Row
 from timing import Spread
 
-_FLOOR = 1.5  # a training or inference row also counts as reached within this multiple of its own floor
+_FLOOR = (
+    1.5  # a training or inference row also counts as reached within this multiple of its own floor
+)
 
 
 @dataclass(frozen=True)
 class Target:
-    """``kind``: "faster" than the best peer whose name begins with ``peer``, a "share" or a figure's name."""
+    """``kind``: "faster" than the best peer whose name begins with ``peer``, a "share" or a
+    figure's name."""
 
     kind: str
     least: float
@@ -29,16 +32,31 @@ TARGETS: dict[str, Target] = {
     "inference: vgg-small, batch 64, 2 threads": Target("faster", 1.1, 1.5, "onnxruntime"),
     "inference: vgg-small, batch 1024, 2 threads": Target("faster", 1.1, 1.5, "onnxruntime"),
     "inference: LeNet-5, one image from Python, 2 threads": Target("faster", 3, 5, "onnxruntime"),
-    "inference: LeNet-5, one image in an @njit loop, 2 threads": Target("faster", 4, 6, "onnxruntime"),
-    **{f"kernel: conv 3×3 {channels}, {direction}, 1 thread": Target("share", 0.8, 0.92)
-       for channels in ("32→64", "64→64") for direction in ("forward", "dw", "dx")},
+    "inference: LeNet-5, one image in an @njit loop, 2 threads": Target(
+        "faster", 4, 6, "onnxruntime"
+    ),
+    **{
+        f"kernel: conv 3×3 {channels}, {direction}, 1 thread": Target("share", 0.8, 0.92)
+        for channels in ("32→64", "64→64")
+        for direction in ("forward", "dw", "dx")
+    },
     "kernel: update adam, LeNet-5, 1 thread": Target("share", 0.7, 0.9),
-    "second thread: LeNet-5, batch 64, 2 threads": Target("faster", 1.7, 1.95, "minicnn, one thread"),
-    "start: compiling all that train needs, empty cache": Target("seconds", 15, 8, smaller_is_better=True),
-    "start: command to first batch, warm cache": Target("seconds", 1.5, 1.0, smaller_is_better=True),
-    "memory: training LeNet-5 on 60,000 images, batch 64": Target("share", 0.75, 0.65, smaller_is_better=True),
-    "memory: growth from batch 64 to batch 4096": Target("growth", 0.15, 0.0, smaller_is_better=True),
-}  # fmt: skip
+    "second thread: LeNet-5, batch 64, 2 threads": Target(
+        "faster", 1.7, 1.95, "minicnn, one thread"
+    ),
+    "start: compiling all that train needs, empty cache": Target(
+        "seconds", 15, 8, smaller_is_better=True
+    ),
+    "start: command to first batch, warm cache": Target(
+        "seconds", 1.5, 1.0, smaller_is_better=True
+    ),
+    "memory: training LeNet-5 on 60,000 images, batch 64": Target(
+        "share", 0.75, 0.65, smaller_is_better=True
+    ),
+    "memory: growth from batch 64 to batch 4096": Target(
+        "growth", 0.15, 0.0, smaller_is_better=True
+    ),
+}
 
 
 def best_of(row: Row, peer: str) -> Spread | None:

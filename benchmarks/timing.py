@@ -1,10 +1,12 @@
-"""Timing in turns: every contestant runs once a repetition, and only ratios within a repetition are compared.
+"""Timing in turns: every contestant runs once a repetition, and only ratios within a repetition are
+compared.
 
-A machine's speed drifts by more than the differences that matter, so seconds of different minutes say nothing. The
-turns go forwards and backwards alternately, so that a steady drift cancels. Idle threads of one library spin for a
-while after its last call (OpenMP's for 8 ms, onnxruntime's for 47 ms on a 2-core x86-64 machine) and would take a core
-from the next contestant: each turn begins with a pause until they sleep, and with calls that are not counted, in which
-its own threads and caches wake up.
+A machine's speed drifts by more than the differences that matter, so seconds of different minutes
+say nothing. The turns go forwards and backwards alternately, so that a steady drift cancels. Idle
+threads of one library spin for a while after its last call (OpenMP's for 8 ms, onnxruntime's for 47
+ms on a 2-core x86-64 machine) and would take a core from the next contestant: each turn begins with
+a pause until they sleep, and with calls that are not counted, in which its own threads and caches
+wake up.
 """
 
 import time
@@ -16,7 +18,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Contestant:
-    """A call to be timed, and how many units of work (steps, images, multiply-adds) one call does."""
+    """A call to be timed, and how many units of work (steps, images, multiply-adds) one call
+    does."""
 
     name: str
     call: Callable[[], object]
@@ -60,7 +63,8 @@ def measure(contestants: Sequence[Contestant], effort: Effort) -> dict[str, np.n
 
 
 def _calls_a_turn(contestant: Contestant, effort: Effort) -> int:
-    """As many calls as take ``effort.turn`` seconds, at least one; contestants have been called before."""
+    """As many calls as take ``effort.turn`` seconds, at least one; contestants have been called
+    before."""
     each, tries = _run(contestant.call, 1), 1
     while tries < 4 and tries * each < 4 * effort.turn:
         each, tries = min(each, _run(contestant.call, 1)), tries + 1

@@ -1,6 +1,7 @@
 """minicnn: a minimal convolutional-network framework with explicit passes, compiled with Numba.
 
-The public names are loaded when they are first used: ``import minicnn`` itself imports neither NumPy nor Numba.
+The public names are loaded when they are first used: ``import minicnn`` itself imports neither
+NumPy nor Numba.
 """
 
 import importlib
@@ -16,21 +17,55 @@ _NAMES = {  # by the module that has them
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],
     "network.description": ["network_from_toml"],
-    "network.activations": ["ELU", "GELU", "HardSigmoid", "HardSwish", "LeakyReLU", "Mish", "PReLU", "ReLU", "ReLU6", "SiLU",
-                            "Sigmoid", "Softmax", "Softplus", "Tanh"],
+    "network.activations": [
+        "ELU",
+        "GELU",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyReLU",
+        "Mish",
+        "PReLU",
+        "ReLU",
+        "ReLU6",
+        "SiLU",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Tanh",
+    ],
     "network.blocks": ["Branches", "Residual"],
-    "network.layers": ["Add", "AvgPool2d", "Concat", "Conv2d", "Dense", "DropPath", "Dropout", "Dropout2d", "Flatten",
-                       "GlobalAvgPool2d", "GlobalMaxPool2d", "MaxPool2d", "Multiply"],
+    "network.layers": [
+        "Add",
+        "AvgPool2d",
+        "Concat",
+        "Conv2d",
+        "Dense",
+        "DropPath",
+        "Dropout",
+        "Dropout2d",
+        "Flatten",
+        "GlobalAvgPool2d",
+        "GlobalMaxPool2d",
+        "MaxPool2d",
+        "Multiply",
+    ],
     "network.normalization": ["BatchNorm2d", "GroupNorm", "LayerNorm"],
     "network.network": ["Network"],
     "network.presets": ["preset"],
     "network.tables": ["layer"],
-    "rules": ["ActivationRule", "Hyperparameter", "LayerRule", "LossRule", "OptimizerRule", "ScheduleRule"],
+    "rules": [
+        "ActivationRule",
+        "Hyperparameter",
+        "LayerRule",
+        "LossRule",
+        "OptimizerRule",
+        "ScheduleRule",
+    ],
     "training.loss": ["Loss"],
     "training.optimizer": ["Optimizer"],
     "training.settings": ["Settings"],
     "training.trainer": ["History", "Trainer"],
-}  # fmt: skip
+}
 _WHERE = {name: f"minicnn.{module}" for module, names in _NAMES.items() for name in names}
 __all__ = sorted([*_WHERE, "__version__"])
 
@@ -91,7 +126,14 @@ if TYPE_CHECKING:
     from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
     from minicnn.network.presets import preset
     from minicnn.network.tables import layer
-    from minicnn.rules import ActivationRule, Hyperparameter, LayerRule, LossRule, OptimizerRule, ScheduleRule
+    from minicnn.rules import (
+        ActivationRule,
+        Hyperparameter,
+        LayerRule,
+        LossRule,
+        OptimizerRule,
+        ScheduleRule,
+    )
     from minicnn.training.loss import Loss
     from minicnn.training.optimizer import Optimizer
     from minicnn.training.settings import Settings

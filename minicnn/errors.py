@@ -1,16 +1,16 @@
 """Every error that minicnn raises on purpose, in one tree.
 
-    MinicnnError                 the work failed; its text is one clear line        (exit status 1)
-    ├── UsageError               a wrong option, name or value, before any work     (exit status 2)
-    │   ├── UnknownNameError     no such optimizer, loss, layer, data set, ...; lists near matches
-    │   └── SettingError         a value outside what the setting admits
-    ├── DataError                an unreadable, damaged or inconsistent data set
-    ├── NetworkError             layers that do not fit together, or do not fit the data
-    ├── ModelFileError           a damaged, truncated or foreign model or checkpoint
-    ├── PluginError              a plugin that cannot be loaded or hands over something wrong
-    ├── MissingExtraError        an optional dependency is not installed; says which extra to install
-    ├── DeviceError              a device that cannot be used; says what is missing and how to get it
-    └── DivergedError            the loss or the gradient is no longer finite
+MinicnnError                 the work failed; its text is one clear line        (exit status 1)
+├── UsageError               a wrong option, name or value, before any work     (exit status 2)
+│   ├── UnknownNameError     no such optimizer, loss, layer, data set, ...; lists near matches
+│   └── SettingError         a value outside what the setting admits
+├── DataError                an unreadable, damaged or inconsistent data set
+├── NetworkError             layers that do not fit together, or do not fit the data
+├── ModelFileError           a damaged, truncated or foreign model or checkpoint
+├── PluginError              a plugin that cannot be loaded or hands over something wrong
+├── MissingExtraError        an optional dependency is not installed; says which extra to install
+├── DeviceError              a device that cannot be used; says what is missing and how to get it
+└── DivergedError            the loss or the gradient is no longer finite
 """
 
 import difflib
@@ -18,7 +18,8 @@ from collections.abc import Iterable
 
 
 class MinicnnError(Exception):
-    """Base of all errors that minicnn raises on purpose. Its text is one line, meant for the user."""
+    """Base of all errors that minicnn raises on purpose. Its text is one line, meant for the
+    user."""
 
     exit_status = 1
 
@@ -30,7 +31,8 @@ class UsageError(MinicnnError):
 
 
 class SettingError(UsageError, ValueError):
-    """A value outside what the setting admits; the text names the setting and what would be right."""
+    """A value outside what the setting admits; the text names the setting and what would be
+    right."""
 
 
 class UnknownNameError(UsageError, LookupError):
@@ -44,7 +46,9 @@ class UnknownNameError(UsageError, LookupError):
         known = sorted(known)
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         guess = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ";"
-        listing = f" (known: {', '.join(known)})" if near else f" known: {', '.join(known) or 'none'}"
+        listing = (
+            f" (known: {', '.join(known)})" if near else f" known: {', '.join(known) or 'none'}"
+        )
         super().__init__(f"unknown {kind} {name!r}{guess}{listing}{'; ' + hint if hint else ''}")
 
 
@@ -53,15 +57,18 @@ class DataError(MinicnnError, ValueError):
 
 
 class NetworkError(MinicnnError, ValueError):
-    """Layers that do not fit together or do not fit the data; the text names the layer and its input."""
+    """Layers that do not fit together or do not fit the data; the text names the layer and its
+    input."""
 
 
 class ModelFileError(MinicnnError):
-    """A model or checkpoint file that is damaged, truncated, or not minicnn's; the text names the file."""
+    """A model or checkpoint file that is damaged, truncated, or not minicnn's; the text names the
+    file."""
 
 
 class PluginError(MinicnnError):
-    """A plugin that cannot be loaded or hands over something wrong; the text names the distribution."""
+    """A plugin that cannot be loaded or hands over something wrong; the text names the
+    distribution."""
 
 
 class MissingExtraError(MinicnnError, ImportError):

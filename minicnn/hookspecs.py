@@ -1,15 +1,16 @@
-"""The hooks through which optimizers, losses, schedules and layers come in, the built-in ones by the same road as anybody's.
+"""The hooks through which optimizers, losses, schedules and layers come in, the built-in ones by
+the same road as anybody's.
 
-A distribution offers a rule by an entry point in the group ``minicnn`` whose name says what it offers,
-``<kind>.<name>``, and whose value is a module that implements the hook of that kind:
+A distribution offers a rule by an entry point in the group ``minicnn`` whose name says what it
+offers, ``<kind>.<name>``, and whose value is a module that implements the hook of that kind:
 
     [project.entry-points.minicnn]
     "optimizer.adan" = "minicnn_adan"
 
-A module may say for which version of these hooks it is written, ``minicnn_api = 2``; one that asks for a newer version
-than `API_VERSION` is refused with that reason. What is promised while the version stays the same: no hook and no field of
-a rule goes away or changes its meaning; a hook may gain arguments, which a plugin need not take, and a rule fields with
-defaults.
+A module may say for which version of these hooks it is written, ``minicnn_api = 2``; one that asks
+for a newer version than `API_VERSION` is refused with that reason. What is promised while the
+version stays the same: no hook and no field of a rule goes away or changes its meaning; a hook may
+gain arguments, which a plugin need not take, and a rule fields with defaults.
 """
 
 from collections.abc import Sequence
@@ -29,23 +30,27 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 def minicnn_optimizers() -> Sequence[AnyOptimizer]:  # type: ignore[empty-body]
     """Return the optimizer rules that this module offers.
 
-    Each is an `OptimizerRule` (one scalar function) or a `StepRule` (a function that says itself what a step is).
+    Each is an `OptimizerRule` (one scalar function) or a `StepRule` (a function that says itself
+    what a step is).
     """
 
 
 @hookspec
 def minicnn_losses() -> Sequence[LossRule]:  # type: ignore[empty-body]
-    """Return the loss rules that this module offers, each a `LossRule`: a function of one sample's row of logits."""
+    """Return the loss rules that this module offers, each a `LossRule`: a function of one sample's
+    row of logits."""
 
 
 @hookspec
 def minicnn_schedules() -> Sequence[ScheduleRule]:  # type: ignore[empty-body]
-    """Return the schedules that this module offers, each a `ScheduleRule`: a factor as a function of the epochs done."""
+    """Return the schedules that this module offers, each a `ScheduleRule`: a factor as a function
+    of the epochs done."""
 
 
 @hookspec
 def minicnn_layers() -> Sequence[AnyLayer]:  # type: ignore[empty-body]
     """Return the layers that this module offers.
 
-    Each is an `ActivationRule` (two scalar functions, for both devices) or a `LayerRule` (functions of one sample's arrays).
+    Each is an `ActivationRule` (two scalar functions, for both devices) or a `LayerRule` (functions
+    of one sample's arrays).
     """

@@ -19,7 +19,13 @@ from minicnn.storage import check_types, read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
 
-_TRAINING = {"data": str, "settings": dict, "loss": dict, "figures": dict, "fingerprint": str}  # what may be there
+_TRAINING = {
+    "data": str,
+    "settings": dict,
+    "loss": dict,
+    "figures": dict,
+    "fingerprint": str,
+}  # what may be there
 
 
 class NjitArguments(NamedTuple):
@@ -34,10 +40,11 @@ class NjitArguments(NamedTuple):
 class Model:
     """A network with its weights, the names of its classes and the scale of its images.
 
-    ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is scaled to 1, and
-    ``image_dtype`` ("uint8", "uint16" or "float32") the kind of images that it holds for. ``training`` says how the model
-    was made: data, loss, settings and the figures reached. ``device`` is where it computes, "cpu" or "cuda". ``labels`` are
-    what labels call the classes, where that is not their numbers 0, 1, ...
+    ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is
+    scaled to 1, and ``image_dtype`` ("uint8", "uint16" or "float32") the kind of images that it
+    holds for. ``training`` says how the model was made: data, loss, settings and the figures
+    reached. ``device`` is where it computes, "cpu" or "cuda". ``labels`` are what labels call the
+    classes, where that is not their numbers 0, 1, ...
     """
 
     network: Network
@@ -53,14 +60,23 @@ class Model:
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.classes):
-            raise MinicnnError(f"there are {len(self.classes)} classes but {len(self.labels)} labels")
+            raise MinicnnError(
+                f"there are {len(self.classes)} classes but {len(self.labels)} labels"
+            )
         if len(self.classes) != self.network.outputs:
-            raise MinicnnError(f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes")
+            raise MinicnnError(
+                f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes"
+            )
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
-        for name, known in (("image_dtype", ("uint8", "uint16", "float32")), ("probabilities", ("softmax", "sigmoid"))):
+        for name, known in (
+            ("image_dtype", ("uint8", "uint16", "float32")),
+            ("probabilities", ("softmax", "sigmoid")),
+        ):
             if getattr(self, name) not in known:
-                raise MinicnnError(f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}")
+                raise MinicnnError(
+                    f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}"
+                )
 
     @functools.cached_property
     def _inference(self) -> Any:
@@ -70,7 +86,8 @@ class Model:
 
     @functools.cached_property
     def _folded(self) -> tuple[Network, np.ndarray]:
-        """The network and the parameters that inference computes with, batch normalization folded into its neighbours."""
+        """The network and the parameters that inference computes with, batch normalization folded
+        into its neighbours."""
         return fold(self.network, self.params)
 
     @property
@@ -80,44 +97,58 @@ class Model:
 
     @property
     def scale(self) -> float:
-        """The factor from image values as they were trained on to the network's input, 1 / maximum."""
+        """The factor from image values as they were trained on to the network's input, 1 /
+        maximum."""
         return 1.0 / self.maximum
 
     def logits(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
         """The linear sums of the last layer, float32 [N, outputs].
 
-        ``images`` is [N, H, W, C], or [N, H, W] for one channel, in whole numbers on the scale of the training images, or
-        floats: on the training scale if that was floats, else from 0 to 1. Raises `DataError` for another shape, NaN, or
-        values beyond the scale. ``maximum`` is the image value that is scaled to 1 where the images are on another scale.
+        ``images`` is [N, H, W, C], or [N, H, W] for one channel, in whole numbers on the scale of
+        the training images, or floats: on the training scale if that was floats, else from 0 to 1.
+        Raises `DataError` for another shape, NaN, or values beyond the scale. ``maximum`` is the
+        image value that is scaled to 1 where the images are on another scale.
         """
         checked, scale = self.check_images(images, maximum)
         return self._inference.logits(checked, scale)
 
     def predict_proba(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
-        """Probabilities, float32 [N, classes]: the softmax of the logits, p_k = exp(z_k) / Σ_j exp(z_j).
+        """Probabilities, float32 [N, classes]: the softmax of the logits, p_k = exp(z_k) / Σ_j
+        exp(z_j).
 
-        A model trained with binary cross-entropy has the sigmoid of each logit, 1 / (1 + exp(−z_k)), instead.
+        A model trained with binary cross-entropy has the sigmoid of each logit, 1 / (1 +
+        exp(−z_k)), instead.
         """
         logits = self.logits(images, maximum)
         if self.probabilities == "sigmoid":
             return np.exp(-np.logaddexp(0, -logits))
-        with np.errstate(over="ignore"):  # a difference beyond float32 is minus infinity, and its power 0
+        with np.errstate(
+            over="ignore"
+        ):  # a difference beyond float32 is minus infinity, and its power 0
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
     def predict(self, images: ArrayLike) -> np.ndarray:
-        """The most likely class of each image [N]: its number among ``classes``, or what the training labels called it."""
+        """The most likely class of each image [N]: its number among ``classes``, or what the
+        training labels called it."""
         chosen: np.ndarray = self.logits(images).argmax(axis=1)
         return chosen if self.labels is None else np.array(self.labels)[chosen]
 
-    def evaluate(self, images: ArrayLike, labels: ArrayLike, loss: Loss | None = None,
-                 maximum: float | None = None) -> Evaluation:  # fmt: skip
-        """Figures over a labelled set; ``loss`` None is the loss that the model was trained with, if it is installed.
+    def evaluate(
+        self,
+        images: ArrayLike,
+        labels: ArrayLike,
+        loss: Loss | None = None,
+        maximum: float | None = None,
+    ) -> Evaluation:
+        """Figures over a labelled set; ``loss`` None is the loss that the model was trained with,
+        if it is installed.
 
-        ``maximum`` is the image value that is scaled to 1, where the images are on another scale than `logits` wants.
+        ``maximum`` is the image value that is scaled to 1, where the images are on another scale
+        than `logits` wants.
 
-        Raises `DataError` for no image, images that do not fit, and labels that are none of the classes; they have the
-        forms that `Trainer.fit` takes.
+        Raises `DataError` for no image, images that do not fit, and labels that are none of the
+        classes; they have the forms that `Trainer.fit` takes.
         """
         from minicnn.training.metrics import evaluate
 
@@ -127,12 +158,18 @@ class Model:
         return evaluate(self._inference, checked, truth, scale, self.classes, loss)
 
     def trained_loss(self) -> Loss:
-        """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if its plugin is gone."""
+        """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if
+        its plugin is gone."""
         made = self.training["loss"]
-        return Loss(made["name"], len(self.classes), made["class_weights"], **made["hyperparameters"])
+        return Loss(
+            made["name"], len(self.classes), made["class_weights"], **made["hyperparameters"]
+        )
 
-    def check_images(self, images: ArrayLike, maximum: float | None = None) -> tuple[np.ndarray, float]:
-        """(images as uint8 or float32 [N, H, W, C], scale); see `logits` for what is admitted without ``maximum``."""
+    def check_images(
+        self, images: ArrayLike, maximum: float | None = None
+    ) -> tuple[np.ndarray, float]:
+        """(images as uint8 or float32 [N, H, W, C], scale); see `logits` for what is admitted
+        without ``maximum``."""
         array = np.asarray(images)
         wanted = self.network.input_shape
         if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:
@@ -146,22 +183,31 @@ class Model:
             raise DataError(f"images must be numbers, not {array.dtype}")
         if maximum is None:
             maximum = self.maximum
-            if array.dtype.kind == "b" or (array.dtype.kind == "f" and self.image_dtype != "float32"):
+            if array.dtype.kind == "b" or (
+                array.dtype.kind == "f" and self.image_dtype != "float32"
+            ):
                 maximum = 1.0
-            elif array.dtype == np.uint8 and self.image_dtype != "uint8" and maximum in (1.0, 65535.0):
+            elif (
+                array.dtype == np.uint8
+                and self.image_dtype != "uint8"
+                and maximum in (1.0, 65535.0)
+            ):
                 maximum = 255.0
         if array.size and (array.dtype != np.uint8 or maximum < 255):  # else no value can be wrong
             low, high = float(array.min()), float(array.max())
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise DataError("the images contain NaN or infinity")
             if low < 0 or high > maximum:
-                raise DataError(f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:g} to {high:g}")
+                raise DataError(
+                    f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:g} to {high:g}"
+                )
         if array.dtype != np.uint8:
             array = array.astype(np.float32)
         return np.ascontiguousarray(array), 1.0 / maximum
 
-    def check_labelled(self, images: ArrayLike, labels: ArrayLike,
-                       maximum: float | None = None) -> tuple[np.ndarray, np.ndarray, float]:  # fmt: skip
+    def check_labelled(
+        self, images: ArrayLike, labels: ArrayLike, maximum: float | None = None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """(images, labels int64 [N], scale) of a labelled set as `evaluate` takes it."""
         checked, scale = self.check_images(images, maximum)
         if len(checked) == 0:
@@ -173,7 +219,8 @@ class Model:
         return checked, truth, scale
 
     def njit_arguments(self, batch_size: int = 1) -> NjitArguments:
-        """Plan, parameters and workspace for calling `minicnn.forward` in compiled code, at best with ``batch_size`` images.
+        """Plan, parameters and workspace for calling `minicnn.forward` in compiled code, at best
+        with ``batch_size`` images.
 
         One workspace serves one thread.
         """
@@ -200,8 +247,8 @@ class Model:
 def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> Model:
     """Load a model that `Model.save` or `train` wrote; a run folder means its `model.safetensors`.
 
-    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign, and `DeviceError` for a
-    ``device`` that cannot be used.
+    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign,
+    and `DeviceError` for a ``device`` that cannot be used.
     """
     from minicnn.backends import check_device
 
@@ -211,8 +258,15 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
         path = path / "model.safetensors"
     tensors, metadata = read_tensors(path, "model")
     try:
-        check_types(metadata, network=dict, classes=list, maximum=(int, float), image_dtype=str, probabilities=str,
-                    training=dict)  # fmt: skip
+        check_types(
+            metadata,
+            network=dict,
+            classes=list,
+            maximum=(int, float),
+            image_dtype=str,
+            probabilities=str,
+            training=dict,
+        )
         made = {name: kind for name, kind in _TRAINING.items() if name in metadata["training"]}
         check_types(metadata["training"], **made)
         if not all(isinstance(name, str) for name in metadata["classes"]):
@@ -230,7 +284,15 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             device=device,
             labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MinicnnError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        MinicnnError,
+    ) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
 
 

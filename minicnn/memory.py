@@ -5,16 +5,19 @@ import math
 import numpy as np
 from numpy.typing import DTypeLike
 
-ALIGNMENT = 16  # elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
+# elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
+ALIGNMENT = 16
 CACHE_LINE = 64  # bytes
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Zeros that begin where a cache line does, and that are written and not only promised, as `np.zeros` does.
+    """Zeros that begin where a cache line does, and that are written and not only promised, as
+    `np.zeros` does.
 
-    NumPy begins large arrays 16 bytes into a line, so that every vector of 64 bytes would be read from two: with lines of
-    its own, a step of LeNet-5 is 7% faster. And a masked load or store whose unused lanes reach into a page that was never
-    written makes the processor look into it, at every call: one image through LeNet-5 took 17 µs in place of 6.
+    NumPy begins large arrays 16 bytes into a line, so that every vector of 64 bytes would be read
+    from two: with lines of its own, a step of LeNet-5 is 7% faster. And a masked load or store
+    whose unused lanes reach into a page that was never written makes the processor look into it, at
+    every call: one image through LeNet-5 took 17 µs in place of 6.
     """
     dtype, sizes = np.dtype(dtype), (shape,) if isinstance(shape, int) else shape
     size = math.prod(sizes) * dtype.itemsize

@@ -1,10 +1,13 @@
-"""Finding optimizers, losses, schedules and layers by name, the built-in ones by the same road as anybody's.
+"""Finding optimizers, losses, schedules and layers by name, the built-in ones by the same road as
+anybody's.
 
-What exists is read from the metadata of the installed distributions; only the module that is asked for is imported,
-and what goes wrong in it is reported with the name of its distribution. ``-`` and ``_`` are the same in a name.
+What exists is read from the metadata of the installed distributions; only the module that is asked
+for is imported, and what goes wrong in it is reported with the name of its distribution. ``-`` and
+``_`` are the same in a name.
 
-``MINICNN_PLUGINS`` says which plugins of other distributions count: unset all, empty none, else those in its comma list of
-distributions or names of rules. `use_files` adds rules that are not packaged yet.
+``MINICNN_PLUGINS`` says which plugins of other distributions count: unset all, empty none, else
+those in its comma list of distributions or names of rules. `use_files` adds rules that are not
+packaged yet.
 """
 
 import contextlib
@@ -57,18 +60,26 @@ class Offer:
 
     @property
     def chosen(self) -> bool:
-        """Whether it counts: the built-in rules and files always do, others as ``MINICNN_PLUGINS`` says."""
+        """Whether it counts: the built-in rules and files always do, others as ``MINICNN_PLUGINS``
+        says."""
         wanted = os.environ.get("MINICNN_PLUGINS")
         distribution = normal(self.distribution)
         if wanted is None or not self.version or distribution == _OURS:
             return True
-        return not {distribution, self.name, f"{self.kind}.{self.name}"}.isdisjoint(map(normal, wanted.split(",")))
+        return not {distribution, self.name, f"{self.kind}.{self.name}"}.isdisjoint(
+            map(normal, wanted.split(","))
+        )
 
     def clash(self, offers: "Sequence[Offer]") -> str | None:
-        """What is wrong as far as it is known without an import: a name that is offered twice, or of no kind."""
+        """What is wrong as far as it is known without an import: a name that is offered twice, or
+        of no kind."""
         if self.version and self.kind not in _KINDS:
             return f"entry point {self.kind}.{self.name} of {self.owner}: the kinds are {', '.join(_KINDS)}"
-        same = [offer for offer in offers if (offer.kind, offer.name) == (self.kind, self.name) and offer.chosen]
+        same = [
+            offer
+            for offer in offers
+            if (offer.kind, offer.name) == (self.kind, self.name) and offer.chosen
+        ]
         if not self.chosen or len(same) < 2:
             return None
         owners = " and ".join(sorted(offer.owner for offer in same))
@@ -92,7 +103,8 @@ def normal(name: str) -> str:
 
 
 def names(kind: Kind) -> list[str]:
-    """Return the sorted names that the installed distributions offer for ``kind``, with ``_`` for every ``-``.
+    """Return the sorted names that the installed distributions offer for ``kind``, with ``_`` for
+    every ``-``.
 
     It reads their metadata only and imports nothing of theirs.
     """
@@ -108,21 +120,26 @@ def find(kind: Literal["schedule"], name: str | ScheduleRule) -> ScheduleRule: .
 @overload
 def find(kind: Literal["layer"], name: str | AnyLayer) -> AnyLayer: ...
 def find(kind: Kind, name: str | Rule) -> Rule:
-    """Return the rule of that kind and name, importing only the module that offers it; a rule is returned as it is.
+    """Return the rule of that kind and name, importing only the module that offers it; a rule is
+    returned as it is.
 
-    Raises `UnknownNameError` for a name that nobody offers, and `PluginError`, naming the distribution and its
-    version, if the plugin raises, hands over something else than it announced, or shares its name with another's.
+    Raises `UnknownNameError` for a name that nobody offers, and `PluginError`, naming the
+    distribution and its version, if the plugin raises, hands over something else than it announced,
+    or shares its name with another's.
     """
     rule_type = _KINDS[kind][1]
     if not isinstance(name, str):
         if not isinstance(name, rule_type):
-            raise SettingError(f"{kind} must be a name or of type {_type_name(rule_type)}, not {type(name).__name__}")
+            raise SettingError(
+                f"{kind} must be a name or of type {_type_name(rule_type)}, not {type(name).__name__}"
+            )
         return name
     return pick([offer for offer in offers() if offer.kind == kind], kind, name).get()
 
 
 def pick(among: Sequence[Offer], kind: str, name: str) -> Offer:
-    """The one offer of that name that counts; raises what `find` raises without importing anything."""
+    """The one offer of that name that counts; raises what `find` raises without importing
+    anything."""
     found = [offer for offer in among if offer.name == normal(name)]
     if not found:
         known = {offer.name for offer in among if offer.chosen}
@@ -136,23 +153,27 @@ def pick(among: Sequence[Offer], kind: str, name: str) -> Offer:
 
 
 def offers() -> list[Offer]:
-    """All that the installed distributions announce, sorted, and what the files of `use_files` offer."""
+    """All that the installed distributions announce, sorted, and what the files of `use_files`
+    offer."""
     announced = []
     for entry in entry_points(group=hookspecs.GROUP):
         kind, _, name = entry.name.partition(".")
         kind, name = kind.strip(), normal(name)
-        announced.append(Offer(kind, name, *_whose(entry), partial(_rule_of_entry, entry, kind, name)))
+        announced.append(
+            Offer(kind, name, *_whose(entry), partial(_rule_of_entry, entry, kind, name))
+        )
     announced.sort(key=lambda offer: (offer.kind, offer.name, offer.owner))
     return announced + [offer for path in _files for offer in _offers_of_file(path)]
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 _files: list[Path] = []
 
 
 def use_files(paths: Iterable[str | Path]) -> None:
-    """From now on, and instead of those named before, the rules of these files count like those of distributions.
+    """From now on, and instead of those named before, the rules of these files count like those of
+    distributions.
 
     Raises `PluginError` for the first of them that cannot be loaded or offers nothing.
     """
@@ -168,10 +189,14 @@ def _offers_of_file(path: Path) -> list[Offer]:
         module = _module_of_file(path, blame)
         found = [(kind, rule) for kind in _KINDS for rule in _rules(module, kind, blame)]
         if not found:
-            raise PluginError(f"{blame} offers nothing: it needs a function such as minicnn_optimizers marked @hookimpl")
+            raise PluginError(
+                f"{blame} offers nothing: it needs a function such as minicnn_optimizers marked @hookimpl"
+            )
     except PluginError as error:
         return [Offer("file", normal(path.stem), str(path), "", partial(_raise, error))]
-    return [Offer(kind, normal(rule.name), str(path), "", partial(_same, rule)) for kind, rule in found]
+    return [
+        Offer(kind, normal(rule.name), str(path), "", partial(_same, rule)) for kind, rule in found
+    ]
 
 
 def _module_of_file(path: Path, blame: str) -> ModuleType:
@@ -201,11 +226,12 @@ def _same(rule: Rule) -> Rule:
     return rule
 
 
-# --- loading ---------------------------------------------------------------------------------------------------------
+# --- loading --------------------------------------------------------------------------------------
 
 
 def _whose(entry: EntryPoint) -> tuple[str, str]:
-    """(distribution, version) of an entry point; an install that was cut off may have left no metadata."""
+    """(distribution, version) of an entry point; an install that was cut off may have left no
+    metadata."""
     try:
         assert entry.dist is not None
         return entry.dist.metadata["Name"] or entry.value, entry.dist.metadata["Version"] or "?"
@@ -215,16 +241,20 @@ def _whose(entry: EntryPoint) -> tuple[str, str]:
 
 def _rule_of_entry(entry: EntryPoint, kind: str, name: str) -> Rule:
     blame = f"{kind} {name!r} of {' '.join(_whose(entry))}"
-    for requirement in (entry.dist.requires or [] if entry.dist else []):
+    for requirement in entry.dist.requires or [] if entry.dist else []:
         needed = re.match(r"minicnn[-_.]numba\b[^;]*?>=?\s*([\d.]+)", requirement, re.IGNORECASE)
         if needed and _release(needed[1]) > _release(__version__):
-            raise PluginError(f"{blame} needs minicnn-numba {needed[1]}, this is {__version__}: update minicnn-numba")
+            raise PluginError(
+                f"{blame} needs minicnn-numba {needed[1]}, this is {__version__}: update minicnn-numba"
+            )
     with _guarded(blame):
         module = entry.load()
     for rule in _rules(module, kind, blame):
         if normal(rule.name) == name:
             return rule
-    raise PluginError(f"{blame} does not offer what its entry point announces (hook {_KINDS[kind][0]})")
+    raise PluginError(
+        f"{blame} does not offer what its entry point announces (hook {_KINDS[kind][0]})"
+    )
 
 
 def _rules(module: Any, kind: str, blame: str) -> list[Any]:
@@ -232,8 +262,10 @@ def _rules(module: Any, kind: str, blame: str) -> list[Any]:
     hook, rule_type = _KINDS[kind]
     wanted = getattr(module, "minicnn_api", hookspecs.API_VERSION)
     if not isinstance(wanted, int) or wanted > hookspecs.API_VERSION:
-        raise PluginError(f"{blame} is written for plugin API {wanted}, this minicnn has {hookspecs.API_VERSION}: "
-                          "update minicnn-numba")  # fmt: skip
+        raise PluginError(
+            f"{blame} is written for plugin API {wanted}, this minicnn has {hookspecs.API_VERSION}: "
+            "update minicnn-numba"
+        )
     with _guarded(blame):
         manager = pluggy.PluginManager(hookspecs.GROUP)
         manager.add_hookspecs(hookspecs)
@@ -244,14 +276,17 @@ def _rules(module: Any, kind: str, blame: str) -> list[Any]:
     for offer in handed_over:
         for rule in offer if isinstance(offer, Sequence) else [offer]:
             if not isinstance(rule, rule_type):
-                raise PluginError(f"{blame}: {hook} must return a list of {_type_name(rule_type)}, not {rule!r}")
+                raise PluginError(
+                    f"{blame}: {hook} must return a list of {_type_name(rule_type)}, not {rule!r}"
+                )
             rules.append(rule)
     return rules
 
 
 @contextlib.contextmanager
 def _guarded(blame: str) -> Iterator[None]:
-    """Run code of a plugin: whatever it raises becomes a `PluginError` of one line, and stdout stays the command's."""
+    """Run code of a plugin: whatever it raises becomes a `PluginError` of one line, and stdout
+    stays the command's."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield

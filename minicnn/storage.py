@@ -1,4 +1,5 @@
-"""Files that are whole or not there: atomic writing, and tensors with JSON metadata as safetensors."""
+"""Files that are whole or not there: atomic writing, and tensors with JSON metadata as
+safetensors."""
 
 import contextlib
 import csv
@@ -19,16 +20,23 @@ import safetensors.numpy
 from minicnn.errors import MinicnnError, ModelFileError
 
 _FORMAT_VERSION = 2
-_KEY = "minicnn"  # of the safetensors metadata; with more than one, the same model would not give the same bytes
-_TORCH_MAGIC = b"\x80\x02\x8a\x0a"  # how torch.save begins a file since before it wrote zip archives
-_FOREIGN = ("minicnn reads its own files alone; its weights come in as Model(network, network.flatten(tensors), classes) "
-            "for a Network of the same layers and arrays by name")  # fmt: skip
+# of the safetensors metadata; with more than one, the same model would not give the same bytes
+_KEY = "minicnn"
+_TORCH_MAGIC = (
+    b"\x80\x02\x8a\x0a"  # how torch.save begins a file since before it wrote zip archives
+)
+_FOREIGN = (
+    "minicnn reads its own files alone; its weights come in as Model(network, network.flatten(tensors), classes) "
+    "for a Network of the same layers and arrays by name"
+)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to a temporary name beside ``path``, then rename: a kill leaves the last good file.
+    """Write ``content`` to a temporary name beside ``path``, then rename: a kill leaves the last
+    good file.
 
-    Raises `MinicnnError`, which names the file, when the disk is full or the folder cannot be written to.
+    Raises `MinicnnError`, which names the file, when the disk is full or the folder cannot be
+    written to.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -38,14 +46,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise MinicnnError(f"cannot write {path}: {error.strerror or error}; what was there before is kept") from None
+        raise MinicnnError(
+            f"cannot write {path}: {error.strerror or error}; what was there before is kept"
+        ) from None
     finally:
-        with contextlib.suppress(OSError):  # it is still there when the work failed; Ctrl-C, too, may come in the middle
+        with contextlib.suppress(
+            OSError
+        ):  # it is still there when the work failed; Ctrl-C, too, may come in the middle
             temporary.unlink()
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV with a header line; None is an empty cell, numbers have all their digits."""
+    """Write a table as CSV with a header line; None is an empty cell, numbers have all their
+    digits."""
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(columns)
@@ -53,26 +66,36 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     write_atomically(path, content.getvalue().encode())
 
 
-def write_tensors(path: Path, kind: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> None:
-    """Write named tensors with ``metadata``, any JSON, as a file of ``kind``: "model", "checkpoint" or "record".
+def write_tensors(
+    path: Path, kind: str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> None:
+    """Write named tensors with ``metadata``, any JSON, as a file of ``kind``: "model", "checkpoint"
+    or "record".
 
-    The same tensors and metadata give the same bytes. The text before the metadata is the check sum of all.
+    The same tensors and metadata give the same bytes. The text before the metadata is the check sum
+    of all.
     """
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-    text = json.dumps({"format": f"minicnn-{kind}", "version": _FORMAT_VERSION, "metadata": metadata}, ensure_ascii=False)
+    text = json.dumps(
+        {"format": f"minicnn-{kind}", "version": _FORMAT_VERSION, "metadata": metadata},
+        ensure_ascii=False,
+    )
     header = {_KEY: f"{_check_sum(contiguous, text)} {text}"}
     write_atomically(path, safetensors.numpy.save(contiguous, header))
 
 
 def _check_sum(tensors: Mapping[str, np.ndarray], text: str | None) -> str:
-    """Of ``text`` and all tensors in the order of their names; safetensors itself does not notice a flipped bit.
+    """Of ``text`` and all tensors in the order of their names; safetensors itself does not notice a
+    flipped bit.
 
     None, in files of format 1, leaves out the text and the names, dtypes and shapes.
     """
     total = zlib.crc32((text or "").encode())
     for name in sorted(tensors):
         if text is not None:
-            total = zlib.crc32(f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), total)
+            total = zlib.crc32(
+                f"{name} {tensors[name].dtype} {tensors[name].shape}".encode(), total
+            )
         total = zlib.crc32(tensors[name].tobytes(), total)
     return f"{total:08x}"
 
@@ -80,8 +103,8 @@ def _check_sum(tensors: Mapping[str, np.ndarray], text: str | None) -> str:
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(tensors, metadata) of a file that `write_tensors` wrote.
 
-    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated, foreign, of another kind or of a
-    newer version, or if weights are no finite numbers.
+    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated, foreign, of
+    another kind or of a newer version, or if weights are no finite numbers.
     """
     if not path.exists():
         raise ModelFileError(f"{path}: no such file; `minicnn train` writes one")
@@ -91,28 +114,53 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         with path.open("rb") as opened:
             start = opened.read(4)
         if start == _TORCH_MAGIC or (start == b"PK\x03\x04" and zipfile.is_zipfile(path)):
-            what = "a file of PyTorch's torch.save" if start == _TORCH_MAGIC or _holds_pickle(path) else "a zip archive"
+            what = (
+                "a file of PyTorch's torch.save"
+                if start == _TORCH_MAGIC or _holds_pickle(path)
+                else "a zip archive"
+            )
             raise ModelFileError(f"{path} is {what}, not a minicnn {kind}; {_FOREIGN}")
         with safetensors.safe_open(path, framework="numpy") as file:
             header = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         found, version, metadata, stored, text = _parse(header)
-        if found.startswith("minicnn-") and version <= _FORMAT_VERSION and stored != _check_sum(tensors, text):
+        if (
+            found.startswith("minicnn-")
+            and version <= _FORMAT_VERSION
+            and stored != _check_sum(tensors, text)
+        ):
             raise ValueError("its content does not match its check sum")
     except OSError as error:
         raise ModelFileError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (safetensors.SafetensorError, zipfile.BadZipFile, ValueError, KeyError, TypeError, AttributeError,
-            RecursionError) as error:  # fmt: skip
+    except (
+        safetensors.SafetensorError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         reason = " ".join(str(error).split())
-        raise ModelFileError(f"{path} is damaged, cut off, or not a safetensors file ({reason})") from None
+        raise ModelFileError(
+            f"{path} is damaged, cut off, or not a safetensors file ({reason})"
+        ) from None
     if not found.startswith("minicnn-"):
         program = "PyTorch" if header.get("format") == "pt" else "another program"
-        raise ModelFileError(f"{path} is a safetensors file of {program}, not a minicnn {kind}; {_FOREIGN}")
+        raise ModelFileError(
+            f"{path} is a safetensors file of {program}, not a minicnn {kind}; {_FOREIGN}"
+        )
     if version > _FORMAT_VERSION:
-        raise ModelFileError(f"{path} was written by a newer minicnn (format {version}); update minicnn-numba")
+        raise ModelFileError(
+            f"{path} was written by a newer minicnn (format {version}); update minicnn-numba"
+        )
     if found != f"minicnn-{kind}":
         raise ModelFileError(f"{path} is a {found.removeprefix('minicnn-')}, not a minicnn {kind}")
-    broken = [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()] if kind == "model" else []
+    broken = (
+        [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
+        if kind == "model"
+        else []
+    )
     if broken:
         raise ModelFileError(f"{path} holds weights that are no finite numbers, in {broken[0]}")
     return tensors, metadata
@@ -124,7 +172,8 @@ def _holds_pickle(path: Path) -> bool:
 
 
 def _parse(header: Mapping[str, str]) -> tuple[str, int, dict[str, Any], str | None, str | None]:
-    """(format, version, metadata, check sum, text that it is of) of a safetensors header; format "" is none of ours."""
+    """(format, version, metadata, check sum, text that it is of) of a safetensors header; format ""
+    is none of ours."""
     if header.get("format", "").startswith("minicnn-"):  # format 1
         found, version, text = header["format"], int(header["version"]), None
         metadata, stored = json.loads(header[_KEY]), header.get("crc32")

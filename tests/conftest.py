@@ -1,5 +1,5 @@
-"""What every test shares: where compiled code is kept, how many threads there are, how the files are shared out to several
-workers, and how to install a distribution.
+"""What every test shares: where compiled code is kept, how many threads there are, how the files
+are shared out to several workers, and how to install a distribution.
 
 The first two are set in the environment before Numba is imported, and subprocesses inherit them.
 """
@@ -18,7 +18,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def _digest_of_kernels() -> str:
     """Of all that is compiled for the CPU: edited kernels are never tested from the cache."""
     digest = hashlib.sha256()
-    for path in sorted(path for part in ("program", "kernels") for path in (ROOT / "minicnn" / part).rglob("*.py")):
+    for path in sorted(
+        path for part in ("program", "kernels") for path in (ROOT / "minicnn" / part).rglob("*.py")
+    ):
         if path.parent.name != "cuda":
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
@@ -28,12 +30,16 @@ os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / f"numba-{_digest_of
 # Tests of two threads must run, and mean the same, on a machine with one core.
 os.environ["NUMBA_NUM_THREADS"] = "2"
 
-SIMULATOR = ("tests/cuda/test_passes.py", "tests/cuda/test_training.py")  # they share two long processes
+SIMULATOR = (
+    "tests/cuda/test_passes.py",
+    "tests/cuda/test_training.py",
+)  # they share two long processes
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    """With ``-n 2``, a worker gets whole files, in their order: what the tests of a file share is made once."""
+    """With ``-n 2``, a worker gets whole files, in their order: what the tests of a file share is
+    made once."""
     from xdist.scheduler import LoadFileScheduling
 
     class ByFile(LoadFileScheduling):
@@ -41,13 +47,16 @@ def pytest_xdist_make_scheduler(config, log):
             file = nodeid.partition("::")[0]
             return "simulator" if file in SIMULATOR else file
 
-    config.option.loadscopereorder = False  # it would leave the files with few but long tests to the end
+    config.option.loadscopereorder = (
+        False  # it would leave the files with few but long tests to the end
+    )
     return ByFile(config, log)
 
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Install a distribution that offers entry points, each standing for one module with the given source."""
+    """Install a distribution that offers entry points, each standing for one module with the given
+    source."""
     from minicnn import plugins
 
     monkeypatch.delenv("MINICNN_PLUGINS", raising=False)
@@ -60,7 +69,9 @@ def install(tmp_path, monkeypatch):
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
         folder = tmp_path / f"{module}-{version}.dist-info"
         folder.mkdir()
-        (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{metadata}")
+        (folder / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n{metadata}"
+        )
         lines = "".join(f"{name} = {module}\n" for name in entry_points)
         (folder / "entry_points.txt").write_text(f"[minicnn]\n{lines}")
         return module

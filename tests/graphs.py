@@ -1,4 +1,5 @@
-"""Random networks for hypothesis: branches, several readers, every kind of layer, shapes that are odd and small."""
+"""Random networks for hypothesis: branches, several readers, every kind of layer, shapes that are
+odd and small."""
 
 import math
 
@@ -25,9 +26,23 @@ from minicnn.network.network import Network
 from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 
 ACTIVATIONS = (
-    a.ReLU, a.ReLU6, a.LeakyReLU, a.PReLU, a.ELU, a.Sigmoid, a.HardSigmoid, a.Tanh, a.SiLU, a.HardSwish, a.Mish,
-    a.Softplus, a.GELU, lambda **k: a.GELU("tanh", **k), lambda **k: a.LeakyReLU(0.3, **k), lambda **k: a.ELU(0.5, **k),
-)  # fmt: skip
+    a.ReLU,
+    a.ReLU6,
+    a.LeakyReLU,
+    a.PReLU,
+    a.ELU,
+    a.Sigmoid,
+    a.HardSigmoid,
+    a.Tanh,
+    a.SiLU,
+    a.HardSwish,
+    a.Mish,
+    a.Softplus,
+    a.GELU,
+    lambda **k: a.GELU("tanh", **k),
+    lambda **k: a.LeakyReLU(0.3, **k),
+    lambda **k: a.ELU(0.5, **k),
+)
 LARGEST = 600  # numbers in a sample of a value
 
 
@@ -36,10 +51,19 @@ def _convolution(draw, shape):
     groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
     filters = groups * draw(st.integers(1, max(1, 6 // groups)))
     side = st.integers(0, 2)
-    padding = draw(st.one_of(st.just("same"), st.just("valid"), st.tuples(side, side), st.tuples(side, side, side, side)))
+    padding = draw(
+        st.one_of(
+            st.just("same"),
+            st.just("valid"),
+            st.tuples(side, side),
+            st.tuples(side, side, side, side),
+        )
+    )
     pair = st.tuples(st.integers(1, 2), st.integers(1, 2))
     kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
-    return lambda **k: Conv2d(filters, kernel, draw(pair), padding, draw(pair), draw(st.booleans()), groups, **k)
+    return lambda **k: Conv2d(
+        filters, kernel, draw(pair), padding, draw(pair), draw(st.booleans()), groups, **k
+    )
 
 
 def _pooling(draw, shape):
@@ -56,12 +80,22 @@ def _pooling(draw, shape):
 def _normalization(draw, shape):
     groups = draw(st.sampled_from([g for g in range(1, shape[-1] + 1) if shape[-1] % g == 0]))
     momentum = draw(st.sampled_from([0.1, 0.5, 1.0]))
-    return draw(st.sampled_from([lambda **k: BatchNorm2d(momentum=momentum, **k), lambda **k: GroupNorm(groups, **k),
-                                 LayerNorm]))  # fmt: skip
+    return draw(
+        st.sampled_from(
+            [
+                lambda **k: BatchNorm2d(momentum=momentum, **k),
+                lambda **k: GroupNorm(groups, **k),
+                LayerNorm,
+            ]
+        )
+    )
 
 
 def _dropout(draw, shape):
-    kind, rate = draw(st.sampled_from([Dropout, Dropout2d, DropPath])), draw(st.sampled_from([0.0, 0.3, 0.5]))
+    kind, rate = (
+        draw(st.sampled_from([Dropout, Dropout2d, DropPath])),
+        draw(st.sampled_from([0.0, 0.3, 0.5])),
+    )
     return lambda **k: kind(rate, **k)
 
 
@@ -71,15 +105,24 @@ def _to_row(draw, shape):
 
 
 class _Graph:
-    """A network as it grows: layers that all have a name, the shapes of the values, and who is read."""
+    """A network as it grows: layers that all have a name, the shapes of the values, and who is
+    read."""
 
     def __init__(self, draw, shape):
-        self.draw, self.layers, self.names, self.shapes, self.read = draw, [], ["input"], [shape], set()
+        self.draw, self.layers, self.names, self.shapes, self.read = (
+            draw,
+            [],
+            ["input"],
+            [shape],
+            set(),
+        )
 
     def add(self, make, *values, largest=LARGEST):
         """Add the layer that ``make`` gives, unless it does not fit."""
         try:
-            layer = make(name=f"v{len(self.layers) + 1}", inputs=tuple(self.names[value] for value in values))
+            layer = make(
+                name=f"v{len(self.layers) + 1}", inputs=tuple(self.names[value] for value in values)
+            )
             shape = layer.output_shape(*(self.shapes[value] for value in values))
         except (NetworkError, SettingError):
             return
@@ -104,8 +147,12 @@ class _Graph:
         if kind is Multiply:
             second = self.value(lambda other: other in (shape, (1, 1, shape[-1]), shape[-1:]))
             return self.add(kind, first, first if second is None else second)
-        others = [self.value(lambda other: other == shape or (kind is Concat and other[:-1] == shape[:-1]))
-                  for _ in range(self.draw(st.integers(1, 2)))]  # fmt: skip
+        others = [
+            self.value(
+                lambda other: other == shape or (kind is Concat and other[:-1] == shape[:-1])
+            )
+            for _ in range(self.draw(st.integers(1, 2)))
+        ]
         return self.add(kind, first, *others)
 
     def gate(self):
@@ -120,7 +167,17 @@ class _Graph:
 
     def layer(self):
         """Any layer of one input."""
-        kinds = ["window", "window", "pool", "activation", "activation", "norm", "norm", "dropout", "row"]
+        kinds = [
+            "window",
+            "window",
+            "pool",
+            "activation",
+            "activation",
+            "norm",
+            "norm",
+            "dropout",
+            "row",
+        ]
         kind = self.draw(st.sampled_from(kinds))
         images = kind in ("window", "pool")
         value = self.value((lambda shape: len(shape) == 3) if images else lambda shape: True)
@@ -133,12 +190,20 @@ class _Graph:
             units, bias = self.draw(st.integers(1, 9)), self.draw(st.booleans())
             self.add(lambda **k: Dense(units, bias, **k), value)
         else:
-            makers = {"window": _convolution, "pool": _pooling, "norm": _normalization, "dropout": _dropout, "row": _to_row}
+            makers = {
+                "window": _convolution,
+                "pool": _pooling,
+                "norm": _normalization,
+                "dropout": _dropout,
+                "row": _to_row,
+            }
             self.add(makers[kind](self.draw, shape), value)
 
     def end(self):
         """Whatever nobody reads becomes part of one row, from which the logits come."""
-        unread = [value for value in range(len(self.shapes)) if value not in self.read and value > 0] or [0]
+        unread = [
+            value for value in range(len(self.shapes)) if value not in self.read and value > 0
+        ] or [0]
         rows = []
         for value in unread:
             if len(self.shapes[value]) == 3:
@@ -148,7 +213,9 @@ class _Graph:
         if len(rows) > 1:
             self.add(Concat, *rows, largest=math.inf)
         outputs = self.draw(st.integers(1, 4))
-        self.add(lambda **k: Dense(outputs, **k), rows[0] if len(rows) == 1 else len(self.shapes) - 1)
+        self.add(
+            lambda **k: Dense(outputs, **k), rows[0] if len(rows) == 1 else len(self.shapes) - 1
+        )
         if self.draw(st.integers(0, 7)) == 0:
             self.add(a.Softmax, len(self.shapes) - 1)
 

@@ -16,8 +16,8 @@ STATE = "running_mean", "running_var"
 def oracle_steps(network: Network, samples: int | None = None, key: int = 0) -> list[Step]:
     """The network's layers as the oracle takes them.
 
-    With ``samples``, those of a training step on so many: dropout by the random numbers of ``key``, normalization by the
-    statistics of the batch. Without, as in inference.
+    With ``samples``, those of a training step on so many: dropout by the random numbers of ``key``,
+    normalization by the statistics of the batch. Without, as in inference.
     """
     steps = []
     for index, (layer, reads) in enumerate(zip(network.layers, network.reads, strict=True)):
@@ -25,15 +25,26 @@ def oracle_steps(network: Network, samples: int | None = None, key: int = 0) -> 
         name, options = type(layer).__name__.lower(), {}
         match layer:
             case layers.Conv2d():
-                options = {"stride": layer.stride, "padding": _padding(layer, shape), "dilation": layer.dilation,
-                           "groups": layer.groups}  # fmt: skip
+                options = {
+                    "stride": layer.stride,
+                    "padding": _padding(layer, shape),
+                    "dilation": layer.dilation,
+                    "groups": layer.groups,
+                }
             case layers.MaxPool2d() | layers.AvgPool2d():
-                options = {"kernel": layer.kernel_size, "stride": layer.stride, "padding": _padding(layer, shape),
-                           "ceil_mode": layer.ceil_mode}  # fmt: skip
+                options = {
+                    "kernel": layer.kernel_size,
+                    "stride": layer.stride,
+                    "padding": _padding(layer, shape),
+                    "ceil_mode": layer.ceil_mode,
+                }
                 more = "dilation" if isinstance(layer, layers.MaxPool2d) else "count_include_pad"
                 options[more] = getattr(layer, more)
             case normalization.BatchNorm2d():
-                name, options = "batchnorm" if samples is not None else "frozenbatchnorm", {"eps": layer.eps}
+                name, options = (
+                    "batchnorm" if samples is not None else "frozenbatchnorm",
+                    {"eps": layer.eps},
+                )
             case normalization.GroupNorm():
                 options = {"eps": layer.eps, "groups": layer.groups}
             case normalization.LayerNorm():
@@ -47,7 +58,9 @@ def oracle_steps(network: Network, samples: int | None = None, key: int = 0) -> 
             case layers.Dropout() if samples is None:
                 name, options = "dropout", {"mask": np.ones(1), "rate": 0.0}
             case layers.Dropout():
-                mask = getattr(oracle_layers, f"{name}_mask")((samples, *shape), layer.rate, key, index)
+                mask = getattr(oracle_layers, f"{name}_mask")(
+                    (samples, *shape), layer.rate, key, index
+                )
                 name, options = "dropout", {"mask": mask, "rate": layer.rate}
         steps.append(Step(name, options, reads))
     return steps
@@ -56,12 +69,19 @@ def oracle_steps(network: Network, samples: int | None = None, key: int = 0) -> 
 def _padding(layer, shape):
     """(top, bottom, left, right)."""
     if layer.padding == "same":
-        return oracle_layers.same_padding(shape[:2], layer.kernel_size, layer.stride, layer.dilation)
-    return layer.padding if len(layer.padding) == 4 else (layer.padding[0],) * 2 + (layer.padding[1],) * 2
+        return oracle_layers.same_padding(
+            shape[:2], layer.kernel_size, layer.stride, layer.dilation
+        )
+    return (
+        layer.padding
+        if len(layer.padding) == 4
+        else (layer.padding[0],) * 2 + (layer.padding[1],) * 2
+    )
 
 
 def oracle_tensors(network: Network, params, state: bool = True):
-    """The tensors of each layer that has them: (weight, bias or None), with ``state`` the running statistics after them."""
+    """The tensors of each layer that has them: (weight, bias or None), with ``state`` the running
+    statistics after them."""
     views = network.unflatten(params)
     found = {}
     for index, name in enumerate(network.layer_names):
@@ -76,7 +96,8 @@ def oracle_tensors(network: Network, params, state: bool = True):
 
 
 def random_params(network: Network, rng, dtype=np.float64):
-    """Parameters with biases that are not zero, scales about one, and running variances that are positive."""
+    """Parameters with biases that are not zero, scales about one, and running variances that are
+    positive."""
     params = np.zeros(network.flat_size, dtype)
     for spec, tensor in zip(network.parameters, network.unflatten(params).values(), strict=True):
         drawn = rng.normal(size=tensor.shape)
@@ -102,7 +123,10 @@ class OraclePasses(NamedTuple):
 def oracle_training(network: Network, params, x, dlogits, key: int = 0) -> OraclePasses:
     """Forward and backward pass of one training step by the oracle, in float64."""
     params = params.astype(np.float64)
-    steps, tensors = oracle_steps(network, len(x), key), oracle_tensors(network, params, state=False)
+    steps, tensors = (
+        oracle_steps(network, len(x), key),
+        oracle_tensors(network, params, state=False),
+    )
     values = oracle.forward(steps, x.astype(np.float64), tensors)
     gradients, dx = oracle.backward(steps, values, tensors, dlogits.astype(np.float64))
     grads, after = np.zeros(network.flat_size), params.copy()

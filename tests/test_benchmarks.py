@@ -25,10 +25,16 @@ def test_a_turn_has_as_many_calls_as_fill_it(timing):
     effort = timing.Effort(repetitions=2, turn=0.03)
     seconds = timing.measure([timing.Contestant("sleeper", call)], effort)["sleeper"]
     assert seconds.shape == (2,) and (seconds >= 0.001).all()
-    assert len(calls) > 2 * 5  # two turns of 30, and calls that are not counted; a busy machine sleeps longer
+    assert (
+        len(calls) > 2 * 5
+    )  # two turns of 30, and calls that are not counted; a busy machine sleeps longer
 
 
-def test_a_call_that_takes_longer_than_a_turn_is_made_once_a_turn_besides_what_is_not_counted(timing):
+def test_a_call_that_takes_longer_than_a_turn_is_made_once_a_turn_besides_what_is_not_counted(
+    timing,
+):
     calls = []
-    timing.measure([timing.Contestant("slow", lambda: calls.append(time.sleep(0.02)))], timing.Effort(3, 0.001))
+    timing.measure(
+        [timing.Contestant("slow", lambda: calls.append(time.sleep(0.02)))], timing.Effort(3, 0.001)
+    )
     assert len(calls) == 1 + 3 * 2

@@ -1,4 +1,5 @@
-"""Every hook is documented, in the README too, and works as documented; older plugins live on when hooks grow."""
+"""Every hook is documented, in the README too, and works as documented; older plugins live on when
+hooks grow."""
 
 import inspect
 import re
@@ -11,7 +12,9 @@ import pytest
 
 from minicnn import hookspecs, plugins
 
-HOOKS = {name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, f"{hookspecs.GROUP}_spec")}
+HOOKS = {
+    name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, f"{hookspecs.GROUP}_spec")
+}
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 
 # hook: what a plugin writes to offer something through it
@@ -41,8 +44,12 @@ EXAMPLES = {
             return [ActivationRule("example", lambda x: x, lambda x: 1.0)]
     """,
 }
-KINDS = {"minicnn_optimizers": "optimizer", "minicnn_losses": "loss", "minicnn_schedules": "schedule",
-         "minicnn_layers": "layer"}
+KINDS = {
+    "minicnn_optimizers": "optimizer",
+    "minicnn_losses": "loss",
+    "minicnn_schedules": "schedule",
+    "minicnn_layers": "layer",
+}
 
 
 def source(hook):
@@ -81,7 +88,10 @@ def test_every_hook_takes_in_what_a_plugin_offers_through_it(hook, install):
 @pytest.mark.parametrize("hook", EXAMPLES)
 def test_a_hook_that_gains_an_argument_breaks_no_older_plugin(hook):
     newer, older = ModuleType("newer"), ModuleType("older")
-    exec(f"from minicnn.hookspecs import hookspec\n@hookspec\ndef {hook}(device, dtype): ...", vars(newer))
+    exec(
+        f"from minicnn.hookspecs import hookspec\n@hookspec\ndef {hook}(device, dtype): ...",
+        vars(newer),
+    )
     exec(source(hook), vars(older))
     manager = pluggy.PluginManager(hookspecs.GROUP)
     manager.add_hookspecs(newer)
@@ -95,6 +105,8 @@ def test_a_hook_that_gains_an_argument_breaks_no_older_plugin(hook):
 def test_a_plugin_that_asks_for_an_argument_of_later_is_one_clear_line(hook, install):
     newer = source(hook).replace(f"{hook}()", f"{hook}(device)")
     install("minicnn-example", [f"{KINDS[hook]}.example"], newer)
-    with pytest.raises(plugins.PluginError, match=r"minicnn-example 1\.2\.3 cannot be loaded: .*device") as caught:
+    with pytest.raises(
+        plugins.PluginError, match=r"minicnn-example 1\.2\.3 cannot be loaded: .*device"
+    ) as caught:
         plugins.find(KINDS[hook], "example")
     assert "\n" not in str(caught.value)

@@ -1,4 +1,5 @@
-"""A model for inference alone: what it predicts, what it refuses, and what it needs when it is loaded."""
+"""A model for inference alone: what it predicts, what it refuses, and what it needs when it is
+loaded."""
 
 import itertools
 import math
@@ -29,7 +30,7 @@ def model_of_floats():
     return trainer.model
 
 
-# --- predictions -----------------------------------------------------------------------------------------------------
+# --- predictions ----------------------------------------------------------------------------------
 
 
 def test_the_logits_are_those_of_the_oracle(model):
@@ -50,14 +51,19 @@ def test_predictions_are_the_largest_logits_and_the_largest_probabilities(model)
 
 def test_probabilities_are_the_softmax_of_the_logits(model):
     logits, found = model.logits(IMAGES).astype(np.float64), model.predict_proba(IMAGES)
-    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(
+        found, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-5
+    )
     np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-6)
     assert found.dtype == np.float32
 
 
 def test_a_model_of_binary_cross_entropy_gives_the_sigmoid_of_each_logit(model_of_floats):
     images = IMAGES / 255
-    logits, found = model_of_floats.logits(images).astype(np.float64), model_of_floats.predict_proba(images)
+    logits, found = (
+        model_of_floats.logits(images).astype(np.float64),
+        model_of_floats.predict_proba(images),
+    )
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), rtol=1e-5)
     assert np.abs(found.sum(axis=1) - 1).max() > 0.01 and found.dtype == np.float32
 
@@ -77,7 +83,10 @@ def test_any_number_of_images_in_any_cut_gives_the_same_logits(model):
     for first, last in itertools.pairwise([0, 1, 2, 5, 18, 50]):
         np.testing.assert_array_equal(model.logits(IMAGES[first:last]), whole[first:last])
     assert model.logits(IMAGES[:0]).shape == (0, 3)
-    assert model.predict(IMAGES[:0]).shape == (0,) and model.predict_proba(IMAGES[:0]).shape == (0, 3)
+    assert model.predict(IMAGES[:0]).shape == (0,) and model.predict_proba(IMAGES[:0]).shape == (
+        0,
+        3,
+    )
 
 
 def test_the_number_of_threads_changes_no_bit(model, tmp_path):
@@ -96,16 +105,24 @@ def test_inference_changes_neither_weights_nor_images(model):
     np.testing.assert_array_equal(images, IMAGES)
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
 def test_images_that_mean_the_same_give_the_same_logits(model, model_of_floats):
     expected = model.logits(IMAGES)
     turned = np.asfortranarray(IMAGES)
-    for same in (IMAGES[..., 0], IMAGES.astype(np.int64), IMAGES.astype(np.uint16), IMAGES.tolist(), turned):
+    for same in (
+        IMAGES[..., 0],
+        IMAGES.astype(np.int64),
+        IMAGES.astype(np.uint16),
+        IMAGES.tolist(),
+        turned,
+    ):
         np.testing.assert_array_equal(model.logits(same), expected)
     np.testing.assert_array_equal(model.logits(IMAGES[::2]), expected[::2])
-    np.testing.assert_array_equal(model.logits(IMAGES > 100), model.logits((IMAGES > 100) * np.uint8(255)))
+    np.testing.assert_array_equal(
+        model.logits(IMAGES > 100), model.logits((IMAGES > 100) * np.uint8(255))
+    )
     for floats in (IMAGES / 255, (IMAGES / 255).astype(np.float32)):
         np.testing.assert_allclose(model.logits(floats), expected, atol=1e-5)
     expected = model_of_floats.logits(IMAGES / 255)
@@ -116,7 +133,10 @@ def test_images_that_mean_the_same_give_the_same_logits(model, model_of_floats):
 @pytest.mark.parametrize(
     ("images", "text"),
     [
-        (IMAGES[:, 1:], r"wants images \[N, 6, 6, 1\] \(height, width, channels\), not \[50, 5, 6, 1\]"),
+        (
+            IMAGES[:, 1:],
+            r"wants images \[N, 6, 6, 1\] \(height, width, channels\), not \[50, 5, 6, 1\]",
+        ),
         (IMAGES[0], r"not \[6, 6, 1\]"),
         (IMAGES[0, ..., 0], r"not \[6, 6\]"),
         (np.repeat(IMAGES, 3, axis=3), r"not \[50, 6, 6, 3\]"),
@@ -125,7 +145,10 @@ def test_images_that_mean_the_same_give_the_same_logits(model, model_of_floats):
         (IMAGES.astype(np.float32), "must be from 0 to 1 for float32, not 0 to 209"),
         (IMAGES / 255 - 0.1, "must be from 0 to 1 for float64, not -0.1 to"),
         (IMAGES.astype(np.int64) * 2, "must be from 0 to 255 for int64, not 0 to 418"),
-        (np.maximum(IMAGES, 256, dtype=np.int64), "must be from 0 to 255 for int64, not 256 to 256"),
+        (
+            np.maximum(IMAGES, 256, dtype=np.int64),
+            "must be from 0 to 255 for int64, not 256 to 256",
+        ),
         (np.full(IMAGES.shape, 1.001), "must be from 0 to 1 for float64"),
         (IMAGES.astype(np.int64) - 1, "must be from 0 to 255 for int64, not -1 to"),
         (IMAGES.astype(str), "must be numbers"),
@@ -134,19 +157,30 @@ def test_images_that_mean_the_same_give_the_same_logits(model, model_of_floats):
     ],
 )
 def test_images_that_do_not_fit_are_refused(images, text, model):
-    for method in (model.logits, model.predict, model.predict_proba, lambda x: model.evaluate(x, LABELS)):
+    for method in (
+        model.logits,
+        model.predict,
+        model.predict_proba,
+        lambda x: model.evaluate(x, LABELS),
+    ):
         with pytest.raises(DataError, match=text) as caught:
             method(images)
         assert "\n" not in str(caught.value)
 
 
-# --- evaluation ------------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------
 
 
 def test_the_figures_of_an_evaluation_are_those_of_the_predictions(model):
     found, predictions = model.evaluate(IMAGES, LABELS), model.predict(IMAGES)
-    confusion = np.array([[((LABELS == i) & (predictions == j)).sum() for j in range(3)] for i in range(3)])
-    assert found.images == 50 and found.confusion == confusion.tolist() and found.classes == ["0", "1", "2"]
+    confusion = np.array(
+        [[((LABELS == i) & (predictions == j)).sum() for j in range(3)] for i in range(3)]
+    )
+    assert (
+        found.images == 50
+        and found.confusion == confusion.tolist()
+        and found.classes == ["0", "1", "2"]
+    )
     assert found.accuracy == (predictions == LABELS).mean()
     np.testing.assert_allclose(found.recall, confusion.diagonal() / confusion.sum(axis=1))
     np.testing.assert_allclose(found.precision, confusion.diagonal() / confusion.sum(axis=0))
@@ -164,18 +198,27 @@ def test_a_class_that_does_not_occur_has_neither_precision_nor_recall(model):
 
 
 def test_more_images_than_are_held_at_once_give_the_same_figures(model):
-    once, many = model.evaluate(IMAGES, LABELS), model.evaluate(np.tile(IMAGES, (100, 1, 1, 1)), np.tile(LABELS, 100))
+    once, many = (
+        model.evaluate(IMAGES, LABELS),
+        model.evaluate(np.tile(IMAGES, (100, 1, 1, 1)), np.tile(LABELS, 100)),
+    )
     assert (many.images, many.accuracy) == (5000, once.accuracy)
     assert many.loss == pytest.approx(once.loss, rel=1e-6)
 
 
 def test_class_weights_count_in_the_loss_of_an_evaluation():
     weights = [0.5, 2.0, 4.0]
-    model = small.train(epochs=1, loss_kwargs={"class_weights": weights, "label_smoothing": 0.1})[0].model
-    expected, _ = Loss("cross_entropy", 3, weights, label_smoothing=0.1)(model.logits(IMAGES), LABELS)
+    model = small.train(epochs=1, loss_kwargs={"class_weights": weights, "label_smoothing": 0.1})[
+        0
+    ].model
+    expected, _ = Loss("cross_entropy", 3, weights, label_smoothing=0.1)(
+        model.logits(IMAGES), LABELS
+    )
     assert model.evaluate(IMAGES, LABELS).loss == pytest.approx(expected, rel=1e-6)
     other = Loss("multi_margin", 3)
-    assert model.evaluate(IMAGES, LABELS, other).loss == pytest.approx(other(model.logits(IMAGES), LABELS)[0], rel=1e-6)
+    assert model.evaluate(IMAGES, LABELS, other).loss == pytest.approx(
+        other(model.logits(IMAGES), LABELS)[0], rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(
@@ -197,7 +240,7 @@ def test_a_set_without_images_cannot_be_evaluated(model):
         model.evaluate(IMAGES[:0], LABELS[:0])
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -218,7 +261,12 @@ def test_a_model_comes_back_from_its_file_bit_by_bit(model, file):
 def test_the_files_tensors_are_named_and_shaped_as_the_layers(model, file):
     tensors, metadata = read_tensors(file, "model")
     shapes = {name: tensor.shape for name, tensor in tensors.items()}
-    assert shapes == {"conv1.weight": (3, 3, 1, 3), "conv1.bias": (3,), "dense1.weight": (12, 3), "dense1.bias": (3,)}
+    assert shapes == {
+        "conv1.weight": (3, 3, 1, 3),
+        "conv1.bias": (3,),
+        "dense1.weight": (12, 3),
+        "dense1.bias": (3,),
+    }
     np.testing.assert_array_equal(tensors["dense1.weight"], model.weights["dense1.weight"])
     assert 0 <= metadata["training"]["figures"]["accuracy"] <= 1
     assert metadata["classes"] == ["0", "1", "2"] and metadata["maximum"] == 255
@@ -246,7 +294,9 @@ def test_a_model_file_cut_off_is_named(file):
 
 def test_a_checkpoint_a_missing_file_and_an_empty_folder_are_no_model(tmp_path):
     small.train(tmp_path, epochs=1)
-    with pytest.raises(ModelFileError, match=r"last\.safetensors is a checkpoint, not a minicnn model"):
+    with pytest.raises(
+        ModelFileError, match=r"last\.safetensors is a checkpoint, not a minicnn model"
+    ):
         load(tmp_path / "last.safetensors")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelFileError, match="is a folder"):
@@ -288,7 +338,9 @@ def test_a_file_that_contradicts_itself_is_named(change, file):
     tensors, metadata = read_tensors(file, "model")
     change(metadata, tensors)
     write_tensors(file, "model", tensors, metadata)
-    with pytest.raises(ModelFileError, match=r"model\.safetensors does not hold a usable model") as caught:
+    with pytest.raises(
+        ModelFileError, match=r"model\.safetensors does not hold a usable model"
+    ) as caught:
         load(file)
     assert "\n" not in str(caught.value)
 
@@ -298,7 +350,7 @@ def test_a_model_needs_a_name_for_each_of_its_outputs(model):
         replace(model, classes=("a", "b"))
 
 
-# --- without the training plugins ------------------------------------------------------------------------------------
+# --- without the training plugins -----------------------------------------------------------------
 
 
 def test_a_model_predicts_without_the_plugins_that_it_was_trained_with(model, file):

@@ -35,7 +35,9 @@ NAMES = sorted({name for name, _, _ in CASES})
 def call(address, logits, labels, values, dlogits, class_weights, hyperparameters):
     losses = np.empty(len(logits))
     for n in range(len(logits)):
-        losses[n] = call_loss(address, logits[n], labels[n], values[n], dlogits[n], class_weights, hyperparameters)
+        losses[n] = call_loss(
+            address, logits[n], labels[n], values[n], dlogits[n], class_weights, hyperparameters
+        )
     return losses
 
 
@@ -43,15 +45,21 @@ def call(address, logits, labels, values, dlogits, class_weights, hyperparameter
 def call_in_parallel(address, logits, labels, values, dlogits, class_weights, hyperparameters):
     losses = np.empty(len(logits))
     for n in prange(len(logits)):
-        losses[n] = call_loss(address, logits[n], labels[n], values[n], dlogits[n], class_weights, hyperparameters)
+        losses[n] = call_loss(
+            address, logits[n], labels[n], values[n], dlogits[n], class_weights, hyperparameters
+        )
     return losses
 
 
-def evaluate(name, logits, labels, values, hyperparameters, class_weights, dtype=np.float64, caller=call):
+def evaluate(
+    name, logits, labels, values, hyperparameters, class_weights, dtype=np.float64, caller=call
+):
     """The losses and gradients of the compiled row, a sample each, divided as a batch's mean is."""
     rule = plugins.find("loss", name)
     weights = np.ones(logits.shape[1]) if class_weights is None else class_weights
-    logits, values, weights = (np.ascontiguousarray(array, dtype) for array in (logits, values, weights))
+    logits, values, weights = (
+        np.ascontiguousarray(array, dtype) for array in (logits, values, weights)
+    )
     dlogits = np.full_like(logits, np.nan)  # every element must be written
     row = compile_loss(rule, dtype)
     numbers = np.array([hyperparameters[hyper.name] for hyper in rule.hyperparameters], dtype)
@@ -63,7 +71,9 @@ def evaluate(name, logits, labels, values, hyperparameters, class_weights, dtype
 def expected_loss(name, logits, labels, values, hyperparameters, class_weights):
     rule = plugins.find("loss", name)
     weights = {"class_weights": class_weights} if rule.class_weights else {}
-    return getattr(oracle, name)(logits, labels if rule.target == "label" else values, **hyperparameters, **weights)
+    return getattr(oracle, name)(
+        logits, labels if rule.target == "label" else values, **hyperparameters, **weights
+    )
 
 
 def batch(samples=9, classes=5, scale=2.0, seed=3):
@@ -79,7 +89,9 @@ def test_the_built_in_losses_are_the_six_of_the_documentation():
 
 @each_case
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
-def test_the_loss_is_what_its_definition_says(name, hyperparameters, class_weights, dtype, tolerance):
+def test_the_loss_is_what_its_definition_says(
+    name, hyperparameters, class_weights, dtype, tolerance
+):
     logits, labels, values = batch()
     losses, _ = evaluate(name, logits, labels, values, hyperparameters, class_weights, dtype)
     expected = expected_loss(name, logits, labels, values, hyperparameters, class_weights)
@@ -100,11 +112,17 @@ def test_the_gradient_is_the_numeric_derivative(name, hyperparameters, class_wei
 
 @each_case
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5)])
-def test_logits_of_ten_thousand_lose_nothing(name, hyperparameters, class_weights, dtype, tolerance):
-    extreme = np.array([[1e4, -1e4, 0, 1, -1], [-1e4, -1e4, -1e4, -1e4, -1e4], [1e4, 1e4, 9999, 0, 0], [1e4] * 5])
+def test_logits_of_ten_thousand_lose_nothing(
+    name, hyperparameters, class_weights, dtype, tolerance
+):
+    extreme = np.array(
+        [[1e4, -1e4, 0, 1, -1], [-1e4, -1e4, -1e4, -1e4, -1e4], [1e4, 1e4, 9999, 0, 0], [1e4] * 5]
+    )
     for label in range(5):
         labels, values = np.full(4, label), np.eye(5)[np.full(4, label)]
-        losses, dlogits = evaluate(name, extreme, labels, values, hyperparameters, class_weights, dtype)
+        losses, dlogits = evaluate(
+            name, extreme, labels, values, hyperparameters, class_weights, dtype
+        )
         expected = expected_loss(name, extreme, labels, values, hyperparameters, class_weights)
         assert np.isfinite(losses).all() and np.isfinite(dlogits).all()
         np.testing.assert_allclose(losses.sum(), expected, rtol=tolerance, atol=tolerance)
@@ -113,7 +131,13 @@ def test_logits_of_ten_thousand_lose_nothing(name, hyperparameters, class_weight
 def test_a_small_difference_between_large_logits_counts_in_float32():
     logits = np.array([[10000.0, 10001.0, 9999.0]])
     losses, dlogits = evaluate(
-        "cross_entropy", logits, np.array([0]), np.zeros((1, 3)), {"label_smoothing": 0.0}, None, np.float32
+        "cross_entropy",
+        logits,
+        np.array([0]),
+        np.zeros((1, 3)),
+        {"label_smoothing": 0.0},
+        None,
+        np.float32,
     )
     expected = np.log(1 + np.e + 1 / np.e)
     np.testing.assert_allclose(losses, expected, rtol=1e-6)
@@ -125,7 +149,9 @@ def test_the_order_of_the_samples_does_not_matter(name, hyperparameters, class_w
     logits, labels, values = batch()
     losses, dlogits = evaluate(name, logits, labels, values, hyperparameters, class_weights)
     order = np.random.default_rng(0).permutation(len(logits))
-    losses2, dlogits2 = evaluate(name, logits[order], labels[order], values[order], hyperparameters, class_weights)
+    losses2, dlogits2 = evaluate(
+        name, logits[order], labels[order], values[order], hyperparameters, class_weights
+    )
     np.testing.assert_array_equal(losses[order], losses2)
     np.testing.assert_array_equal(dlogits[order], dlogits2)
 
@@ -136,9 +162,13 @@ def test_permuting_the_classes_permutes_the_gradient(name, hyperparameters, clas
     losses, dlogits = evaluate(name, logits, labels, values, hyperparameters, class_weights)
     order = np.array([3, 0, 4, 1, 2])
     losses2, dlogits2 = evaluate(
-        name, logits[:, order], np.argsort(order)[labels], values[:, order], hyperparameters,
+        name,
+        logits[:, order],
+        np.argsort(order)[labels],
+        values[:, order],
+        hyperparameters,
         None if class_weights is None else class_weights[order],
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(losses, losses2, rtol=1e-12)
     np.testing.assert_allclose(dlogits[:, order], dlogits2, rtol=1e-12, atol=1e-15)
 
@@ -148,13 +178,17 @@ def test_permuting_the_classes_permutes_the_gradient(name, hyperparameters, clas
 def test_rows_called_in_parallel_are_bitwise_the_same(name, hyperparameters, class_weights, dtype):
     data = batch(samples=40)
     losses, dlogits = evaluate(name, *data, hyperparameters, class_weights, dtype)
-    losses2, dlogits2 = evaluate(name, *data, hyperparameters, class_weights, dtype, call_in_parallel)
+    losses2, dlogits2 = evaluate(
+        name, *data, hyperparameters, class_weights, dtype, call_in_parallel
+    )
     np.testing.assert_array_equal(losses, losses2)
     np.testing.assert_array_equal(dlogits, dlogits2)
 
 
 @each_case
-def test_the_compiled_row_does_what_the_rule_does_in_plain_python(name, hyperparameters, class_weights):
+def test_the_compiled_row_does_what_the_rule_does_in_plain_python(
+    name, hyperparameters, class_weights
+):
     logits, labels, values = batch()
     rule = plugins.find("loss", name)
     losses, dlogits = evaluate(name, logits, labels, values, hyperparameters, class_weights)
@@ -163,7 +197,9 @@ def test_the_compiled_row_does_what_the_rule_does_in_plain_python(name, hyperpar
     for n in range(len(logits)):
         row = np.empty(5)
         target = labels[n] if rule.target == "label" else values[n]
-        loss = rule.row(logits[n], target, row, *[weights] * rule.class_weights, *hyperparameters.values())
+        loss = rule.row(
+            logits[n], target, row, *[weights] * rule.class_weights, *hyperparameters.values()
+        )
         np.testing.assert_allclose(losses[n], loss / divisor, rtol=1e-12)
         np.testing.assert_allclose(dlogits[n], row / divisor, rtol=1e-12, atol=1e-15)
 
@@ -171,12 +207,16 @@ def test_the_compiled_row_does_what_the_rule_does_in_plain_python(name, hyperpar
 @each_case
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("where", range(5))
-def test_logits_that_are_no_finite_numbers_show_in_the_loss(name, hyperparameters, class_weights, bad, where):
+def test_logits_that_are_no_finite_numbers_show_in_the_loss(
+    name, hyperparameters, class_weights, bad, where
+):
     logits, labels, values = batch(samples=1)
     logits[0, where] = bad
     labels[0] = 2
     losses, _ = evaluate(name, logits, labels, values, hyperparameters, class_weights, np.float32)
-    if not (name == "multi_margin" and bad == np.inf and where == 2):  # an infinite right class is a perfect answer
+    if not (
+        name == "multi_margin" and bad == np.inf and where == 2
+    ):  # an infinite right class is a perfect answer
         assert not np.isfinite(losses).any()
 
 

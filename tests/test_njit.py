@@ -1,4 +1,5 @@
-"""The forward pass in a user's own compiled code, nothing allocated once it runs, nothing compiled twice."""
+"""The forward pass in a user's own compiled code, nothing allocated once it runs, nothing compiled
+twice."""
 
 import json
 import os
@@ -23,7 +24,18 @@ forward = minicnn.forward
 
 NETWORKS = [
     small.network(),
-    Network((9, 7, 2), [Conv2d(5, 3, padding="same"), ReLU(), MaxPool2d(2), Conv2d(4, 2), ReLU(), Flatten(), Dense(4)]),
+    Network(
+        (9, 7, 2),
+        [
+            Conv2d(5, 3, padding="same"),
+            ReLU(),
+            MaxPool2d(2),
+            Conv2d(4, 2),
+            ReLU(),
+            Flatten(),
+            Dense(4),
+        ],
+    ),
     Network((3, 3, 1), [Flatten(), Dense(2)]),
     Network((2, 2, 1), [Flatten()]),
 ]
@@ -31,7 +43,9 @@ NETWORKS = [
 
 def model_of(network):
     params = network.initialize(np.random.default_rng(2))
-    return Model(network, params, tuple(map(str, range(network.outputs))), maximum=1.0, image_dtype="float32")
+    return Model(
+        network, params, tuple(map(str, range(network.outputs))), maximum=1.0, image_dtype="float32"
+    )
 
 
 def images_for(network, count):
@@ -62,7 +76,7 @@ def with_an_array_each_time(image, steps):
     return total
 
 
-# --- equal -----------------------------------------------------------------------------------------------------------
+# --- equal ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda network: " ".join(network.layer_names))
@@ -110,7 +124,7 @@ def test_weights_may_be_changed_between_two_calls():
     np.testing.assert_array_equal(logits, model.logits(images))
 
 
-# --- no allocation ---------------------------------------------------------------------------------------------------
+# --- no allocation --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -135,7 +149,11 @@ def test_forward_allocates_nothing(network, allocations):
     logits = np.empty((1, network.outputs), np.float32)
     once = allocations(follow_the_largest, *model.njit_arguments(), image, logits, 1)
     assert allocations(follow_the_largest, *model.njit_arguments(), image, logits, 101) == once
-    assert allocations(with_an_array_each_time, image, 101) - allocations(with_an_array_each_time, image, 1) == 100
+    assert (
+        allocations(with_an_array_each_time, image, 101)
+        - allocations(with_an_array_each_time, image, 1)
+        == 100
+    )
 
 
 def prepared(network, images=400, batch_size=100, **options):
@@ -144,14 +162,22 @@ def prepared(network, images=400, batch_size=100, **options):
     x = rng.integers(0, 256, (images, *network.input_shape), dtype=np.uint8)
     options = {"batch_size": batch_size, "threads": 2, "val_split": 0.0} | options
     trainer = Trainer(network, **options)
-    run = Run(trainer, trainer._dataset(x, np.arange(images) % network.outputs, None, None, None), None, None)
+    run = Run(
+        trainer,
+        trainer._dataset(x, np.arange(images) % network.outputs, None, None, None),
+        None,
+        None,
+    )
     run.compile()
     return run
 
 
 def test_a_training_step_allocates_the_same_for_any_batch_and_network(allocations):
-    """What Numba allocates a launch are the headers of the arguments: as many for one image as for a hundred."""
-    deep = Network((6, 6, 1), [*[Conv2d(8, 3, padding="same"), ReLU(), Dropout(0.1)] * 4, Flatten(), Dense(3)])
+    """What Numba allocates a launch are the headers of the arguments: as many for one image as for
+    a hundred."""
+    deep = Network(
+        (6, 6, 1), [*[Conv2d(8, 3, padding="same"), ReLU(), Dropout(0.1)] * 4, Flatten(), Dense(3)]
+    )
     found = set()
     for network in (small.network(), deep):
         run = prepared(network)
@@ -181,13 +207,17 @@ def test_a_training_step_makes_no_large_array_on_the_host_and_keeps_none():
     assert after - before < 2_000
 
 
-# --- no compilation --------------------------------------------------------------------------------------------------
+# --- no compilation -------------------------------------------------------------------------------
 
 
 def test_nothing_is_compiled_at_the_second_step_for_the_second_network_or_another_batch_size():
     def signatures():
         dispatchers = [*vars(step).values(), *vars(passes).values(), one_image_at_a_time]
-        return {id(entry): len(entry.signatures) for entry in dispatchers if isinstance(entry, Dispatcher)}
+        return {
+            id(entry): len(entry.signatures)
+            for entry in dispatchers
+            if isinstance(entry, Dispatcher)
+        }
 
     small.train(epochs=1)
     model, images = model_of(NETWORKS[0]), images_for(NETWORKS[0], 2)
@@ -195,16 +225,25 @@ def test_nothing_is_compiled_at_the_second_step_for_the_second_network_or_anothe
     model.logits(images_for(NETWORKS[0], 20_000))  # on both threads
     one_image_at_a_time(*model.njit_arguments(), images, np.empty((2, 3), np.float32))
     before = signatures()
-    assert before[id(step.train_step)] > 0 and before[id(step.infer)] > 0 and before[id(one_image_at_a_time)] == 1
+    assert (
+        before[id(step.train_step)] > 0
+        and before[id(step.infer)] > 0
+        and before[id(one_image_at_a_time)] == 1
+    )
     for network in NETWORKS[:3]:
         for batch_size in (1, 13, 64):
-            for options in ({"optimizer": "lion", "loss": "mse"}, {"clip_grad": 1.0, "schedule": "cosine"}):
+            for options in (
+                {"optimizer": "lion", "loss": "mse"},
+                {"clip_grad": 1.0, "schedule": "cosine"},
+            ):
                 run = prepared(network, images=70, batch_size=batch_size, **options)
                 run.step(np.arange(batch_size), {"learning_rate": 0.1})
                 run.step(np.arange(batch_size), {"learning_rate": 0.1})
         model, images = model_of(network), images_for(network, 5)
         model.logits(images)
-        one_image_at_a_time(*model.njit_arguments(3), images, np.empty((5, network.outputs), np.float32))
+        one_image_at_a_time(
+            *model.njit_arguments(3), images, np.empty((5, network.outputs), np.float32)
+        )
     assert signatures() == before
 
 
@@ -241,9 +280,18 @@ print(json.dumps([hits, misses, [logits.tolist(), value, model.params.tolist()]]
 
 
 def start(file, cache, *arguments):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "PYTHONPATH": os.pathsep.join(sys.path)}
-    return subprocess.Popen([sys.executable, "-W", "error", str(file), *arguments], env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    environment = {
+        **os.environ,
+        "NUMBA_CACHE_DIR": str(cache),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-W", "error", str(file), *arguments],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def answer_of(process):

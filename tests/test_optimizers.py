@@ -1,4 +1,5 @@
-"""Every built-in optimizer: against its equation, towards a minimum, and with gradients out of the ordinary."""
+"""Every built-in optimizer: against its equation, towards a minimum, and with gradients out of the
+ordinary."""
 
 import inspect
 
@@ -13,7 +14,19 @@ from minicnn.kernels.cpu.rules import compile_update
 from minicnn.rules import resolve
 from tests.reference import optimizers as oracle
 
-NAMES = ["adadelta", "adagrad", "adam", "adamw", "gd", "lion", "momentum", "nadam", "nesterov", "rmsprop", "sgd"]
+NAMES = [
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamw",
+    "gd",
+    "lion",
+    "momentum",
+    "nadam",
+    "nesterov",
+    "rmsprop",
+    "sgd",
+]
 
 # Hyperparameters other than the defaults, so that each of them has an effect.
 TUNED = {
@@ -24,12 +37,30 @@ TUNED = {
     "rmsprop": {"learning_rate": 0.02, "alpha": 0.9, "epsilon": 1e-3, "weight_decay": 0.1},
     "adagrad": {"learning_rate": 0.1, "lr_decay": 0.05, "epsilon": 1e-3, "weight_decay": 0.1},
     "adadelta": {"learning_rate": 0.7, "rho": 0.8, "epsilon": 1e-4, "weight_decay": 0.1},
-    "adam": {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.1},
-    "adamw": {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.3},
-    "nadam": {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "momentum_decay": 0.1,
-              "weight_decay": 0.1},
+    "adam": {
+        "learning_rate": 0.02,
+        "beta1": 0.8,
+        "beta2": 0.95,
+        "epsilon": 1e-3,
+        "weight_decay": 0.1,
+    },
+    "adamw": {
+        "learning_rate": 0.02,
+        "beta1": 0.8,
+        "beta2": 0.95,
+        "epsilon": 1e-3,
+        "weight_decay": 0.3,
+    },
+    "nadam": {
+        "learning_rate": 0.02,
+        "beta1": 0.8,
+        "beta2": 0.95,
+        "epsilon": 1e-3,
+        "momentum_decay": 0.1,
+        "weight_decay": 0.1,
+    },
     "lion": {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
-}  # fmt: skip
+}
 
 
 @njit
@@ -51,10 +82,20 @@ class Run:
 
     def step(self, grads, begin=0, end=None):
         self.steps += 1
-        scalars = np.array(self.rule.prepare(self.steps, self.state, **self.hyperparameters), self.params.dtype)
+        scalars = np.array(
+            self.rule.prepare(self.steps, self.state, **self.hyperparameters), self.params.dtype
+        )
         assert len(scalars) == self.update.scalars
         end = self.params.size if end is None else end
-        call(self.update.address, self.params, np.asarray(grads, self.params.dtype), self.slots, scalars, begin, end)
+        call(
+            self.update.address,
+            self.params,
+            np.asarray(grads, self.params.dtype),
+            self.slots,
+            scalars,
+            begin,
+            end,
+        )
 
 
 def test_the_built_in_optimizers_are_the_eleven_of_the_documentation():
@@ -73,8 +114,12 @@ def test_fifty_steps_follow_the_equation(name, tuned, dtype, tolerance):
     for t in range(1, 51):
         grads = (rng.normal(size=37) + 0.3).astype(dtype)
         run.step(grads)
-        expected = getattr(oracle, name)(expected, grads.astype(np.float64), t, memory, **run.hyperparameters)
-        np.testing.assert_allclose(run.params, expected, rtol=tolerance, atol=tolerance, err_msg=f"step {t}")
+        expected = getattr(oracle, name)(
+            expected, grads.astype(np.float64), t, memory, **run.hyperparameters
+        )
+        np.testing.assert_allclose(
+            run.params, expected, rtol=tolerance, atol=tolerance, err_msg=f"step {t}"
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,7 +131,9 @@ def test_only_the_elements_asked_for_are_updated(name):
     part.step(grads, begin=3, end=32)
     np.testing.assert_array_equal(part.params[3:32], whole.params[3:32])
     np.testing.assert_array_equal(part.slots[:, 3:32], whole.slots[:, 3:32])
-    np.testing.assert_array_equal(np.delete(part.params, range(3, 32)), np.delete(start, range(3, 32)))
+    np.testing.assert_array_equal(
+        np.delete(part.params, range(3, 32)), np.delete(start, range(3, 32))
+    )
     assert not np.delete(part.slots, range(3, 32), axis=1).any()
 
 
@@ -107,7 +154,10 @@ def test_the_compiled_update_does_what_the_rule_does_in_plain_python(name):
 
 def rosenbrock(p):
     x, y = p
-    return (1 - x) ** 2 + 100 * (y - x**2) ** 2, [-2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)]
+    return (1 - x) ** 2 + 100 * (y - x**2) ** 2, [
+        -2 * (1 - x) - 400 * x * (y - x**2),
+        200 * (y - x**2),
+    ]
 
 
 # Learning rates that suit the valley; the decay of adamw would pull away from the minimum.
@@ -165,7 +215,12 @@ def test_its_declaration_matches_its_functions(name):
 
 def test_hyperparameters_out_of_range_or_unknown_are_refused():
     adam = plugins.find("optimizer", "adam")
-    for wrong in ({"learning_rate": 0.0}, {"learning_rate": float("nan")}, {"beta1": 1.0}, {"weight_decay": -0.1}):
+    for wrong in (
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"beta1": 1.0},
+        {"weight_decay": -0.1},
+    ):
         with pytest.raises(SettingError, match=next(iter(wrong))):
             resolve("adam", adam.hyperparameters, wrong)
     with pytest.raises(UnknownNameError, match=r"'momentum'.*beta1"):

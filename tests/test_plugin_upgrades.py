@@ -1,4 +1,5 @@
-"""An installed plugin compiles once, and every change of what its machine code depends on takes effect at once."""
+"""An installed plugin compiles once, and every change of what its machine code depends on takes
+effect at once."""
 
 import json
 import os
@@ -42,7 +43,8 @@ print(json.dumps([float(params[0]), compile_update(optimizer.rule, np.float32).c
 
 @pytest.fixture
 def installed(tmp_path):
-    """Install a version of the plugin, as pip does: the files of every wheel may bear the same time."""
+    """Install a version of the plugin, as pip does: the files of every wheel may bear the same
+    time."""
 
     def install(version, factor, module=MODULE):
         for old in tmp_path.glob("*.dist-info"):
@@ -64,9 +66,16 @@ def installed(tmp_path):
 
 
 def start(installed, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(installed.folder), "NUMBA_CACHE_DIR": str(installed.folder / "cache"),
-                   "PYTHONDONTWRITEBYTECODE": "1", **environment}  # fmt: skip
-    return subprocess.Popen([sys.executable, "-c", RUN], env=environment, stdout=subprocess.PIPE, text=True)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(installed.folder),
+        "NUMBA_CACHE_DIR": str(installed.folder / "cache"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **environment,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN], env=environment, stdout=subprocess.PIPE, text=True
+    )
 
 
 def answer(process):

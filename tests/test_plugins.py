@@ -58,12 +58,16 @@ def test_a_rule_itself_is_returned_as_it_is():
 
 
 def test_a_rule_of_another_kind_is_refused():
-    with pytest.raises(SettingError, match="loss must be a name or of type LossRule, not OptimizerRule"):
+    with pytest.raises(
+        SettingError, match="loss must be a name or of type LossRule, not OptimizerRule"
+    ):
         plugins.find("loss", plugins.find("optimizer", "sgd"))
 
 
 def test_an_unknown_name_lists_near_matches_and_how_to_install_a_plugin():
-    with pytest.raises(UnknownNameError, match=r"unknown optimizer 'adm'; did you mean 'adam'.*pip install"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown optimizer 'adm'; did you mean 'adam'.*pip install"
+    ):
         plugins.find("optimizer", "adm")
 
 
@@ -145,7 +149,9 @@ def test_an_install_that_was_cut_off_stops_nobody(install):
     install("minicnn-far", ["optimizer.far-descent"], GOOD)
     (install.folder / "minicnn_far-1.2.3.dist-info" / "METADATA").unlink()
     assert plugins.find("optimizer", "adam").name == "adam"
-    assert ("minicnn_far", "?") in {(offer.distribution, offer.version) for offer in plugins.offers()}
+    assert ("minicnn_far", "?") in {
+        (offer.distribution, offer.version) for offer in plugins.offers()
+    }
 
 
 def test_a_plugin_cannot_replace_a_built_in_rule(install):
@@ -182,34 +188,51 @@ def test_every_built_in_entry_point_offers_a_rule_of_its_name():
             assert rule.name == name
 
 
-# --- versions --------------------------------------------------------------------------------------------------------
+# --- versions -------------------------------------------------------------------------------------
 
 
 def test_a_plugin_for_a_newer_api_is_named_with_both_versions(install):
     install("minicnn-far", ["optimizer.far-descent"], GOOD + "\nminicnn_api = 99\n")
     text = error_of("far-descent")
-    assert "minicnn-far 1.2.3" in text and "plugin API 99" in text and f"has {hookspecs.API_VERSION}" in text
+    assert (
+        "minicnn-far 1.2.3" in text
+        and "plugin API 99" in text
+        and f"has {hookspecs.API_VERSION}" in text
+    )
 
 
 def test_a_plugin_for_this_api_is_taken(install):
-    install("minicnn-far", ["optimizer.far-descent"], GOOD + f"\nminicnn_api = {hookspecs.API_VERSION}\n")
+    install(
+        "minicnn-far",
+        ["optimizer.far-descent"],
+        GOOD + f"\nminicnn_api = {hookspecs.API_VERSION}\n",
+    )
     assert plugins.find("optimizer", "far-descent").name == "far-descent"
 
 
-@pytest.mark.parametrize("requirement", ["minicnn-numba>=99.1", "minicnn_numba (>=99.1)", "minicnn-numba[data]<200,>=99.1"])
+@pytest.mark.parametrize(
+    "requirement",
+    ["minicnn-numba>=99.1", "minicnn_numba (>=99.1)", "minicnn-numba[data]<200,>=99.1"],
+)
 def test_a_plugin_that_needs_a_newer_minicnn_is_named_and_not_imported(install, requirement):
-    module = install("minicnn-far", ["optimizer.far-descent"], GOOD, metadata=f"Requires-Dist: {requirement}\n")
+    module = install(
+        "minicnn-far", ["optimizer.far-descent"], GOOD, metadata=f"Requires-Dist: {requirement}\n"
+    )
     assert "minicnn-far 1.2.3 needs minicnn-numba 99.1, this is" in error_of("far-descent")
     assert module not in sys.modules
 
 
-@pytest.mark.parametrize("requirement", ["minicnn-numba>=0.1", "minicnn-numba", "numba>=99", "minicnn-numba>=0.1.0.0"])
+@pytest.mark.parametrize(
+    "requirement", ["minicnn-numba>=0.1", "minicnn-numba", "numba>=99", "minicnn-numba>=0.1.0.0"]
+)
 def test_other_requirements_are_no_hindrance(install, requirement):
-    install("minicnn-far", ["optimizer.far-descent"], GOOD, metadata=f"Requires-Dist: {requirement}\n")
+    install(
+        "minicnn-far", ["optimizer.far-descent"], GOOD, metadata=f"Requires-Dist: {requirement}\n"
+    )
     assert plugins.find("optimizer", "far-descent").name == "far-descent"
 
 
-# --- the switch ------------------------------------------------------------------------------------------------------
+# --- the switch -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("value", ["", "minicnn-other", "adam"])
@@ -222,7 +245,9 @@ def test_a_plugin_that_is_switched_off_is_not_there(install, monkeypatch, value)
     assert plugins.find("optimizer", "adam").name == "adam"
 
 
-@pytest.mark.parametrize("value", ["minicnn-far", "Minicnn_Far", "else, far-descent", "optimizer.far_descent"])
+@pytest.mark.parametrize(
+    "value", ["minicnn-far", "Minicnn_Far", "else, far-descent", "optimizer.far_descent"]
+)
 def test_the_switch_takes_distributions_and_names(install, monkeypatch, value):
     install("minicnn-far", ["optimizer.far-descent"], GOOD)
     monkeypatch.setenv("MINICNN_PLUGINS", value)
@@ -237,7 +262,7 @@ def test_the_switch_chooses_between_two_of_one_name(install, monkeypatch):
     assert "minicnn_further" in sys.modules and "minicnn_far" not in sys.modules
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def file(install, source, name="rule.py"):
@@ -276,8 +301,14 @@ def test_a_file_and_a_distribution_of_one_name_are_both_named(install):
         (None, "no such file"),
         ("raise RuntimeError('no luck')", "cannot be loaded: RuntimeError: no luck"),
         ("", "offers nothing"),
-        ("from minicnn.hookspecs import hookimpl\n@hookimpl\ndef minicnn_optimiser(): pass", "minicnn_optimiser"),
-        ("from minicnn.hookspecs import hookimpl\n@hookimpl\ndef minicnn_losses(): return [1]", "a list of LossRule"),
+        (
+            "from minicnn.hookspecs import hookimpl\n@hookimpl\ndef minicnn_optimiser(): pass",
+            "minicnn_optimiser",
+        ),
+        (
+            "from minicnn.hookspecs import hookimpl\n@hookimpl\ndef minicnn_losses(): return [1]",
+            "a list of LossRule",
+        ),
         ("minicnn_api = 2 * 50", "plugin API 100"),
     ],
 )
@@ -300,7 +331,7 @@ def test_what_a_plugin_prints_does_not_reach_stdout(install, capsys):
     assert capsys.readouterr() == ("", "hello\n")
 
 
-# --- what is known without an import ---------------------------------------------------------------------------------
+# --- what is known without an import --------------------------------------------------------------
 
 
 def test_states_say_what_is_wrong_and_only_a_state_imports(install, monkeypatch):
@@ -314,7 +345,11 @@ def test_states_say_what_is_wrong_and_only_a_state_imports(install, monkeypatch)
     assert "minicnn-impostor 1.2.3 and minicnn-numba" in clashes["adam"]
     assert "the kinds are optimizer, loss, schedule" in clashes["odd"]
     assert not {"minicnn_far", "minicnn_bad", "minicnn_odd", "minicnn_impostor"} & set(sys.modules)
-    states = {offer.distribution: offer.state(known) for offer in known if offer.distribution != "minicnn-numba"}
+    states = {
+        offer.distribution: offer.state(known)
+        for offer in known
+        if offer.distribution != "minicnn-numba"
+    }
     assert states["minicnn-far"] == "ok" and "RuntimeError: imported" in states["minicnn-bad"]
     assert states["minicnn-impostor"] == clashes["adam"]
     monkeypatch.setenv("MINICNN_PLUGINS", "")

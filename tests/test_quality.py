@@ -1,5 +1,9 @@
-"""The rules of the house, kept by tools: lint, types, import directions. A tool that is missing is a failure."""
+"""The rules of the house, kept by tools: lint, format, spelling, types, directions of imports.
 
+A tool that is missing is a failure.
+"""
+
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,17 +14,25 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(*command):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    beside_python = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": beside_python}
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment)
 
 
 @pytest.mark.parametrize(
     "command",
     [
         [sys.executable, "-m", "ruff", "check", "."],
+        [sys.executable, "-m", "ruff", "format", "--check", "."],
+        ["typos"],
         [sys.executable, "-m", "mypy"],
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command; lint_imports_command()",
+        ],
     ],
-    ids=["ruff", "mypy", "import-linter"],
+    ids=["lint", "format", "spelling", "types", "imports"],
 )
 def test_the_project_passes(command):
     result = run(*command)
@@ -30,12 +42,27 @@ def test_the_project_passes(command):
 def test_the_wheel_holds_data_licence_and_entry_points(tmp_path):
     import zipfile
 
-    built = run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), ".")
+    built = run(
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        str(tmp_path),
+        ".",
+    )
     assert built.returncode == 0, built.stderr
     (wheel,) = tmp_path.glob("minicnn_numba-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for wanted in ("minicnn/data/embedded/fashion-mnist-12k.npz", "minicnn/data/embedded/fashion-mnist-LICENSE.txt",
-                   "minicnn/py.typed", "minicnn/cli/train.py", "minicnn/cli/templates/pyproject.toml.txt"):  # fmt: skip
+    for wanted in (
+        "minicnn/data/embedded/fashion-mnist-12k.npz",
+        "minicnn/data/embedded/fashion-mnist-LICENSE.txt",
+        "minicnn/py.typed",
+        "minicnn/cli/train.py",
+        "minicnn/cli/templates/pyproject.toml.txt",
+    ):
         assert wanted in names
     assert any(name.endswith("entry_points.txt") for name in names)
     assert not [name for name in names if name.startswith("tests")]

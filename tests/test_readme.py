@@ -10,7 +10,10 @@ import venv
 from pathlib import Path
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BEGIN, END = README.index("## Your optimizer in ten minutes"), README.index("### When a plugin is broken")
+BEGIN, END = (
+    README.index("## Your optimizer in ten minutes"),
+    README.index("### When a plugin is broken"),
+)
 
 
 def blocks(text):
@@ -52,14 +55,17 @@ def test_every_example_runs(tmp_path):
 
 
 def fresh_environment(folder):
-    """A virtual environment in which minicnn is installed as it is here, and what is installed later stays there."""
+    """A virtual environment in which minicnn is installed as it is here, and what is installed
+    later stays there."""
     venv.create(folder, with_pip=True)
     bin_folder = folder / "bin"
     (site_packages,) = folder.glob("lib/python*/site-packages")
     here = sysconfig.get_path("purelib")
     (site_packages / "beside.pth").write_text(f"import site; site.addsitedir({here!r})\n")
     script = bin_folder / "minicnn"
-    script.write_text(f"#!{bin_folder / 'python'}\nimport sys\nfrom minicnn.cli import main\nsys.exit(main())\n")
+    script.write_text(
+        f"#!{bin_folder / 'python'}\nimport sys\nfrom minicnn.cli import main\nsys.exit(main())\n"
+    )
     script.chmod(0o755)
     return bin_folder
 
@@ -74,20 +80,29 @@ def test_the_tutorial_leads_from_an_empty_folder_to_a_working_plugin(tmp_path):
         if "runs/edited" in command:
             rule = folder / "minicnn-sign-momentum" / "minicnn_sign_momentum.py"
             before = rule.read_text()
-            rule.write_text(before.replace("return p - learning_rate *", "return p - 3.0 * learning_rate *"))
+            rule.write_text(
+                before.replace("return p - learning_rate *", "return p - 3.0 * learning_rate *")
+            )
             assert rule.read_text() != before
         printed[" ".join(command)] = run(command, folder, bin_folder)
     assert "sign_momentum" in printed["minicnn plugins list"]
     assert "minicnn-sign-momentum" in printed["minicnn plugins info sign-momentum"]
     assert "none of" in printed["minicnn plugins check sign-momentum"]
-    weights = [(folder / "runs" / run / "model.safetensors").read_bytes()[-64:] for run in ("mine", "edited")]
+    weights = [
+        (folder / "runs" / run / "model.safetensors").read_bytes()[-64:]
+        for run in ("mine", "edited")
+    ]
     assert weights[0] != weights[1]
     assert (folder / "dist" / "minicnn_sign_momentum-0.1.0-py3-none-any.whl").is_file()
     assert "sign_momentum" not in run([sys.executable, "-m", "minicnn", "plugins", "list"], folder)
 
 
 def test_the_continuous_integration_runs_these_commands():
-    commands = dict(re.findall(r"<!-- (install and \w+) -->\n```sh\n(.*?)\n```\n<!-- end -->", README, re.DOTALL))
+    commands = dict(
+        re.findall(
+            r"<!-- (install and \w+) -->\n```sh\n(.*?)\n```\n<!-- end -->", README, re.DOTALL
+        )
+    )
     assert commands["install and train"].endswith("-m minicnn train")
     assert commands["install and test"].endswith("-m pytest -n 2")
     script = (Path(__file__).parent.parent / ".ci" / "run").read_text()

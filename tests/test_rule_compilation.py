@@ -1,4 +1,5 @@
-"""How rules are compiled: in the buffers' dtype, vectorized, from the disk the second time, and anew after an edit."""
+"""How rules are compiled: in the buffers' dtype, vectorized, from the disk the second time, and
+anew after an edit."""
 
 import functools
 import json
@@ -23,7 +24,9 @@ STRANGE = 0.1  # not a float32
 
 
 def optimizer(update, slots=(), name="under-test"):
-    return OptimizerRule(name, update, lambda step, state, learning_rate: (learning_rate,), (RATE,), slots)
+    return OptimizerRule(
+        name, update, lambda step, state, learning_rate: (learning_rate,), (RATE,), slots
+    )
 
 
 @njit
@@ -35,11 +38,17 @@ def stepped(rule, dtype=np.float64, params=(1.0, 2.0, 3.0), grads=(1.0, 0.0, -1.
     """The parameters and slots after one compiled step."""
     params = np.array(params, dtype)
     slots = np.zeros((len(rule.slots), params.size), dtype)
-    call(compile_update(rule, dtype).address, params, np.array(grads, dtype), slots, np.array(scalars, dtype))
+    call(
+        compile_update(rule, dtype).address,
+        params,
+        np.array(grads, dtype),
+        slots,
+        np.array(scalars, dtype),
+    )
     return params, slots
 
 
-# --- what a rule may be written with ---------------------------------------------------------------------------------
+# --- what a rule may be written with --------------------------------------------------------------
 
 
 def half(x):
@@ -86,7 +95,9 @@ def test_constants_and_literals_have_the_dtype_of_the_buffers():
     f = np.float32
     expected = f(3.0) * f(STRANGE) * f(0.3) + f(0.7) + f(FACTORS[1])
     np.testing.assert_allclose(stepped(optimizer(update), np.float32)[0][2], expected, rtol=1.2e-7)
-    np.testing.assert_allclose(stepped(optimizer(update))[0][2], 3 * 0.1 * 0.3 + 0.7 + 0.25, rtol=1e-15)
+    np.testing.assert_allclose(
+        stepped(optimizer(update))[0][2], 3 * 0.1 * 0.3 + 0.7 + 0.25, rtol=1e-15
+    )
 
 
 def test_float32_and_float64_versions_of_one_rule_live_side_by_side():
@@ -109,7 +120,7 @@ def test_the_same_rule_is_compiled_once_in_a_process():
     assert compile_update(rule, np.float64).address == compile_update(rule, np.float64).address
 
 
-# --- what it may not -------------------------------------------------------------------------------------------------
+# --- what it may not ------------------------------------------------------------------------------
 
 
 def calls_itself(x):
@@ -149,7 +160,9 @@ def test_an_update_that_cannot_be_compiled_is_one_clear_line(update, slots, reas
 
 def test_a_loss_row_with_the_wrong_arguments_says_which_are_right():
     rule = LossRule("under-test", lambda logits, label: 0.0, (RATE,), class_weights=True)
-    with pytest.raises(PluginError, match=r"\(logits, target, dlogits, class_weights, learning_rate\)"):
+    with pytest.raises(
+        PluginError, match=r"\(logits, target, dlogits, class_weights, learning_rate\)"
+    ):
         compile_loss(rule, np.float32)
 
 
@@ -162,7 +175,7 @@ def test_arrays_with_gaps_or_of_two_dtypes_are_refused_when_the_caller_is_compil
         call(address, one, one.astype(np.float32), slots, rate)
 
 
-# --- processes and the disk ------------------------------------------------------------------------------------------
+# --- processes and the disk -----------------------------------------------------------------------
 
 RULE = """
 from numbers_of_the_rule import ANOTHER
@@ -209,7 +222,8 @@ print(json.dumps(answer))
 
 @pytest.fixture
 def project(tmp_path):
-    """A folder with a rule of four slots, a constant of its own and one of another file, and a script that runs it."""
+    """A folder with a rule of four slots, a constant of its own and one of another file, and a
+    script that runs it."""
     (tmp_path / "rule.py").write_text(RULE)
     (tmp_path / "numbers_of_the_rule.py").write_text("ANOTHER = 1.0\n")
     (tmp_path / "run.py").write_text(RUN)
@@ -219,7 +233,9 @@ def project(tmp_path):
 def start(project, *arguments, cache="cache", **environment):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(project / cache), **environment}
     command = [sys.executable, "run.py", *arguments]
-    return subprocess.Popen(command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, text=True
+    )
 
 
 def answer(process):
@@ -268,7 +284,11 @@ def test_a_cache_folder_that_cannot_be_written_is_done_without(project):
 def test_without_numbas_variable_the_cache_is_in_the_users_cache_folder(project):
     edit(project / "run.py", "cache=True", "cache=False")
     for variable, folder in (("MINICNN_CACHE", "rules"), ("XDG_CACHE_HOME", "minicnn/rules")):
-        environment = {"NUMBA_CACHE_DIR": "", "MINICNN_CACHE": "", variable: str(project / variable)}
+        environment = {
+            "NUMBA_CACHE_DIR": "",
+            "MINICNN_CACHE": "",
+            variable: str(project / variable),
+        }
         assert [answer(start(project, **environment))["hits"] for _ in range(2)] == [0, 1]
         assert list((project / variable / folder).glob("minicnn_optimizer_mine_float32_*.py"))
 

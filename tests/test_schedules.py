@@ -45,7 +45,9 @@ def test_step_falls_at_every_step_size_epochs():
 
 
 def test_exponential_falls_by_gamma_an_epoch():
-    np.testing.assert_allclose(factors("exponential", [0, 0.5, 1, 3], gamma=0.81), [1, 0.9, 0.81, 0.81**3])
+    np.testing.assert_allclose(
+        factors("exponential", [0, 0.5, 1, 3], gamma=0.81), [1, 0.9, 0.81, 0.81**3]
+    )
 
 
 def test_cosine_falls_to_the_minimum_at_the_horizon_and_stays_there():
@@ -54,7 +56,9 @@ def test_cosine_falls_to_the_minimum_at_the_horizon_and_stays_there():
 
 
 def test_one_cycle_climbs_to_the_given_learning_rate_and_ends_far_below_its_start():
-    found = factors("one_cycle", [0, 1.5, 3, 6.5, 10, 11], pct_start=0.3, div_factor=20, final_div_factor=100)
+    found = factors(
+        "one_cycle", [0, 1.5, 3, 6.5, 10, 11], pct_start=0.3, div_factor=20, final_div_factor=100
+    )
     np.testing.assert_allclose(found, [0.05, 0.525, 1, (1 + 0.0005) / 2, 0.0005, 0.0005])
 
 
@@ -93,7 +97,11 @@ def test_warm_up_rises_linearly_to_one():
 
 
 def test_settings_out_of_range_are_refused():
-    for name, wrong in [("step", {"step_size": 0}), ("one_cycle", {"pct_start": 1}), ("cosine", {"minimum": -0.1})]:
+    for name, wrong in [
+        ("step", {"step_size": 0}),
+        ("one_cycle", {"pct_start": 1}),
+        ("cosine", {"minimum": -0.1}),
+    ]:
         with pytest.raises(SettingError, match=next(iter(wrong))):
             factors(name, [0], **wrong)
 
@@ -102,7 +110,12 @@ def test_settings_out_of_range_are_refused():
 def test_its_declaration_matches_its_functions(name):
     rule = plugins.find("schedule", name)
     declared = [hyper.name for hyper in rule.hyperparameters]
-    assert list(inspect.signature(rule.factor).parameters) == ["epoch", "horizon", "state", *declared]
+    assert list(inspect.signature(rule.factor).parameters) == [
+        "epoch",
+        "horizon",
+        "state",
+        *declared,
+    ]
     assert rule.has_horizon == (name in {"cosine", "one_cycle"})
     assert rule.equation and all(hyper.meaning for hyper in rule.hyperparameters)
 

@@ -1,4 +1,5 @@
-"""Files are whole or not there; a file that is damaged, cut off, foreign or of another kind is one clear error."""
+"""Files are whole or not there; a file that is damaged, cut off, foreign or of another kind is one
+clear error."""
 
 import csv
 import errno
@@ -17,7 +18,11 @@ import safetensors.numpy
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.storage import _check_sum, read_tensors, write_atomically, write_csv, write_tensors
 
-TENSORS = {"b": np.arange(6, dtype=np.float32).reshape(2, 3), "a": np.array(1.5), "empty": np.zeros((0, 4), np.float32)}
+TENSORS = {
+    "b": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a": np.array(1.5),
+    "empty": np.zeros((0, 4), np.float32),
+}
 METADATA = {"name": "größer", "numbers": [1, 2.5, None], "nested": {"x": True}}
 
 
@@ -45,7 +50,9 @@ def test_the_file_is_plain_safetensors(file):
 
 
 def test_tensors_that_are_not_contiguous_are_written_as_they_look(tmp_path):
-    write_tensors(tmp_path / "t", "model", {"turned": TENSORS["b"].T, "every second": np.arange(9)[::2]}, {})
+    write_tensors(
+        tmp_path / "t", "model", {"turned": TENSORS["b"].T, "every second": np.arange(9)[::2]}, {}
+    )
     tensors, _ = read_tensors(tmp_path / "t", "model")
     np.testing.assert_array_equal(tensors["turned"], TENSORS["b"].T)
     np.testing.assert_array_equal(tensors["every second"], [0, 2, 4, 6, 8])
@@ -57,7 +64,7 @@ def test_a_new_file_has_the_permissions_that_any_new_file_has(file, tmp_path):
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
 
 
-# --- files that cannot be read ---------------------------------------------------------------------------------------
+# --- files that cannot be read --------------------------------------------------------------------
 
 
 def test_a_file_cut_off_anywhere_is_named(file):
@@ -100,8 +107,10 @@ def test_every_flipped_bit_is_noticed(kind, metadata, tmp_path):
 
 
 def test_the_same_content_gives_the_same_bytes_in_any_process(file):
-    code = ("import sys, pathlib, numpy as np; from minicnn.storage import *; from tests.test_storage import *;"
-            "write_tensors(pathlib.Path(sys.argv[1]), 'model', dict(reversed(TENSORS.items())), METADATA)")  # fmt: skip
+    code = (
+        "import sys, pathlib, numpy as np; from minicnn.storage import *; from tests.test_storage import *;"
+        "write_tensors(pathlib.Path(sys.argv[1]), 'model', dict(reversed(TENSORS.items())), METADATA)"
+    )
     for i in range(3):
         again = file.with_name(f"again{i}")
         subprocess.run([sys.executable, "-c", code, str(again)], check=True, timeout=120)
@@ -113,7 +122,12 @@ def write_format_1(path, kind, tensors, metadata):
     total = 0
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].tobytes(), total)
-    header = {"format": f"minicnn-{kind}", "version": "1", "minicnn": json.dumps(metadata), "crc32": f"{total:08x}"}
+    header = {
+        "format": f"minicnn-{kind}",
+        "version": "1",
+        "minicnn": json.dumps(metadata),
+        "crc32": f"{total:08x}",
+    }
     path.write_bytes(safetensors.numpy.save(tensors, header))
 
 
@@ -139,9 +153,14 @@ def test_weights_that_are_no_finite_numbers_are_named(value, file):
 def test_files_of_pytorch_say_what_they_are_and_how_the_weights_come_in(file):
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("archive/data.pkl", b"")
-    for content in (file.read_bytes(), b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M" + bytes(99)):
+    for content in (
+        file.read_bytes(),
+        b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M" + bytes(99),
+    ):
         file.write_bytes(content)
-        with pytest.raises(ModelFileError, match=r"is a file of PyTorch's torch\.save.*network\.flatten") as caught:
+        with pytest.raises(
+            ModelFileError, match=r"is a file of PyTorch's torch\.save.*network\.flatten"
+        ) as caught:
             read_tensors(file, "model")
         assert_one_clear_line(caught, file)
     with zipfile.ZipFile(file, "w") as archive:
@@ -150,8 +169,15 @@ def test_files_of_pytorch_say_what_they_are_and_how_the_weights_come_in(file):
         read_tensors(file, "model")
 
 
-TEXTS = ["[" * 100_000, '{"a":' * 100_000, "NaN", "[]", "1" * 10_000, '{"format": "minicnn-model", "version": 2}',
-         '{"format": 1, "version": 2, "metadata": {}}']  # fmt: skip
+TEXTS = [
+    "[" * 100_000,
+    '{"a":' * 100_000,
+    "NaN",
+    "[]",
+    "1" * 10_000,
+    '{"format": "minicnn-model", "version": 2}',
+    '{"format": 1, "version": 2, "metadata": {}}',
+]
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(7))
@@ -159,7 +185,14 @@ def test_metadata_of_any_shape_are_one_line(text, file):
     tensors = {"a": np.zeros(1)}
     headers = [{"minicnn": f"{_check_sum(tensors, text)} {text}"}]
     if text in TEXTS[:5]:
-        headers.append({"format": "minicnn-model", "version": "1", "minicnn": text, "crc32": _check_sum(tensors, None)})
+        headers.append(
+            {
+                "format": "minicnn-model",
+                "version": "1",
+                "minicnn": text,
+                "crc32": _check_sum(tensors, None),
+            }
+        )
     for header in headers:
         file.write_bytes(safetensors.numpy.save(tensors, header))
         with pytest.raises(ModelFileError) as caught:
@@ -167,10 +200,14 @@ def test_metadata_of_any_shape_are_one_line(text, file):
         assert_one_clear_line(caught, file)
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY" * 99, bytes(200), b"\xff" * 200, b"{}" * 50])
+@pytest.mark.parametrize(
+    "content", [b"", b"PK\x03\x04", b"\x93NUMPY" * 99, bytes(200), b"\xff" * 200, b"{}" * 50]
+)
 def test_a_file_of_another_kind_is_named(content, file):
     file.write_bytes(content)
-    with pytest.raises(ModelFileError, match="is damaged, cut off, or not a safetensors file") as caught:
+    with pytest.raises(
+        ModelFileError, match="is damaged, cut off, or not a safetensors file"
+    ) as caught:
         read_tensors(file, "model")
     assert_one_clear_line(caught, file)
 
@@ -178,7 +215,10 @@ def test_a_file_of_another_kind_is_named(content, file):
 def test_safetensors_of_another_program_are_named(file):
     for metadata, program in ((None, "another program"), ({"format": "pt"}, "PyTorch")):
         file.write_bytes(safetensors.numpy.save(TENSORS, metadata))
-        with pytest.raises(ModelFileError, match=f"is a safetensors file of {program}, not a minicnn model; .*flatten"):
+        with pytest.raises(
+            ModelFileError,
+            match=f"is a safetensors file of {program}, not a minicnn model; .*flatten",
+        ):
             read_tensors(file, "model")
 
 
@@ -192,7 +232,9 @@ def test_a_checkpoint_is_no_model_and_a_model_no_checkpoint(file):
 
 def test_a_file_of_a_newer_version_says_what_to_update(file):
     text = json.dumps({"format": "minicnn-model", "version": 3, "metadata": METADATA})
-    file.write_bytes(safetensors.numpy.save(TENSORS, {"minicnn": f"{_check_sum(TENSORS, text)} {text}"}))
+    file.write_bytes(
+        safetensors.numpy.save(TENSORS, {"minicnn": f"{_check_sum(TENSORS, text)} {text}"})
+    )
     with pytest.raises(ModelFileError, match=r"newer minicnn \(format 3\); update minicnn-numba"):
         read_tensors(file, "model")
 
@@ -232,7 +274,7 @@ def test_a_file_that_may_not_be_read_is_named(file, monkeypatch):
     assert_one_clear_line(caught, file)
 
 
-# --- files that cannot be written ------------------------------------------------------------------------------------
+# --- files that cannot be written -----------------------------------------------------------------
 
 
 def fail_with(number):
@@ -246,7 +288,9 @@ def fail_with(number):
 def test_a_full_disk_leaves_the_last_good_file_and_nothing_else(call, file, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setattr(os, call, fail_with(errno.ENOSPC))
-    with pytest.raises(MinicnnError, match="No space left on device; what was there before is kept") as caught:
+    with pytest.raises(
+        MinicnnError, match="No space left on device; what was there before is kept"
+    ) as caught:
         write_atomically(file, b"new")
     assert_one_clear_line(caught, file)
     assert file.read_bytes() == before and list(file.parent.iterdir()) == [file]
@@ -294,7 +338,7 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path):
 
 
 def test_a_table_comes_back_from_csv_with_every_digit(tmp_path):
-    write_csv(tmp_path / "table.csv", ["name", "x"], [("a, \"b\"\nc", 1 / 3), ("größer", None)])
+    write_csv(tmp_path / "table.csv", ["name", "x"], [('a, "b"\nc', 1 / 3), ("größer", None)])
     with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
         header, first, second = csv.reader(file)
     assert header == ["name", "x"] and second == ["größer", ""]

@@ -1,4 +1,5 @@
-"""What every framework is asked to do: jobs as plain data, and a peer as two functions that prepare one."""
+"""What every framework is asked to do: jobs as plain data, and a peer as two functions that prepare
+one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from minicnn import Network
 
 @dataclass(frozen=True, eq=False)
 class TrainingJob:
-    """Train with cross-entropy and Adam (its defaults), batch after batch of ``images``, round and round."""
+    """Train with cross-entropy and Adam (its defaults), batch after batch of ``images``, round and
+    round."""
 
     network: Network
     params: np.ndarray  # initial weights, minicnn's flat vector
@@ -37,11 +39,13 @@ class InferenceJob:
 
 @dataclass(frozen=True)
 class Peer:
-    """A framework in one setting. Each function prepares all it can and returns the call to be timed.
+    """A framework in one setting. Each function prepares all it can and returns the call to be
+    timed.
 
-    ``training(job)`` returns a call that makes the next step and returns its mean loss; ``inference(job)`` one that
-    returns logits [batch, outputs]. Peers get their batches as float32 in the layout they like best, made beforehand;
-    minicnn gathers and scales uint8 images within its call. None: the peer cannot do this job.
+    ``training(job)`` returns a call that makes the next step and returns its mean loss;
+    ``inference(job)`` one that returns logits [batch, outputs]. Peers get their batches as float32
+    in the layout they like best, made beforehand; minicnn gathers and scales uint8 images within
+    its call. None: the peer cannot do this job.
     """
 
     name: str

@@ -1,4 +1,5 @@
-"""minicnn's weights in the layout of frameworks whose images are NCHW: filters OIHW, dense weights [out, in]."""
+"""minicnn's weights in the layout of frameworks whose images are NCHW: filters OIHW, dense weights
+[out, in]."""
 
 from typing import Any
 
@@ -18,22 +19,32 @@ def flattens_channels_first(network: Network) -> bool:
     trained = {spec.layer for spec in network.parameters}
     for index, layer in enumerate(network.layers):
         after = [number for number in sorted(trained) if number > index]
-        if isinstance(layer, Flatten) and not (after and isinstance(network.layers[after[0]], Dense)):
+        if isinstance(layer, Flatten) and not (
+            after and isinstance(network.layers[after[0]], Dense)
+        ):
             return False
     return True
 
 
-def channels_first(network: Network, params: np.ndarray) -> list[tuple[Layer, dict[str, np.ndarray]]]:
+def channels_first(
+    network: Network, params: np.ndarray
+) -> list[tuple[Layer, dict[str, np.ndarray]]]:
     """Every layer with its tensors by name.
 
-    Rows of the dense layer after Flatten go from the order (H, W, C) to (C, H, W). Where `flattens_channels_first` says no
-    they stay: who flattens must bring the channels last before.
+    Rows of the dense layer after Flatten go from the order (H, W, C) to (C, H, W). Where
+    `flattens_channels_first` says no they stay: who flattens must bring the channels last before.
     """
     tensors: dict[str, Any] = network.unflatten(params)
     translated = []
-    image: tuple[int, ...] | None = None  # the shape that was flattened, until the dense layer that reads it
+    image: tuple[int, ...] | None = (
+        None  # the shape that was flattened, until the dense layer that reads it
+    )
     for index, (name, layer) in enumerate(zip(network.layer_names, network.layers, strict=True)):
-        own = {key.rpartition(".")[2]: tensor.copy() for key, tensor in tensors.items() if key.rpartition(".")[0] == name}
+        own = {
+            key.rpartition(".")[2]: tensor.copy()
+            for key, tensor in tensors.items()
+            if key.rpartition(".")[0] == name
+        }
         if isinstance(layer, Flatten):
             image = network.shapes[index] if flattens_channels_first(network) else None
         elif isinstance(layer, Conv2d):
@@ -45,7 +56,9 @@ def channels_first(network: Network, params: np.ndarray) -> list[tuple[Layer, di
             image = None
             own["weight"] = np.ascontiguousarray(weight.T)
         elif "weight" in own and own["weight"].ndim == 3:  # of the sample's shape: LayerNorm
-            own = {key: np.ascontiguousarray(tensor.transpose(2, 0, 1)) for key, tensor in own.items()}
+            own = {
+                key: np.ascontiguousarray(tensor.transpose(2, 0, 1)) for key, tensor in own.items()
+            }
         translated.append((layer, own))
     return translated
 

@@ -1,4 +1,5 @@
-"""Any network of minicnn's as a module of PyTorch, for NCHW images: a Sequential, or a graph where layers have branches."""
+"""Any network of minicnn's as a module of PyTorch, for NCHW images: a Sequential, or a graph where
+layers have branches."""
 
 import numpy as np
 import torch
@@ -13,9 +14,16 @@ from minicnn.network.layers import Layer, Shape
 from peers.layout import channels_first, flattens_channels_first
 
 ACTIVATIONS = {
-    a.ReLU: nn.ReLU, a.ReLU6: nn.ReLU6, a.Sigmoid: nn.Sigmoid, a.HardSigmoid: nn.Hardsigmoid, a.Tanh: nn.Tanh,
-    a.SiLU: nn.SiLU, a.HardSwish: nn.Hardswish, a.Mish: nn.Mish, a.Softplus: nn.Softplus,
-}  # fmt: skip
+    a.ReLU: nn.ReLU,
+    a.ReLU6: nn.ReLU6,
+    a.Sigmoid: nn.Sigmoid,
+    a.HardSigmoid: nn.Hardsigmoid,
+    a.Tanh: nn.Tanh,
+    a.SiLU: nn.SiLU,
+    a.HardSwish: nn.Hardswish,
+    a.Mish: nn.Mish,
+    a.Softplus: nn.Softplus,
+}
 
 
 class _Function(nn.Module):
@@ -57,16 +65,30 @@ def _mean(x: torch.Tensor) -> torch.Tensor:
 def _convolution(layer: of.Conv2d, shape: Shape) -> nn.Module:
     top, bottom, left, right = layer.resolved_padding(shape)
     even = (top, left) == (bottom, right)
-    module = nn.Conv2d(shape[2], layer.filters, layer.kernel_size, layer.stride, (top, left) if even else 0,
-                       layer.dilation, layer.groups, layer.bias)  # fmt: skip
+    module = nn.Conv2d(
+        shape[2],
+        layer.filters,
+        layer.kernel_size,
+        layer.stride,
+        (top, left) if even else 0,
+        layer.dilation,
+        layer.groups,
+        layer.bias,
+    )
     if not even:
-        module.register_forward_pre_hook(lambda _, xs: (functional.pad(xs[0], (left, right, top, bottom)),))
+        module.register_forward_pre_hook(
+            lambda _, xs: (functional.pad(xs[0], (left, right, top, bottom)),)
+        )
     return module
 
 
 def _pooling(layer: of.MaxPool2d | of.AvgPool2d, shape: Shape) -> nn.Module:
     top, bottom, left, right = layer.resolved_padding(shape)
-    if (top, left) != (bottom, right) or top > layer.kernel_size[0] // 2 or left > layer.kernel_size[1] // 2:
+    if (
+        (top, left) != (bottom, right)
+        or top > layer.kernel_size[0] // 2
+        or left > layer.kernel_size[1] // 2
+    ):
         raise TypeError(f"{layer} pads as PyTorch does not, and has no counterpart here")
     geometry = layer.kernel_size, layer.stride, (top, left)
     if isinstance(layer, of.MaxPool2d):
@@ -115,21 +137,29 @@ def _module(layer: Layer, shape: Shape, flat: nn.Module) -> nn.Module:
             return nn.Softmax(dim=1)
     if type(layer) in ACTIVATIONS:
         return ACTIVATIONS[type(layer)]()
-    raise TypeError(f"{layer} has no counterpart here")  # dropout's random numbers are PyTorch's own
+    raise TypeError(
+        f"{layer} has no counterpart here"
+    )  # dropout's random numbers are PyTorch's own
 
 
 class Graph(nn.Module):
-    """Modules that read the values which ``reads`` names: 0 is the image, i + 1 the output of module i."""
+    """Modules that read the values which ``reads`` names: 0 is the image, i + 1 the output of
+    module i."""
 
     def __init__(self, modules: list[nn.Module], reads: tuple[tuple[int, ...], ...]):
         super().__init__()
         self.layers, self.reads = nn.ModuleList(modules), reads
         last = {value: number for number, values in enumerate(reads) for value in values}
-        self.done = [[value for value in set(values) if last[value] == number] for number, values in enumerate(reads)]
+        self.done = [
+            [value for value in set(values) if last[value] == number]
+            for number, values in enumerate(reads)
+        ]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         values = {0: x}
-        for number, (module, reads, done) in enumerate(zip(self.layers, self.reads, self.done, strict=True)):
+        for number, (module, reads, done) in enumerate(
+            zip(self.layers, self.reads, self.done, strict=True)
+        ):
             values[number + 1] = module(*(values[value] for value in reads))
             for value in done:  # nobody reads it any more
                 del values[value]
@@ -137,8 +167,8 @@ class Graph(nn.Module):
 
 
 def to_torch(network: Network, params: np.ndarray) -> nn.Module:
-    """The same network with the same weights, for NCHW images, in the dtype of ``params``; raises TypeError for a layer
-    that has no counterpart."""
+    """The same network with the same weights, for NCHW images, in the dtype of ``params``; raises
+    TypeError for a layer that has no counterpart."""
     flat, modules = nn.Flatten() if flattens_channels_first(network) else _Function(_rows), []
     for reads, (layer, tensors) in zip(network.reads, channels_first(network, params), strict=True):
         module = _module(layer, network.shapes[reads[0]], flat)

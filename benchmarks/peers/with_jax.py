@@ -1,7 +1,8 @@
-"""JAX on the CPU: one jitted function a step, in minicnn's own layouts (NHWC, HWIO), Adam written out.
+"""JAX on the CPU: one jitted function a step, in minicnn's own layouts (NHWC, HWIO), Adam written
+out.
 
-JAX takes its number of threads from the machine when it starts and cannot change it afterwards: it takes part in rows
-with as many threads as the machine has cores, and in no others.
+JAX takes its number of threads from the machine when it starts and cannot change it afterwards: it
+takes part in rows with as many threads as the machine has cores, and in no others.
 """
 
 import os
@@ -23,16 +24,24 @@ def _forward(network: Network, weights: Weights, x: jax.Array) -> jax.Array:
     for name, layer in zip(network.layer_names, network.layers, strict=True):
         if isinstance(layer, Conv2d):
             padding = "SAME" if layer.padding == "same" else "VALID"
-            x = lax.conv_general_dilated(x, weights[f"{name}.weight"], tuple(layer.stride), padding,
-                                         dimension_numbers=("NHWC", "HWIO", "NHWC"))  # fmt: skip
+            x = lax.conv_general_dilated(
+                x,
+                weights[f"{name}.weight"],
+                tuple(layer.stride),
+                padding,
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
             x = x + weights[f"{name}.bias"]
         elif isinstance(layer, Dense):
             x = x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
         elif isinstance(layer, MaxPool2d):
-            # Faster on the CPU than reduce_window, whose gradient is a slow scatter. All windows here are disjoint.
+            # Faster on the CPU than reduce_window, whose gradient is a slow scatter. All windows
+            # here are disjoint.
             n, height, width, channels = x.shape
             rows, columns = layer.kernel_size
-            x = x.reshape(n, height // rows, rows, width // columns, columns, channels).max(axis=(2, 4))
+            x = x.reshape(n, height // rows, rows, width // columns, columns, channels).max(
+                axis=(2, 4)
+            )
         elif isinstance(layer, ReLU):
             x = jax.nn.relu(x)
         elif isinstance(layer, Flatten):
@@ -62,7 +71,9 @@ def training(job: TrainingJob) -> Callable[[], float] | None:
         means = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, means, grads)
         squares = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, squares, grads)
         size, root = 1e-3 / (1 - 0.9**step), jnp.sqrt(1 - 0.999**step)
-        weights = jax.tree.map(lambda w, m, v: w - size * m / (jnp.sqrt(v) / root + 1e-8), weights, means, squares)
+        weights = jax.tree.map(
+            lambda w, m, v: w - size * m / (jnp.sqrt(v) / root + 1e-8), weights, means, squares
+        )
         return (weights, means, squares, step), loss
 
     step = jax.jit(adam, donate_argnums=0)

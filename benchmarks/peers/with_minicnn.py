@@ -1,4 +1,5 @@
-"""minicnn: training by the fused step, inference by the public model and inside a user's own compiled loop."""
+"""minicnn: training by the fused step, inference by the public model and inside a user's own
+compiled loop."""
 
 from collections.abc import Callable
 
@@ -13,25 +14,42 @@ from peers.layout import scaled
 
 
 def training(job: TrainingJob, optimizer: str = "adam") -> Callable[[], float]:
-    """A call that makes the next training step, from uint8 images in shuffled places to updated weights."""
+    """A call that makes the next training step, from uint8 images in shuffled places to updated
+    weights."""
     network, params = job.network, job.params.copy()
     rules = find("optimizer", optimizer), find("loss", "cross_entropy")
     step = Training(network, params, job.batch, *rules, job.threads)
     state = minicnn.Optimizer(rules[0], network.flat_size)
     loss = minicnn.Loss(rules[1], network.outputs)
-    places = np.random.default_rng(5).permutation(len(job.images))  # image i of the job lies at places[i]
+    places = np.random.default_rng(5).permutation(
+        len(job.images)
+    )  # image i of the job lies at places[i]
     images, labels = np.empty_like(job.images), np.empty_like(job.labels)
     images[places], labels[places] = job.images, job.labels
     rows = images.reshape(len(images), -1)
-    orders = [np.ascontiguousarray(places[i * job.batch : (i + 1) * job.batch]) for i in range(job.batches)]
+    orders = [
+        np.ascontiguousarray(places[i * job.batch : (i + 1) * job.batch])
+        for i in range(job.batches)
+    ]
     count = 0
 
     def next_step() -> float:
         nonlocal count
         order = orders[count % len(orders)]
         count += 1
-        return step.step(rows, labels, order, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
-                         loss.divisor(labels[order]), count, state.slots, state.scalars()).loss  # fmt: skip
+        return step.step(
+            rows,
+            labels,
+            order,
+            1 / 255,
+            loss.one_hot,
+            loss.class_weights,
+            loss.hyperparameters,
+            loss.divisor(labels[order]),
+            count,
+            state.slots,
+            state.scalars(),
+        ).loss
 
     return next_step
 

@@ -12,7 +12,8 @@ from peers.layout import channels_first, to_nchw
 
 
 def to_onnx(network: Network, params: np.ndarray, batch: int) -> bytes:
-    """The same network with the same weights as a serialized ONNX model for ``batch`` NCHW images."""
+    """The same network with the same weights as a serialized ONNX model for ``batch`` NCHW
+    images."""
     nodes, initializers, value = [], [], "x"
     for index, (layer, tensors) in enumerate(channels_first(network, params)):
         names = []
@@ -22,13 +23,22 @@ def to_onnx(network: Network, params: np.ndarray, batch: int) -> bytes:
         last = index == len(network.layers) - 1
         inputs, output = [value, *names], "logits" if last else f"y{index}"
         if isinstance(layer, Conv2d):
-            padding = {"auto_pad": "SAME_UPPER"} if layer.padding == "same" else {"auto_pad": "VALID"}
-            node = helper.make_node("Conv", inputs, [output], kernel_shape=list(layer.kernel_size), **padding)
+            padding = (
+                {"auto_pad": "SAME_UPPER"} if layer.padding == "same" else {"auto_pad": "VALID"}
+            )
+            node = helper.make_node(
+                "Conv", inputs, [output], kernel_shape=list(layer.kernel_size), **padding
+            )
         elif isinstance(layer, Dense):
             node = helper.make_node("Gemm", inputs, [output], transB=1)
         elif isinstance(layer, MaxPool2d):
-            node = helper.make_node("MaxPool", inputs, [output], kernel_shape=list(layer.kernel_size),
-                                    strides=list(layer.stride))  # fmt: skip
+            node = helper.make_node(
+                "MaxPool",
+                inputs,
+                [output],
+                kernel_shape=list(layer.kernel_size),
+                strides=list(layer.stride),
+            )
         elif isinstance(layer, ReLU):
             node = helper.make_node("Relu", inputs, [output])
         elif isinstance(layer, Flatten):
@@ -65,7 +75,8 @@ def run(job: InferenceJob) -> Callable[[], np.ndarray]:
 
 
 def run_bound(job: InferenceJob) -> Callable[[], np.ndarray]:
-    """`run_with_iobinding`: input and output bound once, which saves a part of the cost of a call."""
+    """`run_with_iobinding`: input and output bound once, which saves a part of the cost of a
+    call."""
     session, x = _session(job), to_nchw(job.images)
     logits = np.empty((len(x), job.network.outputs), np.float32)
     binding = session.io_binding()
@@ -82,4 +93,7 @@ def run_bound(job: InferenceJob) -> Callable[[], np.ndarray]:
 
 def peers() -> list[Peer]:
     """Called as everybody does, and with bound buffers."""
-    return [Peer("onnxruntime", lambda job: None, run), Peer("onnxruntime bound", lambda job: None, run_bound)]
+    return [
+        Peer("onnxruntime", lambda job: None, run),
+        Peer("onnxruntime bound", lambda job: None, run_bound),
+    ]

@@ -1,4 +1,5 @@
-"""PyTorch: contiguous and channels last, with the fused Adam, and on demand through torch.compile."""
+"""PyTorch: contiguous and channels last, with the fused Adam, and on demand through
+torch.compile."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +39,9 @@ def training(layout: torch.memory_format, compiled: bool, job: TrainingJob) -> C
     return next_step
 
 
-def inference(layout: torch.memory_format, compiled: bool, job: InferenceJob) -> Callable[[], np.ndarray]:
+def inference(
+    layout: torch.memory_format, compiled: bool, job: InferenceJob
+) -> Callable[[], np.ndarray]:
     """The model on a ready-made float32 batch, in inference mode."""
     torch.set_num_threads(job.threads)
     model: nn.Module = to_torch(job.network, job.params).to(memory_format=layout).eval()
@@ -54,11 +57,19 @@ def inference(layout: torch.memory_format, compiled: bool, job: InferenceJob) ->
 
 
 def peers(with_compile: bool) -> list[Peer]:
-    """The settings that are worth comparing with: contiguous or channels last is faster, depending on the network."""
-    layouts = {"torch contiguous": torch.contiguous_format, "torch channels last": torch.channels_last}
-    found = [Peer(name, partial(training, layout, False), partial(inference, layout, False))
-             for name, layout in layouts.items()]  # fmt: skip
+    """The settings that are worth comparing with: contiguous or channels last is faster, depending
+    on the network."""
+    layouts = {
+        "torch contiguous": torch.contiguous_format,
+        "torch channels last": torch.channels_last,
+    }
+    found = [
+        Peer(name, partial(training, layout, False), partial(inference, layout, False))
+        for name, layout in layouts.items()
+    ]
     if with_compile:
         last = torch.channels_last
-        found.append(Peer("torch.compile", partial(training, last, True), partial(inference, last, True)))
+        found.append(
+            Peer("torch.compile", partial(training, last, True), partial(inference, last, True))
+        )
     return found

@@ -1,5 +1,5 @@
-"""Activations made of straight lines, and hard swish, of a parabola between them. A choice of values, and no branch,
-is what a vector can do: NaN goes through each of them.
+"""Activations made of straight lines, and hard swish, of a parabola between them. A choice of
+values, and no branch, is what a vector can do: NaN goes through each of them.
 """
 
 from minicnn.rules import ActivationRule, Hyperparameter

@@ -1,4 +1,5 @@
-"""Activations made of exponentials, written so that a large |x| gives no NaN: no ∞ / ∞, ∞ − ∞ or 0 · ∞.
+"""Activations made of exponentials, written so that a large |x| gives no NaN: no ∞ / ∞, ∞ − ∞ or 0
+· ∞.
 
 σ is the logistic function, Φ and φ are the normal distribution and its density.
 """
@@ -75,7 +76,8 @@ def softplus_derivative(y):
 
 
 def tanh_softplus(x):
-    """tanh(log(1 + eˣ)) = ((1 + eˣ)² − 1) / ((1 + eˣ)² + 1), with the exponential that is at most 1."""
+    """tanh(log(1 + eˣ)) = ((1 + eˣ)² − 1) / ((1 + eˣ)² + 1), with the exponential that is at most
+    1."""
     if x > 0.0:
         e = math.exp(-x)
         return (1.0 + 2.0 * e) / (1.0 + 2.0 * e + 2.0 * e * e)

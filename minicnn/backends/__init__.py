@@ -1,6 +1,8 @@
-"""Backends own the buffers of a device and launch its kernels. Both have the same names; `backend` gives one of them.
+"""Backends own the buffers of a device and launch its kernels. Both have the same names; `backend`
+gives one of them.
 
-A vector is a flat array on the device: on the CPU NumPy's own, so that ``vector`` and ``fetch`` copy nothing there.
+A vector is a flat array on the device: on the CPU NumPy's own, so that ``vector`` and ``fetch``
+copy nothing there.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ LEAST_CAPABILITY = (7, 5)  # that CUDA 13 compiles for
 
 
 def check_device(device: str) -> None:
-    """Raise `DeviceError`, which says what is missing, if ``device`` cannot be used. For the CPU this imports nothing."""
+    """Raise `DeviceError`, which says what is missing, if ``device`` cannot be used. For the CPU
+    this imports nothing."""
     if device not in DEVICES:
         raise SettingError(f"device must be {' or '.join(DEVICES)}, not {device!r}")
     if (reason := missing(device)) is not None:
@@ -48,10 +51,18 @@ def missing(device: str) -> str | None:
     if cuda.is_available():
         device_capability = tuple(cuda.get_current_device().compute_capability)
         if device_capability < LEAST_CAPABILITY:
-            wanted, found = (".".join(map(str, numbers)) for numbers in (LEAST_CAPABILITY, device_capability))
-            return f"the card has compute capability {found}, and {wanted} (Turing, 2018) is the least"
+            wanted, found = (
+                ".".join(map(str, numbers)) for numbers in (LEAST_CAPABILITY, device_capability)
+            )
+            return (
+                f"the card has compute capability {found}, and {wanted} (Turing, 2018) is the least"
+            )
         return None
-    why = " ".join(str(importlib.import_module("numba.cuda.cudadrv.driver").driver.initialization_error).split())
+    why = " ".join(
+        str(
+            importlib.import_module("numba.cuda.cudadrv.driver").driver.initialization_error
+        ).split()
+    )
     if "NO_DEVICE" in why:
         return "there is a driver but no NVIDIA card that it can see: put one in, or set CUDA_VISIBLE_DEVICES"
     state = "is missing" if "cannot be found" in why else f"does not start ({why})"
@@ -61,7 +72,9 @@ def missing(device: str) -> str | None:
 def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
     """Raise `PluginError` unless ``prepare`` gave as many scalars [rows, S] as ``update`` takes."""
     if scalars.shape[1] != wanted:
-        raise PluginError(f"optimizer {name}: update takes {wanted} scalars, but prepare gave {scalars.shape[1]}")
+        raise PluginError(
+            f"optimizer {name}: update takes {wanted} scalars, but prepare gave {scalars.shape[1]}"
+        )
 
 
 class Data(NamedTuple):
@@ -81,11 +94,14 @@ class Batch(NamedTuple):
     order: np.ndarray  # int64 [batch]: which images
     divisor: float  # turns the summed loss into the mean
     key: int  # the seed of this step's dropout
-    scalars: np.ndarray  # [rows, S] of an elementwise optimizer, from its ``prepare``; which row, its spans say
+    scalars: (
+        np.ndarray
+    )  # [rows, S] of an elementwise optimizer, from its ``prepare``; which row, its spans say
 
 
 class StepResult(NamedTuple):
-    """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm`` are finite."""
+    """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm``
+    are finite."""
 
     loss: float  # mean over the batch
     correct: int

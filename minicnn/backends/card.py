@@ -26,7 +26,9 @@ def vector(array: np.ndarray) -> Vector:
     """A copy of ``array`` on the card; what is there already is returned as it is."""
     if not isinstance(array, np.ndarray):
         return array
-    return cuda.to_device(np.ascontiguousarray(array) if array.size else np.zeros((1,) * array.ndim, array.dtype))
+    return cuda.to_device(
+        np.ascontiguousarray(array) if array.size else np.zeros((1,) * array.ndim, array.dtype)
+    )
 
 
 def empty(*shape: int) -> Vector:
@@ -52,11 +54,13 @@ def free_memory() -> float:
     return _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
 
 
-def lay_out(network: Network, chunk: int, training: bool,
-            frozen: bool = False) -> tuple[at.Layout, list[dict[str, tuple[Launch, ...]]]]:  # fmt: skip
+def lay_out(
+    network: Network, chunk: int, training: bool, frozen: bool = False
+) -> tuple[at.Layout, list[dict[str, tuple[Launch, ...]]]]:
     """The layout of ``network``, and what is launched for each operation.
 
-    ``frozen`` is that of `make_plan`. Raises `SettingError`, which names the layer, for what CUDA does not have.
+    ``frozen`` is that of `make_plan`. Raises `SettingError`, which names the layer, for what CUDA
+    does not have.
     """
     plan = make_plan(network, chunk, training, 1, frozen=frozen)
     sizes = {spec.offset: spec.size for spec in network.parameters if spec.kind != "state"}
@@ -65,7 +69,9 @@ def lay_out(network: Network, chunk: int, training: bool,
         own = launches(node.row.module) if node.row.rule is None else rule_launches(node.row.rule)
         if own is None:
             name, layer = network.layer_names[node.layers[-1]], network.layers[node.layers[-1]]
-            raise SettingError(f"device cuda: layer {name}, {layer}, cannot be computed there: use the device cpu")
+            raise SettingError(
+                f"device cuda: layer {name}, {layer}, cannot be computed there: use the device cpu"
+            )
         found.append(own)
     return at.lay_out(plan.table, plan.work_size, sizes, training), found
 
@@ -79,18 +85,23 @@ def largest_chunk(network: Network, batch: int, training: bool, frozen: bool = F
         if 4 * layout.work_size <= free:
             fits = chunk
         elif any("finish" in operation for operation in operations):
-            raise DeviceError(f"device cuda: batch normalization needs a batch of {batch} at once, {4 * layout.work_size:,} "
-                              f"bytes, and {free:,.0f} are free on the card: take smaller batches")  # fmt: skip
+            raise DeviceError(
+                f"device cuda: batch normalization needs a batch of {batch} at once, {4 * layout.work_size:,} "
+                f"bytes, and {free:,.0f} are free on the card: take smaller batches"
+            )
         else:
             most = chunk - 1
     if fits == 0:
         needed = 4 * layout.work_size
-        raise DeviceError(f"device cuda: one image needs {needed:,} bytes, and {free:,.0f} are free on the card")
+        raise DeviceError(
+            f"device cuda: one image needs {needed:,} bytes, and {free:,.0f} are free on the card"
+        )
     return fits
 
 
 class Images:
-    """Scaled images in the first layer's input, from a set on the card or, where it does not fit, from the host."""
+    """Scaled images in the first layer's input, from a set on the card or, where it does not fit,
+    from the host."""
 
     def __init__(self, images: np.ndarray, most: int, resident: bool):
         self.host, self.signature = images, gather_signature(from_dtype(images.dtype))
@@ -99,20 +110,30 @@ class Images:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
             self._in_order = vector(np.arange(most))
 
-    def gather(self, laid_out: "LaidOut", order: np.ndarray, orders: Vector, start: int,
-               n: int, scale: float) -> None:  # fmt: skip
-        """``n`` images, those in ``order``, which is what ``orders`` on the card holds from ``start`` on."""
+    def gather(
+        self,
+        laid_out: "LaidOut",
+        order: np.ndarray,
+        orders: Vector,
+        start: int,
+        n: int,
+        scale: float,
+    ) -> None:
+        """``n`` images, those in ``order``, which is what ``orders`` on the card holds from
+        ``start`` on."""
         if self._all is None:
             self._some[:n].copy_to_device(np.ascontiguousarray(self.host[order]))
             source, orders, start = self._some, self._in_order, 0
         else:
             source = self._all
-        launch(gather, self.signature, n, laid_out.plan, laid_out.work, source, orders, start, n,
-               scale)  # fmt: skip
+        launch(
+            gather, self.signature, n, laid_out.plan, laid_out.work, source, orders, start, n, scale
+        )
 
 
 class LaidOut:
-    """A network on the card: its plan, room for ``chunk`` samples, and the launches of its passes."""
+    """A network on the card: its plan, room for ``chunk`` samples, and the launches of its
+    passes."""
 
     def __init__(self, network: Network, chunk: int, training: bool, frozen: bool = False):
         layout, self._operations = lay_out(network, chunk, training, frozen)
@@ -131,7 +152,8 @@ class LaidOut:
             self._launch("forward", op, params, n, key, first)
 
     def backward(self, params: Vector, n: int, key: int, first: int) -> None:
-        """From dlogits to the parts of all gradients, added to those of the chunks before, if ``first`` is not 0."""
+        """From dlogits to the parts of all gradients, added to those of the chunks before, if
+        ``first`` is not 0."""
         for op in range(len(self.table) - 1, -1, -1):
             if self.table[op]["dy"] >= 0:
                 self._launch("backward", op, params, n, key, first)
@@ -145,7 +167,18 @@ class LaidOut:
         signature = FINISH if which == "finish" else OPERATION
         for kernel, blocks in self._operations[op].get(which, ()):
             if count := blocks(self.table[op], n):
-                launch(kernel, signature, count, self.plan, self.floats, params, self.work, op, n, *rest)
+                launch(
+                    kernel,
+                    signature,
+                    count,
+                    self.plan,
+                    self.floats,
+                    params,
+                    self.work,
+                    op,
+                    n,
+                    *rest,
+                )
 
     def add_parts(self, grads: Vector, squares: Vector) -> None:
         """The gradient from its parts, and its squares."""

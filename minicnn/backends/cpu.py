@@ -21,23 +21,28 @@ from minicnn.program.plan import ADDRESSES
 from minicnn.program.planner import Plan, make_plan
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
-# A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register tile.
+# A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register
+# tile.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 1_000_000
 
-# Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads enter it at once.
+# Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads
+# enter it at once.
 _one_at_a_time = threading.Lock()
 
 
 def thread_count(threads: int | None = None) -> int:
-    """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the number of cores."""
+    """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the
+    number of cores."""
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if threads is None:
         return most
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
-        raise SettingError(f"threads must be a whole number from 1 to {most}, the number of cores, not {threads!r}")
+        raise SettingError(
+            f"threads must be a whole number from 1 to {most}, the number of cores, not {threads!r}"
+        )
     return threads
 
 
@@ -52,18 +57,29 @@ def _kept(numbers: tuple[float, ...]) -> np.ndarray:
     return np.array(numbers, np.float64)
 
 
-def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, plain: bool = False, keep: bool = False,
-            frozen: bool = False) -> Plan:  # fmt: skip
-    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for ``dtype``.
+def lay_out(
+    network: Network,
+    chunk: int,
+    training: bool,
+    dtype: np.dtype,
+    *,
+    plain: bool = False,
+    keep: bool = False,
+    frozen: bool = False,
+) -> Plan:
+    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for
+    ``dtype``.
 
-    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as NHWC; ``keep`` and
-    ``frozen`` are those of `minicnn.program.planner.make_plan`.
+    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as
+    NHWC; ``keep`` and ``frozen`` are those of `minicnn.program.planner.make_plan`.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
     plan = make_plan(network, chunk, training, lanes, keep, frozen)
     table = plan.table.view(passes.PLAN.dtype.dtype)
     wanted = ADDRESSES[1:] if training else ("forward",)
-    passes.compile_beside(((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype)
+    passes.compile_beside(
+        ((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype
+    )
     for record, node in zip(table, plan.nodes, strict=True):
         record["multiply"] = multiply_address(dtype)
         if node.numbers:
@@ -73,12 +89,18 @@ def lay_out(network: Network, chunk: int, training: bool, dtype: np.dtype, *, pl
     return plan._replace(table=table)
 
 
-def _plan_for_batch(network: Network, batch: int, training: bool, dtype: np.dtype, frozen: bool = False) -> Plan:
-    """Choose the chunk so that what one thread works on stays in its cache; whole, where an operation needs all of it."""
+def _plan_for_batch(
+    network: Network, batch: int, training: bool, dtype: np.dtype, frozen: bool = False
+) -> Plan:
+    """Choose the chunk so that what one thread works on stays in its cache; whole, where an
+    operation needs all of it."""
     one = lay_out(network, 1, training, dtype, frozen=frozen)
     if training and any(one.table["combine"]):
         return lay_out(network, batch, training, dtype)
-    chunk = min(_LARGEST_CHUNK, max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)))
+    chunk = min(
+        _LARGEST_CHUNK,
+        max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)),
+    )
     return lay_out(network, max(1, min(chunk, batch)), training, dtype, frozen=frozen)
 
 
@@ -89,11 +111,24 @@ class Update:
         self._name, self._compiled = rule.name, compile_update(rule, dtype)
         # A call for no tensor compiles, or loads, the loop around it.
         none, slots = np.empty(0, dtype), np.empty((len(rule.slots), 0), dtype)
-        self(none, none, slots, np.empty((1, self._compiled.scalars), dtype), np.empty((0, 3), np.int64))
+        self(
+            none,
+            none,
+            slots,
+            np.empty((1, self._compiled.scalars), dtype),
+            np.empty((0, 3), np.int64),
+        )
 
-    def __call__(self, params: np.ndarray, grads: np.ndarray, slots: np.ndarray, scalars: np.ndarray,
-                 spans: np.ndarray) -> None:  # fmt: skip
-        """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P] in ``spans`` (see `step.train_step`)."""
+    def __call__(
+        self,
+        params: np.ndarray,
+        grads: np.ndarray,
+        slots: np.ndarray,
+        scalars: np.ndarray,
+        spans: np.ndarray,
+    ) -> None:
+        """Change ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P] in ``spans`` (see
+        `step.train_step`)."""
         check_scalars(self._name, self._compiled.scalars, scalars)
         step.update(self._compiled.address, params, grads, slots, scalars, spans)
 
@@ -132,13 +167,21 @@ def dot(x: np.ndarray, y: np.ndarray) -> float:
     return tensor.dot(x.reshape(-1), y.reshape(-1))
 
 
-def matmul(a: np.ndarray, b: np.ndarray, out: np.ndarray, transpose_a: bool, transpose_b: bool) -> None:
+def matmul(
+    a: np.ndarray, b: np.ndarray, out: np.ndarray, transpose_a: bool, transpose_b: bool
+) -> None:
     """out ← A · B of matrices, A being ``a`` or its transpose, B likewise."""
     tensor.matmul(multiply_address(out.dtype), a, b, out, transpose_a, transpose_b)
 
 
-def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
-              hyperparameters: np.ndarray) -> tuple[float, np.ndarray]:  # fmt: skip
+def loss_rows(
+    rule: LossRule,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    targets: np.ndarray,
+    class_weights: np.ndarray,
+    hyperparameters: np.ndarray,
+) -> tuple[float, np.ndarray]:
     """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs]."""
     dlogits = np.empty_like(logits)
     address = compile_loss(rule, logits.dtype).address
@@ -147,15 +190,20 @@ def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: n
 
 
 class Passes:
-    """The forward and the backward pass of one batch as calls of their own, for a loop written out by hand.
+    """The forward and the backward pass of one batch as calls of their own, for a loop written out
+    by hand.
 
-    ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step for dropout.
-    ``by_operation`` is for those who want to look at each operation.
+    ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step
+    for dropout. ``by_operation`` is for those who want to look at each operation.
     """
 
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False):
+    def __init__(
+        self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False
+    ):
         self.params = params
-        self.plan = lay_out(network, batch_size, True, params.dtype, plain=by_operation, keep=by_operation)
+        self.plan = lay_out(
+            network, batch_size, True, params.dtype, plain=by_operation, keep=by_operation
+        )
         self.work = aligned_zeros(self.plan.work_size, params.dtype)
         self._transposed = aligned_zeros(len(params), params.dtype)
         self._logits = np.empty((batch_size, network.outputs), params.dtype)
@@ -168,16 +216,29 @@ class Passes:
         return logits
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
-        """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on the same batch."""
+        """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on
+        the same batch."""
         grads = aligned_zeros(len(self.params), self.params.dtype)
         dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
-        passes.backward(self.plan.table, self.params, self._transposed, self.work, dlogits, grads, np.uint64(key))
+        passes.backward(
+            self.plan.table,
+            self.params,
+            self._transposed,
+            self.work,
+            dlogits,
+            grads,
+            np.uint64(key),
+        )
         return grads
 
-    def forward_by_operation(self, x: np.ndarray | None = None, key: int = 0, first: int = 0) -> list[np.ndarray]:
-        """The outputs [N, numbers in a sample] of the operations of the plan, for whoever wants to look at each.
+    def forward_by_operation(
+        self, x: np.ndarray | None = None, key: int = 0, first: int = 0
+    ) -> list[np.ndarray]:
+        """The outputs [N, numbers in a sample] of the operations of the plan, for whoever wants to
+        look at each.
 
-        ``x`` [N, H, W, C] are scaled images. None begins with operation ``first``, on what the last pass left before it.
+        ``x`` [N, H, W, C] are scaled images. None begins with operation ``first``, on what the last
+        pass left before it.
         """
         table, number = self.plan.table, self.params.dtype
         if x is not None:
@@ -186,16 +247,19 @@ class Passes:
         outputs = []
         for i in range(first, len(table)):
             y = np.empty((self._count, table[i]["output_size"]), number)
-            given = self.work[table[i]["x"] :][: self._count * table[i]["input_size"]].reshape(self._count, 1, 1, -1)
+            given = self.work[table[i]["x"] :][: self._count * table[i]["input_size"]].reshape(
+                self._count, 1, 1, -1
+            )
             passes.forward_keep(table[i : i + 1], self.params, self.work, given, y, np.uint64(key))
             outputs.append(y)
         return outputs
 
     def backward_by_operation(self, dlogits: np.ndarray, key: int = 0) -> list[np.ndarray]:
-        """The gradients [N, numbers in a sample] of the loss with respect to the outputs of the operations.
+        """The gradients [N, numbers in a sample] of the loss with respect to the outputs of the
+        operations.
 
-        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself. Those before the first
-        weights are empty.
+        After `forward_by_operation` on the same batch; the last of them is ``dlogits`` itself.
+        Those before the first weights are empty.
         """
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
         gradients: list[np.ndarray] = []
@@ -206,15 +270,28 @@ class Passes:
             size = n * table[i]["output_size"] if dy >= 0 else 0
             gradients.insert(0, self.work[max(dy, 0) :][:size].reshape(n, -1).copy())
             if size:
-                passes.backward(table[i : i + 1], self.params, self._transposed, self.work, gradients[0], grads,
-                                np.uint64(key))  # fmt: skip
+                passes.backward(
+                    table[i : i + 1],
+                    self.params,
+                    self._transposed,
+                    self.work,
+                    gradients[0],
+                    grads,
+                    np.uint64(key),
+                )
         return gradients
 
 
 class Inference:
     """Forward passes alone, in a workspace that keeps nothing."""
 
-    def __init__(self, network: Network, params: np.ndarray, threads: int | None = None, batch_size: int = 1024):
+    def __init__(
+        self,
+        network: Network,
+        params: np.ndarray,
+        threads: int | None = None,
+        batch_size: int = 1024,
+    ):
         self.network, self.params = network, params
         self.threads = thread_count(threads)
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
@@ -223,15 +300,32 @@ class Inference:
         self._multiply_adds = network.multiply_adds
         self._first = np.arange(1)
 
-    def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
-        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by ``scale``."""
+    def logits(
+        self, images: np.ndarray, scale: float, order: np.ndarray | None = None
+    ) -> np.ndarray:
+        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by
+        ``scale``."""
         if order is None:
-            order = np.arange(len(images)) if len(images) != 1 else self._first  # one image takes 5 µs, so 0.2 count
+            order = (
+                np.arange(len(images)) if len(images) != 1 else self._first
+            )  # one image takes 5 µs, so 0.2 count
         out = np.empty((len(order), self._outputs), self.params.dtype)
         rows = images.reshape(len(images), self._row)
-        arguments = (step.range_address(out.dtype, rows.dtype), self.plan.table, self.params, self._work, rows, order,
-                     out.dtype.type(scale), out)  # fmt: skip
-        if self.threads == 1 or len(order) == 1 or len(order) * self._multiply_adds < _WORTH_A_THREAD:
+        arguments = (
+            step.range_address(out.dtype, rows.dtype),
+            self.plan.table,
+            self.params,
+            self._work,
+            rows,
+            order,
+            out.dtype.type(scale),
+            out,
+        )
+        if (
+            self.threads == 1
+            or len(order) == 1
+            or len(order) * self._multiply_adds < _WORTH_A_THREAD
+        ):
             step.infer_serial(*arguments)
             return out
         with _one_at_a_time:
@@ -241,13 +335,24 @@ class Inference:
 
 
 class Training:
-    """Everything one fused training step needs: gradients per shard, workspaces per thread, the compiled rules."""
+    """Everything one fused training step needs: gradients per shard, workspaces per thread, the
+    compiled rules."""
 
     at_once = 1  # steps that `steps` is best asked for
 
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
-                 threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 spans: np.ndarray | None = None, frozen: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        network: Network,
+        params: np.ndarray,
+        batch_size: int,
+        optimizer: AnyOptimizer,
+        loss: LossRule,
+        threads: int | None = None,
+        clip_norm: float = 0.0,
+        clip_value: float = 0.0,
+        spans: np.ndarray | None = None,
+        frozen: bool = False,
+    ):
         dtype = params.dtype
         threads = thread_count(threads)
         self.params = params
@@ -255,8 +360,12 @@ class Training:
         shards = min(threads, batch_size)
         self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype, frozen)
         self._trained = network.trainable_size
-        segmented = bool(self.plan.table["combine"].any())  # then a shard keeps its workspace through the step
-        self._work = aligned_zeros((shards if segmented else min(self.threads, shards), self.plan.work_size), dtype)
+        segmented = bool(
+            self.plan.table["combine"].any()
+        )  # then a shard keeps its workspace through the step
+        self._work = aligned_zeros(
+            (shards if segmented else min(self.threads, shards), self.plan.work_size), dtype
+        )
         self._grads = aligned_zeros((shards, len(params)), dtype)
         self._transposed = aligned_zeros((len(self._work), len(params)), dtype)
         # Two cache lines per shard: while two threads counted on one, each step took 20% longer.
@@ -264,7 +373,9 @@ class Training:
         self._squares = np.zeros(step.reduction_blocks(self._trained))
         self._loss = compile_loss(loss, dtype)
         self._name = optimizer.name
-        self._update = compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
+        self._update = (
+            compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
+        )
         self._spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
         self._clip = float(clip_norm), float(clip_value)
 
@@ -273,44 +384,131 @@ class Training:
         """The gradient [flat_size] of the last step, clipped."""
         return self._grads[0]
 
-    def step(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, scale: float, targets: np.ndarray,
-             class_weights: np.ndarray, loss_hyperparameters: np.ndarray, divisor: float, key: int,
-             slots: np.ndarray, scalars: np.ndarray) -> StepResult:  # fmt: skip
-        """Forward, loss, backward, update on ``images[order]``, an array [N, H·W·C] of uint8 or the parameters' dtype.
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        scale: float,
+        targets: np.ndarray,
+        class_weights: np.ndarray,
+        loss_hyperparameters: np.ndarray,
+        divisor: float,
+        key: int,
+        slots: np.ndarray,
+        scalars: np.ndarray,
+    ) -> StepResult:
+        """Forward, loss, backward, update on ``images[order]``, an array [N, H·W·C] of uint8 or the
+        parameters' dtype.
 
-        The update is left out for an optimizer that is not elementwise: it does its own with ``grads``.
+        The update is left out for an optimizer that is not elementwise: it does its own with
+        ``grads``.
 
-        ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean; ``key`` is the
-        seed of this step's dropout.
+        ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean;
+        ``key`` is the seed of this step's dropout.
         """
-        return self._launch(self.params, images, labels, order, scale, targets, class_weights, loss_hyperparameters,
-                            divisor, key, slots, scalars)  # fmt: skip
+        return self._launch(
+            self.params,
+            images,
+            labels,
+            order,
+            scale,
+            targets,
+            class_weights,
+            loss_hyperparameters,
+            divisor,
+            key,
+            slots,
+            scalars,
+        )
 
     def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
         """A step on each of ``batches``."""
         images, labels, scale, targets, class_weights, hyperparameters = data
-        return [self.step(images, labels, batch.order, scale, targets, class_weights, hyperparameters,
-                          batch.divisor, batch.key, slots, batch.scalars) for batch in batches]  # fmt: skip
+        return [
+            self.step(
+                images,
+                labels,
+                batch.order,
+                scale,
+                targets,
+                class_weights,
+                hyperparameters,
+                batch.divisor,
+                batch.key,
+                slots,
+                batch.scalars,
+            )
+            for batch in batches
+        ]
 
     def compile(self, data: Data, slots: np.ndarray) -> None:
-        """Compile the step, or load it from the cache, by running it on one image and copies of what it changes."""
+        """Compile the step, or load it from the cache, by running it on one image and copies of
+        what it changes."""
         images, labels, _, targets, class_weights, hyperparameters = data
-        scalars = np.ones((self._spans[:, 2].max() + 1, self._update.scalars if self._update else 0), self.params.dtype)
-        self._launch(self.params.copy(), images, labels, np.zeros(1, np.int64), 0.0, targets, class_weights,
-                     hyperparameters, 1.0, 0, slots.copy(), scalars)  # fmt: skip
+        scalars = np.ones(
+            (self._spans[:, 2].max() + 1, self._update.scalars if self._update else 0),
+            self.params.dtype,
+        )
+        self._launch(
+            self.params.copy(),
+            images,
+            labels,
+            np.zeros(1, np.int64),
+            0.0,
+            targets,
+            class_weights,
+            hyperparameters,
+            1.0,
+            0,
+            slots.copy(),
+            scalars,
+        )
 
-    def _launch(self, params, images, labels, order, scale, targets, class_weights, loss_hyperparameters, divisor, key,
-                slots, scalars) -> StepResult:  # fmt: skip
+    def _launch(
+        self,
+        params,
+        images,
+        labels,
+        order,
+        scale,
+        targets,
+        class_weights,
+        loss_hyperparameters,
+        divisor,
+        key,
+        slots,
+        scalars,
+    ) -> StepResult:
         number = params.dtype.type
         if self._update:
             check_scalars(self._name, self._update.scalars, scalars)
         with _one_at_a_time:
             numba.set_num_threads(self.threads)
             total, correct, norm = step.train_step(
-                step.shard_address(params.dtype, images.dtype), self.plan.table, self._trained, params, self._transposed,
-                self._work, self._grads, images, labels, order, number(scale), targets, class_weights, self._loss.address,
-                loss_hyperparameters, number(divisor),
-                np.uint64(key), self._totals, self._squares, self._update.address if self._update else 0, slots, scalars,
-                self._spans, *self._clip,
-            )  # fmt: skip
+                step.shard_address(params.dtype, images.dtype),
+                self.plan.table,
+                self._trained,
+                params,
+                self._transposed,
+                self._work,
+                self._grads,
+                images,
+                labels,
+                order,
+                number(scale),
+                targets,
+                class_weights,
+                self._loss.address,
+                loss_hyperparameters,
+                number(divisor),
+                np.uint64(key),
+                self._totals,
+                self._squares,
+                self._update.address if self._update else 0,
+                slots,
+                scalars,
+                self._spans,
+                *self._clip,
+            )
         return StepResult(total / divisor, int(correct), norm)

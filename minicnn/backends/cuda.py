@@ -1,7 +1,7 @@
 """A CUDA card: owns the buffers in its memory, compiles or loads the kernels, and launches them.
 
-Vectors are flat float32 arrays on the card. A step is a handful of launches that wait for nothing; their results are read
-once for `Training.at_once` steps.
+Vectors are flat float32 arrays on the card. A step is a handful of launches that wait for nothing;
+their results are read once for `Training.at_once` steps.
 """
 
 import math
@@ -32,8 +32,23 @@ from minicnn.kernels.cuda.tile import SIMULATED, THREADS
 from minicnn.network.network import Network
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
-__all__ = ["Inference", "Passes", "Training", "Update", "axpy", "copy", "describe", "dot", "fetch", "loss_rows", "matmul",
-           "norm", "scale", "thread_count", "vector"]  # fmt: skip
+__all__ = [
+    "Inference",
+    "Passes",
+    "Training",
+    "Update",
+    "axpy",
+    "copy",
+    "describe",
+    "dot",
+    "fetch",
+    "loss_rows",
+    "matmul",
+    "norm",
+    "scale",
+    "thread_count",
+    "vector",
+]
 
 _AT_ONCE, _MOST_ORDERS = 50, 1 << 16  # steps whose results are read together, and images of them
 
@@ -44,8 +59,13 @@ def describe() -> dict[str, Any]:
         return {"card": "Numba's simulator"}
     card, (free, total) = cuda.get_current_device(), cuda.current_context().get_memory_info()
     name = card.name.decode() if isinstance(card.name, bytes) else str(card.name)
-    return {"card": name, "compute_capability": ".".join(map(str, card.compute_capability)), "memory": int(total),
-            "free_memory": int(free), "multiprocessors": card.MULTIPROCESSOR_COUNT}  # fmt: skip
+    return {
+        "card": name,
+        "compute_capability": ".".join(map(str, card.compute_capability)),
+        "memory": int(total),
+        "free_memory": int(free),
+        "multiprocessors": card.MULTIPROCESSOR_COUNT,
+    }
 
 
 def fetch(vector: Vector, array: np.ndarray) -> None:
@@ -66,7 +86,9 @@ def axpy(factor: float, x: Vector, y: Vector) -> None:
 
 def scale(factor: float, x: Vector) -> None:
     """x ← factor · x of vectors or matrices."""
-    launch(tensor.scale, tensor.SIGNATURES[tensor.scale], blocks_for(x.size), factor, x.reshape(x.size))
+    launch(
+        tensor.scale, tensor.SIGNATURES[tensor.scale], blocks_for(x.size), factor, x.reshape(x.size)
+    )
 
 
 def norm(x: Vector) -> float:
@@ -80,27 +102,70 @@ def norm(x: Vector) -> float:
 def dot(x: Vector, y: Vector) -> float:
     """Σ x·y of vectors or matrices."""
     sums = empty(blocks_for(x.size))
-    launch(tensor.products, tensor.SIGNATURES[tensor.products], len(sums), x.reshape(x.size), y.reshape(y.size), sums)
+    launch(
+        tensor.products,
+        tensor.SIGNATURES[tensor.products],
+        len(sums),
+        x.reshape(x.size),
+        y.reshape(y.size),
+        sums,
+    )
     return float(sums.copy_to_host().astype(np.float64).sum())
 
 
 def matmul(a: Vector, b: Vector, out: Vector, transpose_a: bool, transpose_b: bool) -> None:
     """out ← A · B of matrices, A being ``a`` or its transpose, B likewise."""
     rows, columns = (-(-size // tensor.SIDE) for size in out.shape)
-    launch(tensor.matmul, tensor.SIGNATURES[tensor.matmul], rows * columns, a, b, out, transpose_a, transpose_b)
+    launch(
+        tensor.matmul,
+        tensor.SIGNATURES[tensor.matmul],
+        rows * columns,
+        a,
+        b,
+        out,
+        transpose_a,
+        transpose_b,
+    )
 
 
-def loss_rows(rule: LossRule, logits: np.ndarray, labels: np.ndarray, targets: np.ndarray, class_weights: np.ndarray,
-              hyperparameters: np.ndarray) -> tuple[float, np.ndarray]:  # fmt: skip
-    """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs], all of them on the host."""
+def loss_rows(
+    rule: LossRule,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    targets: np.ndarray,
+    class_weights: np.ndarray,
+    hyperparameters: np.ndarray,
+) -> tuple[float, np.ndarray]:
+    """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs], all of them on the
+    host."""
     n, outputs = logits.shape
-    work, partials = vector(np.append(logits.reshape(-1), np.zeros(logits.size, np.float32))), empty(-(-n // THREADS), 2)
+    work, partials = (
+        vector(np.append(logits.reshape(-1), np.zeros(logits.size, np.float32))),
+        empty(-(-n // THREADS), 2),
+    )
     table = np.zeros((1, step.SCALARS), np.float32)
     table[0, step.DIVISOR] = 1
-    given = [vector(array) for array in (labels, np.arange(n), targets, class_weights, hyperparameters, table)]
+    given = [
+        vector(array)
+        for array in (labels, np.arange(n), targets, class_weights, hyperparameters, table)
+    ]
     places = 0, n * outputs, outputs
-    run_kernel(compile_loss(rule), len(partials), work, *places, *given[:2], 0, n, *given[2:], 0, partials, 0)
-    return float(partials.copy_to_host()[:, 0].sum()), work.copy_to_host()[n * outputs :].reshape(n, outputs)
+    run_kernel(
+        compile_loss(rule),
+        len(partials),
+        work,
+        *places,
+        *given[:2],
+        0,
+        n,
+        *given[2:],
+        0,
+        partials,
+        0,
+    )
+    return float(partials.copy_to_host()[:, 0].sum()), work.copy_to_host()[n * outputs :].reshape(
+        n, outputs
+    )
 
 
 class Passes:
@@ -113,7 +178,10 @@ class Passes:
         _check_float32(params)
         self.params, self._network = params, network
         self._on_card, self._laid_out = vector(params), LaidOut(network, batch_size, True)
-        self._grads, self._squares = vector(np.zeros_like(params)), empty(blocks_for(len(params)), 2)
+        self._grads, self._squares = (
+            vector(np.zeros_like(params)),
+            empty(blocks_for(len(params)), 2),
+        )
         self._n = 0
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
@@ -123,11 +191,18 @@ class Passes:
         rows = np.ascontiguousarray(x, np.float32).reshape(n, -1)
         Images(rows, n, True).gather(self._laid_out, np.arange(n), vector(np.arange(n)), 0, n, 1.0)
         self._laid_out.forward(self._on_card, n, key, 0)
-        return self._laid_out.work[fetch_at : fetch_at + n * outputs].copy_to_host().reshape(n, outputs)
+        return (
+            self._laid_out.work[fetch_at : fetch_at + n * outputs]
+            .copy_to_host()
+            .reshape(n, outputs)
+        )
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
-        """The slope [flat_size] of the loss by every parameter, after `forward` on the same batch."""
-        there = self._laid_out.work[self._laid_out.dlogits_at : self._laid_out.dlogits_at + dlogits.size]
+        """The slope [flat_size] of the loss by every parameter, after `forward` on the same
+        batch."""
+        there = self._laid_out.work[
+            self._laid_out.dlogits_at : self._laid_out.dlogits_at + dlogits.size
+        ]
         there.copy_to_device(np.ascontiguousarray(dlogits, np.float32).reshape(-1))
         self._laid_out.backward(self._on_card, len(dlogits), key, 0)
         self._laid_out.add_parts(self._grads, self._squares)
@@ -140,23 +215,37 @@ def _check_float32(params: np.ndarray) -> None:
 
 
 class Inference:
-    """Forward passes alone, in a workspace that keeps nothing. ``params`` is on the host or a vector."""
+    """Forward passes alone, in a workspace that keeps nothing. ``params`` is on the host or a
+    vector."""
 
-    def __init__(self, network: Network, params: np.ndarray, threads: int | None = None, batch_size: int = 1024):
+    def __init__(
+        self,
+        network: Network,
+        params: np.ndarray,
+        threads: int | None = None,
+        batch_size: int = 1024,
+    ):
         self.network, self.params = network, vector(params)
         self._laid_out = LaidOut(network, largest_chunk(network, batch_size, False), False)
         self._orders = vector(np.arange(self._laid_out.chunk))
 
-    def logits(self, images: np.ndarray, scale: float, order: np.ndarray | None = None) -> np.ndarray:
-        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by ``scale``."""
+    def logits(
+        self, images: np.ndarray, scale: float, order: np.ndarray | None = None
+    ) -> np.ndarray:
+        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by
+        ``scale``."""
         order = np.arange(len(images)) if order is None else order
         out, laid_out = np.empty((len(order), self.network.outputs), np.float32), self._laid_out
-        source = Images(images.reshape(len(images), math.prod(images.shape[1:])), laid_out.chunk, False)
+        source = Images(
+            images.reshape(len(images), math.prod(images.shape[1:])), laid_out.chunk, False
+        )
         for start in range(0, len(order), laid_out.chunk):
             rows = order[start : start + laid_out.chunk]
             source.gather(laid_out, rows, self._orders, 0, len(rows), scale)
             laid_out.forward(self.params, len(rows), 0, start)
-            there = laid_out.work[laid_out.logits_at : laid_out.logits_at + len(rows) * laid_out.outputs]
+            there = laid_out.work[
+                laid_out.logits_at : laid_out.logits_at + len(rows) * laid_out.outputs
+            ]
             out[start : start + len(rows)] = there.copy_to_host().reshape(len(rows), -1)
         return out
 
@@ -170,8 +259,11 @@ class Update:
         self._nothing, self._results = vector(np.zeros((1, 2), np.float32)), empty(1, 4)
         self._kernel.compile()
 
-    def __call__(self, params: Vector, grads: Vector, slots: Vector, scalars: np.ndarray, spans: np.ndarray) -> None:
-        """Change the vectors ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P] in ``spans`` (see `Training`)."""
+    def __call__(
+        self, params: Vector, grads: Vector, slots: Vector, scalars: np.ndarray, spans: np.ndarray
+    ) -> None:
+        """Change the vectors ``params`` [P] and ``slots`` [slots, P] by ``grads`` [P] in ``spans``
+        (see `Training`)."""
         check_scalars(self._name, self._kernel.scalars, scalars)
         if len(spans) == 0:
             return
@@ -182,26 +274,51 @@ class Update:
             self._given[key] = vector(table), vector(spans)
         table_there, spans_there = self._given[key]
         table_there.copy_to_device(table)
-        run_kernel(self._kernel, blocks_for(int((spans[:, 1] - spans[:, 0]).max())), params, grads, slots, table_there, 0,
-                   self._nothing, self._nothing, self._results, spans_there)  # fmt: skip
+        run_kernel(
+            self._kernel,
+            blocks_for(int((spans[:, 1] - spans[:, 0]).max())),
+            params,
+            grads,
+            slots,
+            table_there,
+            0,
+            self._nothing,
+            self._nothing,
+            self._results,
+            spans_there,
+        )
 
 
 class Training:
-    """Everything the training steps need on the card: weights, gradients, workspace, data set, the compiled rules.
+    """Everything the training steps need on the card: weights, gradients, workspace, data set, the
+    compiled rules.
 
-    ``spans`` [count, (begin, end, row)] are the parameters to update, and with which row of an optimizer's scalars.
+    ``spans`` [count, (begin, end, row)] are the parameters to update, and with which row of an
+    optimizer's scalars.
     """
 
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int, optimizer: AnyOptimizer, loss: LossRule,
-                 threads: int | None = None, clip_norm: float = 0.0, clip_value: float = 0.0,
-                 spans: np.ndarray | None = None, frozen: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        network: Network,
+        params: np.ndarray,
+        batch_size: int,
+        optimizer: AnyOptimizer,
+        loss: LossRule,
+        threads: int | None = None,
+        clip_norm: float = 0.0,
+        clip_value: float = 0.0,
+        spans: np.ndarray | None = None,
+        frozen: bool = False,
+    ):
         _check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.
         self.at_once = max(1, min(_AT_ONCE, _MOST_ORDERS // batch_size)) if self._update else 1
         self.params, self.grads = vector(params), vector(np.zeros_like(params))
         self.batch_size, self._name = batch_size, optimizer.name
-        self._laid_out = LaidOut(network, largest_chunk(network, batch_size, True, frozen), True, frozen)
+        self._laid_out = LaidOut(
+            network, largest_chunk(network, batch_size, True, frozen), True, frozen
+        )
         self._loss = compile_loss(loss)
         self._squares = vector(np.zeros((blocks_for(len(params)), 2), np.float32))
         self._partials = empty(batch_size // THREADS + batch_size // self._laid_out.chunk + 2, 2)
@@ -216,9 +333,20 @@ class Training:
         self._results_there = vector(self._results)
         self._data: Data | None = None
 
-    def step(self, images: np.ndarray, labels: np.ndarray, order: np.ndarray, scale: float, targets: np.ndarray,
-             class_weights: np.ndarray, loss_hyperparameters: np.ndarray, divisor: float, key: int,
-             slots: np.ndarray, scalars: np.ndarray) -> StepResult:  # fmt: skip
+    def step(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        order: np.ndarray,
+        scale: float,
+        targets: np.ndarray,
+        class_weights: np.ndarray,
+        loss_hyperparameters: np.ndarray,
+        divisor: float,
+        key: int,
+        slots: np.ndarray,
+        scalars: np.ndarray,
+    ) -> StepResult:
         """One step on ``images[order]``; all arrays but ``slots``, vectors, are on the host."""
         data = Data(images, labels, scale, targets, class_weights, loss_hyperparameters)
         return self.steps(data, [Batch(order, divisor, key, scalars)], slots)[0]
@@ -235,15 +363,20 @@ class Training:
 
     def _place(self, data: Data) -> None:
         """Copy to the card what is the same in all steps: the whole data set, if it fits."""
-        if self._data is not None and all(one is other for one, other in zip(data, self._data, strict=True)):
+        if self._data is not None and all(
+            one is other for one, other in zip(data, self._data, strict=True)
+        ):
             return
         self._images = Images(data.images, self._laid_out.chunk, data.images.nbytes < free_memory())
         self._labels = vector(data.labels)
-        self._for_loss = [vector(array) for array in (data.targets, data.class_weights, data.hyperparameters)]
+        self._for_loss = [
+            vector(array) for array in (data.targets, data.class_weights, data.hyperparameters)
+        ]
         self._data = data
 
     def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
-        """A step on each of ``batches``, at most ``at_once``. After one that is not finite the weights stay as they are."""
+        """A step on each of ``batches``, at most ``at_once``. After one that is not finite the
+        weights stay as they are."""
         self._place(data)
         size, chunk = self.batch_size, self._laid_out.chunk
         for row, batch in enumerate(batches):
@@ -253,14 +386,22 @@ class Training:
                 self._table[row, step.SCALARS :] = batch.scalars.reshape(-1)
             self._orders[row * size : row * size + n] = batch.order
             self._table[row, step.DIVISOR] = batch.divisor
-            self._table[row, step.GROUPS] = n // chunk * -(-chunk // THREADS) + -(-(n % chunk) // THREADS)
-        self._orders_there[: len(batches) * size].copy_to_device(self._orders[: len(batches) * size])
+            self._table[row, step.GROUPS] = n // chunk * -(-chunk // THREADS) + -(
+                -(n % chunk) // THREADS
+            )
+        self._orders_there[: len(batches) * size].copy_to_device(
+            self._orders[: len(batches) * size]
+        )
         self._table_there.copy_to_device(self._table)
         for row, batch in enumerate(batches):
             self._launch(row, batch, data.scale, slots)
         self._results_there.copy_to_host(self._results)
-        return [StepResult(float(row[step.LOSS]), int(np.nan_to_num(row[step.CORRECT])), float(row[step.NORM]))
-                for row in self._results[: len(batches)]]  # fmt: skip
+        return [
+            StepResult(
+                float(row[step.LOSS]), int(np.nan_to_num(row[step.CORRECT])), float(row[step.NORM])
+            )
+            for row in self._results[: len(batches)]
+        ]
 
     def _launch(self, row: int, batch: Batch, scale: float, slots: np.ndarray) -> None:
         laid_out, group = self._laid_out, 0
@@ -269,9 +410,23 @@ class Training:
             n, start = len(images), row * self.batch_size + first
             self._images.gather(laid_out, images, self._orders_there, start, n, scale)
             laid_out.forward(self.params, n, batch.key, first)
-            run_kernel(self._loss, -(-n // THREADS), laid_out.work, laid_out.logits_at, laid_out.dlogits_at,
-                       laid_out.outputs, self._labels, self._orders_there, start, n, *self._for_loss, self._table_there,
-                       row, self._partials, group)  # fmt: skip
+            run_kernel(
+                self._loss,
+                -(-n // THREADS),
+                laid_out.work,
+                laid_out.logits_at,
+                laid_out.dlogits_at,
+                laid_out.outputs,
+                self._labels,
+                self._orders_there,
+                start,
+                n,
+                *self._for_loss,
+                self._table_there,
+                row,
+                self._partials,
+                group,
+            )
             laid_out.backward(self.params, n, batch.key, first)
             group += -(-n // THREADS)
         laid_out.add_parts(self.grads, self._squares)

@@ -1,5 +1,6 @@
-"""The command line: one file a verb, whose docstring is its help. Its ``add_arguments(parser)`` declares the options, and
-``run(arguments)`` does the work and returns the exit status; modules here import the standard library alone until it runs.
+"""The command line: one file a verb, whose docstring is its help. Its ``add_arguments(parser)``
+declares the options, and ``run(arguments)`` does the work and returns the exit status; modules here
+import the standard library alone until it runs.
 """
 
 import argparse
@@ -18,8 +19,20 @@ from minicnn.cli.common import INTERRUPTED
 from minicnn.cli.settings import OPTION_OF
 from minicnn.errors import MinicnnError, SettingError, UsageError
 
-VERBS = ("train", "evaluate", "predict", "summary", "gradcheck", "landscape", "lr-find", "compare", "data", "plugins",
-         "devices", "selftest")  # fmt: skip
+VERBS = (
+    "train",
+    "evaluate",
+    "predict",
+    "summary",
+    "gradcheck",
+    "landscape",
+    "lr-find",
+    "compare",
+    "data",
+    "plugins",
+    "devices",
+    "selftest",
+)
 _OPTION_OF = OPTION_OF | {"maximum": OPTION_OF["data_max"]}  # what load_dataset calls it
 
 
@@ -39,14 +52,22 @@ class _Parser(argparse.ArgumentParser):
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line; `verb` is the module of the verb."""
-    parser = _Parser(prog="minicnn", description="Trains and uses small convolutional networks.", allow_abbrev=False)
+    parser = _Parser(
+        prog="minicnn",
+        description="Trains and uses small convolutional networks.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"minicnn {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for name in VERBS:
         module = importlib.import_module(f"minicnn.cli.{name.replace('-', '_')}")
         text = (module.__doc__ or "").strip()
-        verb = verbs.add_parser(name, help=text.splitlines()[0], description=text, allow_abbrev=False)
-        verb.add_argument("--traceback", action="store_true", help="show where in the code an error comes from")
+        verb = verbs.add_parser(
+            name, help=text.splitlines()[0], description=text, allow_abbrev=False
+        )
+        verb.add_argument(
+            "--traceback", action="store_true", help="show where in the code an error comes from"
+        )
         module.add_arguments(verb)
         verb.set_defaults(run=module.run)
     return parser
@@ -78,13 +99,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _explain(error: Exception) -> str:
-    """One line about ``error``; the name of a setting at its start becomes the option that the user knows."""
+    """One line about ``error``; the name of a setting at its start becomes the option that the user
+    knows."""
     text = " ".join(str(error).split())
     if not isinstance(error, MinicnnError):
         return f"{type(error).__name__}: {text or 'no text'} (--traceback shows where)"
     text = _as_options(text)
     if isinstance(error, SettingError):
-        text = re.sub(r"^(\w+)(?= (?:must|is|'|\d))", lambda name: _OPTION_OF.get(name[0], name[0]), text)
+        text = re.sub(
+            r"^(\w+)(?= (?:must|is|'|\d))", lambda name: _OPTION_OF.get(name[0], name[0]), text
+        )
     return text
 
 
@@ -94,7 +118,8 @@ def _as_options(text: str) -> str:
 
 
 def _flush() -> None:
-    """Write out what stdout holds back; if that fails, drop it, or Python would try again at the end and complain."""
+    """Write out what stdout holds back; if that fails, drop it, or Python would try again at the
+    end and complain."""
     try:
         sys.stdout.flush()
     except OSError:

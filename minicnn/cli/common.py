@@ -23,29 +23,44 @@ INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 
 def add_json(parser: argparse._ActionsContainer, what: str) -> None:
     """Add ``--json``, which prints ``what`` as one object."""
-    parser.add_argument("--json", action="store_true", help=f"print {what} as one JSON object on stdout")
+    parser.add_argument(
+        "--json", action="store_true", help=f"print {what} as one JSON object on stdout"
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
-    parser.add_argument("--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)"
+    )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
     """Add ``--threads`` for inference."""
-    parser.add_argument("--threads", type=int, metavar="N", help="threads to compute with (default: all cores)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="threads to compute with (default: all cores)"
+    )
 
 
 def add_plugins(parser: argparse._ActionsContainer) -> None:
     """Add the options that say which plugins there are."""
-    parser.add_argument("--plugin", metavar="FILE.py", action="append", default=[],
-                        help="also take the rules of this file, which is not packaged yet; may be repeated")  # fmt: skip
-    parser.add_argument("--strict-plugins", action="store_true",
-                        help="any broken plugin is an error (default: only one that is asked for)")  # fmt: skip
+    parser.add_argument(
+        "--plugin",
+        metavar="FILE.py",
+        action="append",
+        default=[],
+        help="also take the rules of this file, which is not packaged yet; may be repeated",
+    )
+    parser.add_argument(
+        "--strict-plugins",
+        action="store_true",
+        help="any broken plugin is an error (default: only one that is asked for)",
+    )
 
 
 def use_plugins(arguments: argparse.Namespace) -> None:
-    """Take in the files of ``--plugin``; with ``--strict-plugins`` raise `PluginError` for any plugin that is broken."""
+    """Take in the files of ``--plugin``; with ``--strict-plugins`` raise `PluginError` for any
+    plugin that is broken."""
     from minicnn import plugins
 
     plugins.use_files(arguments.plugin)
@@ -58,7 +73,8 @@ def use_plugins(arguments: argparse.Namespace) -> None:
 
 
 def warn_of_plugins() -> None:
-    """Print a line for each name that is offered twice and each entry point of no kind; nothing is imported to know."""
+    """Print a line for each name that is offered twice and each entry point of no kind; nothing is
+    imported to know."""
     from minicnn import plugins
 
     offers = plugins.offers()
@@ -88,7 +104,8 @@ def warn(text: str) -> None:
 
 
 def folders(model: str, output: Path | None) -> tuple[Path, Path]:
-    """(the folder that a model is in, the folder to write to: ``output``, made if it is not there, or the same)."""
+    """(the folder that a model is in, the folder to write to: ``output``, made if it is not there,
+    or the same)."""
     place = Path(model) if Path(model).is_dir() else Path(model).parent
     return place, make_folder(output or place)
 
@@ -115,13 +132,19 @@ def write_results(folder: Path, tables: "Tables", pictures: "Pictures") -> list[
     if pictures and not plots.available():
         warn("no pictures are drawn without matplotlib: pip install 'minicnn-numba[plots]'")
         pictures = {}
-    drawn = [path.name for name, draw in pictures.items() for path in plots.save(draw(), folder / name)]
+    drawn = [
+        path.name for name, draw in pictures.items() for path in plots.save(draw(), folder / name)
+    ]
     return [*(f"{name}.csv" for name in tables), *drawn]
 
 
 def plain(evaluation: "Evaluation") -> dict[str, Any]:
     """An `Evaluation` as JSON has it, F1 and images a second included."""
-    return {**asdict(evaluation), "f1": evaluation.f1, "images_per_second": evaluation.images_per_second}
+    return {
+        **asdict(evaluation),
+        "f1": evaluation.f1,
+        "images_per_second": evaluation.images_per_second,
+    }
 
 
 def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Network":

@@ -1,4 +1,5 @@
-"""compare runs, or optimizers that are trained here from one start: curves on one picture, and a table"""
+"""compare runs, or optimizers that are trained here from one start: curves on one picture, and a
+table"""
 
 import argparse
 import sys
@@ -15,22 +16,43 @@ if TYPE_CHECKING:
     from minicnn.insight.compare import Row, RunCurves
     from minicnn.training.settings import Settings
 
-LEFT_OUT = ("optimizer", "optimizer_kwargs", "learning_rate", "record", *SHORT)  # --opt says it for each optimizer
+LEFT_OUT = (
+    "optimizer",
+    "optimizer_kwargs",
+    "learning_rate",
+    "record",
+    *SHORT,
+)  # --opt says it for each optimizer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run folders")
-    parser.add_argument("--opt", metavar="NAME[:K=V,...]", nargs="+", default=[],
-                        help="optimizers to train and compare, from the same first weights, on the same batches; "
-                             "hyperparameters may follow, as in sgd:learning_rate=0.1")  # fmt: skip
-    parser.add_argument("--target", type=float, metavar="X",
-                        help="accuracy, from 0 to 1, to which steps and seconds are counted (default: the highest that all "
-                             "runs reached)")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
-                             "compare.png and .svg (default: runs/DATE-TIME)")  # fmt: skip
-    parser.add_argument("--quiet", action="store_true", help="show how the runs of --opt ended, but no progress")
+    parser.add_argument(
+        "--opt",
+        metavar="NAME[:K=V,...]",
+        nargs="+",
+        default=[],
+        help="optimizers to train and compare, from the same first weights, on the same batches; "
+        "hyperparameters may follow, as in sgd:learning_rate=0.1",
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        metavar="X",
+        help="accuracy, from 0 to 1, to which steps and seconds are counted (default: the highest that all "
+        "runs reached)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
+        "compare.png and .svg (default: runs/DATE-TIME)",
+    )
+    parser.add_argument(
+        "--quiet", action="store_true", help="show how the runs of --opt ended, but no progress"
+    )
     common.add_plugins(parser)
     common.add_json(parser, "the table and the curves")
     add_settings(parser, LEFT_OUT)
@@ -46,7 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     if len(arguments.runs) + len(arguments.opt) < 2:
         raise UsageError("two or more are needed to compare: run folders, or optimizers by --opt")
     if arguments.target is not None and not 0 < arguments.target <= 1:
-        raise UsageError(f"--target must be an accuracy above 0 and up to 1, not {arguments.target:g}")
+        raise UsageError(
+            f"--target must be an accuracy above 0 and up to 1, not {arguments.target:g}"
+        )
     check_output(arguments.output)
     runs = [read_run(folder) for folder in arguments.runs]
     with run_folder(arguments.output) as folder:
@@ -63,13 +87,25 @@ def run(arguments: argparse.Namespace) -> int:
         target = arguments.target or min(max(run.curve("accuracy")) for run in finished)
         rows = ranking(runs, target)
         cells = [tuple(asdict(row).values()) for row in rows]
-        files = common.write_results(folder, {"compare": (list(asdict(rows[0])), cells)},
-                                     {"compare": lambda: comparison(finished, target)})  # fmt: skip
+        files = common.write_results(
+            folder,
+            {"compare": (list(asdict(rows[0])), cells)},
+            {"compare": lambda: comparison(finished, target)},
+        )
     for name, values in differences(runs).items():
-        common.warn(f"the runs differ in {name} ({', '.join(values)}), so that their accuracies are hard to compare")
+        common.warn(
+            f"the runs differ in {name} ({', '.join(values)}), so that their accuracies are hard to compare"
+        )
     if arguments.json:
-        common.print_json({"target": target, "runs": rows, "curves": {run.name: run.epochs for run in runs},
-                           "output": folder, "files": files})  # fmt: skip
+        common.print_json(
+            {
+                "target": target,
+                "runs": rows,
+                "curves": {run.name: run.epochs for run in runs},
+                "output": folder,
+                "files": files,
+            }
+        )
     else:
         _show(runs, rows, target)
         print(f"files     {folder}: {', '.join(files)}")
@@ -77,7 +113,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves], bool]":
-    """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, whether Ctrl-C ended one)."""
+    """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, whether
+    Ctrl-C ended one)."""
     from minicnn.insight.compare import read_run
     from minicnn.training.trainer import Trainer
 
@@ -86,7 +123,9 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     first, runs = settings[0], []
     dataset = load_data(first)
     network = common.build_network(first.model, dataset.image_shape, len(dataset.classes))
-    trainers = [Trainer(network, each) for each in settings]  # every mistake shows before anything is trained
+    trainers = [
+        Trainer(network, each) for each in settings
+    ]  # every mistake shows before anything is trained
     common.warn_of_plugins()
     for i, (text, trainer) in enumerate(zip(arguments.opt, trainers, strict=True), 1):
         print(f"training {i} of {len(trainers)}: {text}", file=sys.stderr)
@@ -107,7 +146,9 @@ def _settings(arguments: argparse.Namespace, text: str) -> "Settings":
         pairs = [key_value(pair) for pair in values.split(",")] if values else []
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"--opt {text}: {error}") from None
-    return new_settings(argparse.Namespace(**{**vars(arguments), "optimizer": name, "optimizer_kwargs": pairs}))
+    return new_settings(
+        argparse.Namespace(**{**vars(arguments), "optimizer": name, "optimizer_kwargs": pairs})
+    )
 
 
 def _show(runs: "list[RunCurves]", rows: "list[Row]", target: float) -> None:
@@ -118,9 +159,19 @@ def _show(runs: "list[RunCurves]", rows: "list[Row]", target: float) -> None:
         return None if value is None else f"{factor * value:.{number}f}"
 
     curves = {run.name: sparkline(run.curve("accuracy"), 10) for run in runs}
-    cells = [(row.name, curves[row.name], decimals(row.accuracy, 2, 100), decimals(row.test_accuracy, 2, 100),
-              row.steps, row.steps_to_target, decimals(row.seconds, 1), decimals(row.seconds_to_target, 1))
-             for row in rows]  # fmt: skip
+    cells = [
+        (
+            row.name,
+            curves[row.name],
+            decimals(row.accuracy, 2, 100),
+            decimals(row.test_accuracy, 2, 100),
+            row.steps,
+            row.steps_to_target,
+            decimals(row.seconds, 1),
+            decimals(row.seconds_to_target, 1),
+        )
+        for row in rows
+    ]
     columns = ["run", "curve", "val %", "test %", "steps", "to target", "seconds", "to target"]
     table(f"target: an accuracy of {100 * target:.4g} % in validation", columns, cells)
     for row in rows:

@@ -9,14 +9,22 @@ from minicnn.cli.settings import Settings, add_data_options, data_settings, load
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
-    actions = parser.add_subparsers(title="actions", metavar="list|info|fetch", dest="action", required=True)
-    every = actions.add_parser("list", help="the data sets that have a name, and which of them are here")
+    actions = parser.add_subparsers(
+        title="actions", metavar="list|info|fetch", dest="action", required=True
+    )
+    every = actions.add_parser(
+        "list", help="the data sets that have a name, and which of them are here"
+    )
     info = actions.add_parser("info", help="what a data set holds")
     info.add_argument("name", metavar="NAME|PATH", help="name of a data set, or its file or folder")
     add_data_options(info)
-    fetch = actions.add_parser("fetch", help="download a data set into the cache, check sum by check sum")
+    fetch = actions.add_parser(
+        "fetch", help="download a data set into the cache, check sum by check sum"
+    )
     fetch.add_argument("name", metavar="NAME", help="name of a data set")
-    fetch.add_argument("--base-url", metavar="URL", help="a mirror that holds NAME/FILE (default: the publisher)")
+    fetch.add_argument(
+        "--base-url", metavar="URL", help="a mirror that holds NAME/FILE (default: the publisher)"
+    )
     for action in (every, info, fetch):
         add_json(action, "the result")
 
@@ -47,17 +55,35 @@ def _info(arguments: argparse.Namespace) -> int:
 
     dataset = load_data(data_settings(arguments, Settings(data=arguments.name)))
     name, classes, splits = dataset.name, dataset.classes, dataset.splits
-    about = {"name": name, "path": str(locate(name)), "licence": KNOWN[name].licence if name in KNOWN else "unknown"}
+    about = {
+        "name": name,
+        "path": str(locate(name)),
+        "licence": KNOWN[name].licence if name in KNOWN else "unknown",
+    }
     dtype = str(dataset.train.images.dtype)
     images = {kind: len(split) for kind, split in splits.items()}
-    per_class = {kind: np.bincount(split.labels, minlength=len(classes)).tolist() for kind, split in splits.items()}
+    per_class = {
+        kind: np.bincount(split.labels, minlength=len(classes)).tolist()
+        for kind, split in splits.items()
+    }
     if arguments.json:
-        print_json({**about, "image_shape": dataset.image_shape, "dtype": dtype, "maximum": dataset.maximum,
-                    "classes": classes, "images": images, "per_class": per_class})  # fmt: skip
+        print_json(
+            {
+                **about,
+                "image_shape": dataset.image_shape,
+                "dtype": dtype,
+                "maximum": dataset.maximum,
+                "classes": classes,
+                "images": images,
+                "per_class": per_class,
+            }
+        )
         return 0
     console = make_console()
     height, width, channels = dataset.image_shape
-    about["images"] = f"{height}×{width}×{channels} (height × width × channels), {dtype}, 0 to {dataset.maximum:g}"
+    about["images"] = (
+        f"{height}×{width}×{channels} (height × width × channels), {dtype}, 0 to {dataset.maximum:g}"
+    )
     for label, text in about.items():
         say(console, f"{label:<9} {text}")
     say(console)

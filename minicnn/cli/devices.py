@@ -17,8 +17,14 @@ def run(arguments: argparse.Namespace) -> int:
     rows = []
     for device in DEVICES:
         reason = missing(device)
-        rows.append({"device": device, "usable": reason is None, "missing": reason,
-                     **({} if reason else backend(device).describe())})  # fmt: skip
+        rows.append(
+            {
+                "device": device,
+                "usable": reason is None,
+                "missing": reason,
+                **({} if reason else backend(device).describe()),
+            }
+        )
     if arguments.json:
         print_json({"devices": rows})
         return 0
@@ -26,7 +32,11 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.report.console import table
 
     def detail(row: dict[str, object]) -> str:
-        about = (f"{key} {value}" for key, value in row.items() if key not in ("device", "usable", "missing"))
+        about = (
+            f"{key} {value}"
+            for key, value in row.items()
+            if key not in ("device", "usable", "missing")
+        )
         return str(row["missing"] or ", ".join(about))
 
     cells = [(row["device"], "yes" if row["usable"] else "no", detail(row)) for row in rows]

@@ -1,4 +1,5 @@
-"""evaluate a model on labelled images: loss, accuracy, precision and recall, confusion matrix, images a second"""
+"""evaluate a model on labelled images: loss, accuracy, precision and recall, confusion matrix,
+images a second"""
 
 import argparse
 from dataclasses import replace
@@ -21,26 +22,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model_and_data(parser)
     common.add_device(parser)
-    parser.add_argument("--report", action="store_true",
-                        help="also show the most confident mistakes and the filters of the first layer, and write "
-                             "evaluation.csv and, with the extra plots, pictures and one page, report.html")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where --report writes (default: beside the model)")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="also show the most confident mistakes and the filters of the first layer, and write "
+        "evaluation.csv and, with the extra plots, pictures and one page, report.html",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where --report writes (default: beside the model)",
+    )
     common.add_json(parser, "the figures")
 
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     """Add what `model_and_data` reads: a model, labelled images, plugins and threads."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
-    parser.add_argument("--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)")
+    parser.add_argument(
+        "--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)"
+    )
     add_data_options(parser)
     common.add_plugins(parser)
     common.add_threads(parser)
 
 
-def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple[Model, Dataset, Split]":
-    """(model, data set that fits it, its test split); the data are the model's own unless ``--data`` names others.
+def model_and_data(
+    arguments: argparse.Namespace, device: str = "cpu"
+) -> "tuple[Model, Dataset, Split]":
+    """(model, data set that fits it, its test split); the data are the model's own unless
+    ``--data`` names others.
 
-    A model whose loss is not installed any more comes without what it knows of its training, with a warning.
+    A model whose loss is not installed any more comes without what it knows of its training, with a
+    warning.
     """
     from minicnn.data.catalog import load_judged
     from minicnn.data.labels import Classes
@@ -51,21 +66,34 @@ def model_and_data(arguments: argparse.Namespace, device: str = "cpu") -> "tuple
     model = load(arguments.model, arguments.threads, device)
     data = arguments.data or model.training.get("data")
     if data is None:
-        raise UsageError(f"{arguments.model} does not say what data it was trained on: name some with --data")
+        raise UsageError(
+            f"{arguments.model} does not say what data it was trained on: name some with --data"
+        )
     trained = model.training.get("settings", {})
     try:
-        stored = Settings(**{name: trained[name] for name in ("seed", *DATA_OPTIONS) if name in trained})
+        stored = Settings(
+            **{name: trained[name] for name in ("seed", *DATA_OPTIONS) if name in trained}
+        )
     except SettingError as error:
         raise ModelFileError(f"{arguments.model} does not hold usable settings: {error}") from None
     how = data_settings(arguments, stored)
     own = model.training.get("data") in (data, str(Path(data).resolve()))
-    dataset = load_judged(data, Classes(model.classes, model.labels), maximum=how.data_max, seed=how.seed,
-                          channels=how.channels, data_gb=how.data_gb, whole=not own)  # fmt: skip
+    dataset = load_judged(
+        data,
+        Classes(model.classes, model.labels),
+        maximum=how.data_max,
+        seed=how.seed,
+        channels=how.channels,
+        data_gb=how.data_gb,
+        whole=not own,
+    )
     model = replace(model, labels=None)  # the data's labels are the numbers of its classes
     made_of, found = model.training.get("fingerprint"), fingerprint(dataset.train)
     if own and made_of not in (None, found):
-        common.warn(f"the training images of {data} are not those that the model was trained on (check sum {found}, then "
-                    f"{made_of}): it may have seen some of the test images")  # fmt: skip
+        common.warn(
+            f"the training images of {data} are not those that the model was trained on (check sum {found}, then "
+            f"{made_of}): it may have seen some of the test images"
+        )
     if "loss" in model.training:
         try:
             model.trained_loss()
@@ -110,8 +138,13 @@ def _show(model: "Model", images: "np.ndarray", found: "list[Mistake]") -> None:
     from minicnn.report.terminal import show_images
 
     if found:
-        captions = [(f"{model.classes[mistake.predicted]} {100 * mistake.probability:.1f} %",
-                     f"not {model.classes[mistake.label]} (#{mistake.index})") for mistake in found]  # fmt: skip
+        captions = [
+            (
+                f"{model.classes[mistake.predicted]} {100 * mistake.probability:.1f} %",
+                f"not {model.classes[mistake.label]} (#{mistake.index})",
+            )
+            for mistake in found
+        ]
         wrong = images[[mistake.index for mistake in found]].mean(axis=3)
         show_images("the most confident mistakes", wrong, captions, rows=2)
     filters = first_layer_filters(model)

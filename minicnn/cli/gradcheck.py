@@ -1,9 +1,17 @@
-"""check the explicit gradients against numeric partial derivatives, tensor by tensor, or walk one back through the layers"""
+"""check the explicit gradients against numeric partial derivatives, tensor by tensor, or walk one
+back through the layers"""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import add_json, add_plugins, at_least_one, build_network, print_json, use_plugins
+from minicnn.cli.common import (
+    add_json,
+    add_plugins,
+    at_least_one,
+    build_network,
+    print_json,
+    use_plugins,
+)
 from minicnn.cli.evaluate import model_and_data
 from minicnn.cli.settings import add_data_options, data_settings, key_value, load_data
 from minicnn.errors import DataError, MinicnnError, UsageError
@@ -13,27 +21,70 @@ if TYPE_CHECKING:
     from minicnn.insight.chain_rule import Trace
     from minicnn.insight.gradient_check import Cost, TensorCheck
 
-_BIASES = 0.1  # deviation; were they all 0, as at the start of a training, black pixels would lie on the kinks of ReLU
+# deviation; were they all 0, as at the start of a training, black pixels would lie on the kinks of
+# ReLU
+_BIASES = 0.1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("trained", metavar="MODEL", nargs="?", help="model file, or run folder (default: see --model)")
-    parser.add_argument("--model", metavar="NAME|FILE.toml",
-                        help=f"network with new weights, biases included (default: {Settings.model})")  # fmt: skip
-    parser.add_argument("--data", metavar="NAME|PATH",
-                        help=f"data set of the batch (default: the model's, else {Settings.data})")  # fmt: skip
+    parser.add_argument(
+        "trained",
+        metavar="MODEL",
+        nargs="?",
+        help="model file, or run folder (default: see --model)",
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME|FILE.toml",
+        help=f"network with new weights, biases included (default: {Settings.model})",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="NAME|PATH",
+        help=f"data set of the batch (default: the model's, else {Settings.data})",
+    )
     add_data_options(parser)
-    parser.add_argument("-b", "--batch-size", type=at_least_one, default=8, metavar="N", help="images (default: 8)")
-    parser.add_argument("--loss", metavar="NAME", help=f"loss (default: the model's, else {Settings.loss})")
-    parser.add_argument("--loss-kwargs", type=key_value, nargs="+", default=[], metavar="K=V", help="its hyperparameters")
-    parser.add_argument("--samples", type=at_least_one, default=100, metavar="N", help="weights a tensor (default: 100)")
-    parser.add_argument("--seed", type=int, default=0, metavar="N",
-                        help="seed of new weights and of the images and weights that are drawn (default: 0)")  # fmt: skip
-    parser.add_argument("--trace", metavar="WEIGHT", help="walk the derivative by one weight, such as "
-                        "conv1.weight[0,0,0,3], back through the layers")  # fmt: skip
-    parser.add_argument("--device", default="cpu", metavar="cpu|cuda",
-                        help="cuda: compare its float32 gradients with the CPU's instead (default: cpu)")  # fmt: skip
+    parser.add_argument(
+        "-b", "--batch-size", type=at_least_one, default=8, metavar="N", help="images (default: 8)"
+    )
+    parser.add_argument(
+        "--loss", metavar="NAME", help=f"loss (default: the model's, else {Settings.loss})"
+    )
+    parser.add_argument(
+        "--loss-kwargs",
+        type=key_value,
+        nargs="+",
+        default=[],
+        metavar="K=V",
+        help="its hyperparameters",
+    )
+    parser.add_argument(
+        "--samples",
+        type=at_least_one,
+        default=100,
+        metavar="N",
+        help="weights a tensor (default: 100)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of new weights and of the images and weights that are drawn (default: 0)",
+    )
+    parser.add_argument(
+        "--trace",
+        metavar="WEIGHT",
+        help="walk the derivative by one weight, such as "
+        "conv1.weight[0,0,0,3], back through the layers",
+    )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="cpu|cuda",
+        help="cuda: compare its float32 gradients with the CPU's instead (default: cpu)",
+    )
     add_plugins(parser)
     add_json(parser, "the figures")
 
@@ -41,7 +92,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check or trace, print the figures, and raise an error for a gradient that is wrong."""
     cost = _cost(arguments)
-    batch = {"network": cost.network.name, "loss": cost.loss.rule.name, "images": len(cost.labels), "cost": cost.value}
+    batch = {
+        "network": cost.network.name,
+        "loss": cost.loss.rule.name,
+        "images": len(cost.labels),
+        "cost": cost.value,
+    }
     if arguments.trace is not None:
         from minicnn.insight.chain_rule import trace
 
@@ -49,7 +105,13 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({**batch, "trace": traced}) if arguments.json else _show_trace(cost, traced)
         return 0
 
-    from minicnn.insight.gradient_check import DEVICE_TOLERANCE, STEP, TOLERANCE, device_gradcheck, gradcheck
+    from minicnn.insight.gradient_check import (
+        DEVICE_TOLERANCE,
+        STEP,
+        TOLERANCE,
+        device_gradcheck,
+        gradcheck,
+    )
     from minicnn.report.console import progress_bar
 
     on_device = arguments.device != "cpu"
@@ -68,11 +130,15 @@ def run(arguments: argparse.Namespace) -> int:
         _show_checks(cost, checks, compared, "float32" if on_device else "float64")
     if wrong := [check.tensor for check in failed if check.checked]:
         other = "the CPU's" if on_device else "the numeric one"
-        raise MinicnnError(f"the explicit gradient differs from {other} by more than {how['tolerance']:g} in "
-                           f"{', '.join(wrong)}")  # fmt: skip
+        raise MinicnnError(
+            f"the explicit gradient differs from {other} by more than {how['tolerance']:g} in "
+            f"{', '.join(wrong)}"
+        )
     if failed:
-        raise MinicnnError(f"every step in {', '.join(check.tensor for check in failed)} crossed a kink, so nothing was "
-                           "checked there: take fewer images, or another seed")  # fmt: skip
+        raise MinicnnError(
+            f"every step in {', '.join(check.tensor for check in failed)} crossed a kink, so nothing was "
+            "checked there: take fewer images, or another seed"
+        )
     return 0
 
 
@@ -93,8 +159,14 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
         network, params, made = model.network, model.params, model.training.get("loss", made)
     else:
         use_plugins(arguments)
-        dataset = load_data(data_settings(arguments, Settings(data=arguments.data or Settings.data, seed=arguments.seed)))
-        network = build_network(arguments.model or Settings.model, dataset.image_shape, len(dataset.classes))
+        dataset = load_data(
+            data_settings(
+                arguments, Settings(data=arguments.data or Settings.data, seed=arguments.seed)
+            )
+        )
+        network = build_network(
+            arguments.model or Settings.model, dataset.image_shape, len(dataset.classes)
+        )
         split = dataset.train
         params = network.initialize(rng)
         tensors = network.unflatten(params)
@@ -103,12 +175,19 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
                 tensors[spec.name][:] = _BIASES * rng.normal(size=spec.shape)
     if arguments.loss is not None or arguments.loss_kwargs:
         kwargs = dict(arguments.loss_kwargs)
-        made = {"name": arguments.loss or made["name"], "class_weights": kwargs.pop("class_weights", None),
-                "hyperparameters": kwargs}  # fmt: skip
+        made = {
+            "name": arguments.loss or made["name"],
+            "class_weights": kwargs.pop("class_weights", None),
+            "hyperparameters": kwargs,
+        }
     if arguments.batch_size > len(split):
-        raise DataError(f"{dataset.name} has {len(split)} images, fewer than --batch-size {arguments.batch_size}")
+        raise DataError(
+            f"{dataset.name} has {len(split)} images, fewer than --batch-size {arguments.batch_size}"
+        )
     chosen = rng.permutation(len(split))[: arguments.batch_size]
-    loss = Loss(made["name"], network.outputs, made["class_weights"], np.float64, **made["hyperparameters"])
+    loss = Loss(
+        made["name"], network.outputs, made["class_weights"], np.float64, **made["hyperparameters"]
+    )
     return Cost(network, params, split.images[chosen] * dataset.scale, split.labels[chosen], loss)
 
 
@@ -120,11 +199,24 @@ def _short(value: float | None) -> str | None:
     return None if value is None else f"{value:.2e}"
 
 
-def _show_checks(cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str, str], numbers: str) -> None:
+def _show_checks(
+    cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str, str], numbers: str
+) -> None:
     from minicnn.report.console import table
 
-    rows = [[check.tensor, check.checked, check.kinks, _short(check.error), check.at and check.at.removeprefix(check.tensor),
-             _short(check.explicit), _short(check.numeric), _verdict(check)] for check in checks]  # fmt: skip
+    rows = [
+        [
+            check.tensor,
+            check.checked,
+            check.kinks,
+            _short(check.error),
+            check.at and check.at.removeprefix(check.tensor),
+            _short(check.explicit),
+            _short(check.numeric),
+            _verdict(check),
+        ]
+        for check in checks
+    ]
     table(_title(cost, numbers), ["tensor", "checked", "kinks", "error", "at", *compared, ""], rows)
 
 
@@ -138,15 +230,31 @@ def _show_trace(cost: "Cost", traced: "Trace") -> None:
     from minicnn.report.console import make_console, say, table
 
     console = make_console()
-    rows = [[f"∂{factor.of}/∂{factor.by}{' *' * factor.branches}", *(value if value is None else f"{value:.6g}" for value in
-             (factor.value, factor.product, factor.explicit))] for factor in traced.factors]  # fmt: skip
-    table(_title(cost, "float64"), ["factor", "value", "product so far", "backward pass"], rows, console)
+    rows = [
+        [
+            f"∂{factor.of}/∂{factor.by}{' *' * factor.branches}",
+            *(
+                value if value is None else f"{value:.6g}"
+                for value in (factor.value, factor.product, factor.explicit)
+            ),
+        ]
+        for factor in traced.factors
+    ]
+    table(
+        _title(cost, "float64"),
+        ["factor", "value", "product so far", "backward pass"],
+        rows,
+        console,
+    )
     say(console)
     if any(factor.branches for factor in traced.factors):
         say(console, "* several paths lead from one to the other: the factor is the sum over them")
     say(console, f"∂C/∂{traced.weight} at {traced.value:.6g}")
     say(console, f"explicit  {traced.explicit:.10g}")
     if traced.crossed:
-        say(console, f"numeric   {traced.numeric:.10g}, across a kink of ReLU, max pooling or the loss: no derivative")
+        say(
+            console,
+            f"numeric   {traced.numeric:.10g}, across a kink of ReLU, max pooling or the loss: no derivative",
+        )
     else:
         say(console, f"numeric   {traced.numeric:.10g}, relative error {traced.error:.1e}")

@@ -1,4 +1,5 @@
-"""see the loss around a model's weights: the surface over two directions and the ways down, or a slice along one"""
+"""see the loss around a model's weights: the surface over two directions and the ways down, or a
+slice along one"""
 
 import argparse
 from collections.abc import Callable
@@ -24,39 +25,114 @@ BATCH = 64  # images that are marked on the curve of a loss
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model_and_data(parser)
-    parser.add_argument("--images", type=common.at_least_one, default=500, metavar="N", help="test images (default: 500)")
-    parser.add_argument("--loss", metavar="NAME", help="loss (default: the one that the model was trained with)")
-    parser.add_argument("--along", nargs="+", default=[], metavar="DIRECTION",
-                        help="two directions, or one for --slice: a weight such as conv1.weight[0,0,0,3], random (as long "
-                             "as the filters), pc1 and pc2 (principal directions of a run trained with --record), or "
-                             "to:PATH, a line to another model (default: weights with the largest gradients)")  # fmt: skip
-    parser.add_argument("--points", type=_at_least_two, metavar="N",
-                        help="points along each direction (default: 41; for --slice 201)")  # fmt: skip
-    parser.add_argument("--reach", type=float, metavar="X",
-                        help="show X to both sides of the model (default: as far as the loss rises)")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of random directions and starts (default: 0)")
+    parser.add_argument(
+        "--images",
+        type=common.at_least_one,
+        default=500,
+        metavar="N",
+        help="test images (default: 500)",
+    )
+    parser.add_argument(
+        "--loss", metavar="NAME", help="loss (default: the one that the model was trained with)"
+    )
+    parser.add_argument(
+        "--along",
+        nargs="+",
+        default=[],
+        metavar="DIRECTION",
+        help="two directions, or one for --slice: a weight such as conv1.weight[0,0,0,3], random (as long "
+        "as the filters), pc1 and pc2 (principal directions of a run trained with --record), or "
+        "to:PATH, a line to another model (default: weights with the largest gradients)",
+    )
+    parser.add_argument(
+        "--points",
+        type=_at_least_two,
+        metavar="N",
+        help="points along each direction (default: 41; for --slice 201)",
+    )
+    parser.add_argument(
+        "--reach",
+        type=float,
+        metavar="X",
+        help="show X to both sides of the model (default: as far as the loss rises)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of random directions and starts (default: 0)",
+    )
     ways = parser.add_argument_group("ways down")
-    ways.add_argument("--opt", nargs="+", default=["gd"], metavar="NAME", help="optimizers (default: gd, gradient descent)")
-    ways.add_argument("--opt-kwargs", type=key_value, nargs="+", default=[], metavar="K=V", help="their hyperparameters")
-    ways.add_argument("--lr", type=float, nargs="+", metavar="X",
-                      help="learning rate, for --slice any number of them (default: so that the first step goes a 20th of "
-                           "the picture; for --slice, one each that converges, oscillates and diverges)")  # fmt: skip
-    ways.add_argument("--start", type=float, nargs="+", action="append", default=[], metavar="X",
-                      help="where a way begins, one coordinate a direction; may be repeated")  # fmt: skip
-    ways.add_argument("--starts", type=int, default=3, metavar="N", help="random starts without --start (default: 3)")
-    ways.add_argument("--steps", type=common.at_least_one, metavar="N", help="steps at most (default: 100; slice 12)")
+    ways.add_argument(
+        "--opt",
+        nargs="+",
+        default=["gd"],
+        metavar="NAME",
+        help="optimizers (default: gd, gradient descent)",
+    )
+    ways.add_argument(
+        "--opt-kwargs",
+        type=key_value,
+        nargs="+",
+        default=[],
+        metavar="K=V",
+        help="their hyperparameters",
+    )
+    ways.add_argument(
+        "--lr",
+        type=float,
+        nargs="+",
+        metavar="X",
+        help="learning rate, for --slice any number of them (default: so that the first step goes a 20th of "
+        "the picture; for --slice, one each that converges, oscillates and diverges)",
+    )
+    ways.add_argument(
+        "--start",
+        type=float,
+        nargs="+",
+        action="append",
+        default=[],
+        metavar="X",
+        help="where a way begins, one coordinate a direction; may be repeated",
+    )
+    ways.add_argument(
+        "--starts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="random starts without --start (default: 3)",
+    )
+    ways.add_argument(
+        "--steps",
+        type=common.at_least_one,
+        metavar="N",
+        help="steps at most (default: 100; slice 12)",
+    )
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument("--slice", action="store_true", help="one direction: the curve, its tangent, and steps as arrows")
-    kind.add_argument("--loss-curve", action="store_true",
-                      help="the loss of one image and its slope, over the prediction for its class")  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="DIR",
-                        help="where CSV files and, with the extra plots, pictures go (default: beside MODEL)")  # fmt: skip
+    kind.add_argument(
+        "--slice",
+        action="store_true",
+        help="one direction: the curve, its tangent, and steps as arrows",
+    )
+    kind.add_argument(
+        "--loss-curve",
+        action="store_true",
+        help="the loss of one image and its slope, over the prediction for its class",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="where CSV files and, with the extra plots, pictures go (default: beside MODEL)",
+    )
     common.add_json(parser, "the figures")
 
 
 @dataclass
 class _Seen:
-    """What was computed: figures for ``--json``, tables and pictures by name, and what prints it to the terminal."""
+    """What was computed: figures for ``--json``, tables and pictures by name, and what prints it to
+    the terminal."""
 
     figures: dict[str, Any]
     tables: common.Tables
@@ -82,7 +158,11 @@ def run(arguments: argparse.Namespace) -> int:
         seen = (_slice if arguments.slice else _surface)(arguments, objective, place)
     files = common.write_results(output, seen.tables, seen.pictures)
     if arguments.json:
-        what = {"network": model.network.name, "loss": objective.loss.rule.name, "images": len(objective.images)}
+        what = {
+            "network": model.network.name,
+            "loss": objective.loss.rule.name,
+            "images": len(objective.images),
+        }
         common.print_json({**what, **seen.figures, "files": files})
     else:
         seen.show()
@@ -111,25 +191,62 @@ def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path)
     minima = surface.minima()
     ends = [surface.minimum_below(way.points[-1]) for way in ways]
     numbers = [None if end is None else minima.index(end) + 1 for end in ends]
-    grid = [(x, y, surface.losses[j, i]) for j, y in enumerate(surface.y_values) for i, x in enumerate(surface.x_values)]
+    grid = [
+        (x, y, surface.losses[j, i])
+        for j, y in enumerate(surface.y_values)
+        for i, x in enumerate(surface.x_values)
+    ]
     tables: common.Tables = {"landscape": (("x", "y", "loss"), grid)}
     if ways:
-        rows = [(number, way.optimizer, way.learning_rate, step, *point, loss) for number, way in enumerate(ways, 1)
-                for step, (point, loss) in enumerate(zip(way.points, way.losses, strict=True))]  # fmt: skip
-        tables["landscape-ways"] = ("way", "optimizer", "learning_rate", "step", "x", "y", "loss"), rows
-    axes = {axis: {"direction": one.label, "model": one.origin, "values": values} for axis, one, values in
-            (("x", surface.x, surface.x_values), ("y", surface.y, surface.y_values))}  # fmt: skip
-    found = [{"x": surface.x_values[i], "y": surface.y_values[j], "loss": surface.losses[j, i]} for j, i in minima]
-    figures = {**axes, "losses": surface.losses, "model_loss": surface.own_loss, "minima": found, "complete": complete,
-               "ways": [{**_way(way), "minimum": number} for way, number in zip(ways, numbers, strict=True)]}  # fmt: skip
+        rows = [
+            (number, way.optimizer, way.learning_rate, step, *point, loss)
+            for number, way in enumerate(ways, 1)
+            for step, (point, loss) in enumerate(zip(way.points, way.losses, strict=True))
+        ]
+        tables["landscape-ways"] = (
+            ("way", "optimizer", "learning_rate", "step", "x", "y", "loss"),
+            rows,
+        )
+    axes = {
+        axis: {"direction": one.label, "model": one.origin, "values": values}
+        for axis, one, values in (
+            ("x", surface.x, surface.x_values),
+            ("y", surface.y, surface.y_values),
+        )
+    }
+    found = [
+        {"x": surface.x_values[i], "y": surface.y_values[j], "loss": surface.losses[j, i]}
+        for j, i in minima
+    ]
+    figures = {
+        **axes,
+        "losses": surface.losses,
+        "model_loss": surface.own_loss,
+        "minima": found,
+        "complete": complete,
+        "ways": [
+            {**_way(way), "minimum": number} for way, number in zip(ways, numbers, strict=True)
+        ],
+    }
     loss, images = objective.loss.rule.name, len(objective.images)
-    return _Seen(figures, tables, {"landscape": lambda: surface_plot(surface, ways)},
-                 lambda: show_surface(surface, ways, numbers, loss, images), complete)  # fmt: skip
+    return _Seen(
+        figures,
+        tables,
+        {"landscape": lambda: surface_plot(surface, ways)},
+        lambda: show_surface(surface, ways, numbers, loss, images),
+        complete,
+    )
 
 
-def _go_down(arguments: argparse.Namespace, objective: "Objective", surface: "Surface", ways: "list[Way]",
-             progress: Callable[[int, int], None]) -> bool:  # fmt: skip
-    """Put into ``ways`` that of each optimizer from each start; False if Ctrl-C came before the last.
+def _go_down(
+    arguments: argparse.Namespace,
+    objective: "Objective",
+    surface: "Surface",
+    ways: "list[Way]",
+    progress: Callable[[int, int], None],
+) -> bool:
+    """Put into ``ways`` that of each optimizer from each start; False if Ctrl-C came before the
+    last.
 
     All ways of one optimizer have the same learning rate.
     """
@@ -142,13 +259,24 @@ def _go_down(arguments: argparse.Namespace, objective: "Objective", surface: "Su
         raise UsageError("--lr takes one learning rate here; for --slice it takes any number")
     plane = Plane(objective, [surface.x, surface.y])
     low, high = np.array([(one.low, one.high) for one in plane.directions]).T
-    starts = arguments.start or np.random.default_rng(arguments.seed).uniform(low, high, (arguments.starts, 2)).tolist()
+    starts = (
+        arguments.start
+        or np.random.default_rng(arguments.seed).uniform(low, high, (arguments.starts, 2)).tolist()
+    )
     hyperparameters = dict(arguments.opt_kwargs)
     try:
         for name in arguments.opt if starts else ():
-            rate = arguments.lr[0] if arguments.lr else plane.suitable_rate(starts, name, **hyperparameters)
+            rate = (
+                arguments.lr[0]
+                if arguments.lr
+                else plane.suitable_rate(starts, name, **hyperparameters)
+            )
             for start in starts:
-                ways.append(plane.descend(start, name, rate, arguments.steps or 100, surface.scale, **hyperparameters))
+                ways.append(
+                    plane.descend(
+                        start, name, rate, arguments.steps or 100, surface.scale, **hyperparameters
+                    )
+                )
                 progress(len(ways), len(starts) * len(arguments.opt))
     except KeyboardInterrupt:
         return False
@@ -165,21 +293,45 @@ def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -
     _check_starts(arguments, 1)
     if len(arguments.along) > 1 or len(arguments.start) > 1:
         raise UsageError("--slice takes one direction by --along and one --start")
-    (direction,) = chosen(objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed)
+    (direction,) = chosen(
+        objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed
+    )
     start = arguments.start[0][0] if arguments.start else None
-    cut = slice_of(objective, _reaching(direction, arguments.reach), arguments.lr, arguments.points or 201, start,
-                   arguments.steps or 12)  # fmt: skip
-    steps = [(way.learning_rate, step, way.points[step, 0], way.losses[step], way.gradients[step, 0])
-             for way in cut.walks for step in range(way.steps + 1)]  # fmt: skip
-    tables: common.Tables = {"landscape-slice": (("value", "loss"), zip(cut.values, cut.losses, strict=True))}
+    cut = slice_of(
+        objective,
+        _reaching(direction, arguments.reach),
+        arguments.lr,
+        arguments.points or 201,
+        start,
+        arguments.steps or 12,
+    )
+    steps = [
+        (way.learning_rate, step, way.points[step, 0], way.losses[step], way.gradients[step, 0])
+        for way in cut.walks
+        for step in range(way.steps + 1)
+    ]
+    tables: common.Tables = {
+        "landscape-slice": (("value", "loss"), zip(cut.values, cut.losses, strict=True))
+    }
     if steps:
         tables["landscape-steps"] = ("learning_rate", "step", "value", "loss", "slope"), steps
-    figures = {"direction": cut.direction.label, "model": cut.direction.origin, "values": cut.values, "losses": cut.losses,
-               "model_loss": cut.own_loss, "slope": cut.own_slope, "curvature": cut.curvature,
-               "largest_rate": cut.largest_rate,
-               "walks": [{**_way(way), "slopes": way.gradients[:, 0], "verdict": verdict(way)}
-                         for way in cut.walks]}  # fmt: skip
-    return _Seen(figures, tables, {"landscape-slice": lambda: slice_plot(cut)}, lambda: show_slice(cut))
+    figures = {
+        "direction": cut.direction.label,
+        "model": cut.direction.origin,
+        "values": cut.values,
+        "losses": cut.losses,
+        "model_loss": cut.own_loss,
+        "slope": cut.own_slope,
+        "curvature": cut.curvature,
+        "largest_rate": cut.largest_rate,
+        "walks": [
+            {**_way(way), "slopes": way.gradients[:, 0], "verdict": verdict(way)}
+            for way in cut.walks
+        ],
+    }
+    return _Seen(
+        figures, tables, {"landscape-slice": lambda: slice_plot(cut)}, lambda: show_slice(cut)
+    )
 
 
 def _loss_curve(model: "Model", objective: "Objective") -> _Seen:
@@ -188,11 +340,15 @@ def _loss_curve(model: "Model", objective: "Objective") -> _Seen:
     from minicnn.report.landscape_plots import loss_curve_plot
     from minicnn.report.landscape_terminal import show_loss_curve
 
-    curve = loss_curve(objective.loss, model.logits(objective.images[:BATCH]), objective.labels[:BATCH])
+    curve = loss_curve(
+        objective.loss, model.logits(objective.images[:BATCH]), objective.labels[:BATCH]
+    )
     rows = zip(curve.values, curve.losses, curve.slopes, strict=True)
     samples = zip(curve.sample_values, curve.sample_losses, strict=True)
-    tables: common.Tables = {"landscape-loss-curve": (("prediction", "loss", "slope"), rows),
-                      "landscape-loss-samples": (("prediction", "loss"), samples)}  # fmt: skip
+    tables: common.Tables = {
+        "landscape-loss-curve": (("prediction", "loss", "slope"), rows),
+        "landscape-loss-samples": (("prediction", "loss"), samples),
+    }
     pictures: common.Pictures = {"landscape-loss-curve": lambda: loss_curve_plot(curve)}
     return _Seen(asdict(curve), tables, pictures, lambda: show_loss_curve(curve))
 
@@ -206,7 +362,9 @@ def _at_least_two(text: str) -> int:
 def _check_starts(arguments: argparse.Namespace, coordinates: int) -> None:
     for start in arguments.start:
         if len(start) != coordinates:
-            raise UsageError(f"--start takes {coordinates} number{'s' * (coordinates > 1)} here, not {len(start)}")
+            raise UsageError(
+                f"--start takes {coordinates} number{'s' * (coordinates > 1)} here, not {len(start)}"
+            )
 
 
 def _reaching(direction: "Direction", reach: float | None) -> "Direction":
@@ -219,5 +377,11 @@ def _reaching(direction: "Direction", reach: float | None) -> "Direction":
 
 
 def _way(way: "Way") -> dict[str, Any]:
-    return {"optimizer": way.optimizer, "learning_rate": way.learning_rate, "steps": way.steps, "outcome": way.outcome,
-            "points": way.points, "losses": way.losses}  # fmt: skip
+    return {
+        "optimizer": way.optimizer,
+        "learning_rate": way.learning_rate,
+        "steps": way.steps,
+        "outcome": way.outcome,
+        "points": way.points,
+        "losses": way.losses,
+    }

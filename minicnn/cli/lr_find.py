@@ -1,4 +1,5 @@
-"""find a learning rate: train while it grows, and look where the loss falls and where it rises again"""
+"""find a learning rate: train while it grows, and look where the loss falls and where it rises
+again"""
 
 import argparse
 from pathlib import Path
@@ -10,9 +11,20 @@ from minicnn.cli.settings import add_settings, load_data, new_settings
 if TYPE_CHECKING:
     from minicnn.insight.range_test import RangeTest
 
-# Settings without a meaning here: the learning rate is what is looked for, and the epochs are not counted.
-LEFT_OUT = ("epochs", "learning_rate", "schedule", "schedule_of", "schedule_kwargs", "warmup_epochs", "patience",
-            "min_delta", "tol", "record")  # fmt: skip
+# Settings without a meaning here: the learning rate is what is looked for, and the epochs are not
+# counted.
+LEFT_OUT = (
+    "epochs",
+    "learning_rate",
+    "schedule",
+    "schedule_of",
+    "schedule_kwargs",
+    "warmup_epochs",
+    "patience",
+    "min_delta",
+    "tol",
+    "record",
+)
 WIDTH = 60  # of the curve in the terminal
 
 
@@ -20,12 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_settings(parser, LEFT_OUT)
     group = parser.add_argument_group("the range test")
-    group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
-    group.add_argument("--from", dest="low", type=float, default=1e-6, metavar="X", help="first rate (default: 1e-6)")
-    group.add_argument("--to", dest="high", type=float, default=10.0, metavar="X", help="last rate (default: 10)")
-    group.add_argument("--steps", type=int, default=200, metavar="N", help="batches to train on (default: 200)")
-    group.add_argument("--output", type=Path, metavar="DIR",
-                       help="folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)")
+    group.add_argument(
+        "--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win"
+    )
+    group.add_argument(
+        "--from",
+        dest="low",
+        type=float,
+        default=1e-6,
+        metavar="X",
+        help="first rate (default: 1e-6)",
+    )
+    group.add_argument(
+        "--to", dest="high", type=float, default=10.0, metavar="X", help="last rate (default: 10)"
+    )
+    group.add_argument(
+        "--steps", type=int, default=200, metavar="N", help="batches to train on (default: 200)"
+    )
+    group.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)",
+    )
     common.add_plugins(group)
     common.add_json(group, "the figures")
 
@@ -41,7 +70,9 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.training.trainer import Trainer
 
     dataset = load_data(settings)
-    trainer = Trainer(common.build_network(settings.model, dataset.image_shape, len(dataset.classes)), settings)
+    trainer = Trainer(
+        common.build_network(settings.model, dataset.image_shape, len(dataset.classes)), settings
+    )
     common.warn_of_plugins()
     with progress_bar("trying learning rates") as progress:
         result = lr_find(trainer, dataset, arguments.low, arguments.high, arguments.steps, progress)
@@ -49,12 +80,17 @@ def run(arguments: argparse.Namespace) -> int:
     files: list[str] = []
     if arguments.output:
         table = ("learning_rate", "loss", "smoothed"), zip(*arrays.values(), strict=True)
-        files = common.write_results(common.make_folder(arguments.output), {"lr-find": table},
-                                     {"lr-find": lambda: range_test(result)})  # fmt: skip
+        files = common.write_results(
+            common.make_folder(arguments.output),
+            {"lr-find": table},
+            {"lr-find": lambda: range_test(result)},
+        )
     if result.suggestion is None:
         common.warn("the loss did not fall: try another range, by --from and --to, or more --steps")
     if arguments.json:
-        figures = {name: getattr(result, name) for name in ("suggestion", "steepest", "lowest", "ended")}
+        figures = {
+            name: getattr(result, name) for name in ("suggestion", "steepest", "lowest", "ended")
+        }
         common.print_json({**figures, **arrays, "files": files})
         return 0
     print(f"network     {trainer.network.name}, {trainer.settings.optimizer}")
@@ -72,8 +108,12 @@ def _show(result: "RangeTest") -> None:
     rates, smoothed, width = result.rates, result.smoothed, min(WIDTH, len(result.rates))
     if not width:
         return
-    print(f"tried       {len(rates)} batches, learning rate from {rates[0]:.1e} to {rates[-1]:.1e}: {result.ended}")
-    print(f"loss        {smoothed[0]:.4g} at first, {smoothed.min():.4g} at the lowest, {smoothed[-1]:.4g} at the end")
+    print(
+        f"tried       {len(rates)} batches, learning rate from {rates[0]:.1e} to {rates[-1]:.1e}: {result.ended}"
+    )
+    print(
+        f"loss        {smoothed[0]:.4g} at first, {smoothed.min():.4g} at the lowest, {smoothed[-1]:.4g} at the end"
+    )
     print(f"            {sparkline(np.minimum(smoothed, 1.2 * smoothed[0]), width)}")
     if result.suggestion is None or result.steepest is None or result.lowest is None:
         return
@@ -82,5 +122,9 @@ def _show(result: "RangeTest") -> None:
         line[int(np.searchsorted(rates, rate)) * width // len(rates)] = mark
     print(f"            {''.join(line).rstrip()}")
     print(f"s steepest  {result.steepest:.2e}, where the loss falls fastest")
-    print(f"l lowest    {result.lowest:.2e}, where the loss is lowest; a tenth of it is {result.lowest / 10:.2e}")
-    print(f"^ try       {result.suggestion:.2e}, the middle between them: minicnn train --lr {result.suggestion:.2g}")
+    print(
+        f"l lowest    {result.lowest:.2e}, where the loss is lowest; a tenth of it is {result.lowest / 10:.2e}"
+    )
+    print(
+        f"^ try       {result.suggestion:.2e}, the middle between them: minicnn train --lr {result.suggestion:.2g}"
+    )

@@ -1,4 +1,5 @@
-"""list the optimizers, losses, schedules and layers there are, describe one, check one, and start a new one"""
+"""list the optimizers, losses, schedules and layers there are, describe one, check one, and start a
+new one"""
 
 import argparse
 import contextlib
@@ -20,20 +21,39 @@ _KIND_OF = {"activation": "layer"}  # what `new` calls otherwise
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
-    actions = parser.add_subparsers(title="actions", metavar="list|info|check|new", dest="action", required=True)
-    every = actions.add_parser("list", help="all that is built in or installed, and what is wrong with it")
+    actions = parser.add_subparsers(
+        title="actions", metavar="list|info|check|new", dest="action", required=True
+    )
+    every = actions.add_parser(
+        "list", help="all that is built in or installed, and what is wrong with it"
+    )
     info = actions.add_parser("info", help="equation, hyperparameters, memory and source of one")
-    check = actions.add_parser("check", help="put one through the conformance kit; exit status 1 if it fails")
-    new = actions.add_parser("new", help="write a package for a rule of your own, which works as it is")
+    check = actions.add_parser(
+        "check", help="put one through the conformance kit; exit status 1 if it fails"
+    )
+    new = actions.add_parser(
+        "new", help="write a package for a rule of your own, which works as it is"
+    )
     for action in (info, check):
-        action.add_argument("name", metavar="NAME", help="its name, or KIND.NAME such as schedule.cosine")
+        action.add_argument(
+            "name", metavar="NAME", help="its name, or KIND.NAME such as schedule.cosine"
+        )
     for action in (every, info, check):
         add_plugins(action)
         add_json(action, "the result")
     new.add_argument("name", metavar="NAME", help="name of the rule, such as lion-variant")
-    new.add_argument("--kind", choices=("optimizer", "loss", "schedule", "activation", "layer"), default="optimizer",
-                     help="what it is to be (default: optimizer)")  # fmt: skip
-    new.add_argument("--output", type=Path, metavar="DIR", help="folder to write, new or empty (default: minicnn-NAME)")
+    new.add_argument(
+        "--kind",
+        choices=("optimizer", "loss", "schedule", "activation", "layer"),
+        default="optimizer",
+        help="what it is to be (default: optimizer)",
+    )
+    new.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="folder to write, new or empty (default: minicnn-NAME)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,12 +68,24 @@ def _list(arguments: argparse.Namespace) -> int:
     with contextlib.nullcontext() if arguments.strict_plugins else contextlib.suppress(PluginError):
         use_plugins(arguments)  # a broken file is a row
     offers = plugins.offers()
-    rows = [{"name": offer.name, "kind": offer.kind, "distribution": offer.distribution, "version": offer.version,
-             "state": offer.state(offers)} for offer in offers]  # fmt: skip
+    rows = [
+        {
+            "name": offer.name,
+            "kind": offer.kind,
+            "distribution": offer.distribution,
+            "version": offer.version,
+            "state": offer.state(offers),
+        }
+        for offer in offers
+    ]
     if arguments.json:
         print_json({"plugins": rows})
     else:
-        table("", ("name", "kind", "distribution", "version", "state"), [tuple(row.values()) for row in rows])
+        table(
+            "",
+            ("name", "kind", "distribution", "version", "state"),
+            [tuple(row.values()) for row in rows],
+        )
     return 0
 
 
@@ -67,7 +99,9 @@ def _asked_for(arguments: argparse.Namespace) -> "Offer":
     among = [offer for offer in offers if kind in ("", offer.kind)]
     kinds = sorted({offer.kind for offer in among if offer.name == plugins.normal(name)})
     if len(kinds) > 1:
-        raise UsageError(f"{name} is the name of {' and '.join(kinds)}: say {' or '.join(f'{k}.{name}' for k in kinds)}")
+        raise UsageError(
+            f"{name} is the name of {' and '.join(kinds)}: say {' or '.join(f'{k}.{name}' for k in kinds)}"
+        )
     return plugins.pick(among, kinds[0] if kinds else kind or "plugin", name)
 
 
@@ -83,7 +117,10 @@ def _info(arguments: argparse.Namespace) -> int:
     console = make_console()
     for label, value in about.items():
         if label == "memory":
-            say(console, f"{label:<13} {value} bytes a parameter, besides the parameter and its gradient")
+            say(
+                console,
+                f"{label:<13} {value} bytes a parameter, besides the parameter and its gradient",
+            )
         elif label != "hyperparameters":
             text = ", ".join(value) if isinstance(value, list) else value
             say(console, f"{label:<13} {text or '–'}")
@@ -99,20 +136,37 @@ def _about(offer: "Offer") -> dict[str, Any]:
     from minicnn.rules import LayerRule
 
     rule: Any = offer.get()
-    about: dict[str, Any] = {"name": offer.name, "kind": offer.kind, "distribution": offer.distribution,
-                             "version": offer.version, "equation": rule.equation, "source": rule.source,
-                             "devices": ["cpu"] if isinstance(rule, LayerRule) else ["cpu", "cuda"]}  # fmt: skip
+    about: dict[str, Any] = {
+        "name": offer.name,
+        "kind": offer.kind,
+        "distribution": offer.distribution,
+        "version": offer.version,
+        "equation": rule.equation,
+        "source": rule.source,
+        "devices": ["cpu"] if isinstance(rule, LayerRule) else ["cpu", "cuda"],
+    }
     if offer.kind == "optimizer":
         slots = list(rule.slots)
         for base in getattr(rule, "bases", ()):
             base = find("optimizer", base)
             slots += [f"{base.name}.{slot}" for slot in getattr(base, "slots", ())]
         scratch = getattr(rule, "scratch", ()) if hasattr(rule, "bases") else ()
-        about |= {"type": type(rule).__name__, "slots": slots, "memory": 4 * (len(slots) + len(scratch))}
+        about |= {
+            "type": type(rule).__name__,
+            "slots": slots,
+            "memory": 4 * (len(slots) + len(scratch)),
+        }
     if offer.kind == "layer":
         about |= {"type": type(rule).__name__}
-    about["hyperparameters"] = [{"name": hyper.name, "default": hyper.default, "range": hyper.range,
-                                 "meaning": hyper.meaning} for hyper in rule.hyperparameters]  # fmt: skip
+    about["hyperparameters"] = [
+        {
+            "name": hyper.name,
+            "default": hyper.default,
+            "range": hyper.range,
+            "meaning": hyper.meaning,
+        }
+        for hyper in rule.hyperparameters
+    ]
     return about
 
 
@@ -123,8 +177,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
     from minicnn import testing
 
-    kit: dict[str, Any] = {"optimizer": testing.check_optimizer, "loss": testing.check_loss,
-                           "schedule": testing.check_schedule, "layer": testing.check_layer}  # fmt: skip
+    kit: dict[str, Any] = {
+        "optimizer": testing.check_optimizer,
+        "loss": testing.check_loss,
+        "schedule": testing.check_schedule,
+        "layer": testing.check_layer,
+    }
     checks: Sequence[testing.Check] = kit[offer.kind](rule)
     failed = [check for check in checks if not check.passed]
     if arguments.json:
@@ -133,19 +191,26 @@ def _check(arguments: argparse.Namespace) -> int:
         from minicnn.report.console import table
 
         title = f"{offer.kind} {offer.name} of {offer.owner}: {len(failed) or 'none'} of {len(checks)} checks failed"
-        table(title, ("check", "result", "detail"), [(check.name, check.result, check.detail) for check in checks])
+        table(
+            title,
+            ("check", "result", "detail"),
+            [(check.name, check.result, check.detail) for check in checks],
+        )
     return 1 if failed else 0
 
 
 def _new(arguments: argparse.Namespace) -> int:
     folder = _write_package(arguments.name, arguments.kind, arguments.output)
     rule = f"{_KIND_OF.get(arguments.kind, arguments.kind)}.{arguments.name}"
-    print(f"{folder} is a complete package: pip install -e {folder}, then minicnn plugins check {rule}")
+    print(
+        f"{folder} is a complete package: pip install -e {folder}, then minicnn plugins check {rule}"
+    )
     return 0
 
 
 def _write_package(name: str, kind: str, folder: Path | None) -> Path:
-    """Write a complete package that offers ``kind`` ``name`` into ``folder``, new or empty; return the folder.
+    """Write a complete package that offers ``kind`` ``name`` into ``folder``, new or empty; return
+    the folder.
 
     Raises `UsageError` for a name that cannot be one, or a folder that holds something.
     """
@@ -160,14 +225,27 @@ def _write_package(name: str, kind: str, folder: Path | None) -> Path:
     folder = folder or Path(distribution)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is there and not empty; name another folder with --output")
-    use = {"optimizer": f"--opt {plain}", "loss": f"--loss {plain}", "schedule": f"--sched {plain}"}.get(
-        kind, f"--model FILE.toml    # with a layer of type = \"{plain}\" in it")
-    words = {"name": plain, "kind": _KIND_OF.get(kind, kind), "distribution": distribution, "module": module,
-             "version": __version__, "constant": plain.replace("-", "_").upper(),
-             "use": use}  # fmt: skip
+    use = {
+        "optimizer": f"--opt {plain}",
+        "loss": f"--loss {plain}",
+        "schedule": f"--sched {plain}",
+    }.get(kind, f'--model FILE.toml    # with a layer of type = "{plain}" in it')
+    words = {
+        "name": plain,
+        "kind": _KIND_OF.get(kind, kind),
+        "distribution": distribution,
+        "module": module,
+        "version": __version__,
+        "constant": plain.replace("-", "_").upper(),
+        "use": use,
+    }
     templates = files("minicnn.cli").joinpath("templates")
-    written = {"pyproject.toml": "pyproject.toml", "README.md": "README.md", f"{module}.py": f"{kind}.py",
-               f"tests/test_{module}.py": "test.py"}  # fmt: skip
+    written = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        f"{module}.py": f"{kind}.py",
+        f"tests/test_{module}.py": "test.py",
+    }
     try:
         for path, template in written.items():
             text = templates.joinpath(f"{template}.txt").read_text(encoding="utf-8")

@@ -20,13 +20,27 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", help="image, folder of images, NPY, NPZ or IDX file")
-    parser.add_argument("--resize", action="store_true", help="bring images to the size that the model wants")
+    parser.add_argument(
+        "inputs", metavar="INPUT", nargs="+", help="image, folder of images, NPY, NPZ or IDX file"
+    )
+    parser.add_argument(
+        "--resize", action="store_true", help="bring images to the size that the model wants"
+    )
     parser.add_argument("--grayscale", action="store_true", help="turn colours to grey")
-    parser.add_argument("--top", type=at_least_one, default=3, metavar="K",
-                        help="classes to print for an image, the most probable first (default: 3)")  # fmt: skip
-    parser.add_argument("--data-gb", type=float, default=4.0, metavar="X",
-                        help="what packed arrays may take in memory, in GB (default: 4)")  # fmt: skip
+    parser.add_argument(
+        "--top",
+        type=at_least_one,
+        default=3,
+        metavar="K",
+        help="classes to print for an image, the most probable first (default: 3)",
+    )
+    parser.add_argument(
+        "--data-gb",
+        type=float,
+        default=4.0,
+        metavar="X",
+        help="what packed arrays may take in memory, in GB (default: 4)",
+    )
     add_device(parser)
     add_threads(parser)
     add_json(parser, "names, labels and the probabilities of all classes")
@@ -46,20 +60,35 @@ def run(arguments: argparse.Namespace) -> int:
     probabilities = np.concatenate([model.predict_proba(images) for images in arrays])
     speed, rows = len(names) / (time.perf_counter() - compiled), probabilities.tolist()
     if arguments.json:
-        print_json({"predictions": [_prediction(name, row, model.classes) for name, row in zip(names, rows, strict=True)],
-                    "images_per_second": speed})  # fmt: skip
+        print_json(
+            {
+                "predictions": [
+                    _prediction(name, row, model.classes)
+                    for name, row in zip(names, rows, strict=True)
+                ],
+                "images_per_second": speed,
+            }
+        )
     else:
         from minicnn.report.console import predictions_table
 
         predictions_table(names, rows, model.classes, runners_up=arguments.top - 1)
-    print(f"{len(names):,} images, {speed:,.0f} images/s, {compiled - begun:.1f} s compiling", file=sys.stderr)
+    print(
+        f"{len(names):,} images, {speed:,.0f} images/s, {compiled - begun:.1f} s compiling",
+        file=sys.stderr,
+    )
     return 0
 
 
 def _prediction(name: str, row: list[float], classes: tuple[str, ...]) -> dict[str, Any]:
     index = row.index(max(row))
-    return {"name": name, "label": classes[index], "index": index, "probability": row[index],
-            "probabilities": dict(zip(classes, row, strict=True))}  # fmt: skip
+    return {
+        "name": name,
+        "label": classes[index],
+        "index": index,
+        "probability": row[index],
+        "probabilities": dict(zip(classes, row, strict=True)),
+    }
 
 
 def _read(arguments: argparse.Namespace, model: "Model") -> "tuple[list[str], list[np.ndarray]]":
@@ -78,18 +107,29 @@ def _read(arguments: argparse.Namespace, model: "Model") -> "tuple[list[str], li
     return names, [group[0] if len(group) == 1 else np.concatenate(group) for group in groups]
 
 
-def _read_file(path: Path, model: "Model", arguments: argparse.Namespace) -> "tuple[list[str], np.ndarray]":
+def _read_file(
+    path: Path, model: "Model", arguments: argparse.Namespace
+) -> "tuple[list[str], np.ndarray]":
     """Names and images of one file, which the model is known to take."""
     from minicnn.data.inputs import load_inputs
 
     height, width, channels = wanted = model.network.input_shape
-    names, images = load_inputs(path, (height, width) if arguments.resize else None, arguments.grayscale,
-                                model.maximum if model.image_dtype == "float32" else 1.0, arguments.data_gb)  # fmt: skip
+    names, images = load_inputs(
+        path,
+        (height, width) if arguments.resize else None,
+        arguments.grayscale,
+        model.maximum if model.image_dtype == "float32" else 1.0,
+        arguments.data_gb,
+    )
     if images.shape[1:] != wanted:
-        options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (images.shape[3] > channels == 1)
+        options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (
+            images.shape[3] > channels == 1
+        )
         hint = f"; {' and '.join(options)} would convert them" if options else ""
-        raise DataError(f"{path} holds images of {times(images.shape[1:])} (height × width × channels), but the model wants "
-                        f"{times(wanted)}{hint}")  # fmt: skip
+        raise DataError(
+            f"{path} holds images of {times(images.shape[1:])} (height × width × channels), but the model wants "
+            f"{times(wanted)}{hint}"
+        )
     try:
         model.check_images(images)
     except DataError as error:

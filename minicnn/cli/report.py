@@ -1,4 +1,5 @@
-"""What `evaluate --report` and `train --report` write: pictures, a table as CSV, and one page, `report.html`."""
+"""What `evaluate --report` and `train --report` write: pictures, a table as CSV, and one page,
+`report.html`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
     from minicnn.training.events import Evaluation
 
 
-def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run_folder: Path,
-               output: Path) -> "tuple[list[Mistake], list[str]]":  # fmt: skip
+def write_page(
+    model: "Model", dataset: "Dataset", evaluation: "Evaluation", run_folder: Path, output: Path
+) -> "tuple[list[Mistake], list[str]]":
     """Write all to ``output``; curves, settings and landscapes are those that ``run_folder`` holds.
 
-    Returns the mistakes, and the names of the files. Without matplotlib there is the CSV alone, and a warning.
+    Returns the mistakes, and the names of the files. Without matplotlib there is the CSV alone, and
+    a warning.
     """
     from minicnn.insight.compare import read_run
     from minicnn.insight.mistakes import confident_mistakes, first_layer_filters
@@ -29,8 +32,18 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
     found = confident_mistakes(model, test.images, test.labels, maximum=dataset.maximum)
     run = read_run(run_folder) if (run_folder / "metrics.jsonl").exists() else None
     filters = first_layer_filters(model)
-    columns = ["class", "images", "precision", "recall", "f1", *(f"as {name}" for name in evaluation.classes)]
-    rows = [(*figures, *counts) for figures, counts in zip(evaluation.by_class, evaluation.confusion, strict=True)]
+    columns = [
+        "class",
+        "images",
+        "precision",
+        "recall",
+        "f1",
+        *(f"as {name}" for name in evaluation.classes),
+    ]
+    rows = [
+        (*figures, *counts)
+        for figures, counts in zip(evaluation.by_class, evaluation.confusion, strict=True)
+    ]
     pictures: Pictures = {}
     if run is not None and run.epochs:
         pictures["curves"] = lambda: run_plots.run_curves(run)
@@ -39,20 +52,36 @@ def write_page(model: "Model", dataset: "Dataset", evaluation: "Evaluation", run
         pictures["health"] = lambda: run_plots.health(record)
     pictures["confusion"] = lambda: evaluation_plots.confusion_matrix(evaluation)
     if found:
-        pictures["mistakes"] = lambda: evaluation_plots.worst_mistakes(test.images, found, model.classes, dataset.maximum)
+        pictures["mistakes"] = lambda: evaluation_plots.worst_mistakes(
+            test.images, found, model.classes, dataset.maximum
+        )
     if filters is not None:
         pictures["filters"] = lambda: evaluation_plots.filters(*filters)
     files = write_results(output, {"evaluation": (columns, rows)}, pictures)
     if len(files) == 1:
         return found, files
-    sections = [(name.capitalize(), html.picture(output / f"{name}.svg", WORDS[name])) for name in pictures]
-    cells = [(name, f"{images:,}", *("–" if share is None else f"{100 * share:.2f}" for share in shares))
-             for name, images, *shares in evaluation.by_class]  # fmt: skip
-    sections.append(("Classes", html.table(["class", "images", "precision %", "recall %", "F1 %"], cells)))
+    sections = [
+        (name.capitalize(), html.picture(output / f"{name}.svg", WORDS[name])) for name in pictures
+    ]
+    cells = [
+        (name, f"{images:,}", *("–" if share is None else f"{100 * share:.2f}" for share in shares))
+        for name, images, *shares in evaluation.by_class
+    ]
+    sections.append(
+        ("Classes", html.table(["class", "images", "precision %", "recall %", "F1 %"], cells))
+    )
     for path in sorted(run_folder.glob("landscape*.png")):
-        sections.append((path.stem.replace("-", " ").capitalize(), html.picture(path, "the loss around the weights")))
+        sections.append(
+            (
+                path.stem.replace("-", " ").capitalize(),
+                html.picture(path, "the loss around the weights"),
+            )
+        )
     name = f"{run_folder.resolve().name}: {model.network.name}"
-    write_atomically(output / "report.html", html.run_page(name, model.network, evaluation, run, sections).encode())
+    write_atomically(
+        output / "report.html",
+        html.run_page(name, model.network, evaluation, run, sections).encode(),
+    )
     return found, ["report.html", *files]
 
 

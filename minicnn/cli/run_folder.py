@@ -31,12 +31,15 @@ FILES = {
 def check_output(folder: Path | None) -> None:
     """Raise `UsageError` for a folder that holds something, or is none."""
     if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--output {folder} is there and not empty; name another, or go on with a run by --resume")
+        raise UsageError(
+            f"--output {folder} is there and not empty; name another, or go on with a run by --resume"
+        )
 
 
 @contextmanager
 def run_folder(folder: Path | None) -> Iterator[Path]:
-    """Make ``folder`` (None: runs/<date>-<time>); in the end, remove again what was made and left empty."""
+    """Make ``folder`` (None: runs/<date>-<time>); in the end, remove again what was made and left
+    empty."""
     start = folder or Path("runs", time.strftime("%Y%m%d-%H%M%S"))
     for number in itertools.count(1):
         place = start if number == 1 else Path(f"{start}-{number}")
@@ -72,7 +75,11 @@ def final_report(ended: RunEnded, network: Network, settings: Mapping[str, Any])
         "parameters": network.parameter_count,
         "settings": dict(settings),
         "output": str(ended.output),
-        "machine": {"platform": platform.platform(), "cpu": get_host_cpu_name(), "cores": os.cpu_count()},
+        "machine": {
+            "platform": platform.platform(),
+            "cpu": get_host_cpu_name(),
+            "cores": os.cpu_count(),
+        },
         "versions": {
             "python": platform.python_version(),
             "minicnn": __version__,

@@ -15,39 +15,134 @@ if TYPE_CHECKING:
 
 # field of Settings: (option strings, type, metavar, help)
 OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
-    "data": (("--data",), str, "NAME|PATH", f"data set (default: {Settings.data}; see minicnn data list)"),
-    "data_max": (("--data-max",), float, "X", "image value that is scaled to 1 (default: 255 for bytes, 1 for floats)"),
-    "data_gb": (("--data-gb",), float, "X", f"what packed arrays may take in memory, in GB (default: {Settings.data_gb:g})"),
-    "channels": (("--channels",), str, "first|last", f"axis of the channels in arrays (default: {Settings.channels})"),
-    "model": (("--model",), str, "NAME|FILE.toml", f"a preset such as lenet5, or a file (default: {Settings.model})"),
-    "epochs": (("--epochs",), int, "N", f"epochs in all, those before --resume included (default: {Settings.epochs})"),
-    "batch_size": (("-b", "--batch-size"), int, "N", "images a step (default: 64, or all of a smaller set)"),
+    "data": (
+        ("--data",),
+        str,
+        "NAME|PATH",
+        f"data set (default: {Settings.data}; see minicnn data list)",
+    ),
+    "data_max": (
+        ("--data-max",),
+        float,
+        "X",
+        "image value that is scaled to 1 (default: 255 for bytes, 1 for floats)",
+    ),
+    "data_gb": (
+        ("--data-gb",),
+        float,
+        "X",
+        f"what packed arrays may take in memory, in GB (default: {Settings.data_gb:g})",
+    ),
+    "channels": (
+        ("--channels",),
+        str,
+        "first|last",
+        f"axis of the channels in arrays (default: {Settings.channels})",
+    ),
+    "model": (
+        ("--model",),
+        str,
+        "NAME|FILE.toml",
+        f"a preset such as lenet5, or a file (default: {Settings.model})",
+    ),
+    "epochs": (
+        ("--epochs",),
+        int,
+        "N",
+        f"epochs in all, those before --resume included (default: {Settings.epochs})",
+    ),
+    "batch_size": (
+        ("-b", "--batch-size"),
+        int,
+        "N",
+        "images a step (default: 64, or all of a smaller set)",
+    ),
     "optimizer": (("--opt",), str, "NAME", f"optimizer (default: {Settings.optimizer})"),
     "learning_rate": (("--lr",), float, "X", "learning rate (default: the optimizer's)"),
-    "decay": (("--decay",), str, "all|weights", "what weight decay pulls: weights leaves biases, scales and shifts alone "
-              f"(default: {Settings.decay})"),
+    "decay": (
+        ("--decay",),
+        str,
+        "all|weights",
+        "what weight decay pulls: weights leaves biases, scales and shifts alone "
+        f"(default: {Settings.decay})",
+    ),
     "loss": (("--loss",), str, "NAME", f"loss (default: {Settings.loss})"),
     "schedule": (("--sched",), str, "NAME", f"schedule (default: {Settings.schedule})"),
-    "schedule_of": (("--sched-of",), str, "NAME", f"hyperparameter it multiplies (default: {Settings.schedule_of})"),
-    "warmup_epochs": (("--warmup-epochs",), float, "X", "epochs in which the learning rate grows from 0 (default: 0)"),
-    "clip_grad": (("--clip-grad",), float, "X", "greatest global L2 norm of the gradient (default: no limit)"),
-    "clip_grad_value": (("--clip-grad-value",), float, "X", "greatest gradient of a weight (default: no limit)"),
-    "seed": (("--seed",), int, "N", f"seed of first weights, order and validation split (default: {Settings.seed})"),
+    "schedule_of": (
+        ("--sched-of",),
+        str,
+        "NAME",
+        f"hyperparameter it multiplies (default: {Settings.schedule_of})",
+    ),
+    "warmup_epochs": (
+        ("--warmup-epochs",),
+        float,
+        "X",
+        "epochs in which the learning rate grows from 0 (default: 0)",
+    ),
+    "clip_grad": (
+        ("--clip-grad",),
+        float,
+        "X",
+        "greatest global L2 norm of the gradient (default: no limit)",
+    ),
+    "clip_grad_value": (
+        ("--clip-grad-value",),
+        float,
+        "X",
+        "greatest gradient of a weight (default: no limit)",
+    ),
+    "seed": (
+        ("--seed",),
+        int,
+        "N",
+        f"seed of first weights, order and validation split (default: {Settings.seed})",
+    ),
     "threads": (("--threads",), int, "N", "threads to compute with (default: all cores)"),
     "device": (("--device",), str, "cpu|cuda", f"where to compute (default: {Settings.device})"),
-    "val_split": (("--val-split",), float, "X", f"share of the images that validates (default: {Settings.val_split})"),
-    "patience": (("--patience",), int, "N", "stop after N epochs without a better loss (default: never)"),
-    "min_delta": (("--min-delta",), float, "X", "what --patience takes for better: a loss lower by X (default: 0)"),
-    "tol": (("--tol",), float, "X", "stop when the training loss changes by less in an epoch (default: never)"),
-    "limit": (("--limit",), int, "N", "use N training images alone, of every class its share (default: all)"),
-}  # fmt: skip
+    "val_split": (
+        ("--val-split",),
+        float,
+        "X",
+        f"share of the images that validates (default: {Settings.val_split})",
+    ),
+    "patience": (
+        ("--patience",),
+        int,
+        "N",
+        "stop after N epochs without a better loss (default: never)",
+    ),
+    "min_delta": (
+        ("--min-delta",),
+        float,
+        "X",
+        "what --patience takes for better: a loss lower by X (default: 0)",
+    ),
+    "tol": (
+        ("--tol",),
+        float,
+        "X",
+        "stop when the training loss changes by less in an epoch (default: never)",
+    ),
+    "limit": (
+        ("--limit",),
+        int,
+        "N",
+        "use N training images alone, of every class its share (default: all)",
+    ),
+}
 KWARGS = {
     "optimizer_kwargs": ("--opt-kwargs", "hyperparameters of the optimizer (default: its own)"),
-    "loss_kwargs": ("--loss-kwargs", "hyperparameters of the loss; class_weights=balanced or 1,2,3 (default: its own)"),
+    "loss_kwargs": (
+        "--loss-kwargs",
+        "hyperparameters of the loss; class_weights=balanced or 1,2,3 (default: its own)",
+    ),
     "schedule_kwargs": ("--sched-kwargs", "hyperparameters of the schedule (default: its own)"),
 }
-_RECORD = ("keep the way of the weights, the norms of gradients and updates and the activations of the layers, a line an "
-           "epoch, or every EVERY batches (default: keep nothing)")  # fmt: skip
+_RECORD = (
+    "keep the way of the weights, the norms of gradients and updates and the activations of the layers, a line an "
+    "epoch, or every EVERY batches (default: keep nothing)"
+)
 DATA_OPTIONS = ("data_max", "data_gb", "channels")  # how a data set is read
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 
@@ -71,11 +166,18 @@ def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) 
         add(name, option, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
     add("record", "--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
     for name in SHORT:
-        add(name, f"--{name.replace('_', '-')}", type=float, metavar="X", help=f"short for --opt-kwargs {name}=X")
+        add(
+            name,
+            f"--{name.replace('_', '-')}",
+            type=float,
+            metavar="X",
+            help=f"short for --opt-kwargs {name}=X",
+        )
 
 
 def add_data_options(parser: argparse.ArgumentParser) -> None:
-    """Add how a data set is read, by the words of `train`; None is what the model or the default says."""
+    """Add how a data set is read, by the words of `train`; None is what the model or the default
+    says."""
     for name in DATA_OPTIONS:
         (option,), kind, metavar, text = OPTIONS[name]
         parser.add_argument(option, type=kind, metavar=metavar, help=text)
@@ -83,7 +185,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def data_settings(arguments: argparse.Namespace, base: Settings) -> Settings:
     """``base`` with those of `add_data_options` that are given."""
-    given = {name: getattr(arguments, name) for name in DATA_OPTIONS if getattr(arguments, name) is not None}
+    given = {
+        name: getattr(arguments, name)
+        for name in DATA_OPTIONS
+        if getattr(arguments, name) is not None
+    }
     return replace(base, **given)
 
 
@@ -91,8 +197,13 @@ def load_data(settings: Settings) -> "Dataset":
     """The data set that the settings mean."""
     from minicnn.data import load_dataset
 
-    return load_dataset(settings.data, maximum=settings.data_max, seed=settings.seed, channels=settings.channels,
-                        data_gb=settings.data_gb)  # fmt: skip
+    return load_dataset(
+        settings.data,
+        maximum=settings.data_max,
+        seed=settings.seed,
+        channels=settings.channels,
+        data_gb=settings.data_gb,
+    )
 
 
 def key_value(text: str) -> tuple[str, Any]:
@@ -110,7 +221,8 @@ def key_value(text: str) -> tuple[str, Any]:
 
 
 def new_settings(arguments: argparse.Namespace) -> Settings:
-    """The settings of a new run: flags win over the file of ``--config``, which wins over the defaults."""
+    """The settings of a new run: flags win over the file of ``--config``, which wins over the
+    defaults."""
     base, flags = Settings(), _flags(arguments)
     if arguments.config:
         values = read_settings(Path(arguments.config))
@@ -123,23 +235,33 @@ def new_settings(arguments: argparse.Namespace) -> Settings:
     return _override(base, flags)
 
 
-def resumed_settings(arguments: argparse.Namespace, values: Mapping[str, Any], epochs_done: int) -> Settings:
-    """The stored settings with the flags that are given; `UsageError` for a flag that would make it another run."""
+def resumed_settings(
+    arguments: argparse.Namespace, values: Mapping[str, Any], epochs_done: int
+) -> Settings:
+    """The stored settings with the flags that are given; `UsageError` for a flag that would make it
+    another run."""
     check_names(values, "stored setting")
     stored, flags = Settings(**values), _flags(arguments)
     for name in _FIXED:
         if name in flags and not _same(name, flags[name], getattr(stored, name)):
-            raise UsageError(f"{OPTION_OF[name]} cannot change when a run is resumed: it is {getattr(stored, name)}")
+            raise UsageError(
+                f"{OPTION_OF[name]} cannot change when a run is resumed: it is {getattr(stored, name)}"
+            )
     settings = _override(stored, flags)
     if settings.epochs < epochs_done:
-        raise UsageError(f"--epochs {settings.epochs} is below the {epochs_done} epochs that are done")
+        raise UsageError(
+            f"--epochs {settings.epochs} is below the {epochs_done} epochs that are done"
+        )
     return settings
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
-    flags = {name: getattr(arguments, name) for name in (*OPTIONS, "record")
-             if getattr(arguments, name) is not None}  # fmt: skip
+    flags = {
+        name: getattr(arguments, name)
+        for name in (*OPTIONS, "record")
+        if getattr(arguments, name) is not None
+    }
     for name, (option, _) in KWARGS.items():
         pairs = getattr(arguments, name) or []
         flags[name] = dict(pairs)
@@ -161,16 +283,21 @@ def _same(setting: str, one: Any, other: Any) -> bool:
 
 
 def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
-    """``base`` with ``flags``, without the hyperparameters of an optimizer, loss or schedule that is no longer used."""
+    """``base`` with ``flags``, without the hyperparameters of an optimizer, loss or schedule that
+    is no longer used."""
     values = dict(flags)
     for kind in ("optimizer", "loss", "schedule"):
         same = _same(kind, flags.get(kind, getattr(base, kind)), getattr(base, kind))
-        values[f"{kind}_kwargs"] = (getattr(base, f"{kind}_kwargs") if same else {}) | flags[f"{kind}_kwargs"]
+        values[f"{kind}_kwargs"] = (getattr(base, f"{kind}_kwargs") if same else {}) | flags[
+            f"{kind}_kwargs"
+        ]
         if kind == "schedule" and not same:
             values["horizon"] = None
     from minicnn.data.known import KNOWN
 
     settings = replace(base, **values)
-    if settings.data not in KNOWN and Path(settings.data).exists():  # so that evaluate and --resume find it from anywhere
+    if (
+        settings.data not in KNOWN and Path(settings.data).exists()
+    ):  # so that evaluate and --resume find it from anywhere
         return replace(settings, data=str(Path(settings.data).resolve()))
     return settings

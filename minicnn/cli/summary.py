@@ -16,10 +16,18 @@ _WIDTH_WITH_DESCRIPTION = 120  # columns; narrower terminals are left to the fig
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("trained", metavar="MODEL", nargs="?", help="model file, or run folder (default: see --model)")
-    parser.add_argument("--model", metavar="NAME|FILE.toml", help=f"network (default: {Settings.model})")
-    parser.add_argument("--data", metavar="NAME|PATH",
-                        help=f"data set that it is to fit (default: {Settings.data})")  # fmt: skip
+    parser.add_argument(
+        "trained",
+        metavar="MODEL",
+        nargs="?",
+        help="model file, or run folder (default: see --model)",
+    )
+    parser.add_argument(
+        "--model", metavar="NAME|FILE.toml", help=f"network (default: {Settings.model})"
+    )
+    parser.add_argument(
+        "--data", metavar="NAME|PATH", help=f"data set that it is to fit (default: {Settings.data})"
+    )
     add_json(parser, "the table")
 
 
@@ -30,7 +38,14 @@ def run(arguments: argparse.Namespace) -> int:
     network = _network(arguments)
     *layers, total = rows = summary_rows(network)
     if arguments.json:
-        print_json({"network": network.name, "input_shape": network.input_shape, "layers": layers, "total": total})
+        print_json(
+            {
+                "network": network.name,
+                "input_shape": network.input_shape,
+                "layers": layers,
+                "total": total,
+            }
+        )
         return 0
 
     from minicnn.report.console import make_console, table
@@ -47,7 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
         "activation bytes": [row.activation_bytes for row in rows],
         "description": [row.layer for row in rows],
     }
-    shown = {column: cells for column, cells in columns.items() if column not in ("reads", "state") or any(cells)}
+    shown = {
+        column: cells
+        for column, cells in columns.items()
+        if column not in ("reads", "state") or any(cells)
+    }
     if console.width < _WIDTH_WITH_DESCRIPTION:
         del shown["description"]
     title = f"{network.name} on images of {times(network.input_shape)} (multiply-adds and activations: of one image)"
@@ -67,4 +86,6 @@ def _network(arguments: argparse.Namespace) -> "Network":
     from minicnn.data import load_dataset
 
     dataset = load_dataset(arguments.data or Settings.data)
-    return build_network(arguments.model or Settings.model, dataset.image_shape, len(dataset.classes))
+    return build_network(
+        arguments.model or Settings.model, dataset.image_shape, len(dataset.classes)
+    )

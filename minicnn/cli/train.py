@@ -25,15 +25,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_settings(parser)
     group = parser.add_argument_group("the run")
-    group.add_argument("--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win")
-    group.add_argument("--output", type=Path, metavar="DIR", help="run folder, new or empty (default: runs/DATE-TIME)")
-    group.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder and its settings")
-    group.add_argument("--dry-run", action="store_true", help="check everything, run one batch, write nothing")
-    group.add_argument("--quiet", action="store_true", help="show how the run ended, but no progress")
-    group.add_argument("--log-interval", type=common.at_least_one, metavar="N",
-                       help="where stderr is no terminal, print a line every N batches (default: none)")  # fmt: skip
-    group.add_argument("--report", action="store_true",
-                       help="also write report.html, a page with pictures, as evaluate --report does (extra plots)")
+    group.add_argument(
+        "--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win"
+    )
+    group.add_argument(
+        "--output",
+        type=Path,
+        metavar="DIR",
+        help="run folder, new or empty (default: runs/DATE-TIME)",
+    )
+    group.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="go on with the run in this folder and its settings",
+    )
+    group.add_argument(
+        "--dry-run", action="store_true", help="check everything, run one batch, write nothing"
+    )
+    group.add_argument(
+        "--quiet", action="store_true", help="show how the run ended, but no progress"
+    )
+    group.add_argument(
+        "--log-interval",
+        type=common.at_least_one,
+        metavar="N",
+        help="where stderr is no terminal, print a line every N batches (default: none)",
+    )
+    group.add_argument(
+        "--report",
+        action="store_true",
+        help="also write report.html, a page with pictures, as evaluate --report does (extra plots)",
+    )
     common.add_plugins(group)
     common.add_json(group, "the final report")
 
@@ -60,9 +83,18 @@ def run(arguments: argparse.Namespace) -> int:
         return _train(arguments, trainer, dataset, checkpoint)
     loss = trainer.dry_run(dataset, checkpoint)
     if arguments.json:
-        common.print_json({"dry_run": True, "network": network.name, "loss": loss, "settings": trainer.settings.to_dict()})
+        common.print_json(
+            {
+                "dry_run": True,
+                "network": network.name,
+                "loss": loss,
+                "settings": trainer.settings.to_dict(),
+            }
+        )
     else:
-        print(f"dry run: everything fits, and the loss of one batch is {loss:.4f}; nothing was written")
+        print(
+            f"dry run: everything fits, and the loss of one batch is {loss:.4f}; nothing was written"
+        )
     return 0
 
 
@@ -72,16 +104,24 @@ def _settings(arguments: argparse.Namespace) -> "tuple[Settings, Checkpoint | No
         return new_settings(arguments), None
     for option in ("config", "output"):
         if getattr(arguments, option) is not None:
-            raise UsageError(f"--{option} and --resume exclude each other: a resumed run has settings and a folder")
+            raise UsageError(
+                f"--{option} and --resume exclude each other: a resumed run has settings and a folder"
+            )
 
     from minicnn.training.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(arguments.resume / "last.safetensors")
-    return resumed_settings(arguments, checkpoint.settings, checkpoint.progress.counters.epoch - 1), checkpoint
+    return resumed_settings(
+        arguments, checkpoint.settings, checkpoint.progress.counters.epoch - 1
+    ), checkpoint
 
 
-def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset",
-           checkpoint: "Checkpoint | None") -> int:  # fmt: skip
+def _train(
+    arguments: argparse.Namespace,
+    trainer: "Trainer",
+    dataset: "Dataset",
+    checkpoint: "Checkpoint | None",
+) -> int:
     from minicnn.cli.run_folder import run_folder
 
     with run_folder(arguments.resume or arguments.output) as folder:
@@ -95,11 +135,17 @@ def _train(arguments: argparse.Namespace, trainer: "Trainer", dataset: "Dataset"
     return _status(ended, arguments.json)
 
 
-def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: argparse.Namespace,
-               checkpoint: "Checkpoint | None" = None) -> "tuple[RunEnded, dict[str, Any]]":  # fmt: skip
+def train_into(
+    folder: Path,
+    trainer: "Trainer",
+    dataset: "Dataset",
+    arguments: argparse.Namespace,
+    checkpoint: "Checkpoint | None" = None,
+) -> "tuple[RunEnded, dict[str, Any]]":
     """Train and fill the run folder; return how it ended, and the final report.
 
-    Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run gets a page.
+    Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run
+    gets a page.
     """
     from minicnn.cli.report import write_page
     from minicnn.cli.run_folder import FILES, final_report
@@ -112,7 +158,9 @@ def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: 
     from minicnn.training.settings import Settings
 
     # With --json stdout is for the report alone.
-    console = ConsoleReporter(make_console(stderr=arguments.json), None, arguments.quiet, arguments.log_interval)
+    console = ConsoleReporter(
+        make_console(stderr=arguments.json), None, arguments.quiet, arguments.log_interval
+    )
     reporters: list[Callable[[Event | Advice], None]] = [JsonlReporter(folder / "metrics.jsonl")]
     if not (arguments.json and arguments.quiet):
         reporters.append(console)
@@ -124,7 +172,9 @@ def train_into(folder: Path, trainer: "Trainer", dataset: "Dataset", arguments: 
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
                     settings = event.settings
-                    write_atomically(folder / "config.toml", Settings(**settings).to_toml().encode())
+                    write_atomically(
+                        folder / "config.toml", Settings(**settings).to_toml().encode()
+                    )
                 elif isinstance(event, Advice):
                     warnings.append(event)
                 elif isinstance(event, RunEnded):
@@ -157,7 +207,9 @@ def _interruptible(trainer: "Trainer") -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         trainer.interrupt()
         # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n")
+        os.write(
+            2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n"
+        )
 
     previous = signal.signal(signal.SIGINT, interrupt)
     try:

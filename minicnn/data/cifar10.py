@@ -1,8 +1,8 @@
 """CIFAR-10, in its binary and its Python batches, as a folder or as the published .tar.gz.
 
-A binary batch is a row of records: one byte with the label, then 32 x 32 red, green and blue values, plane by plane.
-A Python batch is a pickled dict with the same values in ``data`` [N, 3072] and a list ``labels``.
-Source: www.cs.toronto.edu/~kriz/cifar.html
+A binary batch is a row of records: one byte with the label, then 32 x 32 red, green and blue
+values, plane by plane. A Python batch is a pickled dict with the same values in ``data`` [N, 3072]
+and a list ``labels``. Source: www.cs.toronto.edu/~kriz/cifar.html
 """
 
 import gzip
@@ -20,27 +20,44 @@ from minicnn.data.idx import GZIP_MAGIC
 from minicnn.data.reading import reading
 from minicnn.errors import DataError
 
-CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
 ARCHIVES = ("cifar-10-binary.tar.gz", "cifar-10-python.tar.gz")
 _VALUES = 3 * 32 * 32
-_MOST_BYTES = 32 << 20  # of a batch, 10,000 images of 3,072 bytes with their labels and names; an archive has seven
+_MOST_BYTES = (
+    32 << 20
+)  # of a batch, 10,000 images of 3,072 bytes with their labels and names; an archive has seven
 _TRAIN = [f"data_batch_{i}" for i in range(1, 6)]
 _BATCHES = [*_TRAIN, "test_batch"]
 _WANTED = {*_BATCHES, *(f"{name}.bin" for name in _BATCHES), "batches.meta", "batches.meta.txt"}
 
 
 def is_cifar10(path: Path) -> bool:
-    """Whether ``path`` is a folder with batches, a folder with the published archive, or an archive itself."""
+    """Whether ``path`` is a folder with batches, a folder with the published archive, or an archive
+    itself."""
     with reading(path):
         if path.is_dir():
-            return any((path / name).is_file() for name in (_TRAIN[0], f"{_TRAIN[0]}.bin", *ARCHIVES))
+            return any(
+                (path / name).is_file() for name in (_TRAIN[0], f"{_TRAIN[0]}.bin", *ARCHIVES)
+            )
         return tarfile.is_tarfile(path)
 
 
 def load_cifar10(path: Path) -> Contents:
     """Load all five training batches and the test batch; nothing is unpacked to disk.
 
-    Raises `DataError`, naming the file, for a missing batch, a damaged one, or a pickle that does more than hold data.
+    Raises `DataError`, naming the file, for a missing batch, a damaged one, or a pickle that does
+    more than hold data.
     """
     batches: dict[str, Arrays] = {}
     classes: tuple[str, ...] = CIFAR10_CLASSES
@@ -93,7 +110,9 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
 def _at_most(where: Path, file: Any, most: int) -> bytes:
     content: bytes = file.read(most + 1)
     if len(content) > most:
-        raise DataError(f"{where} is refused: it holds more than {most >> 20} MiB, the most that CIFAR-10 has")
+        raise DataError(
+            f"{where} is refused: it holds more than {most >> 20} MiB, the most that CIFAR-10 has"
+        )
     return content
 
 
@@ -103,7 +122,9 @@ def _to_nhwc(values: Array) -> Array:
 
 def _binary_batch(where: Path, content: bytes) -> Arrays:
     if not content or len(content) % (1 + _VALUES):
-        raise DataError(f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records")
+        raise DataError(
+            f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records"
+        )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _VALUES)
     return _to_nhwc(records[:, 1:]), records[:, 0]
 
@@ -112,7 +133,9 @@ def _python_batch(where: Path, batch: dict[str, object]) -> Arrays:
     data, labels = batch.get("data"), batch.get("labels")
     if not isinstance(data, np.ndarray) or data.shape[1:] != (_VALUES,):
         raise DataError(f"{where}: data must be uint8 [N, {_VALUES}]")
-    if not isinstance(labels, list) or not all(type(label) is int and 0 <= label < 256 for label in labels):
+    if not isinstance(labels, list) or not all(
+        type(label) is int and 0 <= label < 256 for label in labels
+    ):
         raise DataError(f"{where}: labels must be a list of class numbers")
     return _to_nhwc(data), np.array(labels, np.uint8)
 

@@ -15,7 +15,8 @@ Arrays = tuple[Array, Array]  # images and labels, as a file has them
 
 
 class Contents(NamedTuple):
-    """What a file or folder holds: splits that are there, and the names of the classes if they have any."""
+    """What a file or folder holds: splits that are there, and the names of the classes if they have
+    any."""
 
     train: Arrays | None
     test: Arrays | None = None
@@ -39,11 +40,11 @@ class Dataset:
     """Training, test and validation images of one shape and dtype, and what their labels mean.
 
     ``maximum`` is the value that is scaled to 1: 255 for uint8, 1 for floats, or what was declared.
-    Label ``i`` means ``classes[i]``. ``image_dtype`` is "uint16" where float32 images were that; ``labels``
-    are what a caller's own labels called the classes, None: by their numbers.
+    Label ``i`` means ``classes[i]``. ``image_dtype`` is "uint16" where float32 images were that;
+    ``labels`` are what a caller's own labels called the classes, None: by their numbers.
 
-    Raises `DataError` for: no image; numbers of images and labels that differ; a label outside the classes; NaN or
-    infinity; values outside [0, maximum]; splits that differ in shape or dtype.
+    Raises `DataError` for: no image; numbers of images and labels that differ; a label outside the
+    classes; NaN or infinity; values outside [0, maximum]; splits that differ in shape or dtype.
     """
 
     name: str
@@ -59,13 +60,19 @@ class Dataset:
         if not (math.isfinite(self.maximum) and self.maximum > 0):
             raise SettingError(f"maximum must be a finite number above 0, not {self.maximum}")
         if len(set(self.classes)) < len(self.classes):
-            raise DataError(f"{self.name}: two classes have the same name ({', '.join(self.classes)})")
+            raise DataError(
+                f"{self.name}: two classes have the same name ({', '.join(self.classes)})"
+            )
         for kind, split in self.splits.items():
             self._check_split(kind, split)
 
     def _check_split(self, kind: str, split: Split) -> None:
         images, labels, train = split.images, split.labels, self.train.images
-        if images.ndim != 4 or images.dtype not in (np.uint8, np.float32) or not images.flags.c_contiguous:
+        if (
+            images.ndim != 4
+            or images.dtype not in (np.uint8, np.float32)
+            or not images.flags.c_contiguous
+        ):
             raise DataError(
                 f"{self.name}: {kind} images must be C-contiguous uint8 or float32 [N, H, W, C], "
                 f"not {images.dtype} {list(images.shape)}"
@@ -113,9 +120,13 @@ def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
     with np.errstate(invalid="ignore"):
         low, high = float(images.min()), float(images.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise DataError(f"{name}: the images hold a value that is not a finite number (NaN or infinity)")
+        raise DataError(
+            f"{name}: the images hold a value that is not a finite number (NaN or infinity)"
+        )
     if low < 0:
-        raise DataError(f"{name}: the images hold negative values (down to {low:g}); values must start at 0")
+        raise DataError(
+            f"{name}: the images hold negative values (down to {low:g}); values must start at 0"
+        )
     if high > maximum:
         raise DataError(
             f"{name}: the images hold values up to {high:g}, beyond the scale's end {maximum:g}; "
@@ -126,43 +137,62 @@ def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
 def as_images(name: str, array: Array, channels: str = "last") -> Array:
     """Return ``array`` as uint8 or float32 [N, H, W, C], without a copy if it is so already.
 
-    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. With ``channels`` "first" the array is
-    [N, C, H, W]; where it looks like that but should not be, a line says so.
+    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. With
+    ``channels`` "first" the array is [N, C, H, W]; where it looks like that but should not be, a
+    line says so.
     """
     if channels not in ("first", "last"):
         raise SettingError(f"channels must be first or last, not {channels!r}")
     if array.ndim not in (3, 4):
-        raise DataError(f"{name}: images must have shape [N, H, W] or [N, H, W, C], not {list(array.shape)}")
+        raise DataError(
+            f"{name}: images must have shape [N, H, W] or [N, H, W, C], not {list(array.shape)}"
+        )
     if array.ndim == 4 and channels == "first":
         array = array.transpose(0, 2, 3, 1)
     elif array.ndim == 4 and array.shape[1] in (1, 3, 4) and min(array.shape[2:]) > 4:
-        note(f"{name}: images {list(array.shape)} are taken as height {array.shape[1]} and {array.shape[3]} channels; "
-             "if the channels come first, say channels= first")  # fmt: skip
+        note(
+            f"{name}: images {list(array.shape)} are taken as height {array.shape[1]} and {array.shape[3]} channels; "
+            "if the channels come first, say channels= first"
+        )
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: images must be numbers, not {array.dtype}")
     if array.dtype != np.uint8:
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinity, which check_values reports
+        with np.errstate(
+            over="ignore"
+        ):  # what is beyond float32 becomes infinity, which check_values reports
             array = array.astype(np.float32, copy=False)
     return np.ascontiguousarray(array[..., np.newaxis] if array.ndim == 3 else array)
 
 
 def natural_maximum(name: str, dtype: np.dtype[Any]) -> float:
-    """Return the value that ``dtype`` scales to 1: that of uint8 and uint16 themselves, 1 for floats and bool."""
+    """Return the value that ``dtype`` scales to 1: that of uint8 and uint16 themselves, 1 for
+    floats and bool."""
     if dtype.kind in "bf":
         return 1.0
     if dtype.kind == "u" and dtype.itemsize <= 2:
         return float(np.iinfo(dtype).max)
-    raise DataError(f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with maximum=")
+    raise DataError(
+        f"{name}: values of dtype {dtype} have no natural scale; declare the maximum with maximum="
+    )
 
 
-def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, classes: Iterable[Any] | None = None,
-                  maximum: float | None = None, validation: Arrays | None = None,
-                  outputs: int | None = None, channels: str = "last") -> Dataset:  # fmt: skip
+def build_dataset(
+    name: str,
+    train: Arrays,
+    test: Arrays | None = None,
+    *,
+    classes: Iterable[Any] | None = None,
+    maximum: float | None = None,
+    validation: Arrays | None = None,
+    outputs: int | None = None,
+    channels: str = "last",
+) -> Dataset:
     """Make a `Dataset` of raw arrays (images, labels).
 
-    Labels may have any form that `plain_labels` takes, and ``classes`` and ``outputs`` are as in `find_classes`; with
-    ``outputs`` the set also keeps what the labels called its classes. Raises `DataError` for a class without a training
-    image, and for a single class. ``channels`` is as in `as_images`.
+    Labels may have any form that `plain_labels` takes, and ``classes`` and ``outputs`` are as in
+    `find_classes`; with ``outputs`` the set also keeps what the labels called its classes. Raises
+    `DataError` for a class without a training image, and for a single class. ``channels`` is as in
+    `as_images`.
     """
     if maximum is None:
         maximum = natural_maximum(name, train[0].dtype)
@@ -171,33 +201,55 @@ def build_dataset(name: str, train: Arrays, test: Arrays | None = None, *, class
         raise DataError(f"{name}: {len(train[0])} training images but {len(plain)} labels")
     found = find_classes(name, plain, classes, outputs)
     if len(found.names) == 1:
-        raise DataError(f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart")
+        raise DataError(
+            f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart"
+        )
     first = Split(as_images(name, train[0], channels), found.numbers(name, plain, "training "))
-    others = [split and Split(as_images(name, split[0], channels),
-                              found.numbers(name, plain_labels(name, split[1]), f"{kind} "))
-              for kind, split in (("test", test), ("validation", validation))]  # fmt: skip
+    others = [
+        split
+        and Split(
+            as_images(name, split[0], channels),
+            found.numbers(name, plain_labels(name, split[1]), f"{kind} "),
+        )
+        for kind, split in (("test", test), ("validation", validation))
+    ]
     stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else first.images.dtype.name
-    dataset = Dataset(name, first, others[0], found.names, float(maximum), others[1], stored,
-                      None if outputs is None else found.values)  # fmt: skip
+    dataset = Dataset(
+        name,
+        first,
+        others[0],
+        found.names,
+        float(maximum),
+        others[1],
+        stored,
+        None if outputs is None else found.values,
+    )
     present = np.bincount(dataset.train.labels, minlength=len(found.names))
     if not present.all():
-        raise DataError(f"{name}: class {found.names[int(present.argmin())]!r} has no training image")
+        raise DataError(
+            f"{name}: class {found.names[int(present.argmin())]!r} has no training image"
+        )
     return dataset
 
 
 def limited(labels: Array, limit: int | None, seed: int) -> Array:
-    """The indices of ``limit`` images, sorted: every class in proportion, chosen by ``seed``; of all images if None."""
+    """The indices of ``limit`` images, sorted: every class in proportion, chosen by ``seed``; of
+    all images if None."""
     if limit is None or limit >= len(labels):
         return np.arange(len(labels))
     chosen = stratified_split(labels, 1 - limit / len(labels), seed)[0]
-    return np.sort(np.random.default_rng(seed).permutation(chosen)[:limit])  # there may be more classes than that
+    return np.sort(
+        np.random.default_rng(seed).permutation(chosen)[:limit]
+    )  # there may be more classes than that
 
 
 def stratified_split(labels: Array, fraction: float, seed: int) -> tuple[Array, Array]:
-    """Choose ``round(fraction * N)`` images for validation, every class in proportion (largest remainder).
+    """Choose ``round(fraction * N)`` images for validation, every class in proportion (largest
+    remainder).
 
-    Every class keeps at least one image in training. Returns the indices (training, validation), int64, sorted;
-    the same seed gives the same split. Raises `SettingError` unless 0 <= fraction < 1.
+    Every class keeps at least one image in training. Returns the indices (training, validation),
+    int64, sorted; the same seed gives the same split. Raises `SettingError` unless 0 <= fraction <
+    1.
 
     >>> train, validation = stratified_split(np.array([0, 1, 0, 1, 0, 1]), 1 / 3, seed=0)
     >>> len(train), len(validation)

@@ -15,12 +15,13 @@ Progress = Callable[[str, int, int], None]
 
 
 def fetch(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
-    """Download the known set ``name`` and return its folder in the cache; at once if it is there and sound.
+    """Download the known set ``name`` and return its folder in the cache; at once if it is there
+    and sound.
 
-    ``base_url`` (or $MINICNN_MIRROR) is the address of a mirror that holds ``<name>/<file>``. ``progress`` is called
-    with a file's name, the bytes so far and their total (0 if the server does not say it).
-    Raises `DataError` for a network error, a wrong check sum or a cache that cannot be written; the cache is then as
-    it was. Raises `MissingExtraError` without pooch.
+    ``base_url`` (or $MINICNN_MIRROR) is the address of a mirror that holds ``<name>/<file>``.
+    ``progress`` is called with a file's name, the bytes so far and their total (0 if the server
+    does not say it). Raises `DataError` for a network error, a wrong check sum or a cache that
+    cannot be written; the cache is then as it was. Raises `MissingExtraError` without pooch.
     """
     known = {key: value for key, value in KNOWN.items() if value.files}
     if name not in known:
@@ -43,12 +44,16 @@ def fetch(name: str, *, base_url: str | None = None, progress: Progress | None =
                 shutil.rmtree(folder)
             new.rename(folder)
     except OSError as error:
-        raise DataError(f"cannot write to the cache {folder.parent}: {error.strerror or one_line(error)}") from error
+        raise DataError(
+            f"cannot write to the cache {folder.parent}: {error.strerror or one_line(error)}"
+        ) from error
     return folder
 
 
 def _is_sound(folder: Path, files: Mapping[str, str]) -> bool:
-    return all((folder / file).is_file() and _md5(folder / file) == md5 for file, md5 in files.items())
+    return all(
+        (folder / file).is_file() and _md5(folder / file) == md5 for file, md5 in files.items()
+    )
 
 
 def _md5(path: Path) -> str:
@@ -72,7 +77,9 @@ def _download(url: str, md5: str, path: Path, progress: Progress | None) -> None
             error.response.close()  # pooch leaves the connection of a refused request open
         raise DataError(f"cannot download {url}: {one_line(error)}") from error
     except ValueError as error:
-        raise DataError(f"{url} does not have the check sum of the published file (MD5 {md5})") from error
+        raise DataError(
+            f"{url} does not have the check sum of the published file (MD5 {md5})"
+        ) from error
 
 
 class _Bar:

@@ -1,4 +1,5 @@
-"""IDX, the format of MNIST: two zero bytes, a type, the number of axes, the axes as big-endian uint32, the values.
+"""IDX, the format of MNIST: two zero bytes, a type, the number of axes, the axes as big-endian
+uint32, the values.
 
 Source: the description at the foot of yann.lecun.com/exdb/mnist.
 """
@@ -24,17 +25,21 @@ _DEFLATE_LIMIT = 1032  # zlib's technical notes: no stream of its grows by more 
 
 
 def read_idx(path: str | Path, data_gb: float = DATA_GB) -> Array:
-    """Read an IDX file, packed by gzip or not (its first bytes tell, not its name), in native byte order.
+    """Read an IDX file, packed by gzip or not (its first bytes tell, not its name), in native byte
+    order.
 
-    The values are read straight into the array that is returned. Raises `DataError`, naming the file, for a wrong
-    magic number, a file that ends early, bytes that are left over, or a packed one of more than ``data_gb`` GB.
+    The values are read straight into the array that is returned. Raises `DataError`, naming the
+    file, for a wrong magic number, a file that ends early, bytes that are left over, or a packed
+    one of more than ``data_gb`` GB.
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
         packed = file.read(2) == GZIP_MAGIC
         file.seek(0)
         limit = os.fstat(file.fileno()).st_size * (_DEFLATE_LIMIT if packed else 1)
-        return _read(path, gzip.open(file) if packed else file, limit, data_gb if packed else math.inf)
+        return _read(
+            path, gzip.open(file) if packed else file, limit, data_gb if packed else math.inf
+        )
 
 
 def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Array:
@@ -53,7 +58,9 @@ def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Arr
         # GzipFile.readinto makes a copy of what it reads, so it must not read everything at once.
         count = stream.readinto(buffer[done : done + _CHUNK])
         if not count:
-            raise DataError(f"{path} ends early: {done} of the {len(buffer)} bytes of {list(shape)} values are there")
+            raise DataError(
+                f"{path} ends early: {done} of the {len(buffer)} bytes of {list(shape)} values are there"
+            )
         done += count
     if stream.read(1):
         raise DataError(f"{path} goes on after the {list(shape)} values that its header promises")
@@ -73,12 +80,15 @@ def is_idx_folder(folder: Path) -> bool:
 
 
 def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
-    """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``; with ``.gz`` or not).
+    """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``;
+    with ``.gz`` or not).
 
-    Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or ``test-…``) may be missing,
-    or the training files.
+    Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or
+    ``test-…``) may be missing, or the training files.
     """
-    return Contents(_load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb))
+    return Contents(
+        _load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb)
+    )
 
 
 def _load_split(folder: Path, prefix: str, data_gb: float) -> Arrays | None:
@@ -86,7 +96,9 @@ def _load_split(folder: Path, prefix: str, data_gb: float) -> Arrays | None:
     if images is None:
         return None
     if labels is None:
-        raise DataError(f"{images} has no companion with the labels, such as {prefix[:5].strip('|')}-labels-idx1-ubyte")
+        raise DataError(
+            f"{images} has no companion with the labels, such as {prefix[:5].strip('|')}-labels-idx1-ubyte"
+        )
     return read_idx(images, data_gb), read_idx(labels, data_gb)
 
 
@@ -94,4 +106,6 @@ def _find(folder: Path, prefix: str, kind: str) -> Path | None:
     pattern = re.compile(rf"({prefix})-{kind}[-.]idx\d-\w+(\.gz)?")
     with reading(folder):
         # The sorted order puts a plain file before its packed twin.
-        return next((path for path in sorted(folder.iterdir()) if pattern.fullmatch(path.name)), None)
+        return next(
+            (path for path in sorted(folder.iterdir()) if pattern.fullmatch(path.name)), None
+        )

@@ -25,23 +25,30 @@ def list_images(folder: Path) -> list[Path]:
     """
     with reading(folder):
         inside = sorted(path for path in folder.rglob("*") if path.is_file())
-    visible = [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    visible = [
+        path
+        for path in inside
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
     files = [path for path in visible if path.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{folder} holds no {KINDS} file")
     if len(files) < len(visible):
-        skipped = Counter(path.suffix.lower() or "no suffix" for path in visible if path not in set(files))
+        skipped = Counter(
+            path.suffix.lower() or "no suffix" for path in visible if path not in set(files)
+        )
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(skipped.items()))
         note(f"{folder}: files that are not read as images: {counts}")
     return files
 
 
 def read_image(path: Path) -> Array:
-    """Read one file as uint8 [H, W, 1] if it is grey (uint16 if that has 16 bits), [H, W, 3] if it has colours or a palette.
+    """Read one file as uint8 [H, W, 1] if it is grey (uint16 if that has 16 bits), [H, W, 3] if it
+    has colours or a palette.
 
-    It is upright as its EXIF orientation says, transparent parts lie on white (on black, if all would be white), and of
-    several frames the first one is taken. Raises `DataError` for a file that is not a whole image, `MissingExtraError`
-    without Pillow.
+    It is upright as its EXIF orientation says, transparent parts lie on white (on black, if all
+    would be white), and of several frames the first one is taken. Raises `DataError` for a file
+    that is not a whole image, `MissingExtraError` without Pillow.
     """
     pillow, operations = _pillow()
     with reading(path):
@@ -55,19 +62,26 @@ def read_image(path: Path) -> Array:
             if image.mode.startswith("I"):
                 pixels = np.asarray(image)
                 if pixels.min(initial=0) < 0 or pixels.max(initial=0) > 65535:
-                    raise DataError(f"{path} holds whole numbers of 32 bits, not 0 to 65535: save them as NPY")
+                    raise DataError(
+                        f"{path} holds whole numbers of 32 bits, not 0 to 65535: save them as NPY"
+                    )
                 pixels = pixels.astype(np.uint16)
             elif image.mode == "F":
                 raise DataError(f"{path} holds floats: save them as NPY")
             elif image.mode in ("LA", "PA", "RGBA") or "transparency" in image.info:
-                pixels = np.asarray(_on_a_ground(image.convert("RGBA"), pillow).convert("L" if grey else "RGB"))
+                pixels = np.asarray(
+                    _on_a_ground(image.convert("RGBA"), pillow).convert("L" if grey else "RGB")
+                )
             else:
                 pixels = np.asarray(image.convert("L" if grey else "RGB"))
     return pixels[..., np.newaxis] if pixels.ndim == 2 else pixels
 
 
 def _on_a_ground(image: Any, pillow: ModuleType) -> Any:
-    white, black = (pillow.alpha_composite(pillow.new("RGBA", image.size, ground), image) for ground in ("white", "black"))
+    white, black = (
+        pillow.alpha_composite(pillow.new("RGBA", image.size, ground), image)
+        for ground in ("white", "black")
+    )
     return black if white.convert("L").getextrema() == (255, 255) else white
 
 
@@ -87,16 +101,25 @@ def read_images(paths: Sequence[Path]) -> Array:
 
 
 def convert_image(image: Array, resize: tuple[int, int] | None, grayscale: bool) -> Array:
-    """Return uint8 or float32 [H, W, C] at the size ``resize`` (height, width), bilinear, and grey if asked to."""
+    """Return uint8 or float32 [H, W, C] at the size ``resize`` (height, width), bilinear, and grey
+    if asked to."""
     if grayscale and image.shape[2] != 1:
         if image.shape[2] != 3:
-            raise DataError(f"an image of {image.shape[2]} channels cannot be made grey: that needs 3")
+            raise DataError(
+                f"an image of {image.shape[2]} channels cannot be made grey: that needs 3"
+            )
         grey = image @ _LUMA
-        image = (np.rint(grey) if image.dtype == np.uint8 else grey).astype(image.dtype)[..., np.newaxis]
+        image = (np.rint(grey) if image.dtype == np.uint8 else grey).astype(image.dtype)[
+            ..., np.newaxis
+        ]
     if resize and image.shape[:2] != resize:
         size, (pillow, _) = (resize[1], resize[0]), _pillow()
-        channels = [pillow.fromarray(channel) for channel in np.ascontiguousarray(image.transpose(2, 0, 1))]
-        image = np.stack([np.asarray(c.resize(size, pillow.Resampling.BILINEAR)) for c in channels], axis=-1)
+        channels = [
+            pillow.fromarray(channel) for channel in np.ascontiguousarray(image.transpose(2, 0, 1))
+        ]
+        image = np.stack(
+            [np.asarray(c.resize(size, pillow.Resampling.BILINEAR)) for c in channels], axis=-1
+        )
     return image
 
 

@@ -14,14 +14,20 @@ from minicnn.errors import DataError
 _NPZ_KEYS = ("x_test", "x", "images", "x_train")
 
 
-def load_inputs(path: str | Path, resize: tuple[int, int] | None = None, grayscale: bool = False,
-                brightest: float = 1.0, data_gb: float = DATA_GB) -> tuple[list[str], Array]:  # fmt: skip
+def load_inputs(
+    path: str | Path,
+    resize: tuple[int, int] | None = None,
+    grayscale: bool = False,
+    brightest: float = 1.0,
+    data_gb: float = DATA_GB,
+) -> tuple[list[str], Array]:
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
-    ``path`` is an image, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file; arrays are [N, H, W] or
-    [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole numbers up to 255 and else float32, unscaled, at the
-    size ``resize`` (height, width) and grey if asked to. The 16 bits of an image file become floats, all of them
-    ``brightest``. Packed arrays may take ``data_gb`` GB. Raises `DataError`, naming the file.
+    ``path`` is an image, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file;
+    arrays are [N, H, W] or [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole
+    numbers up to 255 and else float32, unscaled, at the size ``resize`` (height, width) and grey if
+    asked to. The 16 bits of an image file become floats, all of them ``brightest``. Packed arrays
+    may take ``data_gb`` GB. Raises `DataError`, naming the file.
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
@@ -50,7 +56,9 @@ def _read_array(path: Path, start: bytes, data_gb: float) -> Array:
         keys = npz_keys(path)
         key = next((key for key in _NPZ_KEYS if key in keys), keys[0] if len(keys) == 1 else None)
         if key is None:
-            raise DataError(f"{path} needs one of the keys {', '.join(_NPZ_KEYS)} (found: {', '.join(keys)})")
+            raise DataError(
+                f"{path} needs one of the keys {', '.join(_NPZ_KEYS)} (found: {', '.join(keys)})"
+            )
         return read_arrays(path, key, data_gb=data_gb)[key]
     if start.startswith((b"\0\0", GZIP_MAGIC)):
         return read_idx(path, data_gb)

@@ -1,4 +1,5 @@
-"""The data sets that have a name: what they are, where they are published, where people already have them."""
+"""The data sets that have a name: what they are, where they are published, where people already
+have them."""
 
 import os
 from collections.abc import Mapping
@@ -10,8 +11,17 @@ from minicnn.data.cifar10 import CIFAR10_CLASSES
 EMBEDDED = Path(__file__).parent / "embedded"
 
 _FASHION = (
-    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"
-)  # fmt: skip
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
 
 
 def _idx_files(*md5: str) -> dict[str, str]:
@@ -21,7 +31,8 @@ def _idx_files(*md5: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class KnownSet:
-    """A data set with a name. ``files`` maps each published file to its MD5; none for what comes with minicnn.
+    """A data set with a name. ``files`` maps each published file to its MD5; none for what comes
+    with minicnn.
 
     ``places`` are relative to a root that the user keeps data in, ``elsewhere`` are fixed.
     """
@@ -92,13 +103,19 @@ KNOWN = {
 
 
 def cache_folder(name: str) -> Path:
-    """Where `fetch` puts a set: below $MINICNN_CACHE, else $XDG_CACHE_HOME/minicnn, else ~/.cache/minicnn."""
+    """Where `fetch` puts a set: below $MINICNN_CACHE, else $XDG_CACHE_HOME/minicnn, else
+    ~/.cache/minicnn."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("MINICNN_CACHE") or Path(caches, "minicnn")) / "datasets" / name
 
 
 def candidates(name: str) -> list[Path]:
-    """Every place where the known set ``name`` is looked for, in order: $MINICNN_DATA, ./data, elsewhere, the cache."""
+    """Every place where the known set ``name`` is looked for, in order: $MINICNN_DATA, ./data,
+    elsewhere, the cache."""
     roots = [Path(root) for root in (os.environ.get("MINICNN_DATA"), "data") if root]
     own = [root.expanduser() / place for root in roots for place in KNOWN[name].places]
-    return [*own, *(Path(place).expanduser() for place in KNOWN[name].elsewhere), cache_folder(name)]
+    return [
+        *own,
+        *(Path(place).expanduser() for place in KNOWN[name].elsewhere),
+        cache_folder(name),
+    ]

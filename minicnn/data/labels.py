@@ -15,8 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def plain_labels(name: str, labels: Array) -> Array:
     """Return labels as int64 [N] or, if they are names, as str [N].
 
-    ``labels`` is [N] or [N, 1] of whole numbers of any dtype (floats too), bools or strings; or one-hot rows
-    [N, classes] with a single 1 each.
+    ``labels`` is [N] or [N, 1] of whole numbers of any dtype (floats too), bools or strings; or
+    one-hot rows [N, classes] with a single 1 each.
     """
     if labels.dtype == object:
         labels = np.array(labels.tolist())
@@ -24,53 +24,70 @@ def plain_labels(name: str, labels: Array) -> Array:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.dtype.kind in "buif":
         if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
-            raise DataError(f"{name}: labels {list(labels.shape)} are not one-hot: not every row has a single 1 among zeros")
+            raise DataError(
+                f"{name}: labels {list(labels.shape)} are not one-hot: not every row has a single 1 among zeros"
+            )
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
-        raise DataError(f"{name}: labels must be [N], [N, 1] or one-hot rows [N, classes], not {list(labels.shape)}")
+        raise DataError(
+            f"{name}: labels must be [N], [N, 1] or one-hot rows [N, classes], not {list(labels.shape)}"
+        )
     if labels.dtype.kind == "S":
         return np.char.decode(labels, "utf-8", "backslashreplace")
     if labels.dtype.kind == "U":
         return labels
-    whole = labels.dtype.kind in "bui" or (labels.dtype.kind == "f" and (np.trunc(labels) == labels).all())
+    whole = labels.dtype.kind in "bui" or (
+        labels.dtype.kind == "f" and (np.trunc(labels) == labels).all()
+    )
     if not whole or (len(labels) and not -(2.0**63) <= labels.min() <= labels.max() < 2.0**63):
         examples = listing(labels[:3].tolist())
-        raise DataError(f"{name}: labels must be whole class numbers or names, not {labels.dtype} such as {examples}")
+        raise DataError(
+            f"{name}: labels must be whole class numbers or names, not {labels.dtype} such as {examples}"
+        )
     return labels.astype(np.int64)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes by number: ``names``, and ``values``, what labels call them (None: by their numbers, 0, 1, ...)."""
+    """The classes by number: ``names``, and ``values``, what labels call them (None: by their
+    numbers, 0, 1, ...)."""
 
     names: tuple[str, ...]
     values: tuple[int | str, ...] | None = None
 
     def numbers(self, name: str, labels: Array, kind: str = "") -> Array:
-        """The class numbers, int64 [N], of labels as `plain_labels` gives them; names of classes are understood too.
+        """The class numbers, int64 [N], of labels as `plain_labels` gives them; names of classes
+        are understood too.
 
         Errors name the set and the ``kind`` of its images, such as "test ".
         """
         if self.values is None and labels.dtype.kind == "i":
             outside = (labels < 0) | (labels >= len(self.names))
             if outside.any():
-                raise DataError(f"{name}: label {labels[outside][0]} of {kind}image {outside.argmax()} is outside the "
-                                f"{len(self.names)} classes (0 to {len(self.names) - 1})")  # fmt: skip
+                raise DataError(
+                    f"{name}: label {labels[outside][0]} of {kind}image {outside.argmax()} is outside the "
+                    f"{len(self.names)} classes (0 to {len(self.names) - 1})"
+                )
             return labels
         known = self.names if self.values is None or labels.dtype.kind == "U" else self.values
         places: dict[int | str, int] = {value: i for i, value in enumerate(known)}
         unknown = [label for label in np.unique(labels).tolist() if label not in places]
         if unknown:
-            raise DataError(f"{name}: the {kind}label {unknown[0]!r} is none of the classes {listing(known)}")
+            raise DataError(
+                f"{name}: the {kind}label {unknown[0]!r} is none of the classes {listing(known)}"
+            )
         return np.array([places[label] for label in labels.tolist()], np.int64)
 
 
-def find_classes(name: str, labels: Array, given: Iterable[Any] | None, outputs: int | None = None) -> Classes:
+def find_classes(
+    name: str, labels: Array, given: Iterable[Any] | None, outputs: int | None = None
+) -> Classes:
     """The classes of training labels, as `plain_labels` gives them.
 
-    ``given`` are the names of the classes, or their values, such as ``np.unique(y)``. Without them the classes are the
-    labels that there are, sorted; ``outputs``, the number of classes that is expected, tells a class that has no image
-    from a gap. Where labels do not count from 0, a line says what was made of them.
+    ``given`` are the names of the classes, or their values, such as ``np.unique(y)``. Without them
+    the classes are the labels that there are, sorted; ``outputs``, the number of classes that is
+    expected, tells a class that has no image from a gap. Where labels do not count from 0, a line
+    says what was made of them.
     """
     present = np.unique(labels).tolist()
     names = None if given is None else tuple(given)

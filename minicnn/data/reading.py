@@ -9,7 +9,8 @@ from minicnn.errors import DataError, MinicnnError
 
 
 def note(text: str) -> None:
-    """Say in a line what was made of the data: on stderr, where nothing else is set up for the logger "minicnn"."""
+    """Say in a line what was made of the data: on stderr, where nothing else is set up for the
+    logger "minicnn"."""
     logging.getLogger("minicnn").warning(text)
 
 
@@ -17,18 +18,21 @@ DATA_GB = 4.0  # what the arrays of a packed file may take, unless the user allo
 
 
 def check_unpacked(path: Path, size: float, data_gb: float) -> None:
-    """Raise `DataError` if ``size`` bytes, which ``path`` says that it holds, are more than ``data_gb`` GB."""
+    """Raise `DataError` if ``size`` bytes, which ``path`` says that it holds, are more than
+    ``data_gb`` GB."""
     if size > data_gb * 1e9:
-        raise DataError(f"{path} would take {size / 1e9:.3g} GB unpacked, above the limit of {data_gb:g} GB; "
-                        "allow more with data_gb=")  # fmt: skip
+        raise DataError(
+            f"{path} would take {size / 1e9:.3g} GB unpacked, above the limit of {data_gb:g} GB; "
+            "allow more with data_gb="
+        )
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
     """Turn whatever goes wrong while ``path`` is read into a `DataError` of one line that names it.
 
-    Decoders of foreign bytes (zlib, pickle, Pillow, NumPy's header parser) raise nearly anything, so everything
-    is caught: keep the block small.
+    Decoders of foreign bytes (zlib, pickle, Pillow, NumPy's header parser) raise nearly anything,
+    so everything is caught: keep the block small.
     """
     try:
         yield

@@ -28,4 +28,3 @@ def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'minicnn.insight' has no attribute {name!r}")
     return getattr(importlib.import_module(f"minicnn.insight.{_WHERE[name]}"), name)
-

@@ -1,18 +1,22 @@
 """One weight's derivative, walked back through the layers.
 
-A weight w moves the outputs y of its layer, these those of the next layer, and so on to the loss C. With v[l] = ∂y[l]/∂w,
-the movement of all numbers of layer l on all images of the batch, the chain rule reads
+A weight w moves the outputs y of its layer, these those of the next layer, and so on to the loss C.
+With v[l] = ∂y[l]/∂w, the movement of all numbers of layer l on all images of the batch, the chain
+rule reads
 
     ∂C/∂w = ⟨∂C/∂y[L], v[L]/|v[L]|⟩ · |v[L]|/|v[L−1]| · … · |v[2]|/|v[1]| · |v[1]|
 
-The first factor is the slope of the loss in the direction in which w moves the logits; the next ones say how much longer
-each layer makes the movement, and the last is how much the weight's own layer moves. (In a chain of single neurons these
-are the texts' factors, but for their signs, which are all in the first.) The product of the factors down to layer l is the
-slope of C by a movement of y[l−1], which the backward pass knows on its own as ⟨∂C/∂y[l−1], v[l−1]⟩ / |v[l−1]|: where the
-two part, the backward pass of layer l is wrong. The movements are measured by central differences of forward passes.
+The first factor is the slope of the loss in the direction in which w moves the logits; the next
+ones say how much longer each layer makes the movement, and the last is how much the weight's own
+layer moves. (In a chain of single neurons these are the texts' factors, but for their signs, which
+are all in the first.) The product of the factors down to layer l is the slope of C by a movement of
+y[l−1], which the backward pass knows on its own as ⟨∂C/∂y[l−1], v[l−1]⟩ / |v[l−1]|: where the two
+part, the backward pass of layer l is wrong. The movements are measured by central differences of
+forward passes.
 
-In a graph this holds from one layer to the next through which every path from the weight to the loss leads. Layers between
-two such, where a value has several readers, are one factor together: the sum over all paths.
+In a graph this holds from one layer to the next through which every path from the weight to the
+loss leads. Layers between two such, where a value has several readers, are one factor together: the
+sum over all paths.
 """
 
 from dataclasses import dataclass
@@ -29,8 +33,8 @@ from minicnn.program.graph import cuts
 class Factor:
     """A factor of the chain rule: ``value`` is ∂of/∂by, and ``product`` that of it and all before.
 
-    ``explicit`` is what the backward pass has for the product. None after a layer whose outputs do not move. ``branches``
-    says that several paths lead from ``by`` to ``of``.
+    ``explicit`` is what the backward pass has for the product. None after a layer whose outputs do
+    not move. ``branches`` says that several paths lead from ``by`` to ``of``.
     """
 
     of: str
@@ -45,8 +49,9 @@ class Factor:
 class Trace:
     """The derivative of the loss C by one weight: its factors, from the loss back to the weight.
 
-    ``explicit`` is the backward pass's derivative, ``numeric`` the central difference, ``error`` their relative error.
-    ``crossed`` says that C has a kink within the difference, so that nothing can be compared.
+    ``explicit`` is the backward pass's derivative, ``numeric`` the central difference, ``error``
+    their relative error. ``crossed`` says that C has a kink within the difference, so that nothing
+    can be compared.
     """
 
     weight: str
@@ -60,7 +65,8 @@ class Trace:
 
 
 def trace(cost: Cost, weight: str) -> Trace:
-    """Walk the derivative by ``weight``, such as ``conv1.weight[0,0,0,3]``, back through the layers.
+    """Walk the derivative by ``weight``, such as ``conv1.weight[0,0,0,3]``, back through the
+    layers.
 
     Raises `UnknownNameError` and `SettingError` for a name that is no weight of the network.
     """
@@ -77,8 +83,10 @@ def trace(cost: Cost, weight: str) -> Trace:
     places = cuts(cost.plan.nodes, first)
     lengths = [float(np.linalg.norm(movements[i - first])) for i in places]
     layers = [_layer_name(cost, i) for i in places]
-    along = [float(np.vdot(gradients[i], movements[i - first])) / length if length else None
-             for i, length in zip(places, lengths, strict=True)]  # fmt: skip
+    along = [
+        float(np.vdot(gradients[i], movements[i - first])) / length if length else None
+        for i, length in zip(places, lengths, strict=True)
+    ]
 
     factors = [Factor("C", layers[-1], along[-1], along[-1], along[-1])]
     for i in range(len(layers) - 1, -1, -1):
@@ -90,10 +98,26 @@ def trace(cost: Cost, weight: str) -> Trace:
         elif product is not None and value is not None:
             product *= value
         branches = places[i] - (places[i - 1] if i else first - 1) > 1
-        factors.append(Factor(layers[i], layers[i - 1] if i else weight_name(network, index), value, product,
-                              along[i - 1] if i else explicit, branches))  # fmt: skip
-    return Trace(weight_name(network, index), float(cost.passes.params[index]), cost.value, factors, explicit, numeric,
-                 relative_error(explicit, numeric, cost.value, step), crossed)  # fmt: skip
+        factors.append(
+            Factor(
+                layers[i],
+                layers[i - 1] if i else weight_name(network, index),
+                value,
+                product,
+                along[i - 1] if i else explicit,
+                branches,
+            )
+        )
+    return Trace(
+        weight_name(network, index),
+        float(cost.passes.params[index]),
+        cost.value,
+        factors,
+        explicit,
+        numeric,
+        relative_error(explicit, numeric, cost.value, step),
+        crossed,
+    )
 
 
 def _layer_name(cost: Cost, i: int) -> str:

@@ -10,12 +10,21 @@ from typing import Any
 from minicnn.errors import MinicnnError, UsageError
 from minicnn.storage import check_types
 
-FIGURES = {"epoch", "steps", "seconds", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"}
+FIGURES = {
+    "epoch",
+    "steps",
+    "seconds",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+}
 
 
 @dataclass(frozen=True)
 class RunCurves:
-    """What a run folder says about its run: `metrics.jsonl`, `config.toml`, and `report.json` if there is one."""
+    """What a run folder says about its run: `metrics.jsonl`, `config.toml`, and `report.json` if
+    there is one."""
 
     name: str
     epochs: list[dict[str, Any]]
@@ -25,22 +34,29 @@ class RunCurves:
     def curve(self, figure: str) -> list[float]:
         """A figure of each epoch, not-a-number where it is null.
 
-        Besides those of `metrics.jsonl` there are "elapsed", the seconds so far, and "accuracy": that of the validation, or
-        of the training where nothing was held out.
+        Besides those of `metrics.jsonl` there are "elapsed", the seconds so far, and "accuracy":
+        that of the validation, or of the training where nothing was held out.
         """
         if figure == "elapsed":
-            return [sum(epoch["seconds"] for epoch in self.epochs[: i + 1]) for i in range(len(self.epochs))]
+            return [
+                sum(epoch["seconds"] for epoch in self.epochs[: i + 1])
+                for i in range(len(self.epochs))
+            ]
         if figure == "accuracy":
             held_out = all(epoch["validation_accuracy"] is not None for epoch in self.epochs)
             figure = "validation_accuracy" if held_out else "train_accuracy"
-        return [float("nan") if epoch[figure] is None else float(epoch[figure]) for epoch in self.epochs]
+        return [
+            float("nan") if epoch[figure] is None else float(epoch[figure]) for epoch in self.epochs
+        ]
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run in the table. Accuracies are from 0 to 1: the best of ``curve("accuracy")``, and on the test set.
+    """A run in the table. Accuracies are from 0 to 1: the best of ``curve("accuracy")``, and on the
+    test set.
 
-    Steps and seconds are those of the whole run, and those after which an epoch ended at the target or above.
+    Steps and seconds are those of the whole run, and those after which an epoch ended at the target
+    or above.
     """
 
     name: str
@@ -57,10 +73,13 @@ class Row:
 
 
 def read_run(folder: Path) -> RunCurves:
-    """Read a run folder; raises `UsageError` if it is none, and `MinicnnError`, which names the file, if one is damaged."""
+    """Read a run folder; raises `UsageError` if it is none, and `MinicnnError`, which names the
+    file, if one is damaged."""
     path = folder / "metrics.jsonl"
     if not path.is_file():
-        raise UsageError(f"{folder} is no run folder: it has no metrics.jsonl, which minicnn train writes")
+        raise UsageError(
+            f"{folder} is no run folder: it has no metrics.jsonl, which minicnn train writes"
+        )
     try:
         epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         if any(not FIGURES <= epoch.keys() for epoch in epochs):
@@ -78,24 +97,40 @@ def read_run(folder: Path) -> RunCurves:
 
 
 def ranking(runs: Sequence[RunCurves], target: float) -> list[Row]:
-    """A row a run, the most accurate first: on the test set if all runs were tested, else in the best epoch's validation."""
+    """A row a run, the most accurate first: on the test set if all runs were tested, else in the
+    best epoch's validation."""
     rows = [_row(run, target) for run in runs]
     tested = all(row.test_accuracy is not None for row in rows)
     return sorted(rows, key=lambda row: -((row.test_accuracy if tested else row.accuracy) or 0.0))
 
 
 def _row(run: RunCurves, target: float) -> Row:
-    accuracies, elapsed, steps = run.curve("accuracy"), run.curve("elapsed"), [epoch["steps"] for epoch in run.epochs]
+    accuracies, elapsed, steps = (
+        run.curve("accuracy"),
+        run.curve("elapsed"),
+        [epoch["steps"] for epoch in run.epochs],
+    )
     first = next((i for i, accuracy in enumerate(accuracies) if accuracy >= target), None)
     return Row(
-        run.name, run.settings["optimizer"], run.settings.get("learning_rate"), max(accuracies, default=None),
-        (run.report.get("test") or {}).get("accuracy"), len(run.epochs), max(steps, default=0),
-        None if first is None else steps[first], max(elapsed, default=0.0), None if first is None else elapsed[first],
+        run.name,
+        run.settings["optimizer"],
+        run.settings.get("learning_rate"),
+        max(accuracies, default=None),
+        (run.report.get("test") or {}).get("accuracy"),
+        len(run.epochs),
+        max(steps, default=0),
+        None if first is None else steps[first],
+        max(elapsed, default=0.0),
+        None if first is None else elapsed[first],
         run.report.get("reason", "not ended"),
-    )  # fmt: skip
+    )
 
 
 def differences(runs: Sequence[RunCurves]) -> dict[str, list[str]]:
-    """Settings that the runs do not share and without which accuracies are hard to compare, with the values there are."""
-    values = {name: sorted({str(run.settings.get(name)) for run in runs}) for name in ("data", "limit", "val_split", "seed")}
+    """Settings that the runs do not share and without which accuracies are hard to compare, with
+    the values there are."""
+    values = {
+        name: sorted({str(run.settings.get(name)) for run in runs})
+        for name in ("data", "limit", "val_split", "seed")
+    }
     return {name: found for name, found in values.items() if len(found) > 1}

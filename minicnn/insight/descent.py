@@ -1,4 +1,5 @@
-"""The way down: an optimizer's own rule on the few coordinates of a landscape, with gradients by the backward pass."""
+"""The way down: an optimizer's own rule on the few coordinates of a landscape, with gradients by
+the backward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
 
 FIRST_STEP = 0.05  # of the picture: how far a first step goes when no learning rate is given
-_FLAT = 0.05  # converged: over the whole picture this slope would change the loss by less than this share of its scale,
+# converged: over the whole picture this slope would change the loss by less than this share of its
+# scale,
+_FLAT = 0.05
 _STILL = 0.002  # and the last step went less far than this share of the picture
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
-    """Where an optimizer went: ``points`` [steps + 1, coordinates], with the loss and the gradient at each.
+    """Where an optimizer went: ``points`` [steps + 1, coordinates], with the loss and the gradient
+    at each.
 
     ``outcome`` is "converged", "not converged", "left the picture" or "diverged".
     """
@@ -44,7 +48,9 @@ class Plane:
 
     def __init__(self, objective: Objective, directions: Sequence[Direction]):
         self.directions = directions
-        self._tail = objective.since(min(first_layer(objective.network, one.vector) for one in directions))
+        self._tail = objective.since(
+            min(first_layer(objective.network, one.vector) for one in directions)
+        )
         self._vectors = np.array([one.vector[-len(self._tail.params) :] for one in directions])
         self.origin = np.array([one.origin for one in directions])
 
@@ -54,17 +60,26 @@ class Plane:
         return np.array([one.high - one.low for one in self.directions])
 
     def gradient(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """(C, ∂C/∂c) at ``point`` [coordinates]: the gradient by the weights, from the backward pass, along each direction.
+        """(C, ∂C/∂c) at ``point`` [coordinates]: the gradient by the weights, from the backward
+        pass, along each direction.
 
-            params = own + Σ_i (c_i − origin_i) · v_i            ∂C/∂c_i = Σ_w ∂C/∂w · v_i[w]
+        params = own + Σ_i (c_i − origin_i) · v_i            ∂C/∂c_i = Σ_w ∂C/∂w · v_i[w]
         """
         moved = (point - self.origin).astype(self._vectors.dtype)
         loss, grads = self._tail.gradient(self._tail.params + moved @ self._vectors)
         return loss, self._vectors.astype(np.float64) @ grads
 
-    def descend(self, start: Sequence[float], rule: str | AnyOptimizer, learning_rate: float | None = None, steps: int = 100,
-                scale: float = 1.0, **hyperparameters: float) -> Path:  # fmt: skip
-        """Follow the rule from ``start`` for at most ``steps`` steps; ``learning_rate`` None: see `suitable_rate`.
+    def descend(
+        self,
+        start: Sequence[float],
+        rule: str | AnyOptimizer,
+        learning_rate: float | None = None,
+        steps: int = 100,
+        scale: float = 1.0,
+        **hyperparameters: float,
+    ) -> Path:
+        """Follow the rule from ``start`` for at most ``steps`` steps; ``learning_rate`` None: see
+        `suitable_rate`.
 
         ``scale`` is a difference in loss that matters here: by it is judged what is flat.
         """
@@ -86,10 +101,21 @@ class Plane:
             losses.append(loss)
             gradients.append(gradient)
             outcome = self._judge(point, loss, gradient, moved, scale)
-        return Path(optimizer.rule.name, learning_rate, np.array(points), np.array(losses), np.array(gradients), outcome)
+        return Path(
+            optimizer.rule.name,
+            learning_rate,
+            np.array(points),
+            np.array(losses),
+            np.array(gradients),
+            outcome,
+        )
 
-    def _judge(self, point: np.ndarray, loss: float, gradient: np.ndarray, moved: np.ndarray, scale: float) -> str:
-        outside = [max(one.low - c, c - one.high) for one, c in zip(self.directions, point, strict=True)]
+    def _judge(
+        self, point: np.ndarray, loss: float, gradient: np.ndarray, moved: np.ndarray, scale: float
+    ) -> str:
+        outside = [
+            max(one.low - c, c - one.high) for one, c in zip(self.directions, point, strict=True)
+        ]
         if not np.isfinite(loss):
             return "diverged"
         if (np.array(outside) > self.ranges).any():
@@ -97,9 +123,11 @@ class Plane:
         flat = (np.abs(gradient) * self.ranges).max() < _FLAT * scale
         return "converged" if flat and (moved / self.ranges).max() < _STILL else "not converged"
 
-    def suitable_rate(self, starts: Sequence[Sequence[float]], rule: str | AnyOptimizer,
-                      **hyperparameters: float) -> float | None:  # fmt: skip
-        """The learning rate with which the longest first step from ``starts`` goes a twentieth of the picture.
+    def suitable_rate(
+        self, starts: Sequence[Sequence[float]], rule: str | AnyOptimizer, **hyperparameters: float
+    ) -> float | None:
+        """The learning rate with which the longest first step from ``starts`` goes a twentieth of
+        the picture.
 
         None for a rule that has no learning rate.
         """
@@ -111,15 +139,31 @@ class Plane:
             lengths.append(float((np.abs(point - start) / self.ranges).max()))
         usual = optimizer.hyperparameters.get("learning_rate")
         longest = max(lengths)
-        return usual if usual is None or not 0 < longest < np.inf else float(f"{usual * FIRST_STEP / longest:.2g}")
+        return (
+            usual
+            if usual is None or not 0 < longest < np.inf
+            else float(f"{usual * FIRST_STEP / longest:.2g}")
+        )
 
 
-def descend(model: Model, x: ArrayLike, y: ArrayLike, directions: Sequence[str | Direction], start: Sequence[float],
-            optimizer: str | AnyOptimizer = "gd", learning_rate: float | None = None, steps: int = 100, *,
-            loss: Loss | None = None, **hyperparameters: float) -> Path:  # fmt: skip
-    """The way of ``optimizer`` from ``start`` on the loss of ``model`` on images ``x`` with labels ``y``.
+def descend(
+    model: Model,
+    x: ArrayLike,
+    y: ArrayLike,
+    directions: Sequence[str | Direction],
+    start: Sequence[float],
+    optimizer: str | AnyOptimizer = "gd",
+    learning_rate: float | None = None,
+    steps: int = 100,
+    *,
+    loss: Loss | None = None,
+    **hyperparameters: float,
+) -> Path:
+    """The way of ``optimizer`` from ``start`` on the loss of ``model`` on images ``x`` with labels
+    ``y``.
 
-    ``directions`` are those of a surface, or of `minicnn.insight.directions.chosen`; see `Plane.descend` for the rest.
+    ``directions`` are those of a surface, or of `minicnn.insight.directions.chosen`; see
+    `Plane.descend` for the rest.
     """
     objective = Objective.of(model, x, y, loss)
     plane = Plane(objective, chosen(objective, directions))
@@ -127,6 +171,8 @@ def descend(model: Model, x: ArrayLike, y: ArrayLike, directions: Sequence[str |
     return plane.descend(start, optimizer, learning_rate, steps, scale, **hyperparameters)
 
 
-def _optimizer(rule: str | AnyOptimizer, size: int, rate: float | None, hyperparameters: dict[str, float]) -> Optimizer:
+def _optimizer(
+    rule: str | AnyOptimizer, size: int, rate: float | None, hyperparameters: dict[str, float]
+) -> Optimizer:
     given = hyperparameters if rate is None else {**hyperparameters, "learning_rate": rate}
     return Optimizer(rule, size, np.float64, **given)

@@ -14,16 +14,19 @@ from minicnn.insight.objective import Objective
 from minicnn.network.network import Network
 from minicnn.training.record import load_record
 
-_REACHES = 0.25 * 2.0 ** np.arange(7)  # how far the range of a weight goes to each side: until the loss has risen, or
+_REACHES = 0.25 * 2.0 ** np.arange(
+    7
+)  # how far the range of a weight goes to each side: until the loss has risen, or
 _USUAL_REACH = 4.0  # where it never rises
 
 
 @dataclass(frozen=True, eq=False)
 class Direction:
-    """An axis: the weights at coordinate c are ``params + (c − origin) · vector``, in a picture from ``low`` to ``high``.
+    """An axis: the weights at coordinate c are ``params + (c − origin) · vector``, in a picture
+    from ``low`` to ``high``.
 
-    ``origin`` is the coordinate of the model's own point: a single weight's value, else 0. ``vector`` [flat_size] is
-    float32. ``path`` [points] are coordinates of a recorded run along it.
+    ``origin`` is the coordinate of the model's own point: a single weight's value, else 0.
+    ``vector`` [flat_size] is float32. ``path`` [points] are coordinates of a recorded run along it.
     """
 
     label: str
@@ -47,11 +50,14 @@ def single_weight(network: Network, params: np.ndarray, text: str) -> Direction:
     return Direction(weights.name(network, index), vector, value, value - 1, value + 1)
 
 
-def random_direction(network: Network, params: np.ndarray, rng: np.random.Generator, label: str = "random") -> Direction:
-    """A Gaussian direction in which every filter, or row of weights into a unit, is as long as the model's own.
+def random_direction(
+    network: Network, params: np.ndarray, rng: np.random.Generator, label: str = "random"
+) -> Direction:
+    """A Gaussian direction in which every filter, or row of weights into a unit, is as long as the
+    model's own.
 
-    Biases, and the scales and shifts of normalizations, stay as they are. Source: Li et al., "Visualizing the loss
-    landscape of neural nets", NeurIPS 2018, section 4.
+    Biases, and the scales and shifts of normalizations, stay as they are. Source: Li et al.,
+    "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 4.
     """
     vector = np.zeros_like(params)
     own, drawn = network.unflatten(params), network.unflatten(vector)
@@ -65,48 +71,68 @@ def random_direction(network: Network, params: np.ndarray, rng: np.random.Genera
     return Direction(label, vector)
 
 
-def line_to(network: Network, params: np.ndarray, model: Model, label: str = "other model") -> Direction:
+def line_to(
+    network: Network, params: np.ndarray, model: Model, label: str = "other model"
+) -> Direction:
     """The way to another model of the same network: it is at 1, the own point at 0."""
-    shapes = [[(spec.name, spec.shape) for spec in one.parameters] for one in (network, model.network)]
+    shapes = [
+        [(spec.name, spec.shape) for spec in one.parameters] for one in (network, model.network)
+    ]
     if shapes[0] != shapes[1]:
-        raise SettingError(f"{label} has another network than the model: there is no line between them")
+        raise SettingError(
+            f"{label} has another network than the model: there is no line between them"
+        )
     vector = model.params - params
     if not vector.any():
-        raise SettingError(f"{label} has the same weights as the model: there is no line between them")
+        raise SettingError(
+            f"{label} has the same weights as the model: there is no line between them"
+        )
     return Direction(label, vector, 0.0, -0.5, 1.5)
 
 
 def principal_directions(params: np.ndarray, folder: Path | str) -> list[Direction]:
-    """The first two principal directions of a recorded run (``train --record``), with its path, seen from ``params``."""
+    """The first two principal directions of a recorded run (``train --record``), with its path,
+    seen from ``params``."""
     record = load_record(folder)
     vectors, path, shares = record.principal_directions()
     end = (record.first + record.path[-1] @ record.basis - params) @ vectors.T
     found = []
-    for number, (vector, along, share) in enumerate(zip(vectors, (path + end).T, shares, strict=True), 1):
+    for number, (vector, along, share) in enumerate(
+        zip(vectors, (path + end).T, shares, strict=True), 1
+    ):
         low, high = min(along.min(), 0.0), max(along.max(), 0.0)
         margin = 0.15 * (high - low)
-        label = f"principal direction {number} ({100 * share:.0f} %)"  # of the squared distances on the path
+        # of the squared distances on the path
+        label = f"principal direction {number} ({100 * share:.0f} %)"
         found.append(Direction(label, vector, 0.0, low - margin, high + margin, along))
     return found
 
 
 def largest_gradients(objective: Objective, count: int = 2) -> list[str]:
-    """The names of the ``count`` weights, biases left out, with the largest gradients at the own point."""
+    """The names of the ``count`` weights, biases left out, with the largest gradients at the own
+    point."""
     network = objective.network
     grads = np.abs(objective.gradient(objective.params)[1])
     tensors = network.unflatten(grads)
     for spec in network.parameters:
         if spec.kind != "weight":
             tensors[spec.name][:] = 0
-    return [weights.name(network, int(index)) for index in np.argsort(-grads, kind="stable")[:count]]
+    return [
+        weights.name(network, int(index)) for index in np.argsort(-grads, kind="stable")[:count]
+    ]
 
 
-def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | str | None = None,
-           seed: int = 0) -> list[Direction]:  # fmt: skip
+def chosen(
+    objective: Objective,
+    wanted: Sequence[str | Direction],
+    run: Path | str | None = None,
+    seed: int = 0,
+) -> list[Direction]:
     """The directions that are ``wanted``, in ranges in which the loss can be seen to rise.
 
-    Each is a `Direction`, a weight (``conv1.weight[0,0,0,3]``), ``random``, ``pc1`` or ``pc2`` (principal directions of the
-    recorded run in the folder ``run``), or ``to:PATH``, the line to another model.
+    Each is a `Direction`, a weight (``conv1.weight[0,0,0,3]``), ``random``, ``pc1`` or ``pc2``
+    (principal directions of the recorded run in the folder ``run``), or ``to:PATH``, the line to
+    another model.
     """
     network, params = objective.network, objective.params
     found = []
@@ -118,7 +144,9 @@ def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | 
             found.append(random_direction(network, params, rng, f"random direction {number + 1}"))
         elif text in ("pc1", "pc2"):
             if run is None:
-                raise SettingError(f"{text} is a direction of a recorded run: give the folder of a `train --record`")
+                raise SettingError(
+                    f"{text} is a direction of a recorded run: give the folder of a `train --record`"
+                )
             found.append(principal_directions(params, run)[int(text[2]) - 1])
         elif text.startswith("to:"):
             line = line_to(network, params, load(text[3:]), text[3:])
@@ -129,7 +157,8 @@ def chosen(objective: Objective, wanted: Sequence[str | Direction], run: Path | 
 
 
 def fitted(objective: Objective, direction: Direction) -> Direction:
-    """``direction`` with a range of 0.25, 0.5, ... 16 to each side, at one end of which the loss has risen by half.
+    """``direction`` with a range of 0.25, 0.5, ... 16 to each side, at one end of which the loss
+    has risen by half.
 
     Where it rises on both sides, at both; where on none, the range is 4.
     """
@@ -137,5 +166,7 @@ def fitted(objective: Objective, direction: Direction) -> Direction:
     tried = np.concatenate([[0.0], -_REACHES, _REACHES])
     losses = tail.rows(direction.vector[-len(tail.params) :])(tail.params, tried)
     rises = (losses[1:] > 1.5 * losses[0]).reshape(2, -1)
-    reach = max((float(_REACHES[side.argmax()]) for side in rises if side.any()), default=_USUAL_REACH)
+    reach = max(
+        (float(_REACHES[side.argmax()]) for side in rises if side.any()), default=_USUAL_REACH
+    )
     return replace(direction, low=direction.origin - reach, high=direction.origin + reach)

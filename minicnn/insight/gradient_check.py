@@ -2,9 +2,9 @@
 
     ∂C/∂w ≈ (C(w + h) − C(w − h)) / 2h        error = |explicit − numeric| / max(|explicit|, |numeric|, r)
 
-in float64, by the same kernels. Beneath r, rounding in C leaves too few digits of the difference to compare. Where a ReLU
-or the loss changes sides, or a max pooling its winner, between w − h and w + h, C has a kink and the difference is no
-derivative: such weights are set aside and counted.
+in float64, by the same kernels. Beneath r, rounding in C leaves too few digits of the difference to
+compare. Where a ReLU or the loss changes sides, or a max pooling its winner, between w − h and w +
+h, C has a kink and the difference is no derivative: such weights are set aside and counted.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,16 +19,22 @@ from minicnn.training.loss import Loss
 
 STEP = 1e-5  # h: longer ones cross more kinks, shorter ones leave fewer digits
 TOLERANCE = 1e-5  # largest relative error that passes
-DEVICE_TOLERANCE = 1e-4  # between two devices' float32 gradients, relative to the largest of a tensor
-ROUNDING = 4 * np.finfo(np.float64).eps  # of C, relative: what is left of a difference of two values of C is below it
+DEVICE_TOLERANCE = (
+    1e-4  # between two devices' float32 gradients, relative to the largest of a tensor
+)
+ROUNDING = (
+    4 * np.finfo(np.float64).eps
+)  # of C, relative: what is left of a difference of two values of C is below it
 
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """How the explicit gradient of a tensor compares: ``checked`` of its ``weights``, and ``kinks`` more set aside.
+    """How the explicit gradient of a tensor compares: ``checked`` of its ``weights``, and ``kinks``
+    more set aside.
 
-    ``error`` is the largest relative error, ``at`` the weight where it is, with its ``explicit`` and ``numeric`` derivative;
-    all None when every sampled weight was set aside, which passes nothing.
+    ``error`` is the largest relative error, ``at`` the weight where it is, with its ``explicit``
+    and ``numeric`` derivative; all None when every sampled weight was set aside, which passes
+    nothing.
     """
 
     tensor: str
@@ -43,17 +49,26 @@ class TensorCheck:
 
 
 class Cost:
-    """The mean loss C of one batch as a function of the weights, in float64, with its two derivatives.
+    """The mean loss C of one batch as a function of the weights, in float64, with its two
+    derivatives.
 
-    ``params`` [flat_size]; ``x`` [N, H, W, C] are scaled images, ``labels`` [N]. Dropout drops the same elements every time.
+    ``params`` [flat_size]; ``x`` [N, H, W, C] are scaled images, ``labels`` [N]. Dropout drops the
+    same elements every time.
     """
 
-    def __init__(self, network: Network, params: np.ndarray, x: np.ndarray, labels: np.ndarray, loss: Loss):
+    def __init__(
+        self, network: Network, params: np.ndarray, x: np.ndarray, labels: np.ndarray, loss: Loss
+    ):
         self.network, self.labels = network, labels
         weights = loss.class_weights.tolist() if loss.rule.class_weights else None
         names = [hyper.name for hyper in loss.rule.hyperparameters]
-        self.loss = Loss(loss.rule, network.outputs, weights, np.float64,
-                         **dict(zip(names, loss.hyperparameters.tolist(), strict=True)))  # fmt: skip
+        self.loss = Loss(
+            loss.rule,
+            network.outputs,
+            weights,
+            np.float64,
+            **dict(zip(names, loss.hyperparameters.tolist(), strict=True)),
+        )
         self.passes = cpu.Passes(network, params.astype(np.float64), len(x), by_operation=True)
         self.plan, self.images = self.passes.plan, x
         self.outputs = self.passes.forward_by_operation(x)
@@ -67,8 +82,8 @@ class Cost:
         return fused.backward(self.dlogits)
 
     def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
-        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of the weight
-        params[index]."""
+        """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of
+        the weight params[index]."""
         params, first = self.passes.params, self.operation_of(index)
         before, sides = params[index], []
         for w in (before + step, before - step):
@@ -85,12 +100,18 @@ class Cost:
 
     def operation_of(self, index: int) -> int:
         """Which operation of the plan is the first that reads ``params[index]``."""
-        (spec,) = [spec for spec in self.network.parameters if spec.offset <= index < spec.offset + spec.size]
+        (spec,) = [
+            spec
+            for spec in self.network.parameters
+            if spec.offset <= index < spec.offset + spec.size
+        ]
         return next(i for i, node in enumerate(self.plan.nodes) if spec.layer in node.layers)
 
     def _kinks(self, first: int, outputs: list[np.ndarray]) -> Iterator[np.ndarray]:
         """On which side of its kinks every operation from ``first`` on is."""
-        for record, node, y in zip(self.plan.table[first:], self.plan.nodes[first:], outputs, strict=True):
+        for record, node, y in zip(
+            self.plan.table[first:], self.plan.nodes[first:], outputs, strict=True
+        ):
             x = self.passes.work[record["x"] :][: len(y) * record["input_size"]]
             if node.row.kinks:
                 yield np.digitize(x, node.row.kinks)
@@ -98,15 +119,21 @@ class Cost:
                 yield _winners(record, x.reshape(len(y), -1), y)
 
 
-def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
-              progress: Callable[[int, int], None] = lambda done, total: None) -> list[TensorCheck]:  # fmt: skip
-    """Check the explicit gradient of every tensor at ``samples`` weights, drawn by ``seed``, or at all of a smaller one.
+def gradcheck(
+    cost: Cost,
+    samples: int = 100,
+    seed: int = 0,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[TensorCheck]:
+    """Check the explicit gradient of every tensor at ``samples`` weights, drawn by ``seed``, or at
+    all of a smaller one.
 
     ``progress`` is called with the weights done and all weights.
 
     >>> from minicnn import Dense, Flatten
     >>> network, rng = Network((2, 2), [Flatten(), Dense(3)]), np.random.default_rng(0)
-    >>> cost = Cost(network, network.initialize(rng), rng.random((4, 2, 2, 1)), np.arange(4) % 3, Loss("mse", 3))
+    >>> cost = Cost(network, network.initialize(rng), rng.random((4, 2, 2, 1)), np.arange(4) % 3,
+    Loss("mse", 3))
     >>> [(check.tensor, check.checked, check.passed) for check in gradcheck(cost)]
     [('dense1.weight', 12, True), ('dense1.bias', 3, True)]
     """
@@ -120,43 +147,77 @@ def gradcheck(cost: Cost, samples: int = 100, seed: int = 0,
         for index in indices.tolist():
             numeric, _, crossed = cost.moved(index)
             if not crossed:
-                errors.append((relative_error(explicit[index], numeric, cost.value), index, numeric))
+                errors.append(
+                    (relative_error(explicit[index], numeric, cost.value), index, numeric)
+                )
             done += 1
             progress(done, total)
         checked, kinks = len(errors), len(indices) - len(errors)
         if not errors:
-            checks.append(TensorCheck(spec.name, spec.size, 0, kinks, None, None, None, None, False))
+            checks.append(
+                TensorCheck(spec.name, spec.size, 0, kinks, None, None, None, None, False)
+            )
             continue
         error, at, numeric = max(errors, key=lambda found: (np.isnan(found[0]), found[0]))
-        checks.append(TensorCheck(spec.name, spec.size, checked, kinks, error, weight_name(network, at), float(explicit[at]),
-                                  numeric, error <= TOLERANCE))  # fmt: skip
+        checks.append(
+            TensorCheck(
+                spec.name,
+                spec.size,
+                checked,
+                kinks,
+                error,
+                weight_name(network, at),
+                float(explicit[at]),
+                numeric,
+                error <= TOLERANCE,
+            )
+        )
     return checks
 
 
 def device_gradcheck(cost: Cost, device: str) -> list[TensorCheck]:
-    """Compare the gradients of all weights that ``device`` computes in float32, loss included, with the CPU's.
+    """Compare the gradients of all weights that ``device`` computes in float32, loss included, with
+    the CPU's.
 
-    The error is relative to the tensor's largest gradient; in the results ``numeric`` is the CPU's figure. Raises
-    `DeviceError` if the device cannot be used.
+    The error is relative to the tensor's largest gradient; in the results ``numeric`` is the CPU's
+    figure. Raises `DeviceError` if the device cannot be used.
     """
     network, loss, params = cost.network, cost.loss, cost.passes.params.astype(np.float32)
-    given = [array.astype(np.float32) for array in (loss.one_hot, loss.class_weights, loss.hyperparameters)]
+    given = [
+        array.astype(np.float32)
+        for array in (loss.one_hot, loss.class_weights, loss.hyperparameters)
+    ]
     gradients = []
     for place in (backend(device), cpu):
         passes = place.Passes(network, params, len(cost.labels))
         logits = passes.forward(cost.images.astype(np.float32))
         _, dlogits = place.loss_rows(loss.rule, logits.copy(), cost.labels, *given)
-        gradients.append(network.unflatten(passes.backward(dlogits / np.float32(loss.divisor(cost.labels)))))
+        gradients.append(
+            network.unflatten(passes.backward(dlogits / np.float32(loss.divisor(cost.labels))))
+        )
     checks = []
     for spec in network.parameters:
         if spec.kind == "state":
             continue
         on_device, on_cpu = (tensors[spec.name].reshape(-1) for tensors in gradients)
-        errors = np.abs(on_device - on_cpu) / max(float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny)
+        errors = np.abs(on_device - on_cpu) / max(
+            float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny
+        )
         at = int(errors.argmax())  # the first that is not a number, if there is one
         error, where = float(errors[at]), weight_name(network, spec.offset + at)
-        checks.append(TensorCheck(spec.name, spec.size, spec.size, 0, error, where, float(on_device[at]), float(on_cpu[at]),
-                                  error <= DEVICE_TOLERANCE))  # fmt: skip
+        checks.append(
+            TensorCheck(
+                spec.name,
+                spec.size,
+                spec.size,
+                0,
+                error,
+                where,
+                float(on_device[at]),
+                float(on_cpu[at]),
+                error <= DEVICE_TOLERANCE,
+            )
+        )
     return checks
 
 
@@ -167,11 +228,26 @@ def relative_error(explicit: float, numeric: float, value: float, step: float = 
 
 
 def _winners(record: np.void, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which element of its window each output [N, P, Q, C] is; −1 where the ReLU before the pooling makes it 0."""
-    names = ("input_height", "input_width", "input_channels", "output_height", "output_width", "stride_height",
-             "stride_width", "kernel_height", "kernel_width", "padding_top", "padding_left", "dilation_height",
-             "dilation_width")  # fmt: skip
-    H, W, C, P, Q, down, right, R, S, top, left, apart, aside = (int(record[name]) for name in names)
+    """Which element of its window each output [N, P, Q, C] is; −1 where the ReLU before the pooling
+    makes it 0."""
+    names = (
+        "input_height",
+        "input_width",
+        "input_channels",
+        "output_height",
+        "output_width",
+        "stride_height",
+        "stride_width",
+        "kernel_height",
+        "kernel_width",
+        "padding_top",
+        "padding_left",
+        "dilation_height",
+        "dilation_width",
+    )
+    H, W, C, P, Q, down, right, R, S, top, left, apart, aside = (
+        int(record[name]) for name in names
+    )
     rows, columns = (P - 1) * down + (R - 1) * apart + 1, (Q - 1) * right + (S - 1) * aside + 1
     padded = np.full((len(x), max(rows, top + H), max(columns, left + W), C), -np.inf)
     padded[:, top : top + H, left : left + W] = x.reshape(len(x), H, W, C)

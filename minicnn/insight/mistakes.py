@@ -9,7 +9,8 @@ from minicnn.inference import Model
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image whose most likely class is not its own: its index in the set, both classes, their probabilities."""
+    """An image whose most likely class is not its own: its index in the set, both classes, their
+    probabilities."""
 
     index: int
     label: int
@@ -18,9 +19,15 @@ class Mistake:
     probability_of_label: float
 
 
-def confident_mistakes(model: Model, images: np.ndarray, labels: np.ndarray, count: int = 16,
-                       maximum: float | None = None) -> list[Mistake]:  # fmt: skip
-    """The ``count`` wrongly classified images that ``model`` is most certain of, the most certain one first.
+def confident_mistakes(
+    model: Model,
+    images: np.ndarray,
+    labels: np.ndarray,
+    count: int = 16,
+    maximum: float | None = None,
+) -> list[Mistake]:
+    """The ``count`` wrongly classified images that ``model`` is most certain of, the most certain
+    one first.
 
     ``images`` [N, H, W, C] and ``maximum`` are as for `Model.evaluate`, ``labels`` int64 [N].
     """
@@ -29,15 +36,23 @@ def confident_mistakes(model: Model, images: np.ndarray, labels: np.ndarray, cou
     certainty = probabilities[np.arange(len(labels)), predicted]
     wrong = np.flatnonzero(predicted != labels)
     first = wrong[np.argsort(-certainty[wrong], kind="stable")][:count]
-    return [Mistake(int(i), int(labels[i]), int(predicted[i]), float(certainty[i]), float(probabilities[i, labels[i]]))
-            for i in first]  # fmt: skip
+    return [
+        Mistake(
+            int(i),
+            int(labels[i]),
+            int(predicted[i]),
+            float(certainty[i]),
+            float(probabilities[i, labels[i]]),
+        )
+        for i in first
+    ]
 
 
 def first_layer_filters(model: Model) -> tuple[str, np.ndarray] | None:
     """(name, filters [K, R, S, C]) of the first layer that has weights; None when no layer has.
 
-    A convolution has its kernels, and a dense layer the weights of each of its units, in the shape of the image they are
-    applied to.
+    A convolution has its kernels, and a dense layer the weights of each of its units, in the shape
+    of the image they are applied to.
     """
     for name, weight in model.weights.items():
         if weight.ndim == 4:
@@ -50,7 +65,8 @@ def first_layer_filters(model: Model) -> tuple[str, np.ndarray] | None:
 
 
 def tiles(images: np.ndarray, columns: int, gap: float = np.nan) -> np.ndarray:
-    """``images`` [K, H, W, C] side by side, ``columns`` in a row, with lines of ``gap`` between them: [rows, columns, C]."""
+    """``images`` [K, H, W, C] side by side, ``columns`` in a row, with lines of ``gap`` between
+    them: [rows, columns, C]."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
     grid = np.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), gap)

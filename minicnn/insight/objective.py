@@ -1,4 +1,5 @@
-"""What is looked at from all sides: the mean loss of some labelled images as a function of the weights."""
+"""What is looked at from all sides: the mean loss of some labelled images as a function of the
+weights."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -18,8 +19,8 @@ from minicnn.training.loss import Loss
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` [N], as in evaluation: nothing is
-    dropped out, and normalization is by the running statistics.
+    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` [N], as in evaluation:
+    nothing is dropped out, and normalization is by the running statistics.
 
     ``params`` [flat_size] is the model's own point.
     """
@@ -32,22 +33,32 @@ class Objective:
     threads: int | None = None
 
     @classmethod
-    def of(cls, model: Model, x: ArrayLike, y: ArrayLike, loss: Loss | None = None,
-           maximum: float | None = None) -> "Objective":  # fmt: skip
-        """The loss of ``model`` on images and labels as `Model.evaluate` takes them; ``loss`` None is the model's own."""
+    def of(
+        cls,
+        model: Model,
+        x: ArrayLike,
+        y: ArrayLike,
+        loss: Loss | None = None,
+        maximum: float | None = None,
+    ) -> "Objective":
+        """The loss of ``model`` on images and labels as `Model.evaluate` takes them; ``loss`` None
+        is the model's own."""
         images, labels, scale = model.check_labelled(x, y, maximum)
         if loss is None:
             if "loss" not in model.training:
-                raise SettingError("loss must be named: the model does not say with which loss it was trained")
+                raise SettingError(
+                    "loss must be named: the model does not say with which loss it was trained"
+                )
             loss = model.trained_loss()
         scaled = images.astype(np.float32) * np.float32(scale)
         return cls(model.network, model.params, scaled, labels, loss, model.threads)
 
     def since(self, layer: int) -> "Objective":
-        """The same as a function of the weights from ``layer`` on: what comes before is computed, once, for all images.
+        """The same as a function of the weights from ``layer`` on: what comes before is computed,
+        once, for all images.
 
-        Its parameters are the last ones of the flat vector. Where a later layer reads what lies before ``layer``, or
-        there is state behind the weights, it is the function of all weights.
+        Its parameters are the last ones of the flat vector. Where a later layer reads what lies
+        before ``layer``, or there is state behind the weights, it is the function of all weights.
         """
         network, shape = self.network, self.network.shapes[layer]
         reads = network.reads[layer:]
@@ -55,21 +66,48 @@ class Objective:
         if not cut or network.trainable_size < network.flat_size:
             return self
         flat = len(shape) == 1
-        head = Network(network.input_shape, [*network.layers[:layer], *([] if flat else [Flatten()])])
-        activations = cpu.Inference(head, self.params[: head.flat_size], self.threads).logits(self.images, 1.0)
+        head = Network(
+            network.input_shape, [*network.layers[:layer], *([] if flat else [Flatten()])]
+        )
+        activations = cpu.Inference(head, self.params[: head.flat_size], self.threads).logits(
+            self.images, 1.0
+        )
         shape = (1, 1, *shape) if flat else shape
         names = ["before" if flat else "input", *network.layer_names[layer:]]
-        following = [replace(network.layers[layer + i], name=names[i + 1], inputs=tuple(names[v - layer] for v in values))
-                     for i, values in enumerate(reads)]  # fmt: skip
-        tail = Network(shape, [*([Flatten(name="before")] if flat else []), *following], network.name)
-        return Objective(tail, self.params[head.flat_size :], activations.reshape(-1, *shape), self.labels, self.loss,
-                         self.threads)  # fmt: skip
+        following = [
+            replace(
+                network.layers[layer + i],
+                name=names[i + 1],
+                inputs=tuple(names[v - layer] for v in values),
+            )
+            for i, values in enumerate(reads)
+        ]
+        tail = Network(
+            shape, [*([Flatten(name="before")] if flat else []), *following], network.name
+        )
+        return Objective(
+            tail,
+            self.params[head.flat_size :],
+            activations.reshape(-1, *shape),
+            self.labels,
+            self.loss,
+            self.threads,
+        )
 
     def rows(self, direction: np.ndarray) -> LossRows:
         """What computes the summed loss along ``direction``; `divisor` makes the mean of it."""
         loss = self.loss
-        return LossRows(self.network, direction, self.images, self.labels, loss.rule, loss.one_hot, loss.class_weights,
-                        loss.hyperparameters, self.threads)  # fmt: skip
+        return LossRows(
+            self.network,
+            direction,
+            self.images,
+            self.labels,
+            loss.rule,
+            loss.one_hot,
+            loss.class_weights,
+            loss.hyperparameters,
+            self.threads,
+        )
 
     @property
     def divisor(self) -> float:
@@ -82,12 +120,30 @@ class Objective:
         training.params[:] = params
         rows = self.images.reshape(len(self.images), -1)
         none = np.empty((0, 0), np.float32)
-        result = training.step(rows, self.labels, np.arange(len(rows)), 1.0, loss.one_hot, loss.class_weights,
-                               loss.hyperparameters, self.divisor, 0, none, none)  # fmt: skip
+        result = training.step(
+            rows,
+            self.labels,
+            np.arange(len(rows)),
+            1.0,
+            loss.one_hot,
+            loss.class_weights,
+            loss.hyperparameters,
+            self.divisor,
+            0,
+            none,
+            none,
+        )
         return result.loss, training.grads.copy()
 
     @functools.cached_property
     def _training(self) -> cpu.Training:
         no_update = StepRule("gradient", lambda step: None, ())
-        return cpu.Training(self.network, self.params.copy(), len(self.images), no_update, self.loss.rule, self.threads,
-                            frozen=True)  # fmt: skip
+        return cpu.Training(
+            self.network,
+            self.params.copy(),
+            len(self.images),
+            no_update,
+            self.loss.rule,
+            self.threads,
+            frozen=True,
+        )

@@ -1,4 +1,5 @@
-"""The loss as the texts first show it: C as a function of the prediction for the true class, and its slope."""
+"""The loss as the texts first show it: C as a function of the prediction for the true class, and
+its slope."""
 
 from dataclasses import dataclass
 
@@ -11,9 +12,11 @@ _ENDS = 0.02, 0.98  # the probabilities that are shown; the slope has no end at 
 
 @dataclass(frozen=True, eq=False)
 class LossCurve:
-    """C and dC/da [points] over the prediction a for the true class, and the samples of a batch: their a and C [N].
+    """C and dC/da [points] over the prediction a for the true class, and the samples of a batch:
+    their a and C [N].
 
-    ``prediction`` says what a is: "softmax" or "sigmoid" probability, or "output" for a loss on the outputs themselves.
+    ``prediction`` says what a is: "softmax" or "sigmoid" probability, or "output" for a loss on the
+    outputs themselves.
     """
 
     loss: str
@@ -25,16 +28,26 @@ class LossCurve:
     sample_losses: np.ndarray
 
 
-def loss_curve(loss: Loss, logits: np.ndarray | None = None, labels: np.ndarray | None = None,
-               points: int = 197) -> LossCurve:  # fmt: skip
-    """The curve of ``loss``, with the samples that have ``logits`` [N, K] and ``labels`` [N] marked.
+def loss_curve(
+    loss: Loss,
+    logits: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    points: int = 197,
+) -> LossCurve:
+    """The curve of ``loss``, with the samples that have ``logits`` [N, K] and ``labels`` [N]
+    marked.
 
-    All other classes share the rest, (1 − a) / (K − 1) each, so that the logits z follow from a, and by the chain rule
+    All other classes share the rest, (1 − a) / (K − 1) each, so that the logits z follow from a,
+    and by the chain rule
 
         dC/da = Σ_k ∂C/∂z_k · dz_k/da        softmax: z_k = log a_k;  sigmoid: z_k = log(a_k / (1 − a_k));  output: z_k = a_k
     """
     outputs, rule = len(loss.class_weights), loss.rule
-    kind = "output" if rule.target == "values" and rule.probabilities == "softmax" else rule.probabilities
+    kind = (
+        "output"
+        if rule.target == "values" and rule.probabilities == "softmax"
+        else rule.probabilities
+    )
     logits = np.empty((0, outputs)) if logits is None else np.asarray(logits, np.float64)
     labels = np.empty(0, np.int64) if labels is None else labels
     true = np.arange(len(labels)), labels
@@ -60,7 +73,14 @@ def loss_curve(loss: Loss, logits: np.ndarray | None = None, labels: np.ndarray 
     return LossCurve(rule.name, kind, a, losses, (slopes * by_a).sum(axis=1), predicted, marked)
 
 
-def _each_alone(loss: Loss, logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _each_alone(
+    loss: Loss, logits: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """(loss [N], its gradient [N, K]) of each row as a batch of one."""
-    rows = [loss(logits[i : i + 1].astype(loss.one_hot.dtype), labels[i : i + 1]) for i in range(len(labels))]
-    return np.array([value for value, _ in rows]), np.array([slope[0] for _, slope in rows]).reshape(logits.shape)
+    rows = [
+        loss(logits[i : i + 1].astype(loss.one_hot.dtype), labels[i : i + 1])
+        for i in range(len(labels))
+    ]
+    return np.array([value for value, _ in rows]), np.array(
+        [slope[0] for _, slope in rows]
+    ).reshape(logits.shape)

@@ -1,4 +1,5 @@
-"""The learning-rate range test (Smith, "Cyclical learning rates for training neural networks", WACV 2017)."""
+"""The learning-rate range test (Smith, "Cyclical learning rates for training neural networks", WACV
+2017)."""
 
 import copy
 from collections.abc import Callable
@@ -12,16 +13,20 @@ from minicnn.training.run import Run, is_finite
 from minicnn.training.trainer import Trainer
 
 DIVERGED = 4.0  # times the lowest loss: what follows says nothing about learning
-SMOOTHING = 0.04  # as a share of the steps; at half of it the suggestion followed the noise (three networks, six optimizers)
+# as a share of the steps; at half of it the suggestion followed the noise (three networks, six
+# optimizers)
+SMOOTHING = 0.04
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured: ``rates``, ``losses`` and ``smoothed``, float64, an entry a step that was made.
+    """What the test measured: ``rates``, ``losses`` and ``smoothed``, float64, an entry a step that
+    was made.
 
-    ``losses`` are those of the batches before their steps, ``smoothed`` the same without noise. ``steepest`` is the rate
-    where ``smoothed`` falls fastest against the logarithm of the rate, ``lowest`` the rate where it is lowest; both are None
-    when the loss never fell. ``ended`` says why the test stopped.
+    ``losses`` are those of the batches before their steps, ``smoothed`` the same without noise.
+    ``steepest`` is the rate where ``smoothed`` falls fastest against the logarithm of the rate,
+    ``lowest`` the rate where it is lowest; both are None when the loss never fell. ``ended`` says
+    why the test stopped.
     """
 
     rates: np.ndarray
@@ -33,24 +38,40 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The middle between ``steepest`` and ``lowest`` on the logarithmic axis, √(steepest · lowest).
+        """The middle between ``steepest`` and ``lowest`` on the logarithmic axis, √(steepest ·
+        lowest).
 
-        After three epochs of two networks, five optimizers and two seeds it gave 81.1% on average, ``steepest`` and a tenth
-        of ``lowest``, which are often advised, 78.2% and 78.3%, and the optimizers' default rates 80.5%.
+        After three epochs of two networks, five optimizers and two seeds it gave 81.1% on average,
+        ``steepest`` and a tenth of ``lowest``, which are often advised, 78.2% and 78.3%, and the
+        optimizers' default rates 80.5%.
         """
-        return None if self.steepest is None or self.lowest is None else (self.steepest * self.lowest) ** 0.5
+        return (
+            None
+            if self.steepest is None or self.lowest is None
+            else (self.steepest * self.lowest) ** 0.5
+        )
 
 
-def lr_find(trainer: Trainer, dataset: Dataset, low: float = 1e-6, high: float = 10.0, steps: int = 200,
-            progress: Callable[[int, int], None] = lambda done, steps: None) -> RangeTest:  # fmt: skip
-    """Train for ``steps`` batches while the learning rate grows from ``low`` to ``high`` by a constant factor a step.
+def lr_find(
+    trainer: Trainer,
+    dataset: Dataset,
+    low: float = 1e-6,
+    high: float = 10.0,
+    steps: int = 200,
+    progress: Callable[[int, int], None] = lambda done, steps: None,
+) -> RangeTest:
+    """Train for ``steps`` batches while the learning rate grows from ``low`` to ``high`` by a
+    constant factor a step.
 
-    The steps start at the first weights of ``trainer``'s settings, in a run of their own: nothing that ``trainer`` holds
-    changes. The test ends early when the loss is no longer finite, or four times the lowest. ``progress`` is called with
-    (steps done, steps). Raises `SettingError` for an optimizer that has no learning rate, and a range that is none.
+    The steps start at the first weights of ``trainer``'s settings, in a run of their own: nothing
+    that ``trainer`` holds changes. The test ends early when the loss is no longer finite, or four
+    times the lowest. ``progress`` is called with (steps done, steps). Raises `SettingError` for an
+    optimizer that has no learning rate, and a range that is none.
     """
     if not (0 < low < high < np.inf) or steps < 20:
-        raise SettingError(f"the range must rise from above 0, in 20 steps or more: not from {low:g} to {high:g} in {steps}")
+        raise SettingError(
+            f"the range must rise from above 0, in 20 steps or more: not from {low:g} to {high:g} in {steps}"
+        )
     run = Run(copy.copy(trainer), dataset, None, None)
     if "learning_rate" not in run.optimizer.hyperparameters:
         raise SettingError(f"optimizer {run.optimizer.rule.name} has no learning rate to be found")
@@ -75,19 +96,23 @@ def lr_find(trainer: Trainer, dataset: Dataset, low: float = 1e-6, high: float =
             break
     rates, losses = rates[:done], losses[:done]
     # What blew up in one step must not weigh on the steps before it.
-    smoothed = smooth(np.minimum(losses, max(limit, *losses[:10])) if done else losses, SMOOTHING * steps)
+    smoothed = smooth(
+        np.minimum(losses, max(limit, *losses[:10])) if done else losses, SMOOTHING * steps
+    )
     return RangeTest(rates, losses, smoothed, *marks(rates, smoothed), ended)
 
 
 def smooth(values: np.ndarray, deviation: float) -> np.ndarray:
-    """The mean of the neighbours with the weights exp(−(i − j)² / 2 deviation²), which shifts nothing to either side."""
+    """The mean of the neighbours with the weights exp(−(i − j)² / 2 deviation²), which shifts
+    nothing to either side."""
     places = np.arange(len(values))
     weights = np.exp(-0.5 * ((places[:, np.newaxis] - places) / deviation) ** 2)
     return weights @ values / weights.sum(axis=1)
 
 
 def marks(rates: np.ndarray, smoothed: np.ndarray) -> tuple[float | None, float | None]:
-    """(rate where ``smoothed`` falls fastest before its minimum, rate of the minimum); (None, None) if it never falls."""
+    """(rate where ``smoothed`` falls fastest before its minimum, rate of the minimum); (None, None)
+    if it never falls."""
     best = int(smoothed.argmin()) if len(smoothed) else 0
     if best < 2:
         return None, None

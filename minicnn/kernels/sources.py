@@ -1,4 +1,5 @@
-"""Digests of source files: what machine code depends on, where Numba's cache sees only the file of the function itself."""
+"""Digests of source files: what machine code depends on, where Numba's cache sees only the file of
+the function itself."""
 
 import ast
 import functools
@@ -11,7 +12,8 @@ _ROOT = Path(__file__).resolve().parents[2]  # of the package
 
 @functools.cache
 def digest_of(module: str) -> str:
-    """A digest of the source of ``module``, such as ``minicnn.kernels.cpu.conv2d``, and of what it imports from here."""
+    """A digest of the source of ``module``, such as ``minicnn.kernels.cpu.conv2d``, and of what it
+    imports from here."""
     digest = hashlib.sha256()
     for name in sorted(_closure(module, set())):
         digest.update(_file(name).read_bytes())
@@ -45,6 +47,8 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 def digest_of_folders(*folders: str) -> str:
     """A digest of all sources in ``folders`` of this package, such as ``kernels``."""
     digest = hashlib.sha256()
-    for path in sorted(path for folder in folders for path in (_ROOT / "minicnn" / folder).rglob("*.py")):
+    for path in sorted(
+        path for folder in folders for path in (_ROOT / "minicnn" / folder).rglob("*.py")
+    ):
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]

@@ -5,9 +5,9 @@ Cross entropy of the softmax; softmax and logarithm are fused:
     p = softmax(x)        aₖ = (1 − ε) w_y [k = y] + (ε / K) wₖ
     L = − Σₖ aₖ log pₖ     ∂L/∂xⱼ = pⱼ Σₖ aₖ − aⱼ
 
-with label smoothing ε and class weights w (all 1 if none are given). J. S. Bridle, "Probabilistic Interpretation of
-Feedforward Classification Network Outputs", 1990; label smoothing: C. Szegedy et al., "Rethinking the Inception
-Architecture for Computer Vision", CVPR 2016.
+with label smoothing ε and class weights w (all 1 if none are given). J. S. Bridle, "Probabilistic
+Interpretation of Feedforward Classification Network Outputs", 1990; label smoothing: C. Szegedy et
+al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016.
 
 Hinge loss over several classes, where every wrong class must stay a margin m below the right one:
 
@@ -52,7 +52,13 @@ CROSS_ENTROPY = LossRule(
     name="cross_entropy",
     row=cross_entropy,
     hyperparameters=(
-        Hyperparameter("label_smoothing", 0.0, 0.0, 1.0, meaning="share ε of the target spread over all classes"),
+        Hyperparameter(
+            "label_smoothing",
+            0.0,
+            0.0,
+            1.0,
+            meaning="share ε of the target spread over all classes",
+        ),
     ),
     class_weights=True,
     equation="L = − Σₖ aₖ log softmax(x)ₖ, aₖ = (1 − ε) w_y [k = y] + (ε / K) wₖ",
@@ -84,7 +90,13 @@ MULTI_MARGIN = LossRule(
     name="multi_margin",
     row=multi_margin,
     hyperparameters=(
-        Hyperparameter("margin", 1.0, 0.0, open_minimum=True, meaning="distance m that the right class must keep"),
+        Hyperparameter(
+            "margin",
+            1.0,
+            0.0,
+            open_minimum=True,
+            meaning="distance m that the right class must keep",
+        ),
     ),
     equation="L = (1/K) Σ_{k ≠ y} max(0, m − x_y + xₖ)",
     source="Weston and Watkins 1999",

@@ -1,15 +1,18 @@
-"""Losses on target values t, the one-hot row of a label by default: the mean of one function over the K outputs.
+"""Losses on target values t, the one-hot row of a label by default: the mean of one function over
+the K outputs.
 
-- Mean squared error: L = (1/K) Σₖ (xₖ − tₖ)², ∂L/∂xₖ = (2/K) (xₖ − tₖ). A.-M. Legendre, "Nouvelles méthodes pour la
-  détermination des orbites des comètes", 1805 (least squares).
-- Mean absolute error: L = (1/K) Σₖ |xₖ − tₖ|, ∂L/∂xₖ = sign(xₖ − tₖ) / K, and 0 where they are equal. R. J. Boscovich, 1757
-  (least absolute deviations).
-- Huber loss: L = (1/K) Σₖ h(xₖ − tₖ), h(d) = ½ d² if |d| ≤ δ, else δ (|d| − ½ δ), ∂L/∂xₖ = min(max(xₖ − tₖ, −δ), δ) / K.
-  P. J. Huber, "Robust Estimation of a Location Parameter", Annals of Mathematical Statistics 35 (1964), 73-101.
-- Binary cross entropy of the sigmoid of each output; sigmoid and logarithm are fused, so that no exponential is that of a
-  positive number: L = (1/K) Σₖ − tₖ log σ(xₖ) − (1 − tₖ) log(1 − σ(xₖ)) = (1/K) Σₖ max(xₖ, 0) − xₖ tₖ + log(1 + e^−|xₖ|),
-  ∂L/∂xₖ = (σ(xₖ) − tₖ) / K. D. R. Cox, "The Regression Analysis of Binary Sequences", Journal of the Royal Statistical
-  Society B 20 (1958), 215-242.
+- Mean squared error: L = (1/K) Σₖ (xₖ − tₖ)², ∂L/∂xₖ = (2/K) (xₖ − tₖ). A.-M. Legendre, "Nouvelles
+  méthodes pour la détermination des orbites des comètes", 1805 (least squares).
+- Mean absolute error: L = (1/K) Σₖ |xₖ − tₖ|, ∂L/∂xₖ = sign(xₖ − tₖ) / K, and 0 where they are
+  equal. R. J. Boscovich, 1757 (least absolute deviations).
+- Huber loss: L = (1/K) Σₖ h(xₖ − tₖ), h(d) = ½ d² if |d| ≤ δ, else δ (|d| − ½ δ), ∂L/∂xₖ =
+  min(max(xₖ − tₖ, −δ), δ) / K. P. J. Huber, "Robust Estimation of a Location Parameter", Annals of
+  Mathematical Statistics 35 (1964), 73-101.
+- Binary cross entropy of the sigmoid of each output; sigmoid and logarithm are fused, so that no
+  exponential is that of a positive number: L = (1/K) Σₖ − tₖ log σ(xₖ) − (1 − tₖ) log(1 − σ(xₖ)) =
+  (1/K) Σₖ max(xₖ, 0) − xₖ tₖ + log(1 + e^−|xₖ|), ∂L/∂xₖ = (σ(xₖ) − tₖ) / K. D. R. Cox, "The
+  Regression Analysis of Binary Sequences", Journal of the Royal Statistical Society B 20 (1958),
+  215-242.
 """
 
 import math
@@ -88,7 +91,13 @@ HUBER = LossRule(
     name="huber",
     row=huber,
     hyperparameters=(
-        Hyperparameter("delta", 1.0, 0.0, open_minimum=True, meaning="error δ from which the loss grows linearly"),
+        Hyperparameter(
+            "delta",
+            1.0,
+            0.0,
+            open_minimum=True,
+            meaning="error δ from which the loss grows linearly",
+        ),
     ),
     target="values",
     equation="L = (1/K) Σₖ h(xₖ − tₖ), h(d) = ½ d² if |d| ≤ δ, else δ (|d| − ½ δ)",

@@ -1,4 +1,5 @@
-"""The activations: layers that are one function of one element (and, for two of them, of its channel or its row)."""
+"""The activations: layers that are one function of one element (and, for two of them, of its
+channel or its row)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ class _Activation(Layer):
 
 
 class ReLU(_Activation):
-    """``max(x, 0)``. Nair, Hinton: Rectified linear units improve restricted Boltzmann machines, 2010."""
+    """``max(x, 0)``. Nair, Hinton: Rectified linear units improve restricted Boltzmann machines,
+    2010."""
 
     rectifies = True
 
@@ -29,7 +31,8 @@ class ReLU6(_Activation):
 
 @dataclass(frozen=True)
 class LeakyReLU(_Activation):
-    """``x`` above zero, ``negative_slope · x`` below. Maas, Hannun, Ng: Rectifier nonlinearities, 2013."""
+    """``x`` above zero, ``negative_slope · x`` below. Maas, Hannun, Ng: Rectifier nonlinearities,
+    2013."""
 
     negative_slope: float = 0.01
     rectifies = True
@@ -38,7 +41,9 @@ class LeakyReLU(_Activation):
         super().__post_init__()
         value = checks.number("LeakyReLU", "negative_slope", self.negative_slope)
         if value < 0:  # the backward pass knows the side of x by the sign of y
-            raise SettingError(f"LeakyReLU: negative_slope must be a number from 0 on, not {value:g}")
+            raise SettingError(
+                f"LeakyReLU: negative_slope must be a number from 0 on, not {value:g}"
+            )
         vars(self).update(negative_slope=value)
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
@@ -46,7 +51,8 @@ class LeakyReLU(_Activation):
 
 
 class PReLU(_Activation):
-    """``x`` above zero, ``w[c] · x`` below, with one weight a channel that is trained, 0.25 at first: weight (C,).
+    """``x`` above zero, ``w[c] · x`` below, with one weight a channel that is trained, 0.25 at
+    first: weight (C,).
 
     He, Zhang, Ren, Sun: Delving deep into rectifiers, 2015.
     """
@@ -60,7 +66,8 @@ class PReLU(_Activation):
 
 @dataclass(frozen=True)
 class ELU(_Activation):
-    """``x`` above zero, ``alpha · (exp(x) − 1)`` below. Clevert, Unterthiner, Hochreiter: ELU, 2016."""
+    """``x`` above zero, ``alpha · (exp(x) − 1)`` below. Clevert, Unterthiner, Hochreiter: ELU,
+    2016."""
 
     alpha: float = 1.0
     rectifies = True
@@ -101,7 +108,8 @@ class HardSwish(_Activation):
 
 
 class Mish(_Activation):
-    """``x · tanh(log(1 + exp(x)))``. Misra: Mish: a self regularized non-monotonic activation function, 2020."""
+    """``x · tanh(log(1 + exp(x)))``. Misra: Mish: a self regularized non-monotonic activation
+    function, 2020."""
 
     rectifies = True
 
@@ -114,7 +122,8 @@ class Softplus(_Activation):
 
 @dataclass(frozen=True)
 class GELU(_Activation):
-    """``x · Φ(x) = x / 2 · (1 + erf(x / √2))``; with ``approximate="tanh"`` Φ(x) ≈ (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2.
+    """``x · Φ(x) = x / 2 · (1 + erf(x / √2))``; with ``approximate="tanh"`` Φ(x) ≈ (1 + tanh(√(2/π)
+    (x + 0.044715 x³))) / 2.
 
     Hendrycks, Gimpel: Gaussian error linear units, 2016.
     """
@@ -125,16 +134,21 @@ class GELU(_Activation):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.approximate not in ("none", "tanh"):
-            raise SettingError(f'GELU: approximate must be "none" or "tanh", not {self.approximate!r}')
+            raise SettingError(
+                f'GELU: approximate must be "none" or "tanh", not {self.approximate!r}'
+            )
 
 
 class Softmax(Layer):
-    """``exp(x_k) / Σ_j exp(x_j)``, as the last layer of networks made elsewhere: a loss has a softmax of its own.
+    """``exp(x_k) / Σ_j exp(x_j)``, as the last layer of networks made elsewhere: a loss has a
+    softmax of its own.
 
     A network that ends with it gives probabilities where others give logits.
     """
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len(input_shapes[0]) != 1:
-            raise NetworkError(f"{self} needs one row of logits, but its input is {input_shapes[0]}; put Flatten before it")
+            raise NetworkError(
+                f"{self} needs one row of logits, but its input is {input_shapes[0]}; put Flatten before it"
+            )
         return input_shapes[0]

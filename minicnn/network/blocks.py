@@ -1,4 +1,5 @@
-"""Blocks: layers with branches, written as a nest and expanded into a flat list of layers with names and inputs."""
+"""Blocks: layers with branches, written as a nest and expanded into a flat list of layers with
+names and inputs."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +28,9 @@ class Branches:
     def __init__(self, *branches: Sequence["Layer | Branches"], join: Layer | None = None):
         join = Concat() if join is None else join
         if len(branches) < 2:
-            raise NetworkError(f"{type(self).__name__} needs at least two branches, not {len(branches)}")
+            raise NetworkError(
+                f"{type(self).__name__} needs at least two branches, not {len(branches)}"
+            )
         vars(self).update(branches=tuple(map(tuple, branches)), join=join)  # the class is frozen
 
 
@@ -37,7 +40,9 @@ class Residual(Branches):
     He, Zhang, Ren, Sun: Deep residual learning for image recognition, 2016.
     """
 
-    def __init__(self, layers: Sequence[Layer | Branches], shortcut: Sequence[Layer | Branches] = ()):
+    def __init__(
+        self, layers: Sequence[Layer | Branches], shortcut: Sequence[Layer | Branches] = ()
+    ):
         super().__init__(layers, shortcut, join=Add())
 
 
@@ -59,12 +64,17 @@ class _Expansion:
         self.names.append(name)
 
     def expand(self, layers: Iterable[Layer | Branches], source: str | None = None) -> str:
-        """Add ``layers``, the first of which reads ``source`` (None: the one before); return what the last is called."""
+        """Add ``layers``, the first of which reads ``source`` (None: the one before); return what
+        the last is called."""
         for layer in layers:
             if isinstance(layer, Branches):
                 source = self._branches(layer, source or self._last)
             elif isinstance(layer, Layer):
-                given = layer if source in (None, self._last) or layer.inputs else replace(layer, inputs=(source,))
+                given = (
+                    layer
+                    if source in (None, self._last) or layer.inputs
+                    else replace(layer, inputs=(source,))
+                )
                 self.add(given)
                 source = None
             else:
@@ -83,7 +93,8 @@ class _Expansion:
 
 
 def expand(layers: Iterable[Layer | Branches]) -> tuple[tuple[Layer, ...], tuple[str, ...]]:
-    """The flat list of layers, and the name of each: the user's, or its kind and a number: conv1, relu1, conv2, ..."""
+    """The flat list of layers, and the name of each: the user's, or its kind and a number: conv1,
+    relu1, conv2, ..."""
     layers = list(layers)
     result = _Expansion(frozenset(_given_names(layers)))
     result.expand(layers)
@@ -93,17 +104,20 @@ def expand(layers: Iterable[Layer | Branches]) -> tuple[tuple[Layer, ...], tuple
 def _given_names(layers: Iterable[Layer | Branches]) -> Iterable[str]:
     for layer in layers:
         if isinstance(layer, Branches):
-            yield from _given_names([*(one for branch in layer.branches for one in branch), layer.join])
+            yield from _given_names(
+                [*(one for branch in layer.branches for one in branch), layer.join]
+            )
         elif isinstance(layer, Layer) and layer.name is not None:
             yield layer.name
 
 
 def layers_from_tables(tables: Iterable[Mapping[str, Any]]) -> list[Layer | Branches]:
-    """The layers and blocks that tables of JSON or TOML describe (`minicnn.network.tables.layer_from_dict`).
+    """The layers and blocks that tables of JSON or TOML describe
+    (`minicnn.network.tables.layer_from_dict`).
 
-    A block is ``{"type": "Residual", "layers": [...], "shortcut": [...]}`` or ``{"type": "Branches", "branches": [[...],
-    ...],
-    "join": {...}}``. An error says which layer of which list is wrong.
+    A block is ``{"type": "Residual", "layers": [...], "shortcut": [...]}`` or ``{"type":
+    "Branches", "branches": [[...], ...], "join": {...}}``. An error says which layer of which list
+    is wrong.
     """
     return [_numbered(number, table) for number, table in enumerate(tables, 1)]
 

@@ -1,4 +1,5 @@
-"""What the fields of a layer admit. Every check returns the value in its one stored form, or raises `SettingError`."""
+"""What the fields of a layer admit. Every check returns the value in its one stored form, or raises
+`SettingError`."""
 
 import math
 import operator
@@ -18,13 +19,19 @@ def times(shape: Sequence[int]) -> str:
 
 
 def _is_integer(value: object, minimum: int) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool) and operator.index(value) >= minimum
+    return (
+        hasattr(value, "__index__")
+        and not isinstance(value, bool)
+        and operator.index(value) >= minimum
+    )
 
 
 def integer(layer: str, field: str, value: object, minimum: int = 1) -> int:
     """A whole number from ``minimum`` on."""
     if not _is_integer(value, minimum):
-        raise SettingError(f"{layer}: {field} must be a whole number from {minimum} on, not {value!r}")
+        raise SettingError(
+            f"{layer}: {field} must be a whole number from {minimum} on, not {value!r}"
+        )
     return operator.index(value)  # type: ignore[arg-type]
 
 
@@ -38,24 +45,37 @@ def pair(layer: str, field: str, value: object, minimum: int = 1) -> Pair:
 
 
 def padding(layer: str, value: object, four: bool = False) -> Padding:
-    """A whole number, a pair (height, width), with ``four`` also (top, bottom, left, right), ``"valid"`` (none) or
-    ``"same"``."""
-    if four and isinstance(value, tuple | list) and len(value) == 4 and all(_is_integer(one, 0) for one in value):
+    """A whole number, a pair (height, width), with ``four`` also (top, bottom, left, right),
+    ``"valid"`` (none) or ``"same"``."""
+    if (
+        four
+        and isinstance(value, tuple | list)
+        and len(value) == 4
+        and all(_is_integer(one, 0) for one in value)
+    ):
         top, bottom, left, right = map(operator.index, value)
         return top, bottom, left, right
     if not isinstance(value, str):
         return pair(layer, "padding", value, minimum=0)
     if value not in ("same", "valid"):
-        raise SettingError(f'{layer}: padding must be a number, a pair of them, "same" or "valid", not {value!r}')
+        raise SettingError(
+            f'{layer}: padding must be a number, a pair of them, "same" or "valid", not {value!r}'
+        )
     return "same" if value == "same" else (0, 0)
 
 
 def name(layer: str, value: object) -> None:
     """A name of a layer, or None."""
-    if value is not None and (not isinstance(value, str) or not re.fullmatch(r"[^\W\d][\w-]*", value)):
-        raise SettingError(f"{layer}: name must be a letter with letters, digits, _ and - after it, not {value!r}")
+    if value is not None and (
+        not isinstance(value, str) or not re.fullmatch(r"[^\W\d][\w-]*", value)
+    ):
+        raise SettingError(
+            f"{layer}: name must be a letter with letters, digits, _ and - after it, not {value!r}"
+        )
     if value == "input":
-        raise SettingError(f"{layer}: name must not be 'input', which is what the network's image is called")
+        raise SettingError(
+            f"{layer}: name must not be 'input', which is what the network's image is called"
+        )
 
 
 def names(layer: str, value: object) -> tuple[str, ...]:
@@ -66,7 +86,9 @@ def names(layer: str, value: object) -> tuple[str, ...]:
     return tuple(several)
 
 
-def number(layer: str, field: str, value: object, minimum: float = -math.inf, below: float = math.inf) -> float:
+def number(
+    layer: str, field: str, value: object, minimum: float = -math.inf, below: float = math.inf
+) -> float:
     """A finite number in [minimum, below)."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and minimum <= value < below and math.isfinite(value):  # type: ignore[operator, arg-type]

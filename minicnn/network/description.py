@@ -40,12 +40,15 @@ from minicnn.network.blocks import layers_from_tables
 from minicnn.network.network import Network
 
 
-def network_from_toml(path: str | PathLike[str], input_shape: Sequence[int], outputs: int) -> Network:
+def network_from_toml(
+    path: str | PathLike[str], input_shape: Sequence[int], outputs: int
+) -> Network:
     """The network that the file describes, for images of ``input_shape`` and ``outputs`` classes.
 
-    Every error names the file, and where it is a layer's, the layer's number: `SettingError` for a file that cannot be
-    read or a wrong value, `UnknownNameError` for an unknown layer or key, `NetworkError` for layers that do not fit
-    together or whose number of outputs is not ``outputs``.
+    Every error names the file, and where it is a layer's, the layer's number: `SettingError` for a
+    file that cannot be read or a wrong value, `UnknownNameError` for an unknown layer or key,
+    `NetworkError` for layers that do not fit together or whose number of outputs is not
+    ``outputs``.
     """
     try:
         description = _read(Path(path))

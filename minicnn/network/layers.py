@@ -1,12 +1,13 @@
 """The layers, as frozen dataclasses: what they are, never what they compute with.
 
-Shapes are those of one sample: an image ``(height, width, channels)``, or ``(features,)``. A layer says which shape it
-gives for which inputs (`Layer.output_shape`), which parameters it has (`Layer.parameter_shapes`), and how many
-multiply-adds its forward pass takes. ``kernel_size``, ``stride``, ``padding`` and ``dilation`` are a number or a pair
-(height, width), and are stored as pairs. A value that a field does not admit raises `SettingError`.
+Shapes are those of one sample: an image ``(height, width, channels)``, or ``(features,)``. A layer
+says which shape it gives for which inputs (`Layer.output_shape`), which parameters it has
+(`Layer.parameter_shapes`), and how many multiply-adds its forward pass takes. ``kernel_size``,
+``stride``, ``padding`` and ``dilation`` are a number or a pair (height, width), and are stored as
+pairs. A value that a field does not admit raises `SettingError`.
 
-Every layer may have a ``name`` and, where it does not read the layer before it alone, ``inputs``: the names of the layers
-that it reads; the network's image is called ``input``.
+Every layer may have a ``name`` and, where it does not read the layer before it alone, ``inputs``:
+the names of the layers that it reads; the network's image is called ``input``.
 
 >>> Conv2d(6, 5).output_shape((28, 28, 1))
 (24, 24, 6)
@@ -31,23 +32,30 @@ LAYERS: dict[str, "type[Layer]"] = {}  # by their names in lower case
 
 @dataclass(frozen=True)
 class Layer:
-    """Base of all layers. By itself a layer reads one value, keeps its shape and has no parameters."""
+    """Base of all layers. By itself a layer reads one value, keeps its shape and has no
+    parameters."""
 
     name: str | None = field(default=None, kw_only=True)
     inputs: tuple[str, ...] = field(default=(), kw_only=True)
 
     arity: ClassVar[tuple[int, int | None]] = (1, 1)  # least and most inputs; None: any number
-    kinds: ClassVar[Mapping[str, str]] = {"weight": "weight", "bias": "bias"}  # of the parameters, by name
+    kinds: ClassVar[Mapping[str, str]] = {
+        "weight": "weight",
+        "bias": "bias",
+    }  # of the parameters, by name
 
     def __init_subclass__(cls) -> None:
         if not cls.__name__.startswith("_"):
             LAYERS[cls.__name__.lower()] = cls
 
     def __post_init__(self) -> None:
-        vars(self).update(inputs=checks.names(type(self).__name__, self.inputs))  # the class is frozen
+        vars(self).update(
+            inputs=checks.names(type(self).__name__, self.inputs)
+        )  # the class is frozen
         checks.name(type(self).__name__, self.name)
 
-    # Of an activation: it is about 0 below 0 and x above, and weights before it begin as He et al. 2015 say.
+    # Of an activation: it is about 0 below 0 and x above, and weights before it begin as He et al.
+    # 2015 say.
     rectifies: ClassVar[bool | None] = None
 
     @property
@@ -61,14 +69,20 @@ class Layer:
 
     def values(self) -> dict[str, Any]:
         """The value of every field that is its own."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("name", "inputs")}
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if one.name not in ("name", "inputs")
+        }
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
-        """Shape of the output; raises `NetworkError`, which says what would fit, for inputs that do not."""
+        """Shape of the output; raises `NetworkError`, which says what would fit, for inputs that do
+        not."""
         return input_shapes[0]
 
     def parameter_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
-        """Shapes of the parameters by name, ``weight`` before ``bias``; empty for a layer that has none."""
+        """Shapes of the parameters by name, ``weight`` before ``bias``; empty for a layer that has
+        none."""
         return {}
 
     def parameter_kinds(self, *input_shapes: Shape) -> Mapping[str, str]:
@@ -80,15 +94,18 @@ class Layer:
         return {}
 
     def multiply_adds(self, *input_shapes: Shape) -> int:
-        """Multiply-adds of the forward pass on one sample, those of convolutions and dense layers alone."""
+        """Multiply-adds of the forward pass on one sample, those of convolutions and dense layers
+        alone."""
         return 0
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
-        """What the kernels must know of it, by the fields of a plan's record (`minicnn.program.plan`)."""
+        """What the kernels must know of it, by the fields of a plan's record
+        (`minicnn.program.plan`)."""
         return {}
 
     def __str__(self) -> str:
-        """The type with the fields that differ from their defaults: ``Conv2d(filters=6, kernel_size=5×5)``."""
+        """The type with the fields that differ from their defaults: ``Conv2d(filters=6,
+        kernel_size=5×5)``."""
         parameters = inspect.signature(type(self)).parameters
         shown = []
         for name, value in self.values().items():
@@ -128,7 +145,8 @@ class _Window(Layer):
     def resolved_padding(self, input_shape: Shape) -> tuple[int, int, int, int]:
         """Padding in elements ``(top, bottom, left, right)``.
 
-        "same" gives ⌈input / stride⌉ outputs; an odd element is at the bottom or right. TensorFlow pads so.
+        "same" gives ⌈input / stride⌉ outputs; an odd element is at the bottom or right. TensorFlow
+        pads so.
         """
         if self.padding == "same":
             sides = []
@@ -163,18 +181,23 @@ class _Window(Layer):
                 f"{self} is larger than its input {input_shape}: a kernel_size of at most {times(kernel)} would fit, "
                 f"or an input of at least {times(smallest)}"
             )
-        return (room[0] - self.extent[0]) // self.stride[0] + 1, (room[1] - self.extent[1]) // self.stride[1] + 1
+        return (room[0] - self.extent[0]) // self.stride[0] + 1, (
+            room[1] - self.extent[1]
+        ) // self.stride[1] + 1
 
 
 @dataclass(frozen=True, init=False)
 class Conv2d(_Window):
-    """Convolution (cross-correlation) of an image (H, W, C) with ``filters`` filters: weight (R, S, C/G, K), bias (K,).
+    """Convolution (cross-correlation) of an image (H, W, C) with ``filters`` filters: weight (R, S,
+    C/G, K), bias (K,).
 
-    ``padding`` (with zeros) is a number, a pair, four numbers (top, bottom, left, right), ``"valid"`` (none) or ``"same"``:
-    ⌈input / stride⌉ outputs, an odd element at the bottom and right, as TensorFlow pads. With ``groups`` G, filter k reads
-    the C/G channels of group k // (K/G) alone; with as many groups as channels the convolution is depthwise.
+    ``padding`` (with zeros) is a number, a pair, four numbers (top, bottom, left, right),
+    ``"valid"`` (none) or ``"same"``: ⌈input / stride⌉ outputs, an odd element at the bottom and
+    right, as TensorFlow pads. With ``groups`` G, filter k reads the C/G channels of group k //
+    (K/G) alone; with as many groups as channels the convolution is depthwise.
 
-    ``y[p,q,k] = b[k] + Σ_{r,s,c} x[p·stride + r·dilation − top, q·stride + s·dilation − left, c] · w[r,s,c,k]``
+    ``y[p,q,k] = b[k] + Σ_{r,s,c} x[p·stride + r·dilation − top, q·stride + s·dilation − left, c] ·
+    w[r,s,c,k]``
     """
 
     filters: int
@@ -214,12 +237,16 @@ class Conv2d(_Window):
     def output_shape(self, *input_shapes: Shape) -> Shape:
         channels = self._image(input_shapes[0])[2]
         if channels % self.groups or self.filters % self.groups:
-            raise NetworkError(f"{self}: groups must divide its {channels} input channels and its {self.filters} filters")
+            raise NetworkError(
+                f"{self}: groups must divide its {channels} input channels and its {self.filters} filters"
+            )
         return *self._output_size(input_shapes[0]), self.filters
 
     def parameter_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         channels = self._image(input_shapes[0])[2]
-        weight: dict[str, Shape] = {"weight": (*self.kernel_size, channels // self.groups, self.filters)}
+        weight: dict[str, Shape] = {
+            "weight": (*self.kernel_size, channels // self.groups, self.filters)
+        }
         return weight | {"bias": (self.filters,)} if self.bias else weight
 
     def multiply_adds(self, *input_shapes: Shape) -> int:
@@ -232,9 +259,11 @@ class Conv2d(_Window):
 
 @dataclass(frozen=True, init=False)
 class _Pool2d(_Window):
-    """What the two poolings share. Padding is at most half of the kernel, so that every window has an element.
+    """What the two poolings share. Padding is at most half of the kernel, so that every window has
+    an element.
 
-    With ``ceil_mode`` a last window that begins inside the image or its padding on the left counts, though it ends outside.
+    With ``ceil_mode`` a last window that begins inside the image or its padding on the left counts,
+    though it ends outside.
     """
 
     kernel_size: Pair
@@ -243,14 +272,24 @@ class _Pool2d(_Window):
     dilation: Pair
     ceil_mode: bool
 
-    def __init__(self, kernel_size: IntOrPair, stride: IntOrPair | None, padding: IntOrPair | Literal["same", "valid"],
-                 dilation: IntOrPair, ceil_mode: bool, name: str | None, inputs: str | Sequence[str]):  # fmt: skip
+    def __init__(
+        self,
+        kernel_size: IntOrPair,
+        stride: IntOrPair | None,
+        padding: IntOrPair | Literal["same", "valid"],
+        dilation: IntOrPair,
+        ceil_mode: bool,
+        name: str | None,
+        inputs: str | Sequence[str],
+    ):
         kind = type(self).__name__
         kernel = checks.pair(kind, "kernel_size", kernel_size)
         border = checks.padding(kind, padding)
         if border != "same" and (border[0] > kernel[0] // 2 or border[1] > kernel[1] // 2):
             most = times((kernel[0] // 2, kernel[1] // 2))
-            raise SettingError(f"{kind}: padding is at most half of the kernel_size, {most}, not {times(border)}")
+            raise SettingError(
+                f"{kind}: padding is at most half of the kernel_size, {most}, not {times(border)}"
+            )
         vars(self).update(  # the class is frozen
             name=name,
             inputs=inputs,
@@ -267,21 +306,30 @@ class _Pool2d(_Window):
         outputs = list(self._output_size(shape))
         top, bottom, left, right = self.resolved_padding(shape)
         for side, before, after in ((0, top, bottom), (1, left, right)):
-            end = outputs[side] * self.stride[side]  # where one more window would begin, in the padded image
+            end = (
+                outputs[side] * self.stride[side]
+            )  # where one more window would begin, in the padded image
             extent = shape[side] + before + after
-            if self.ceil_mode and end - self.stride[side] + self.extent[side] < extent and end < shape[side] + before:
+            if (
+                self.ceil_mode
+                and end - self.stride[side] + self.extent[side] < extent
+                and end < shape[side] + before
+            ):
                 outputs[side] += 1
             for position in (0, outputs[side] - 1):
                 begin = position * self.stride[side] - before
                 taps = range(begin, begin + self.extent[side], self.dilation[side])
                 if not any(0 <= tap < shape[side] for tap in taps):
-                    raise NetworkError(f"{self} has a window without an element of its input {shape}: a smaller padding "
-                                       "or dilation would fit")  # fmt: skip
+                    raise NetworkError(
+                        f"{self} has a window without an element of its input {shape}: a smaller padding "
+                        "or dilation would fit"
+                    )
         return *outputs, shape[2]
 
 
 class MaxPool2d(_Pool2d):
-    """The largest element of each window, by channel. ``stride`` is the kernel size unless given; padding is −∞."""
+    """The largest element of each window, by channel. ``stride`` is the kernel size unless given;
+    padding is −∞."""
 
     def __init__(
         self,
@@ -301,7 +349,8 @@ class MaxPool2d(_Pool2d):
 class AvgPool2d(_Pool2d):
     """The mean of each window, by channel. ``stride`` is the kernel size unless given.
 
-    Padded zeros are counted, or with ``count_include_pad`` False they are not: the divisor is the number of elements inside.
+    Padded zeros are counted, or with ``count_include_pad`` False they are not: the divisor is the
+    number of elements inside.
     """
 
     dilation: ClassVar[Pair] = (1, 1)  # type: ignore[misc]  # not a field: PyTorch's has none to set either
@@ -318,12 +367,17 @@ class AvgPool2d(_Pool2d):
         name: str | None = None,
         inputs: str | Sequence[str] = (),
     ):
-        vars(self).update(count_include_pad=checks.flag("AvgPool2d", "count_include_pad", count_include_pad))
+        vars(self).update(
+            count_include_pad=checks.flag("AvgPool2d", "count_include_pad", count_include_pad)
+        )
         super().__init__(kernel_size, stride, padding, 1, ceil_mode, name, inputs)
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
         clipped = self.ceil_mode and self.padding != "same"
-        return super().attributes(*input_shapes) | {"a0": int(self.count_include_pad), "a1": int(clipped)}
+        return super().attributes(*input_shapes) | {
+            "a0": int(self.count_include_pad),
+            "a1": int(clipped),
+        }
 
 
 class _GlobalPool2d(Layer):
@@ -380,33 +434,43 @@ class Dense(Layer):
 
 
 class Add(Layer):
-    """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning, 2016."""
+    """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning,
+    2016."""
 
     arity = (2, None)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len(set(input_shapes)) > 1:
             shapes = " and ".join(map(str, input_shapes))
-            raise NetworkError(f"{self} needs inputs of one shape, not {shapes}: a 1×1 convolution changes the channels, "
-                               "a stride the height and width")  # fmt: skip
+            raise NetworkError(
+                f"{self} needs inputs of one shape, not {shapes}: a 1×1 convolution changes the channels, "
+                "a stride the height and width"
+            )
         return input_shapes[0]
 
 
 class Concat(Layer):
-    """The channels of all inputs, one after another: (H, W, C₁) and (H, W, C₂) to (H, W, C₁ + C₂)."""
+    """The channels of all inputs, one after another: (H, W, C₁) and (H, W, C₂) to (H, W, C₁ +
+    C₂)."""
 
     arity = (2, None)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
-        if len({shape[:-1] for shape in input_shapes}) > 1 or len({len(shape) for shape in input_shapes}) > 1:
+        if (
+            len({shape[:-1] for shape in input_shapes}) > 1
+            or len({len(shape) for shape in input_shapes}) > 1
+        ):
             shapes = " and ".join(map(str, input_shapes))
-            raise NetworkError(f"{self} needs inputs of one height and width, not {shapes}: pooling, a stride or padding "
-                               "makes them so")  # fmt: skip
+            raise NetworkError(
+                f"{self} needs inputs of one height and width, not {shapes}: pooling, a stride or padding "
+                "makes them so"
+            )
         return *input_shapes[0][:-1], sum(shape[-1] for shape in input_shapes)
 
 
 class Multiply(Layer):
-    """The product of two values of one shape, or of an image and one number a channel, (1, 1, C) or (C,): a gate.
+    """The product of two values of one shape, or of an image and one number a channel, (1, 1, C) or
+    (C,): a gate.
 
     Hu, Shen, Sun: Squeeze-and-excitation networks, 2018.
     """
@@ -424,7 +488,8 @@ class Multiply(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training, an element is zero with probability ``rate``, else divided by ``1 − rate``; otherwise unchanged.
+    """In training, an element is zero with probability ``rate``, else divided by ``1 − rate``;
+    otherwise unchanged.
 
     Srivastava et al.: Dropout: a simple way to prevent neural networks from overfitting, 2014.
     """
@@ -433,15 +498,19 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vars(self).update(rate=checks.number(type(self).__name__, "rate", self.rate, minimum=0, below=1))
+        vars(self).update(
+            rate=checks.number(type(self).__name__, "rate", self.rate, minimum=0, below=1)
+        )
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
         return {"f0": self.rate}
 
 
 class Dropout2d(Dropout):
-    """Dropout of whole channels of a sample. Tompson et al.: Efficient object localization using CNNs, 2015."""
+    """Dropout of whole channels of a sample. Tompson et al.: Efficient object localization using
+    CNNs, 2015."""
 
 
 class DropPath(Dropout):
-    """Dropout of whole samples of a branch: stochastic depth. Huang et al.: Deep networks with stochastic depth, 2016."""
+    """Dropout of whole samples of a branch: stochastic depth. Huang et al.: Deep networks with
+    stochastic depth, 2016."""

@@ -1,4 +1,5 @@
-"""A network: layers and what each of them reads, the shapes between, and the places of the parameters in one flat vector."""
+"""A network: layers and what each of them reads, the shapes between, and the places of the
+parameters in one flat vector."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,8 @@ from minicnn.network.tables import layer_to_dict
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """A tensor of parameters, or of state, and its place, ``flat[offset : offset + size]``, in the flat vector."""
+    """A tensor of parameters, or of state, and its place, ``flat[offset : offset + size]``, in the
+    flat vector."""
 
     name: str  # conv1.weight, ...
     layer: int  # index of its layer
@@ -34,11 +36,12 @@ class ParameterSpec:
 
 @dataclass(frozen=True, init=False)
 class Network:
-    """Layers from an image (height, width, channels) to one row of logits, each of which reads the one before or what it
-    names.
+    """Layers from an image (height, width, channels) to one row of logits, each of which reads the
+    one before or what it names.
 
-    ``input_shape`` may be (height, width), which means one channel; blocks (`minicnn.network.blocks`) are expanded. Raises
-    `NetworkError`, which names the layer, its inputs and what would fit, when the layers do not fit together.
+    ``input_shape`` may be (height, width), which means one channel; blocks
+    (`minicnn.network.blocks`) are expanded. Raises `NetworkError`, which names the layer, its
+    inputs and what would fit, when the layers do not fit together.
 
     >>> from minicnn.network.layers import Add, Conv2d, Dense, Flatten
     >>> from minicnn.network.activations import ReLU
@@ -52,11 +55,17 @@ class Network:
     input_shape: tuple[int, int, int]
     layers: tuple[Layer, ...]
     name: str
-    layer_names: tuple[str, ...] = field(compare=False, repr=False)  # the user's, or kind and number: conv1, relu1, ...
+    layer_names: tuple[str, ...] = field(
+        compare=False, repr=False
+    )  # the user's, or kind and number: conv1, relu1, ...
 
-    def __init__(self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"):
+    def __init__(
+        self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"
+    ):
         flat, names = expand(layers)
-        vars(self).update(input_shape=_image_shape(input_shape), layers=flat, name=name, layer_names=names)  # it is frozen
+        vars(self).update(
+            input_shape=_image_shape(input_shape), layers=flat, name=name, layer_names=names
+        )  # it is frozen
         if len(self.output_shape) != 1:
             raise NetworkError(
                 f"{self.layer_names[-1] if self.layers else 'a network without layers'} gives {self.output_shape}, not "
@@ -65,10 +74,14 @@ class Network:
         read = {value for values in self.reads for value in values}
         for value, one in enumerate(self.layer_names[:-1], 1):
             if isinstance(self.layers[value - 1], Softmax):
-                raise NetworkError(f"layer {value} ({one}): Softmax must be the last layer; a loss has a softmax of its own")
+                raise NetworkError(
+                    f"layer {value} ({one}): Softmax must be the last layer; a loss has a softmax of its own"
+                )
             if value not in read:
-                raise NetworkError(f"layer {value} ({one}): nobody reads its output; name it in the inputs of a later "
-                                   "layer, or leave it out")  # fmt: skip
+                raise NetworkError(
+                    f"layer {value} ({one}): nobody reads its output; name it in the inputs of a later "
+                    "layer, or leave it out"
+                )
 
     @cached_property
     def reads(self) -> tuple[tuple[int, ...], ...]:
@@ -78,24 +91,31 @@ class Network:
         for number, (name, layer) in enumerate(zip(self.layer_names, self.layers, strict=True), 1):
             own = f"layer {number} ({name})"
             if name in value_of:
-                raise NetworkError(f"{own}: the name is used twice, for layer {value_of[name]} as well")
+                raise NetworkError(
+                    f"{own}: the name is used twice, for layer {value_of[name]} as well"
+                )
             for wanted in layer.inputs:
                 if wanted == name or wanted in self.layer_names[number:]:
-                    raise NetworkError(f"{own} reads {wanted!r}, which does not come before it: that would be a cycle")
+                    raise NetworkError(
+                        f"{own} reads {wanted!r}, which does not come before it: that would be a cycle"
+                    )
                 if wanted not in value_of:
                     raise NetworkError(f"{own}: {UnknownNameError('input', wanted, value_of)}")
             values = tuple(value_of[wanted] for wanted in layer.inputs) or (number - 1,)
             least, most = layer.arity
             if len(values) < least or (most is not None and len(values) > most):
                 wanted = "1 value" if most == 1 else f"{least}{'' if most else ' or more'} values"
-                raise NetworkError(f"{own}: {layer} reads {wanted}, not {len(values)}: give inputs=(name, ...)")
+                raise NetworkError(
+                    f"{own}: {layer} reads {wanted}, not {len(values)}: give inputs=(name, ...)"
+                )
             reads.append(values)
             value_of[name] = number
         return tuple(reads)
 
     @cached_property
     def shapes(self) -> list[Shape]:
-        """The shape of every value of one sample: 0 is the image, i + 1 the output of ``layers[i]``."""
+        """The shape of every value of one sample: 0 is the image, i + 1 the output of
+        ``layers[i]``."""
         shapes: list[Shape] = [self.input_shape]
         every = zip(self.layer_names, self.layers, self.reads, strict=True)
         for number, (name, layer, values) in enumerate(every, 1):
@@ -121,16 +141,23 @@ class Network:
 
     @cached_property
     def parameters(self) -> tuple[ParameterSpec, ...]:
-        """The tensors in layer order, weight before bias, each at the next multiple of 16 elements; after them the state."""
+        """The tensors in layer order, weight before bias, each at the next multiple of 16 elements;
+        after them the state."""
         specs: list[ParameterSpec] = []
         offset = 0
         for state in (False, True):
             for index, layer in enumerate(self.layers):
                 kinds = layer.parameter_kinds(*self.inputs_of(index))
-                shapes = (layer.state_shapes if state else layer.parameter_shapes)(*self.inputs_of(index))
+                shapes = (layer.state_shapes if state else layer.parameter_shapes)(
+                    *self.inputs_of(index)
+                )
                 for name, shape in shapes.items():
                     kind, size = "state" if state else kinds[name], math.prod(shape)
-                    specs.append(ParameterSpec(f"{self.layer_names[index]}.{name}", index, shape, offset, size, kind))
+                    specs.append(
+                        ParameterSpec(
+                            f"{self.layer_names[index]}.{name}", index, shape, offset, size, kind
+                        )
+                    )
                     offset += round_up(size)
         return tuple(specs)
 
@@ -152,18 +179,23 @@ class Network:
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the forward pass on one image."""
-        return sum(layer.multiply_adds(*self.inputs_of(index)) for index, layer in enumerate(self.layers))
+        return sum(
+            layer.multiply_adds(*self.inputs_of(index)) for index, layer in enumerate(self.layers)
+        )
 
     def initialize(self, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> NDArray[Any]:
-        """First parameters, a flat vector [flat_size]: weights as in `minicnn.network.initialization`, scales and running
-        variances one, a PReLU's slopes a quarter, the rest zero."""
+        """First parameters, a flat vector [flat_size]: weights as in
+        `minicnn.network.initialization`, scales and running variances one, a PReLU's slopes a
+        quarter, the rest zero."""
         flat = aligned_zeros(self.flat_size, dtype)
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
             layer = self.layers[spec.layer]
             if spec.kind == "weight":
                 tensor[:] = initial_weight(spec.shape, activation_after(self, spec.layer), rng)
             elif isinstance(layer, RuleLayer):
-                _, tensor[:] = layer.parameters(*self.inputs_of(spec.layer))[spec.name.rpartition(".")[2]]
+                _, tensor[:] = layer.parameters(*self.inputs_of(spec.layer))[
+                    spec.name.rpartition(".")[2]
+                ]
             elif spec.kind == "scale":
                 tensor[:] = 0.25 if isinstance(layer, PReLU) else 1.0
             elif spec.name.endswith(".running_var"):
@@ -173,10 +205,17 @@ class Network:
     def unflatten(self, flat: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """The tensors by name, as views of the flat vector [flat_size]."""
         if flat.shape != (self.flat_size,):
-            raise NetworkError(f"the flat vector of {self.name!r} has the shape ({self.flat_size},), not {flat.shape}")
-        return {spec.name: flat[spec.offset : spec.offset + spec.size].reshape(spec.shape) for spec in self.parameters}
+            raise NetworkError(
+                f"the flat vector of {self.name!r} has the shape ({self.flat_size},), not {flat.shape}"
+            )
+        return {
+            spec.name: flat[spec.offset : spec.offset + spec.size].reshape(spec.shape)
+            for spec in self.parameters
+        }
 
-    def flatten(self, tensors: Mapping[str, ArrayLike], dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    def flatten(
+        self, tensors: Mapping[str, ArrayLike], dtype: DTypeLike = np.float32
+    ) -> NDArray[Any]:
         """A flat vector [flat_size] of the tensors by name; its gaps are zero.
 
         Raises `NetworkError` for a tensor that is missing, not the network's, or of another shape.
@@ -185,13 +224,19 @@ class Network:
         views = self.unflatten(flat)
         for name in tensors:
             if name not in views:
-                raise NetworkError(f"{name!r} is no parameter of {self.name!r}, which has {', '.join(views) or 'none'}")
+                raise NetworkError(
+                    f"{name!r} is no parameter of {self.name!r}, which has {', '.join(views) or 'none'}"
+                )
         for name, view in views.items():
             if name not in tensors:
-                raise NetworkError(f"the parameter {name!r} of {self.name!r}, shape {view.shape}, is missing")
+                raise NetworkError(
+                    f"the parameter {name!r} of {self.name!r}, shape {view.shape}, is missing"
+                )
             tensor = np.asarray(tensors[name])
             if tensor.shape != view.shape:
-                raise NetworkError(f"{name!r} of {self.name!r} has the shape {view.shape}, not {tensor.shape}")
+                raise NetworkError(
+                    f"{name!r} of {self.name!r} has the shape {view.shape}, not {tensor.shape}"
+                )
             view[:] = tensor
         return flat
 
@@ -204,7 +249,8 @@ class Network:
     def from_dict(cls, description: Mapping[str, Any]) -> Self:
         """The network that `to_dict` describes.
 
-        Raises `UnknownNameError` for an unknown layer or field, `NetworkError` or `SettingError` for what is wrong.
+        Raises `UnknownNameError` for an unknown layer or field, `NetworkError` or `SettingError`
+        for what is wrong.
         """
         known = ("name", "input_shape", "layers")
         for key in description:
@@ -213,14 +259,20 @@ class Network:
         missing = [key for key in known if key not in description]
         if missing or not isinstance(description["layers"], list):
             raise NetworkError(f"a network needs {', '.join(missing) or 'layers as a list'}")
-        return cls(description["input_shape"], layers_from_tables(description["layers"]), description["name"])
+        return cls(
+            description["input_shape"],
+            layers_from_tables(description["layers"]),
+            description["name"],
+        )
 
 
 def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
     try:
         height, width, channels = (*shape, 1) if len(shape) == 2 else shape
     except (TypeError, ValueError):
-        raise NetworkError(f"an image's shape is (height, width, channels) or (height, width), not {shape!r}") from None
+        raise NetworkError(
+            f"an image's shape is (height, width, channels) or (height, width), not {shape!r}"
+        ) from None
     return (
         checks.integer("image", "height", height),
         checks.integer("image", "width", width),

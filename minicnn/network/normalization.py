@@ -1,4 +1,5 @@
-"""The normalizations: layers that give each channel, or sample, one mean and deviation, and a scale and a shift to learn."""
+"""The normalizations: layers that give each channel, or sample, one mean and deviation, and a scale
+and a shift to learn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +11,8 @@ from minicnn.network.layers import Layer, Shape
 
 
 class _Normalization(Layer):
-    """What they share: ``y = γ · (x − μ) / √(σ² + eps) + β``; γ is called weight and begins at 1, β bias, at 0."""
+    """What they share: ``y = γ · (x − μ) / √(σ² + eps) + β``; γ is called weight and begins at 1, β
+    bias, at 0."""
 
     eps: float
     kinds: ClassVar[Mapping[str, str]] = {"weight": "scale", "bias": "shift"}
@@ -30,9 +32,10 @@ class _Normalization(Layer):
 class BatchNorm2d(_Normalization):
     """Batch normalization of each channel, of an image or of a row of features: weight, bias (C,).
 
-    μ and σ² are mean and (biased) variance over the whole batch and all pixels in training; otherwise the running ones,
-    which are kept with the weights: running ← (1 − momentum) · running + momentum · batch, the variance unbiased. PyTorch's
-    convention. Ioffe, Szegedy: Batch normalization, 2015.
+    μ and σ² are mean and (biased) variance over the whole batch and all pixels in training;
+    otherwise the running ones, which are kept with the weights: running ← (1 − momentum) · running
+    + momentum · batch, the variance unbiased. PyTorch's convention. Ioffe, Szegedy: Batch
+    normalization, 2015.
     """
 
     eps: float = 1e-5
@@ -40,7 +43,11 @@ class BatchNorm2d(_Normalization):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vars(self).update(momentum=checks.number("BatchNorm2d", "momentum", self.momentum, minimum=0, below=1.0000001))
+        vars(self).update(
+            momentum=checks.number(
+                "BatchNorm2d", "momentum", self.momentum, minimum=0, below=1.0000001
+            )
+        )
 
     def state_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         return {"running_mean": input_shapes[0][-1:], "running_var": input_shapes[0][-1:]}
@@ -51,7 +58,8 @@ class BatchNorm2d(_Normalization):
 
 @dataclass(frozen=True)
 class GroupNorm(_Normalization):
-    """Normalization of each sample over all pixels and the channels of each of ``groups`` groups: weight, bias (C,).
+    """Normalization of each sample over all pixels and the channels of each of ``groups`` groups:
+    weight, bias (C,).
 
     Wu, He: Group normalization, 2018.
     """
@@ -74,7 +82,8 @@ class GroupNorm(_Normalization):
 
 @dataclass(frozen=True)
 class LayerNorm(_Normalization):
-    """Normalization of each sample over all of its numbers: weight and bias have the sample's shape.
+    """Normalization of each sample over all of its numbers: weight and bias have the sample's
+    shape.
 
     Ba, Kiros, Hinton: Layer normalization, 2016.
     """

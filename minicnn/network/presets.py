@@ -1,4 +1,5 @@
-"""Networks by name. To add one: a function from the number of outputs to layers, and its line in `PRESETS`."""
+"""Networks by name. To add one: a function from the number of outputs to layers, and its line in
+`PRESETS`."""
 
 from collections.abc import Callable, Sequence
 
@@ -31,7 +32,8 @@ def mlp(outputs: int) -> Layers:
 
 
 def lenet5(outputs: int) -> Layers:
-    """LeNet-5 with max pooling and ReLU, from 16×16 pixels on. LeCun, Bottou, Bengio, Haffner 1998."""
+    """LeNet-5 with max pooling and ReLU, from 16×16 pixels on. LeCun, Bottou, Bengio, Haffner
+    1998."""
     return [
         *(Conv2d(6, 5), ReLU(), MaxPool2d(2)),
         *(Conv2d(16, 5), ReLU(), MaxPool2d(2)),
@@ -40,7 +42,8 @@ def lenet5(outputs: int) -> Layers:
 
 
 def vgg_small(outputs: int) -> Layers:
-    """Two 3×3 convolutions that keep the size, from 4×4 pixels on. After Simonyan, Zisserman 2015."""
+    """Two 3×3 convolutions that keep the size, from 4×4 pixels on. After Simonyan, Zisserman
+    2015."""
     return [
         *(Conv2d(32, 3, padding="same"), ReLU(), MaxPool2d(2)),
         *(Conv2d(64, 3, padding="same"), ReLU(), MaxPool2d(2)),
@@ -57,7 +60,8 @@ def resnet8(outputs: int) -> Layers:
 
 
 def resnet20(outputs: int) -> Layers:
-    """The residual network for CIFAR-10 of 20 layers, with 1×1 convolutions in shortcuts between stages.
+    """The residual network for CIFAR-10 of 20 layers, with 1×1 convolutions in shortcuts between
+    stages.
 
     He, Zhang, Ren, Sun: Deep residual learning for image recognition, 2016, section 4.2.
     """
@@ -65,7 +69,8 @@ def resnet20(outputs: int) -> Layers:
 
 
 def mobilenet_v1_025(outputs: int) -> Layers:
-    """MobileNet of a quarter of the width, as in MLPerf Tiny's visual wake words: 96×96×3, 2 classes.
+    """MobileNet of a quarter of the width, as in MLPerf Tiny's visual wake words: 96×96×3, 2
+    classes.
 
     Howard et al.: MobileNets, 2017, table 1, with α = 0.25.
     """
@@ -85,7 +90,8 @@ def mobilenet_v1_025(outputs: int) -> Layers:
 
 
 def ds_cnn(outputs: int) -> Layers:
-    """The depthwise-separable network of MLPerf Tiny's keyword spotting: 49×10×1, 12 classes; without its dropout.
+    """The depthwise-separable network of MLPerf Tiny's keyword spotting: 49×10×1, 12 classes;
+    without its dropout.
 
     Zhang, Suda, Lai, Chandra: Hello edge: keyword spotting on microcontrollers, 2017.
     """
@@ -96,18 +102,24 @@ def ds_cnn(outputs: int) -> Layers:
 def fast(outputs: int) -> Layers:
     """A straight network that learns CIFAR-10 within seconds on a GPU, from 9×9 pixels on.
 
-    Its first convolution is to whiten 2×2 pixels: 24 filters are two for each of the 12 numbers of a coloured patch.
-    Jordan: 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024.
+    Its first convolution is to whiten 2×2 pixels: 24 filters are two for each of the 12 numbers of
+    a coloured patch. Jordan: 94% on CIFAR-10 in 3.29 seconds on a single GPU, 2024.
     """
     layers: Layers = [Conv2d(24, 2), GELU()]
     for filters in (64, 256, 256):
-        layers += [Conv2d(filters, 3, padding="same", bias=False), MaxPool2d(2), BatchNorm2d(), GELU()]
+        layers += [
+            Conv2d(filters, 3, padding="same", bias=False),
+            MaxPool2d(2),
+            BatchNorm2d(),
+            GELU(),
+        ]
         layers += [Conv2d(filters, 3, padding="same", bias=False), BatchNorm2d(), GELU()]
     return [*layers, GlobalMaxPool2d(), Dense(outputs)]
 
 
 def _resnet(blocks: int, outputs: int) -> Layers:
-    """Three stages of ``blocks`` residual blocks of two convolutions, with 16, 32 and 64 filters."""
+    """Three stages of ``blocks`` residual blocks of two convolutions, with 16, 32 and 64
+    filters."""
     layers = _normalized(16, 3)
     for filters in (16, 32, 64):
         for block in range(blocks):
@@ -118,7 +130,9 @@ def _resnet(blocks: int, outputs: int) -> Layers:
     return [*layers, GlobalAvgPool2d(), Dense(outputs)]
 
 
-def _normalized(filters: int, kernel_size: int | tuple[int, int], stride: int = 1, groups: int = 1) -> Layers:
+def _normalized(
+    filters: int, kernel_size: int | tuple[int, int], stride: int = 1, groups: int = 1
+) -> Layers:
     """A convolution, batch normalization and ReLU."""
     convolution = Conv2d(filters, kernel_size, stride, "same", bias=False, groups=groups)
     return [convolution, BatchNorm2d(), ReLU()]

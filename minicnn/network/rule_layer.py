@@ -29,12 +29,17 @@ class RuleLayer(Layer):
 
     def parameter_kinds(self, *input_shapes: Shape) -> Mapping[str, str]:
         """By the first value: what begins with 0 is a shift, with another number a scale."""
-        return {name: "weight" if first == "weight" else "scale" if first else "shift"
-                for name, (_, first) in self.parameters(input_shapes[0]).items()}  # fmt: skip
+        return {
+            name: "weight" if first == "weight" else "scale" if first else "shift"
+            for name, (_, first) in self.parameters(input_shapes[0]).items()
+        }
 
     @property
     def _by_name(self) -> dict[str, float]:
-        return {hyper.name: value for hyper, value in zip(self.rule.hyperparameters, self.hyperparameters, strict=True)}
+        return {
+            hyper.name: value
+            for hyper, value in zip(self.rule.hyperparameters, self.hyperparameters, strict=True)
+        }
 
     def values(self) -> dict[str, Any]:
         return self._by_name | ({"plugin": self.plugin} if self.plugin else {})
@@ -47,8 +52,10 @@ class RuleLayer(Layer):
         except ValueError as error:
             raise NetworkError(f"{self}: {error}") from None
         if len(shape) not in (1, 3) or min(shape) < 1:
-            raise PluginError(f"layer {self.rule.name!r}: its output shape {shape} is neither (height, width, channels) nor "
-                              "(features,)")  # fmt: skip
+            raise PluginError(
+                f"layer {self.rule.name!r}: its output shape {shape} is neither (height, width, channels) nor "
+                "(features,)"
+            )
         return shape
 
     def parameter_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
@@ -61,8 +68,10 @@ class RuleLayer(Layer):
         found = self.rule.parameters(input_shape, **self._by_name)
         for name, (shape, first) in found.items():
             if first == "weight" and len(shape) < 2:
-                raise PluginError(f"layer {self.rule.name!r}: {name} of shape {shape} has no inputs and outputs: give a "
-                                  "number as its first value")  # fmt: skip
+                raise PluginError(
+                    f"layer {self.rule.name!r}: {name} of shape {shape} has no inputs and outputs: give a "
+                    "number as its first value"
+                )
         return found
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:

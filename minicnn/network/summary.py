@@ -13,7 +13,9 @@ class SummaryRow:
     """One layer of a network, or all of them together."""
 
     name: str  # conv1, ...; "total" for all together
-    reads: tuple[str, ...]  # names of what it reads, "input" for the image; empty where it reads the row before alone
+    reads: tuple[
+        str, ...
+    ]  # names of what it reads, "input" for the image; empty where it reads the row before alone
     layer: str  # Conv2d(filters=6, kernel_size=5×5), ...; the network's name for all together
     output_shape: tuple[int, ...]
     parameters: int  # that are trained

@@ -12,7 +12,8 @@ from minicnn.rules import AnyLayer, resolve
 
 
 def layer(kind: str | AnyLayer, **fields: Any) -> Layer:
-    """The layer of that name with those fields: one of minicnn's own or a plugin's. Or the layer that a rule at hand makes.
+    """The layer of that name with those fields: one of minicnn's own or a plugin's. Or the layer
+    that a rule at hand makes.
 
     A rule's fields are its hyperparameters, ``name`` and ``inputs``.
 
@@ -25,20 +26,28 @@ def layer(kind: str | AnyLayer, **fields: Any) -> Layer:
 
 
 def layer_to_dict(layer: Layer) -> dict[str, Any]:
-    """The layer as JSON has it: ``{"type": "Conv2d", "filters": 6, "kernel_size": [5, 5], ...}``."""
+    """The layer as JSON has it: ``{"type": "Conv2d", "filters": 6, "kernel_size": [5, 5],
+    ...}``."""
     named = {name: getattr(layer, name) for name in ("name", "inputs") if getattr(layer, name)}
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in (named | layer.values()).items()}
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in (named | layer.values()).items()
+    }
     return {"type": layer.type_name} | values
 
 
 def layer_from_dict(table: Mapping[str, Any]) -> Layer:
-    """The layer that `layer_to_dict` or a TOML table describes; neither case nor ``-`` and ``_`` in the type matter.
+    """The layer that `layer_to_dict` or a TOML table describes; neither case nor ``-`` and ``_`` in
+    the type matter.
 
-    Raises `UnknownNameError` for an unknown type or field, `SettingError` for a missing or a wrong value, and `PluginError`
-    if the table says of which plugin the layer is, and that is not installed.
+    Raises `UnknownNameError` for an unknown type or field, `SettingError` for a missing or a wrong
+    value, and `PluginError` if the table says of which plugin the layer is, and that is not
+    installed.
     """
     if not isinstance(table, Mapping) or not isinstance(table.get("type"), str):
-        raise SettingError(f'a layer is a table with a type, such as type = "Conv2d", not {table!r}')
+        raise SettingError(
+            f'a layer is a table with a type, such as type = "Conv2d", not {table!r}'
+        )
     name = table["type"]
     values = {field: value for field, value in table.items() if field != "type"}
     kind = LAYERS.get(name.lower().replace("-", "").replace("_", ""))
@@ -55,14 +64,19 @@ def layer_from_dict(table: Mapping[str, Any]) -> Layer:
 
 
 def _of_plugin(name: str, values: dict[str, Any]) -> Layer:
-    """The layer of a plugin's rule; ``values`` may say where the plugin came from when the table was written."""
+    """The layer of a plugin's rule; ``values`` may say where the plugin came from when the table
+    was written."""
     plugin = values.pop("plugin", "")
     found = [offer for offer in plugins.offers() if offer.kind == "layer"]
     if plugins.normal(name) not in {offer.name for offer in found}:
         if plugin:
-            raise PluginError(f"the layer {name!r} is of {plugin}, which is not here: install it, or give its file with "
-                              "--plugin")  # fmt: skip
-        known = [layer.__name__ for layer in LAYERS.values()] + [offer.name for offer in found if offer.chosen]
+            raise PluginError(
+                f"the layer {name!r} is of {plugin}, which is not here: install it, or give its file with "
+                "--plugin"
+            )
+        known = [layer.__name__ for layer in LAYERS.values()] + [
+            offer.name for offer in found if offer.chosen
+        ]
         raise UnknownNameError("layer", name, known)
     offer = plugins.pick(found, "layer", name)
     rule: Any = offer.get()

@@ -1,9 +1,14 @@
-"""The built-in optimizers, found through the entry points like anybody's, and the hyperparameters that they share."""
+"""The built-in optimizers, found through the entry points like anybody's, and the hyperparameters
+that they share."""
 
 from minicnn.rules import Hyperparameter
 
-EPSILON = Hyperparameter("epsilon", 1e-8, 0.0, open_minimum=True, meaning="added to the root, against division by zero")
-WEIGHT_DECAY = Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient")
+EPSILON = Hyperparameter(
+    "epsilon", 1e-8, 0.0, open_minimum=True, meaning="added to the root, against division by zero"
+)
+WEIGHT_DECAY = Hyperparameter(
+    "weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient"
+)
 
 
 def learning_rate(default: float, meaning: str = "step size η") -> Hyperparameter:

@@ -1,9 +1,11 @@
-"""Each gradient is divided by the size of those before it: by the root of the sum of their squares (AdaGrad), or of a
-running mean (RMSprop); Adadelta estimates the size of the next step from those of the last ones, too.
+"""Each gradient is divided by the size of those before it: by the root of the sum of their squares
+(AdaGrad), or of a running mean (RMSprop); Adadelta estimates the size of the next step from those
+of the last ones, too.
 
-Sources: J. Duchi, E. Hazan and Y. Singer, "Adaptive Subgradient Methods for Online Learning and Stochastic Optimization",
-JMLR 12 (2011), 2121-2159. T. Tieleman and G. Hinton, "Lecture 6.5 - RMSprop", Neural Networks for Machine Learning,
-Coursera 2012. M. D. Zeiler, "ADADELTA: An Adaptive Learning Rate Method", 2012, https://arxiv.org/abs/1212.5701.
+Sources: J. Duchi, E. Hazan and Y. Singer, "Adaptive Subgradient Methods for Online Learning and
+Stochastic Optimization", JMLR 12 (2011), 2121-2159. T. Tieleman and G. Hinton, "Lecture 6.5 -
+RMSprop", Neural Networks for Machine Learning, Coursera 2012. M. D. Zeiler, "ADADELTA: An Adaptive
+Learning Rate Method", 2012, https://arxiv.org/abs/1212.5701.
 """
 
 import math
@@ -30,7 +32,9 @@ ADAGRAD = OptimizerRule(
     prepare=prepare_adagrad,
     hyperparameters=(
         learning_rate(0.01),
-        replace(WEIGHT_DECAY, name="lr_decay", meaning="decay d of the learning rate with the steps t"),
+        replace(
+            WEIGHT_DECAY, name="lr_decay", meaning="decay d of the learning rate with the steps t"
+        ),
         replace(EPSILON, default=1e-10),
         WEIGHT_DECAY,
     ),

@@ -1,14 +1,17 @@
-"""Adam and its kin, with running means m of the gradient and v of its square, corrected for their start at zero:
+"""Adam and its kin, with running means m of the gradient and v of its square, corrected for their
+start at zero:
 
     m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
 
-AdamW's weight decay acts on the weights and not through these means, NAdam has Nesterov's momentum, which grows over the
-first steps, and Lion takes steps of one size, along the sign of an interpolated mean. Lion's learning rate is 3 to 10 times
-smaller than AdamW's, its weight decay as many times larger.
+AdamW's weight decay acts on the weights and not through these means, NAdam has Nesterov's momentum,
+which grows over the first steps, and Lion takes steps of one size, along the sign of an
+interpolated mean. Lion's learning rate is 3 to 10 times smaller than AdamW's, its weight decay as
+many times larger.
 
-Sources: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, https://arxiv.org/abs/1412.6980.
-I. Loshchilov and F. Hutter, "Decoupled Weight Decay Regularization", ICLR 2019, https://arxiv.org/abs/1711.05101. T. Dozat,
-"Incorporating Nesterov Momentum into Adam", ICLR workshop 2016. X. Chen et al., "Symbolic Discovery of Optimization
+Sources: D. P. Kingma and J. Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015,
+https://arxiv.org/abs/1412.6980. I. Loshchilov and F. Hutter, "Decoupled Weight Decay
+Regularization", ICLR 2019, https://arxiv.org/abs/1711.05101. T. Dozat, "Incorporating Nesterov
+Momentum into Adam", ICLR workshop 2016. X. Chen et al., "Symbolic Discovery of Optimization
 Algorithms", NeurIPS 2023, https://arxiv.org/abs/2302.06675.
 """
 
@@ -27,13 +30,26 @@ _DECOUPLED = replace(WEIGHT_DECAY, meaning="pull towards zero λ, a share of η"
 
 
 def prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
-    # With c = √(1 − β₂ᵗ), m̂ / (√v̂ + ε) is (c / (1 − β₁ᵗ)) · m / (√v + c ε): both corrections are made here.
+    # With c = √(1 − β₂ᵗ), m̂ / (√v̂ + ε) is (c / (1 − β₁ᵗ)) · m / (√v + c ε): both corrections are
+    # made here.
     root = math.sqrt(1.0 - beta2**step)
     step_size = learning_rate * root / (1.0 - beta1**step)
     return step_size, beta1, 1.0 - beta1, beta2, 1.0 - beta2, epsilon * root, weight_decay
 
 
-def adam(p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, weight_decay):
+def adam(
+    p,
+    g,
+    mean,
+    square,
+    step_size,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    epsilon,
+    weight_decay,
+):
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -56,7 +72,9 @@ def prepare_adamw(step, state, learning_rate, beta1, beta2, epsilon, weight_deca
     return *scalars, learning_rate * weight_decay
 
 
-def adamw(p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, decay):
+def adamw(
+    p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, decay
+):
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
     return (p - decay * p) - step_size * mean / (math.sqrt(square) + epsilon), mean, square
@@ -81,11 +99,32 @@ def prepare_nadam(step, state, learning_rate, beta1, beta2, epsilon, momentum_de
     root = math.sqrt(1.0 - beta2**step)
     gradient_step = learning_rate * root * (1.0 - now) / (1.0 - state["mu_product"])
     mean_step = learning_rate * root * following / (1.0 - state["mu_product"] * following)
-    return gradient_step, mean_step, beta1, 1.0 - beta1, beta2, 1.0 - beta2, epsilon * root, weight_decay
+    return (
+        gradient_step,
+        mean_step,
+        beta1,
+        1.0 - beta1,
+        beta2,
+        1.0 - beta2,
+        epsilon * root,
+        weight_decay,
+    )
 
 
-def nadam(p, g, mean, square, gradient_step, mean_step, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon,
-          weight_decay):  # fmt: skip
+def nadam(
+    p,
+    g,
+    mean,
+    square,
+    gradient_step,
+    mean_step,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    epsilon,
+    weight_decay,
+):
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -98,7 +137,9 @@ NADAM = OptimizerRule(
     prepare=prepare_nadam,
     hyperparameters=(
         *(learning_rate(0.002), *_BETAS, EPSILON),
-        Hyperparameter("momentum_decay", 0.004, 0.0, meaning="how fast ψ the momentum μ grows to β₁"),
+        Hyperparameter(
+            "momentum_decay", 0.004, 0.0, meaning="how fast ψ the momentum μ grows to β₁"
+        ),
         WEIGHT_DECAY,
     ),
     slots=("mean", "square"),

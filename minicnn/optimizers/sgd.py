@@ -1,11 +1,13 @@
-"""Steps along the slope: gradient descent on all images or on a batch, with momentum, and with momentum that looks ahead.
+"""Steps along the slope: gradient descent on all images or on a batch, with momentum, and with
+momentum that looks ahead.
 
-Sources: A. Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées", Comptes rendus 25 (1847),
-536-538. H. Robbins and S. Monro, "A Stochastic Approximation Method", Annals of Mathematical Statistics 22 (1951), 400-407.
-B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Computational Mathematics and
-Mathematical Physics 4 (1964), 1-17. Y. Nesterov, "A method of solving a convex programming problem with convergence rate
-O(1/k²)", Soviet Mathematics Doklady 27 (1983), 372-376; in this form I. Sutskever et al., "On the importance of
-initialization and momentum in deep learning", ICML 2013.
+Sources: A. Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées",
+Comptes rendus 25 (1847), 536-538. H. Robbins and S. Monro, "A Stochastic Approximation Method",
+Annals of Mathematical Statistics 22 (1951), 400-407. B. T. Polyak, "Some methods of speeding up the
+convergence of iteration methods", USSR Computational Mathematics and Mathematical Physics 4 (1964),
+1-17. Y. Nesterov, "A method of solving a convex programming problem with convergence rate O(1/k²)",
+Soviet Mathematics Doklady 27 (1983), 372-376; in this form I. Sutskever et al., "On the importance
+of initialization and momentum in deep learning", ICML 2013.
 """
 
 from minicnn.hookspecs import hookimpl

@@ -2,8 +2,8 @@
 
     γ · (x * w + b − μ) / √(σ² + ε) + β  =  x * (w · a) + (b − μ) · a + β          a = γ / √(σ² + ε)
 
-with the running mean μ and variance σ², computed in float64. Source: Jacob et al.: Quantization and training of neural
-networks for efficient integer-arithmetic-only inference, 2018, eq. 14.
+with the running mean μ and variance σ², computed in float64. Source: Jacob et al.: Quantization and
+training of neural networks for efficient integer-arithmetic-only inference, 2018, eq. 14.
 """
 
 from dataclasses import replace
@@ -16,17 +16,24 @@ from minicnn.network.normalization import BatchNorm2d
 
 
 def fold(network: Network, params: np.ndarray) -> tuple[Network, np.ndarray]:
-    """The network without the batch normalizations that can be folded, and its parameters [flat_size].
+    """The network without the batch normalizations that can be folded, and its parameters
+    [flat_size].
 
-    They are those whose input is the output of a convolution or a dense layer that nobody else reads. Where there is none,
-    both are returned as they are.
+    They are those whose input is the output of a convolution or a dense layer that nobody else
+    reads. Where there is none, both are returned as they are.
     """
     readers = [value for reads in network.reads for value in reads]
-    folded: dict[int, tuple[int, float]] = {}  # by the convolution or dense layer: the normalization after it, and its eps
+    folded: dict[
+        int, tuple[int, float]
+    ] = {}  # by the convolution or dense layer: the normalization after it, and its eps
     for index, layer in enumerate(network.layers):
         (value, *_) = network.reads[index]
         before = network.layers[value - 1] if value else None
-        if isinstance(layer, BatchNorm2d) and isinstance(before, Conv2d | Dense) and readers.count(value) == 1:
+        if (
+            isinstance(layer, BatchNorm2d)
+            and isinstance(before, Conv2d | Dense)
+            and readers.count(value) == 1
+        ):
             folded[value - 1] = index, layer.eps
     if not folded:
         return network, params
@@ -40,11 +47,14 @@ def fold(network: Network, params: np.ndarray) -> tuple[Network, np.ndarray]:
         changed = {"bias": True} if index in folded else {}
         layers.append(replace(layer, name=names[index], inputs=inputs, **changed))
     result = Network(network.input_shape, layers, network.name)
-    tensors = {name: tensor.astype(np.float64) for name, tensor in network.unflatten(params).items()}
+    tensors = {
+        name: tensor.astype(np.float64) for name, tensor in network.unflatten(params).items()
+    }
     for number, (after, eps) in folded.items():
         here, there = names[number], names[after]
         gamma, beta, mean, variance = (
-            tensors.pop(f"{there}.{kind}") for kind in ("weight", "bias", "running_mean", "running_var")
+            tensors.pop(f"{there}.{kind}")
+            for kind in ("weight", "bias", "running_mean", "running_var")
         )
         factor = gamma / np.sqrt(variance + eps)
         tensors[f"{here}.weight"] = tensors[f"{here}.weight"] * factor

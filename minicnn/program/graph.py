@@ -1,6 +1,7 @@
 """A network as a graph of operations over numbered values, each of which is written once.
 
-Value 0 is the image. `lower` turns layers into nodes; `fuse` puts neighbours together where one operation does both.
+Value 0 is the image. `lower` turns layers into nodes; `fuse` puts neighbours together where one
+operation does both.
 """
 
 from collections import Counter
@@ -15,15 +16,22 @@ from minicnn.rules import AnyLayer
 
 
 class Node(NamedTuple):
-    """One operation: what it reads and writes, the layers that it stands for, and the fields of its record."""
+    """One operation: what it reads and writes, the layers that it stands for, and the fields of its
+    record."""
 
     operation: str  # a key of `OPERATIONS`, or layer.NAME of a rule
     inputs: tuple[int, ...]  # numbers of the values that it reads
     output: int  # the value that it writes
-    layers: tuple[int, ...]  # numbers of the layers that it stands for: (3,), or (3, 4, 5) where they were fused
-    fields: Mapping[str, float]  # attributes (kernel_height, ...) and places of parameters (weight, ...)
+    layers: tuple[
+        int, ...
+    ]  # numbers of the layers that it stands for: (3,), or (3, 4, 5) where they were fused
+    fields: Mapping[
+        str, float
+    ]  # attributes (kernel_height, ...) and places of parameters (weight, ...)
     rule: AnyLayer | None = None  # of a plugin, which is its operation
-    numbers: tuple[float, ...] = ()  # of a `LayerRule`: hyperparameters, and each parameter's place and shape
+    numbers: tuple[
+        float, ...
+    ] = ()  # of a `LayerRule`: hyperparameters, and each parameter's place and shape
     ranks: tuple[int, ...] = ()  # how many dimensions its x, its y and each of its parameters have
 
     @property
@@ -38,7 +46,8 @@ class Node(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """Nodes in an order in which each value is written before it is read; ``output`` is the value of the logits."""
+    """Nodes in an order in which each value is written before it is read; ``output`` is the value
+    of the logits."""
 
     nodes: tuple[Node, ...]
     shapes: Mapping[int, Shape]  # of one sample of each value
@@ -50,8 +59,8 @@ class Graph(NamedTuple):
 
 
 def lower(network: Network, frozen: bool) -> Graph:
-    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and normalization is by running
-    statistics."""
+    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and
+    normalization is by running statistics."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -82,7 +91,9 @@ def lower(network: Network, frozen: bool) -> Graph:
             nodes.append(Node("batch_statistics", (x,), between, (index,), fields))
             inputs = (between,)
             x = between
-        for other in inputs[1:-1]:  # an operation reads two values at most: three are two, and then the third
+        for other in inputs[
+            1:-1
+        ]:  # an operation reads two values at most: three are two, and then the third
             between = len(shapes)
             shapes[between] = layer.output_shape(shapes[x], shapes[other])
             nodes.append(Node(name, (x, other), between, (index,), fields))
@@ -92,17 +103,24 @@ def lower(network: Network, frozen: bool) -> Graph:
     return Graph(tuple(nodes), shapes, value_of[-1])
 
 
-def _of_rule(layer: RuleLayer, inputs: tuple[int, ...], index: int, shape: Shape, places: Mapping[str, float]) -> Node:
+def _of_rule(
+    layer: RuleLayer, inputs: tuple[int, ...], index: int, shape: Shape, places: Mapping[str, float]
+) -> Node:
     shapes = layer.parameter_shapes(shape)
-    numbers = (*layer.hyperparameters, *(number for name in shapes for number in (places[name], *shapes[name])))
+    numbers = (
+        *layer.hyperparameters,
+        *(number for name in shapes for number in (places[name], *shapes[name])),
+    )
     ranks = len(shape), len(layer.output_shape(shape)), *map(len, shapes.values())
     fields = layer.attributes(shape) | ({"weight": min(places.values())} if places else {})
-    return Node(f"layer.{layer.rule.name}", inputs, index + 1, (index,), fields, layer.rule, numbers, ranks)
+    return Node(
+        f"layer.{layer.rule.name}", inputs, index + 1, (index,), fields, layer.rule, numbers, ranks
+    )
 
 
 def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
-    """Where a program can be cut: the nodes from ``first`` on after which only their own output is read, of all that depends
-    on node ``first``."""
+    """Where a program can be cut: the nodes from ``first`` on after which only their own output is
+    read, of all that depends on node ``first``."""
     places, written = [], {0} if first == 0 else set()
     for i in range(first, len(nodes)):
         later = {value for node in nodes[i + 1 :] for value in node.inputs}
@@ -113,7 +131,8 @@ def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
 
 
 def fuse(graph: Graph, lanes: int) -> Graph:
-    """The graph with neighbours put together where one operation does both, for vectors of ``lanes`` numbers.
+    """The graph with neighbours put together where one operation does both, for vectors of
+    ``lanes`` numbers.
 
     Only a value that nobody else reads goes away.
     """
@@ -143,17 +162,31 @@ def _relu_into_pool(before: Node, node: Node) -> Node | None:
 
 
 def _planes(graph: Graph, before: Node, node: Node, lanes: int) -> Node | None:
-    """A convolution of a grey image with fewer filters than ``lanes``, and 2×2 pooling: vectors run along the width."""
+    """A convolution of a grey image with fewer filters than ``lanes``, and 2×2 pooling: vectors run
+    along the width."""
     if (before.operation, node.operation) != ("conv2d", "max_pool2d") or before.inputs != (0,):
         return None
-    (height, width, channels), (rows, columns, filters) = graph.shapes[0], graph.shapes[before.output]
+    (height, width, channels), (rows, columns, filters) = (
+        graph.shapes[0],
+        graph.shapes[before.output],
+    )
     conv, pool = before.fields, node.fields
-    halves = all(pool[f"{what}_{side}"] == 2 for what in ("kernel", "stride") for side in ("height", "width"))
-    plain = all(fields[f"{what}_{side}"] == 1 for fields, what in ((conv, "stride"), (conv, "dilation"), (pool, "dilation"))
-                for side in ("height", "width"))  # fmt: skip
-    valid = (rows, columns) == (height - conv["kernel_height"] + 1, width - conv["kernel_width"] + 1)
+    halves = all(
+        pool[f"{what}_{side}"] == 2 for what in ("kernel", "stride") for side in ("height", "width")
+    )
+    plain = all(
+        fields[f"{what}_{side}"] == 1
+        for fields, what in ((conv, "stride"), (conv, "dilation"), (pool, "dilation"))
+        for side in ("height", "width")
+    )
+    valid = (rows, columns) == (
+        height - conv["kernel_height"] + 1,
+        width - conv["kernel_width"] + 1,
+    )
     even = graph.shapes[node.output] == (rows / 2, columns / 2, filters)
     if not (channels == 1 and filters < lanes and halves and plain and valid and even):
         return None
     fields = {**conv, "relu": pool.get("relu", 0)}
-    return Node("conv_pool_grey", before.inputs, node.output, (*before.layers, *node.layers), fields)
+    return Node(
+        "conv_pool_grey", before.inputs, node.output, (*before.layers, *node.layers), fields
+    )

@@ -1,9 +1,10 @@
 """The table of operations: the one list that knows them all.
 
-A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The operation's kernels are the
-functions ``forward`` and ``backward`` (and, where it has them, ``transpose``, ``combine``, ``combine_backward``, ``finish``)
-of the module of its name in ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module
-for each device, and a row here; an activation is a rule in ``activations``, a class and a row.
+A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The
+operation's kernels are the functions ``forward`` and ``backward`` (and, where it has them,
+``transpose``, ``combine``, ``combine_backward``, ``finish``) of the module of its name in
+``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module for
+each device, and a row here; an activation is a rule in ``activations``, a class and a row.
 """
 
 import functools
@@ -17,7 +18,9 @@ from minicnn.network import activations, normalization
 from minicnn.network import layers as of
 from minicnn.rules import ActivationRule, AnyLayer
 
-Sizes = Callable[[Mapping[str, int], int], int]  # (fields of the record, numbers in a vector) -> numbers
+Sizes = Callable[
+    [Mapping[str, int], int], int
+]  # (fields of the record, numbers in a vector) -> numbers
 
 
 def _nothing(fields: Mapping[str, int], lanes: int) -> int:
@@ -33,8 +36,12 @@ class Operation:
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
     view: bool = False  # y is x: the same numbers in the same place
-    only_training: bool = False  # left out in inference, and where the statistics are frozen: y is x
-    shares_saved: bool = False  # what it saved lies where the operation before it, which wrote x, keeps its own
+    only_training: bool = (
+        False  # left out in inference, and where the statistics are frozen: y is x
+    )
+    shares_saved: bool = (
+        False  # what it saved lies where the operation before it, which wrote x, keeps its own
+    )
     finishes: bool = False  # what it saved is read after the step as well, for the state
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
@@ -47,7 +54,9 @@ def _reads(*names: str) -> frozenset[str]:
     return frozenset(names)
 
 
-DOTS = 5  # most taps, and most filters, whose sums a convolution in planes keeps in registers together
+DOTS = (
+    5  # most taps, and most filters, whose sums a convolution in planes keeps in registers together
+)
 
 
 def _planes(fields: Mapping[str, int], lanes: int) -> int:
@@ -66,7 +75,8 @@ def _plane_sums(fields: Mapping[str, int], lanes: int) -> int:
 
 
 def _statistics(fields: Mapping[str, int], lanes: int) -> int:
-    """6 C + 1 numbers of float64 and 7 C of the buffers' own (`minicnn.kernels.cpu.batch_statistics`)."""
+    """6 C + 1 numbers of float64 and 7 C of the buffers' own
+    (`minicnn.kernels.cpu.batch_statistics`)."""
     return round_up(2 * (6 * fields["input_channels"] + 1) + 7 * fields["input_channels"])
 
 
@@ -89,7 +99,9 @@ def _by_group(fields: Mapping[str, int], lanes: int) -> int:
 def row_of(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
     """The row of a rule, the operation of ``layer`` where that is a class of its own."""
     if isinstance(rule, ActivationRule):
-        return Operation("rule", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks)
+        return Operation(
+            "rule", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks
+        )
     return Operation("rule", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
 
 
@@ -106,13 +118,27 @@ OPERATIONS: dict[str, Operation] = {
     "add": Operation("add", of.Add, in_place=True),
     "concat": Operation("concat", of.Concat),
     "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
-    # Batch normalization is two operations, between which all shards are combined; with frozen statistics, one.
-    "batch_statistics": Operation("batch_statistics", None, _reads("x"), in_place=True, view=True, finishes=True,
-                                  saved=_statistics),
-    "batch_norm": Operation("batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True),
-    "scale_shift": Operation("scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel),
+    # Batch normalization is two operations, between which all shards are combined; with frozen
+    # statistics, one.
+    "batch_statistics": Operation(
+        "batch_statistics",
+        None,
+        _reads("x"),
+        in_place=True,
+        view=True,
+        finishes=True,
+        saved=_statistics,
+    ),
+    "batch_norm": Operation(
+        "batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True
+    ),
+    "scale_shift": Operation(
+        "scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel
+    ),
     "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
-    "layer_norm": Operation("group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}),
+    "layer_norm": Operation(
+        "group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}
+    ),
     "relu": row_of(rules.RELU, activations.ReLU),
     "leaky_relu": row_of(rules.LEAKY_RELU, activations.LeakyReLU),
     "relu6": row_of(rules.RELU6, activations.ReLU6),
@@ -129,10 +155,16 @@ OPERATIONS: dict[str, Operation] = {
     "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
     "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
-    "dropout2d": Operation("dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}),
-    "drop_path": Operation("dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}),
+    "dropout2d": Operation(
+        "dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}
+    ),
+    "drop_path": Operation(
+        "dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}
+    ),
     # Fused operations, which stand for several layers.
-    "conv_pool_grey": Operation("conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums),
+    "conv_pool_grey": Operation(
+        "conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums
+    ),
 }
 
 
@@ -140,8 +172,13 @@ _BY_LAYER = {row.layer: name for name, row in OPERATIONS.items() if row.layer is
 
 
 def operation_of(layer: of.Layer) -> str:
-    """The name of the operation that computes ``layer``; raises `NetworkError` for a class that has none."""
+    """The name of the operation that computes ``layer``; raises `NetworkError` for a class that has
+    none."""
     name = _BY_LAYER.get(type(layer))
     if name is None:
-        raise NetworkError(f"{layer}: no operation computes a layer of the class {type(layer).__name__}")
-    return "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name
+        raise NetworkError(
+            f"{layer}: no operation computes a layer of the class {type(layer).__name__}"
+        )
+    return (
+        "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name
+    )

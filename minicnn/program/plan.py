@@ -1,6 +1,8 @@
-"""The plan: a program as a table, one record an operation, that compiled kernels walk. The wall between what and how.
+"""The plan: a program as a table, one record an operation, that compiled kernels walk. The wall
+between what and how.
 
-Numbers are kept in flat buffers; a record says where in them everything lies, as offsets in elements, -1 for none:
+Numbers are kept in flat buffers; a record says where in them everything lies, as offsets in
+elements, -1 for none:
 
     params   weights and biases, then state such as running means     weight, bias, running_mean, running_var
     work     what one thread needs for one chunk of samples, with room for ``chunk`` of them in each of
@@ -9,16 +11,31 @@ Numbers are kept in flat buffers; a record says where in them everything lies, a
              numbers that a forward pass keeps for its backward pass  saved
              numbers that live during one pass of one operation       scratch
 
-A value of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at ``y + n * output_size``.
-All fields have eight bytes, so that CUDA reads the same memory as int64.
+A value of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at
+``y + n * output_size``. All fields have eight bytes, so that CUDA reads the same memory as int64.
 """
 
 import numpy as np
 
-PLACES = ("x", "x2", "y", "dx", "dx2", "dy", "weight", "bias", "running_mean", "running_var", "saved", "scratch")
+PLACES = (
+    "x",
+    "x2",
+    "y",
+    "dx",
+    "dx2",
+    "dy",
+    "weight",
+    "bias",
+    "running_mean",
+    "running_var",
+    "saved",
+    "scratch",
+)
 _INTEGERS = (
     "chunk",  # most samples that the workspace has room for, the same in every record
-    "layer",  # number in its network of the last layer that the operation stands for: a key of dropout's random numbers
+    # number in its network of the last layer that the operation stands for: a key of dropout's
+    # random numbers
+    "layer",
     *PLACES,
     "accumulate",  # 1: dx is added to, since another reader of x has written it before
     "accumulate2",  # the same of dx2
@@ -59,7 +76,8 @@ FIELDS = (*_INTEGERS, *ADDRESSES, "f0", "f1")
 def record_type(name: str) -> np.dtype:
     """The dtype of a record, which ends with a field of eight unused bytes called ``name``.
 
-    Numba's cache, and that of a user's own compiled function, depends on the type of the plan, and so on this name.
+    Numba's cache, and that of a user's own compiled function, depends on the type of the plan, and
+    so on this name.
     """
     integers = [(field, np.int64) for field in (*_INTEGERS, *ADDRESSES)]
     return np.dtype([*integers, ("f0", np.float64), ("f1", np.float64), (name, np.uint8, 8)])

@@ -1,9 +1,11 @@
-"""From a graph to its plan: every buffer gets a place in the workspace, by the times at which it is alive.
+"""From a graph to its plan: every buffer gets a place in the workspace, by the times at which it is
+alive.
 
-Time runs 0 … L−1 through the forward passes of the L nodes, L is the loss, and 2L − i the backward pass of node i. A value
-lives from its writer to its last reader, and to the backward pass of each node that reads it there; a gradient from the
-backward pass of the value's last reader, which writes it, to that of its writer; every earlier reader adds to it. Buffers
-that are never alive together may share their place.
+Time runs 0 … L−1 through the forward passes of the L nodes, L is the loss, and 2L − i the backward
+pass of node i. A value lives from its writer to its last reader, and to the backward pass of each
+node that reads it there; a gradient from the backward pass of the value's last reader, which writes
+it, to that of its writer; every earlier reader adds to it. Buffers that are never alive together
+may share their place.
 """
 
 from collections import defaultdict
@@ -20,7 +22,8 @@ from minicnn.program.plan import PLACES, RECORD
 
 
 class Plan(NamedTuple):
-    """A program laid out: the table, how many numbers the workspace of one thread holds, and whose records they are."""
+    """A program laid out: the table, how many numbers the workspace of one thread holds, and whose
+    records they are."""
 
     table: np.ndarray  # [operations] of plan.RECORD
     work_size: int
@@ -30,15 +33,23 @@ class Plan(NamedTuple):
 _ONES = ("stride_height", "stride_width", "dilation_height", "dilation_width", "groups")
 
 
-def make_plan(network: Network, chunk: int, training: bool, lanes: int, keep: bool = False,
-              frozen: bool = False) -> Plan:  # fmt: skip
+def make_plan(
+    network: Network,
+    chunk: int,
+    training: bool,
+    lanes: int,
+    keep: bool = False,
+    frozen: bool = False,
+) -> Plan:
     """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
 
-    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as NHWC. With
-    ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the network as it is in
-    inference: without dropout, and with the running statistics.
+    With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as
+    NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
+    network as it is in inference: without dropout, and with the running statistics.
     """
-    return lay_out(fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep)
+    return lay_out(
+        fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep
+    )
 
 
 @dataclass
@@ -53,7 +64,8 @@ class _Buffer:
 
 
 class _Shared:
-    """Values, or gradients, that lie in one buffer: each points to another, the last one to itself."""
+    """Values, or gradients, that lie in one buffer: each points to another, the last one to
+    itself."""
 
     def __init__(self) -> None:
         self._with: dict[int, int] = {}
@@ -85,11 +97,17 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
         buffers[key].alive.append((-1, 2 * loss) if keep else (first, last))
 
     for value, (first, last) in _lives_of_values(graph, values, wants).items():
-        live(("value", value), max(sizes[v] for v in sizes if values.owner(v) == value), first, last)
+        live(
+            ("value", value), max(sizes[v] for v in sizes if values.owner(v) == value), first, last
+        )
     if training:
         _share_gradients(graph, gradients, wants, table, keep)
-        for value in wants | {graph.output}:  # the loss writes dlogits, though no weight may need them
-            times = [2 * loss - i for i, node in enumerate(nodes) if value in (*node.inputs, node.output)]
+        for value in wants | {
+            graph.output
+        }:  # the loss writes dlogits, though no weight may need them
+            times = [
+                2 * loss - i for i, node in enumerate(nodes) if value in (*node.inputs, node.output)
+            ]
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
     for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
@@ -115,8 +133,12 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
         for name, key in (("saved", saved_with), ("scratch", i)):
             if (name, key) in buffers:
                 record[name] = buffers[name, key].offset
-    working = [i for i, record in enumerate(table) if not _does_nothing(nodes[i], record)] or [len(table) - 1]
-    table[working[-1]]["dy"] = table[-1]["dy"]  # of the logits, also where what is left out wrote them
+    working = [i for i, record in enumerate(table) if not _does_nothing(nodes[i], record)] or [
+        len(table) - 1
+    ]
+    table[working[-1]]["dy"] = table[-1][
+        "dy"
+    ]  # of the logits, also where what is left out wrote them
     return Plan(table[working], work_size, tuple(nodes[i] for i in working))
 
 
@@ -167,12 +189,15 @@ def _kept(graph: Graph, value: int, wants: set[int]) -> bool:
 
 
 def _share_values(graph: Graph, values: _Shared, wants: set[int], keep: bool) -> None:
-    """Let y lie where x lies, where the operation may, nobody reads x after it, and no backward pass reads x."""
+    """Let y lie where x lies, where the operation may, nobody reads x after it, and no backward
+    pass reads x."""
     for i, node in enumerate(graph.nodes):
         x, row = node.inputs[0], node.row
         together = [value for value in graph.shapes if values.owner(value) == values.owner(x)]
         later = {value for other in graph.nodes[i + 1 :] for value in other.inputs} | {graph.output}
-        free = not keep and not any(value in later or _kept(graph, value, wants) for value in together)
+        free = not keep and not any(
+            value in later or _kept(graph, value, wants) for value in together
+        )
         if row.view or (row.in_place and free):
             values.join(node.output, x)
 
@@ -192,9 +217,11 @@ def _lives_of_values(graph: Graph, values: _Shared, wants: set[int]) -> dict[int
     return {value: (min(of), max(of)) for value, of in times.items()}
 
 
-def _share_gradients(graph: Graph, gradients: _Shared, wants: set[int], table: np.ndarray,
-                     keep: bool) -> None:  # fmt: skip
-    """Let dx lie where dy lies, where the operation may and x has one reader; mark who adds to a gradient."""
+def _share_gradients(
+    graph: Graph, gradients: _Shared, wants: set[int], table: np.ndarray, keep: bool
+) -> None:
+    """Let dx lie where dy lies, where the operation may and x has one reader; mark who adds to a
+    gradient."""
     readers, written = graph.readers(), set()
     for node, record in zip(graph.nodes[::-1], table[::-1], strict=True):
         for name, value in zip(("accumulate", "accumulate2"), node.inputs, strict=False):
@@ -208,12 +235,14 @@ def _share_gradients(graph: Graph, gradients: _Shared, wants: set[int], table: n
 
 
 def _place(buffers: list[_Buffer]) -> int:
-    """Give each buffer, the largest and then the earliest first, the lowest place that is free over its lives; return the
-    size of all."""
+    """Give each buffer, the largest and then the earliest first, the lowest place that is free over
+    its lives; return the size of all."""
     placed: list[_Buffer] = []
     for buffer in sorted(buffers, key=lambda buffer: (-buffer.size, buffer.alive[0])):
         buffer.offset = 0
-        for other in sorted((other for other in placed if other.meets(buffer)), key=lambda other: other.offset):
+        for other in sorted(
+            (other for other in placed if other.meets(buffer)), key=lambda other: other.offset
+        ):
             if buffer.offset + buffer.size <= other.offset:
                 break
             buffer.offset = max(buffer.offset, other.offset + other.size)

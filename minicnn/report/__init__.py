@@ -1,1 +1,2 @@
-"""Reports: what a run says while it goes on (the console, JSON lines). They consume ``minicnn.training.events``."""
+"""Reports: what a run says while it goes on (the console, JSON lines). They consume
+``minicnn.training.events``."""

@@ -1,7 +1,8 @@
 """What a person sees: progress, epoch table, closing lines, and the tables of the other verbs.
 
-The only module that imports rich. Results go to stdout and progress to stderr; where these are no terminals, there are
-plain lines without escape codes. Text that comes from the user (class names, paths) is printed literally.
+The only module that imports rich. Results go to stdout and progress to stderr; where these are no
+terminals, there are plain lines without escape codes. Text that comes from the user (class names,
+paths) is printed literally.
 """
 
 import math
@@ -21,16 +22,28 @@ from rich.table import Table
 from rich.text import Text
 
 from minicnn.insight.advice import Advice
-from minicnn.training.events import BatchDone, Compiled, EpochDone, Evaluation, Event, Recorded, RunEnded, RunStarted
+from minicnn.training.events import (
+    BatchDone,
+    Compiled,
+    EpochDone,
+    Evaluation,
+    Event,
+    Recorded,
+    RunEnded,
+    RunStarted,
+)
 
 NOTHING = "–"  # stands for None and not-a-number
 LARGEST_MATRIX = 20  # classes
-REFRESH_SECONDS = 0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
+REFRESH_SECONDS = (
+    0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
+)
 UNFOLDED = 10_000  # columns: a line in a file or a pipe is not folded
 
 
 def make_console(stderr: bool = False) -> Console:
-    """Return a console on stdout, or on stderr; where that is no terminal, its lines are not folded."""
+    """Return a console on stdout, or on stderr; where that is no terminal, its lines are not
+    folded."""
     console = Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNFOLDED
@@ -38,13 +51,16 @@ def make_console(stderr: bool = False) -> Console:
 
 
 def literal(text: str) -> str:
-    """Return ``text`` on one line, with control characters and undecodable bytes written as escapes."""
+    """Return ``text`` on one line, with control characters and undecodable bytes written as
+    escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def say(console: Console, text: str = "", style: str | None = None) -> None:
     """Print one line literally; the console never breaks it."""
-    console.print(literal(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
+    console.print(
+        literal(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
 
 
 def _number(value: float | None, form: str) -> str:
@@ -109,13 +125,25 @@ EPOCH_COLUMNS: list[tuple[str, str, int, Callable[[EpochDone], str]]] = [
 
 
 class _Bar:
-    """A bar that its owner draws, if ``console`` is a terminal: a refresh thread would compete with those that work."""
+    """A bar that its owner draws, if ``console`` is a terminal: a refresh thread would compete with
+    those that work."""
 
     def __init__(self, console: Console, description: str, figures: str = ""):
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), TextColumn("{task.fields[figures]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[figures]}"),
+        )
         # Nothing of stdout may go through stderr.
-        self._progress = Progress(*columns, console=console, auto_refresh=False, transient=True, redirect_stdout=False,
-                                  expand=True, disable=not console.is_interactive)  # fmt: skip
+        self._progress = Progress(
+            *columns,
+            console=console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            expand=True,
+            disable=not console.is_interactive,
+        )
         self._task = self._progress.add_task(description, figures=figures)
         self._progress.start()
         self._console, self._next = console, -math.inf
@@ -123,8 +151,14 @@ class _Bar:
     def draw(self, description: str, done: int, total: int, figures: str) -> None:
         if self._console.get_time() >= self._next:
             self._next = self._console.get_time() + REFRESH_SECONDS
-            self._progress.update(self._task, description=description, completed=done, total=total, figures=figures,
-                                  refresh=True)  # fmt: skip
+            self._progress.update(
+                self._task,
+                description=description,
+                completed=done,
+                total=total,
+                figures=figures,
+                refresh=True,
+            )
 
     def close(self) -> None:
         self._progress.stop()
@@ -133,8 +167,9 @@ class _Bar:
 class ConsoleReporter:
     """Shows a run's events: a header, a bar while an epoch runs, a line an epoch, and how it ended.
 
-    The bar is drawn where stderr is a terminal; elsewhere ``log_interval=N`` gives a line every N batches. ``quiet``
-    leaves only the end. Call `close` when a run is left by an exception: it takes the bar away and restores the cursor.
+    The bar is drawn where stderr is a terminal; elsewhere ``log_interval=N`` gives a line every N
+    batches. ``quiet`` leaves only the end. Call `close` when a run is left by an exception: it
+    takes the bar away and restores the cursor.
     """
 
     def __init__(
@@ -226,7 +261,10 @@ class ConsoleReporter:
                 f"weights of epoch {run.best_epoch}",
             )
         if not self._quiet:
-            say(self._out, f"time      {run.seconds:.1f} s training, {run.compile_seconds:.1f} s compiling")
+            say(
+                self._out,
+                f"time      {run.seconds:.1f} s training, {run.compile_seconds:.1f} s compiling",
+            )
         if run.output is None:
             return
         say(self._out, f"files     {run.output}")
@@ -238,12 +276,18 @@ class ConsoleReporter:
         if run.reason == "interrupted":
             say(self._out, f"next      minicnn train --resume {shlex.quote(str(run.output))}")
         elif "model.safetensors" in run.files:
-            say(self._out, f"next      minicnn evaluate {shlex.quote(str(run.output / 'model.safetensors'))}")
+            say(
+                self._out,
+                f"next      minicnn evaluate {shlex.quote(str(run.output / 'model.safetensors'))}",
+            )
 
 
 @contextmanager
-def progress_bar(description: str, console: Console | None = None) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr while the block runs, if that is a terminal: call what it gives with (steps done, steps)."""
+def progress_bar(
+    description: str, console: Console | None = None
+) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr while the block runs, if that is a terminal: call what it gives with (steps
+    done, steps)."""
     bar = _Bar(console or make_console(stderr=True), description)
     try:
         yield lambda done, total: bar.draw(description, done, total, f"{100 * done / total:3.0f} %")
@@ -256,20 +300,39 @@ def _cell(value: object) -> str:
         return NOTHING
     if isinstance(value, Integral) and not isinstance(value, bool):
         return f"{int(value):,}"
-    return f"{float(value):.4g}" if isinstance(value, Real) and not isinstance(value, bool) else literal(str(value))
+    return (
+        f"{float(value):.4g}"
+        if isinstance(value, Real) and not isinstance(value, bool)
+        else literal(str(value))
+    )
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], console: Console | None = None) -> None:
-    """Print a title line (unless empty) and a table; numbers, also those that are text, stand to the right.
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    console: Console | None = None,
+) -> None:
+    """Print a title line (unless empty) and a table; numbers, also those that are text, stand to
+    the right.
 
-    None and not-a-number are shown as "–". Where the console is too narrow, text is folded and numbers are not.
+    None and not-a-number are shown as "–". Where the console is too narrow, text is folded and
+    numbers are not.
     """
     console = console or make_console()
     cells = [[_cell(value) for value in row] for row in rows]
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        numeric = all(re.fullmatch(rf"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|inf|-inf|{NOTHING}", row[i]) for row in cells)
-        grid.add_column(Text(literal(column)), justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        numeric = all(
+            re.fullmatch(rf"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|inf|-inf|{NOTHING}", row[i])
+            for row in cells
+        )
+        grid.add_column(
+            Text(literal(column)),
+            justify="right" if numeric else "left",
+            no_wrap=numeric,
+            overflow="fold",
+        )
     for row in cells:
         grid.add_row(*(Text(cell) for cell in row))
     if title:
@@ -278,16 +341,21 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
 
 
 def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print loss, accuracy, images a second, precision, recall and F1 of each class, and the confusion matrix.
+    """Print loss, accuracy, images a second, precision, recall and F1 of each class, and the
+    confusion matrix.
 
-    The matrix is left out, and a line says so, for more than 20 classes and where the console is too narrow for it.
+    The matrix is left out, and a line says so, for more than 20 classes and where the console is
+    too narrow for it.
     """
     console = console or make_console()
     classes, confusion = evaluation.classes, evaluation.confusion
     say(console, f"loss      {_fixed(evaluation.loss)}")
     say(console, f"accuracy  {_accuracy(evaluation)}")
     say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
-    say(console, f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling")
+    say(
+        console,
+        f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling",
+    )
     say(console)
     rows = [(name, images, *map(_percent, shares)) for name, images, *shares in evaluation.by_class]
     table("", ["class", "images", "precision %", "recall %", "F1 %"], rows, console)
@@ -295,31 +363,52 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
     widest = max(len(f"{count:,}") for counts in confusion for count in counts)
     width = 10 + len(classes) * (widest + 2)  # at least 10 for the names
     if len(classes) > LARGEST_MATRIX:
-        say(console, f"confusion matrix left out: {len(classes)} classes, shown for at most {LARGEST_MATRIX}")
+        say(
+            console,
+            f"confusion matrix left out: {len(classes)} classes, shown for at most {LARGEST_MATRIX}",
+        )
     elif width > console.width:
-        say(console, f"confusion matrix left out: it needs {width} columns, the console has {console.width}")
+        say(
+            console,
+            f"confusion matrix left out: it needs {width} columns, the console has {console.width}",
+        )
     else:
         numbers = [str(i) for i in range(len(classes))]
         counts_of = [(f"{i} {name}", *confusion[i]) for i, name in enumerate(classes)]
-        table("confusion matrix (row: true class, column: predicted class)", ["", *numbers], counts_of, console)
+        table(
+            "confusion matrix (row: true class, column: predicted class)",
+            ["", *numbers],
+            counts_of,
+            console,
+        )
 
 
-def predictions_table(names: Sequence[str], probabilities: Sequence[Sequence[float]], classes: Sequence[str],
-                      runners_up: int = 2, console: Console | None = None) -> None:  # fmt: skip
-    """Print, an image a row, its name, its most probable class with the probability, and the next ``runners_up``.
+def predictions_table(
+    names: Sequence[str],
+    probabilities: Sequence[Sequence[float]],
+    classes: Sequence[str],
+    runners_up: int = 2,
+    console: Console | None = None,
+) -> None:
+    """Print, an image a row, its name, its most probable class with the probability, and the next
+    ``runners_up``.
 
-    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class wins. A row is a line,
-    however narrow the console is.
+    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class
+    wins. A row is a line, however narrow the console is.
     """
     console = console or make_console()
     names, classes = [literal(name) for name in names], [literal(name) for name in classes]
-    widest_name, widest_class = (max(map(cell_len, ["image", *texts])) for texts in (names, classes))
+    widest_name, widest_class = (
+        max(map(cell_len, ["image", *texts])) for texts in (names, classes)
+    )
 
     def line(name: str, label: str, probability: str, others: str) -> str:
         name, label = set_cell_size(name, widest_name), set_cell_size(label, widest_class)
         return f"{name}  {label}  {probability:>13}  {others}".rstrip()
 
-    header = line("image", "label", "probability %", "runners-up (probability %)" if runners_up else "")
+    header = line(
+        "image", "label", "probability %", "runners-up (probability %)" if runners_up else ""
+    )
     say(console, header, style="bold")
     for name, row in zip(names, probabilities, strict=True):
         first, *others = sorted(range(len(classes)), key=lambda k: -row[k])[: 1 + runners_up]

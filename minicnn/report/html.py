@@ -1,6 +1,8 @@
-"""`report.html`: a run as one page that holds everything in itself: no script, nothing from the network.
+"""`report.html`: a run as one page that holds everything in itself: no script, nothing from the
+network.
 
-Pictures are inside, as data URIs. Colours follow the reader's light or dark setting; pictures keep a white ground.
+Pictures are inside, as data URIs. Colours follow the reader's light or dark setting; pictures keep
+a white ground.
 """
 
 import base64
@@ -42,24 +44,42 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide" tabindex="0"><table>\n{body}</table></div>\n'
 
 
-def run_page(name: str, network: Network, evaluation: Evaluation, run: RunCurves | None,
-             sections: Iterable[tuple[str, str]]) -> str:  # fmt: skip
-    """The page: what the network reached, the ``sections`` (title, HTML), and the settings and circumstances of ``run``."""
+def run_page(
+    name: str,
+    network: Network,
+    evaluation: Evaluation,
+    run: RunCurves | None,
+    sections: Iterable[tuple[str, str]],
+) -> str:
+    """The page: what the network reached, the ``sections`` (title, HTML), and the settings and
+    circumstances of ``run``."""
     error = (evaluation.accuracy * (1 - evaluation.accuracy) / evaluation.images) ** 0.5
     loss = "" if evaluation.loss is None else f", loss {evaluation.loss:.4f}"
-    facts = [f"accuracy {100 * evaluation.accuracy:.2f} % ± {100 * error:.2f} on {evaluation.images:,} images{loss}",
-             f"{network.name}, {network.parameter_count:,} parameters"]  # fmt: skip
+    facts = [
+        f"accuracy {100 * evaluation.accuracy:.2f} % ± {100 * error:.2f} on {evaluation.images:,} images{loss}",
+        f"{network.name}, {network.parameter_count:,} parameters",
+    ]
     after = []
     if run is not None and run.report:
         facts.append(f"trained for {run.report['seconds']:.1f} s: {run.report['explanation']}")
-        facts += [f"warning after epoch {warning['epoch']}: {warning['text']}" for warning in run.report.get("warnings", ())]
+        facts += [
+            f"warning after epoch {warning['epoch']}: {warning['text']}"
+            for warning in run.report.get("warnings", ())
+        ]
         after = [(title, run.report[title]) for title in ("settings", "machine", "versions")]
     every = [("", "".join(f"<p>{html.escape(fact)}</p>\n" for fact in facts)), *sections]
     for title, values in after:
-        rows = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in values.items()]
+        rows = [
+            (key, value if isinstance(value, str) else json.dumps(value))
+            for key, value in values.items()
+        ]
         every.append((title.capitalize(), table(("name", "value"), rows)))
-    body = "".join((f"<h2>{html.escape(title)}</h2>\n" if title else "") + content for title, content in every)
+    body = "".join(
+        (f"<h2>{html.escape(title)}</h2>\n" if title else "") + content for title, content in every
+    )
     title = html.escape(name)
-    return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n</head>\n'
-            f"<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n")  # fmt: skip
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{_STYLE}</style>\n</head>\n'
+        f"<body>\n<h1>{title}</h1>\n{body}</body>\n</html>\n"
+    )

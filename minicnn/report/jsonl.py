@@ -12,7 +12,8 @@ from minicnn.training.events import EpochDone, RunStarted
 
 
 def json_ready(value: Any) -> Any:
-    """Return ``value`` as plain JSON data: dataclasses as objects, arrays as lists, paths as text, floats finite or null."""
+    """Return ``value`` as plain JSON data: dataclasses as objects, arrays as lists, paths as text,
+    floats finite or null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return json_ready(dataclasses.asdict(value))
     if isinstance(value, dict):
@@ -28,14 +29,17 @@ def json_ready(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as one JSON object, for people to read as well."""
-    write_atomically(path, json.dumps(json_ready(value), indent=2, allow_nan=False).encode() + b"\n")
+    write_atomically(
+        path, json.dumps(json_ready(value), indent=2, allow_nan=False).encode() + b"\n"
+    )
 
 
 class JsonlReporter:
     """Writes one line a finished epoch to ``path``, with the fields of `EpochDone`.
 
-    A run that is resumed at epoch e keeps the lines before e that are whole; any other run starts an empty file. The
-    file is replaced in one piece, so that no reader and no kill sees half a line. Raises MinicnnError where it cannot.
+    A run that is resumed at epoch e keeps the lines before e that are whole; any other run starts
+    an empty file. The file is replaced in one piece, so that no reader and no kill sees half a
+    line. Raises MinicnnError where it cannot.
     """
 
     def __init__(self, path: Path):

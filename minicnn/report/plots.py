@@ -1,6 +1,8 @@
-"""Pictures: the one place that knows how they look. Needs the extra ``plots`` (matplotlib), imported when used.
+"""Pictures: the one place that knows how they look. Needs the extra ``plots`` (matplotlib),
+imported when used.
 
-Colours that the colour-blind can tell apart: Okabe and Ito's for lines and marks, cividis and viridis for surfaces.
+Colours that the colour-blind can tell apart: Okabe and Ito's for lines and marks, cividis and
+viridis for surfaces.
 """
 
 import functools
@@ -16,10 +18,21 @@ if TYPE_CHECKING:
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)  # Okabe and Ito (2008), in the order of use
+COLOURS = (
+    BLUE,
+    ORANGE,
+    GREEN,
+    VERMILION,
+    PURPLE,
+    SKY,
+    BLACK,
+    YELLOW,
+)  # Okabe and Ito (2008), in the order of use
 SURFACE = "viridis"  # colour map of a loss
 MATRIX = "cividis"  # colour map of a matrix of counts or of filters
-WIDTH = 8.0  # inches; at 100 dots an inch, the width of a README's column, where 10 points stay legible
+WIDTH = (
+    8.0  # inches; at 100 dots an inch, the width of a README's column, where 10 points stay legible
+)
 
 
 def available() -> bool:
@@ -30,7 +43,8 @@ def available() -> bool:
 
 
 def figure(height: float = 5.0, width: float = WIDTH) -> "Figure":
-    """An empty figure, sizes in inches; a notebook shows it inline. Raises `MissingExtraError` without matplotlib."""
+    """An empty figure, sizes in inches; a notebook shows it inline. Raises `MissingExtraError`
+    without matplotlib."""
     return _picture_class()(figsize=(width, height), dpi=100, layout="constrained")
 
 
@@ -40,12 +54,15 @@ def encoded(drawn: "Figure", kind: str) -> bytes:
 
     content = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
-        drawn.savefig(content, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None})
+        drawn.savefig(
+            content, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None}
+        )
     return content.getvalue()
 
 
 def save(drawn: "Figure", path: Path) -> list[Path]:
-    """Write ``drawn`` beside ``path`` as PNG and as SVG, whatever its suffix; return the two files."""
+    """Write ``drawn`` beside ``path`` as PNG and as SVG, whatever its suffix; return the two
+    files."""
     files = [path.with_suffix(".png"), path.with_suffix(".svg")]
     for file in files:
         write_atomically(file, encoded(drawn, file.suffix[1:]))

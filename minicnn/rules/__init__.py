@@ -1,7 +1,8 @@
-"""What a plugin hands over: plain data and undecorated Python functions, compiled elsewhere (``kernels/<device>``).
+"""What a plugin hands over: plain data and undecorated Python functions, compiled elsewhere
+(``kernels/<device>``).
 
-An optimizer is a function of one element, or one of whole steps; a loss is one of a sample's row of logits, a schedule one
-of the epochs done, a layer one of an element or of a sample's arrays.
+An optimizer is a function of one element, or one of whole steps; a loss is one of a sample's row of
+logits, a schedule one of the epochs done, a layer one of an element or of a sample's arrays.
 """
 
 import math
@@ -11,16 +12,28 @@ from typing import Any, Literal, Protocol
 
 from minicnn.errors import SettingError, UnknownNameError
 
-__all__ = ["ActivationRule", "AnyLayer", "AnyOptimizer", "Hyperparameter", "LayerRule", "LossRule", "OptimizerRule",
-           "ScheduleRule", "Step", "StepRule", "Tensor", "resolve"]  # fmt: skip
+__all__ = [
+    "ActivationRule",
+    "AnyLayer",
+    "AnyOptimizer",
+    "Hyperparameter",
+    "LayerRule",
+    "LossRule",
+    "OptimizerRule",
+    "ScheduleRule",
+    "Step",
+    "StepRule",
+    "Tensor",
+    "resolve",
+]
 
 
 @dataclass(frozen=True)
 class Hyperparameter:
     """One hyperparameter of a rule.
 
-    ``minimum`` and ``maximum`` belong to the range unless ``open_minimum`` or ``open_maximum`` say otherwise:
-    ``Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True)`` admits [0, 1).
+    ``minimum`` and ``maximum`` belong to the range unless ``open_minimum`` or ``open_maximum`` say
+    otherwise: ``Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True)`` admits [0, 1).
     """
 
     name: str
@@ -39,7 +52,8 @@ class Hyperparameter:
         return f"{left}{self.minimum:g}, {self.maximum:g}{right}"
 
     def check(self, owner: str, value: object) -> float:
-        """Return ``value`` as a float; raise `SettingError` naming ``owner`` if it is outside the range."""
+        """Return ``value`` as a float; raise `SettingError` naming ``owner`` if it is outside the
+        range."""
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
@@ -47,41 +61,54 @@ class Hyperparameter:
         above = number > self.minimum if self.open_minimum else number >= self.minimum
         below = number < self.maximum if self.open_maximum else number <= self.maximum
         if not (above and below and math.isfinite(number)):
-            raise SettingError(f"{owner}: {self.name} must be a number in {self.range}, not {value!r}")
+            raise SettingError(
+                f"{owner}: {self.name} must be a number in {self.range}, not {value!r}"
+            )
         return number
 
 
-def resolve(owner: str, declared: Iterable[Hyperparameter], given: Mapping[str, object]) -> dict[str, float]:
+def resolve(
+    owner: str, declared: Iterable[Hyperparameter], given: Mapping[str, object]
+) -> dict[str, float]:
     """Return the value of every declared hyperparameter: the given one, checked, or the default.
 
-    Raises `UnknownNameError`, which lists the declared names, for a name that ``owner`` does not have.
+    Raises `UnknownNameError`, which lists the declared names, for a name that ``owner`` does not
+    have.
     """
     declared = tuple(declared)
     names = [hyper.name for hyper in declared]
     for name in given:
         if name not in names:
             raise UnknownNameError(f"hyperparameter of {owner}", name, names)
-    return {hyper.name: hyper.check(owner, given.get(hyper.name, hyper.default)) for hyper in declared}
+    return {
+        hyper.name: hyper.check(owner, given.get(hyper.name, hyper.default)) for hyper in declared
+    }
 
 
 @dataclass(frozen=True)
 class OptimizerRule:
-    """An elementwise optimizer: one undecorated scalar function, compiled into a fused loop over all parameters.
+    """An elementwise optimizer: one undecorated scalar function, compiled into a fused loop over
+    all parameters.
 
-    ``prepare(step, state, **hyperparameters) -> scalars`` runs on the host once a step, ``step`` counting from 1;
-    it does what is the same for every element (bias correction, products of hyperparameters) in float64, and may
-    change ``state``, the rule's own saved scalars. ``update(p, g, *slots, *scalars) -> (p, *slots)`` runs for each
-    element: parameter ``p``, gradient ``g``, and the scalars that ``prepare`` returned, all of the buffers' dtype
-    (its float literals too; an integer literal makes float64 of what it touches: write 2.0 and not 2). A rule without
-    slots returns ``p`` alone or a tuple of one.
+    ``prepare(step, state, **hyperparameters) -> scalars`` runs on the host once a step, ``step``
+    counting from 1; it does what is the same for every element (bias correction, products of
+    hyperparameters) in float64, and may change ``state``, the rule's own saved scalars. ``update(p,
+    g, *slots, *scalars) -> (p, *slots)`` runs for each element: parameter ``p``, gradient ``g``,
+    and the scalars that ``prepare`` returned, all of the buffers' dtype (its float literals too; an
+    integer literal makes float64 of what it touches: write 2.0 and not 2). A rule without slots
+    returns ``p`` alone or a tuple of one.
     """
 
     name: str
     update: Callable[..., object]
     prepare: Callable[..., tuple[float, ...]]
     hyperparameters: tuple[Hyperparameter, ...]
-    slots: tuple[str, ...] = ()  # names of the arrays kept for each parameter, all zero at the start
-    state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that ``prepare`` keeps
+    slots: tuple[
+        str, ...
+    ] = ()  # names of the arrays kept for each parameter, all zero at the start
+    state: tuple[
+        tuple[str, float], ...
+    ] = ()  # (name, first value) of the scalars that ``prepare`` keeps
     full_batch: bool = False  # the method is defined on the whole training set as one batch
     equation: str = ""
     source: str = ""
@@ -95,10 +122,12 @@ class Tensor:
     shape: tuple[int, ...]
     kind: Literal["weight", "bias", "scale", "shift"]
     layer: int  # number of its layer in the network
-    fan_in: int  # numbers that an output of its layer is a weighted sum of; 1 in a layer without weights
+    # numbers that an output of its layer is a weighted sum of; 1 in a layer without weights
+    fan_in: int
     first: bool  # whether its layer is the first one with weights,
     last: bool  # or the last
-    decays: bool  # whether ``weight_decay`` is to pull it: always, unless the user said ``decay="weights"``
+    # whether ``weight_decay`` is to pull it: always, unless the user said ``decay="weights"``
+    decays: bool
     offset: int  # where it begins in a flat vector
 
     @property
@@ -108,7 +137,8 @@ class Tensor:
 
     @property
     def matrix_shape(self) -> tuple[int, int]:
-        """(rows, columns): filters [R, S, C, K] as [R·S·C, K], dense weights [in, out], a bias [K] as [1, K]."""
+        """(rows, columns): filters [R, S, C, K] as [R·S·C, K], dense weights [in, out], a bias [K]
+        as [1, K]."""
         return math.prod(self.shape[:-1]), self.shape[-1]
 
     @property
@@ -118,7 +148,8 @@ class Tensor:
 
 
 class Step(Protocol):
-    """What a `StepRule` works with: flat vectors, one element a trained parameter, and matrices that are parts of them.
+    """What a `StepRule` works with: flat vectors, one element a trained parameter, and matrices
+    that are parts of them.
 
     They lie on the device and are changed in place by the functions here alone.
     """
@@ -133,20 +164,26 @@ class Step(Protocol):
     tensors: tuple[Tensor, ...]  # the table, in the order of the layers
 
     def gradient(self) -> float:
-        """Put the gradient of this batch's loss at ``params``, clipped if asked for, into ``grads``; return the loss."""
+        """Put the gradient of this batch's loss at ``params``, clipped if asked for, into
+        ``grads``; return the loss."""
 
-    def update(self, base: str, tensors: str | Iterable[Tensor] = "all", **hyperparameters: float) -> None:
+    def update(
+        self, base: str, tensors: str | Iterable[Tensor] = "all", **hyperparameters: float
+    ) -> None:
         """Let the base rule of that name change ``params`` by ``grads``.
 
-        ``tensors`` limits it to some of the table, to "matrices" (`Tensor.is_matrix`) or to the "others". A base counts the
-        steps of every tensor, and keeps its state, apart: a batch in several parts is one step. Its hyperparameters are
-        those given, else those in ``hyper`` of the same name, else its defaults.
+        ``tensors`` limits it to some of the table, to "matrices" (`Tensor.is_matrix`) or to the
+        "others". A base counts the steps of every tensor, and keeps its state, apart: a batch in
+        several parts is one step. Its hyperparameters are those given, else those in ``hyper`` of
+        the same name, else its defaults.
         """
 
     def matrix(self, x: Any, tensor: Tensor, shape: tuple[int, int] | None = None) -> Any:
-        """The part of the vector ``x`` where ``tensor`` lies, as a matrix of ``tensor.matrix_shape``.
+        """The part of the vector ``x`` where ``tensor`` lies, as a matrix of
+        ``tensor.matrix_shape``.
 
-        With a ``shape`` of at most as many numbers, its beginning as a matrix of that shape: room for what is in between.
+        With a ``shape`` of at most as many numbers, its beginning as a matrix of that shape: room
+        for what is in between.
         """
 
     def axpy(self, factor: float, x: Any, y: Any) -> None:
@@ -164,17 +201,22 @@ class Step(Protocol):
     def dot(self, x: Any, y: Any) -> float:
         """Σ x·y."""
 
-    def matmul(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        """out ← A · B of matrices, A being ``a`` or its transpose, B likewise; ``out`` is neither of them."""
+    def matmul(
+        self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False
+    ) -> None:
+        """out ← A · B of matrices, A being ``a`` or its transpose, B likewise; ``out`` is neither
+        of them."""
 
 
 @dataclass(frozen=True)
 class StepRule:
-    """An optimizer made of whole steps: ``step(s)`` runs on the host for every batch, with a `Step`.
+    """An optimizer made of whole steps: ``step(s)`` runs on the host for every batch, with a
+    `Step`.
 
-    It calls ``s.gradient()`` at least once; the loss of the first call is the one reported. ``bases`` are the rules, or
-    names of rules, that ``s.update`` may use; each keeps slots and state of its own. ``evaluation(s, out)`` fills the
-    vector ``out`` with the weights to validate, test and save, where they are not those that are trained.
+    It calls ``s.gradient()`` at least once; the loss of the first call is the one reported.
+    ``bases`` are the rules, or names of rules, that ``s.update`` may use; each keeps slots and
+    state of its own. ``evaluation(s, out)`` fills the vector ``out`` with the weights to validate,
+    test and save, where they are not those that are trained.
     """
 
     name: str
@@ -197,12 +239,13 @@ AnyOptimizer = OptimizerRule | StepRule
 class LossRule:
     """A loss on one sample: one undecorated function of a row of logits.
 
-    ``row(logits, target, dlogits, *hyperparameters) -> loss`` reads ``logits`` [outputs], writes the gradient of this
-    sample's loss into ``dlogits`` [outputs] and returns the loss. ``target`` is the label (an integer) or, with
-    ``target="values"``, an array [outputs]: the target values, or the one-hot row of the label. With
-    ``class_weights=True`` an array [outputs] of class weights follows ``dlogits``, before the hyperparameters.
-    The mean over the batch is taken outside: the divisor is the number of samples or, with class weights, the sum of
-    the weights of the samples' classes.
+    ``row(logits, target, dlogits, *hyperparameters) -> loss`` reads ``logits`` [outputs], writes
+    the gradient of this sample's loss into ``dlogits`` [outputs] and returns the loss. ``target``
+    is the label (an integer) or, with ``target="values"``, an array [outputs]: the target values,
+    or the one-hot row of the label. With ``class_weights=True`` an array [outputs] of class weights
+    follows ``dlogits``, before the hyperparameters. The mean over the batch is taken outside: the
+    divisor is the number of samples or, with class weights, the sum of the weights of the samples'
+    classes.
     """
 
     name: str
@@ -210,7 +253,9 @@ class LossRule:
     hyperparameters: tuple[Hyperparameter, ...] = ()
     target: Literal["label", "values"] = "label"
     class_weights: bool = False
-    probabilities: Literal["softmax", "sigmoid"] = "softmax"  # what turns this loss's logits into probabilities
+    probabilities: Literal["softmax", "sigmoid"] = (
+        "softmax"  # what turns this loss's logits into probabilities
+    )
     equation: str = ""
     source: str = ""
 
@@ -219,11 +264,12 @@ class LossRule:
 class ScheduleRule:
     """The factor by which the learning rate is multiplied.
 
-    ``factor(epoch, horizon, state, **hyperparameters) -> float`` is asked before every step; ``epoch`` is a float that
-    counts the epochs done (2.5 in the middle of the third) and ``horizon`` the number of epochs that the run was
-    planned for. A schedule that reacts to what happened has ``observe(metric, state, **hyperparameters)``,
-    called after every epoch with the validation loss (the training loss if there is no validation set); it keeps what
-    it needs in ``state``, a dict of floats that is saved with the run.
+    ``factor(epoch, horizon, state, **hyperparameters) -> float`` is asked before every step;
+    ``epoch`` is a float that counts the epochs done (2.5 in the middle of the third) and
+    ``horizon`` the number of epochs that the run was planned for. A schedule that reacts to what
+    happened has ``observe(metric, state, **hyperparameters)``, called after every epoch with the
+    validation loss (the training loss if there is no validation set); it keeps what it needs in
+    ``state``, a dict of floats that is saved with the run.
     """
 
     name: str
@@ -238,12 +284,14 @@ class ScheduleRule:
 
 @dataclass(frozen=True)
 class ActivationRule:
-    """A layer that is one function of one element: two undecorated scalar functions, compiled into fused loops.
+    """A layer that is one function of one element: two undecorated scalar functions, compiled into
+    fused loops.
 
-    ``value(x, *hyperparameters) -> y`` and ``derivative(x, *hyperparameters) -> dy/dx``; with ``reads="y"`` the derivative
-    is a function of y, and the layer needs no memory of its own. At most two hyperparameters. Numbers are of the buffers'
-    dtype (float literals too; an integer literal makes float64 of what it touches: write 2.0 and not 2). For a value
-    from the other side of a choice write ``a if x < b else c``: ``min`` and ``max`` do not compile for CUDA.
+    ``value(x, *hyperparameters) -> y`` and ``derivative(x, *hyperparameters) -> dy/dx``; with
+    ``reads="y"`` the derivative is a function of y, and the layer needs no memory of its own. At
+    most two hyperparameters. Numbers are of the buffers' dtype (float literals too; an integer
+    literal makes float64 of what it touches: write 2.0 and not 2). For a value from the other side
+    of a choice write ``a if x < b else c``: ``min`` and ``max`` do not compile for CUDA.
     """
 
     name: str
@@ -251,8 +299,12 @@ class ActivationRule:
     derivative: Callable[..., float]
     reads: Literal["x", "y"] = "x"
     hyperparameters: tuple[Hyperparameter, ...] = ()
-    rectifies: bool = False  # about 0 below 0 and x above: weights before it begin as He et al. 2015 say
-    kinks: tuple[float, ...] = ()  # the x at which the derivative jumps, whatever the hyperparameters
+    rectifies: bool = (
+        False  # about 0 below 0 and x above: weights before it begin as He et al. 2015 say
+    )
+    kinks: tuple[
+        float, ...
+    ] = ()  # the x at which the derivative jumps, whatever the hyperparameters
     equation: str = ""
     source: str = ""
 
@@ -261,22 +313,26 @@ class ActivationRule:
 class LayerRule:
     """A layer of one input: functions of one sample's arrays, for the CPU.
 
-    ``output_shape(input_shape, **hyperparameters)`` gives the shape of one sample, (height, width, channels) or (features,),
-    and raises `ValueError`, saying what would fit, for an input that does not.
-    ``parameters(input_shape, **hyperparameters)`` gives {name: (shape, first value)}; the first value is a number, or
-    "weight" for the usual random one of a tensor [..., inputs, outputs].
+    ``output_shape(input_shape, **hyperparameters)`` gives the shape of one sample, (height, width,
+    channels) or (features,), and raises `ValueError`, saying what would fit, for an input that does
+    not. ``parameters(input_shape, **hyperparameters)`` gives {name: (shape, first value)}; the
+    first value is a number, or "weight" for the usual random one of a tensor [..., inputs,
+    outputs].
 
     Two undecorated functions are compiled, and called for each sample with arrays of those shapes:
-    ``forward(x, y, *parameters, *hyperparameters)`` writes every element of y;
-    ``backward(x, y, dy, dx, *parameters, *gradients, *hyperparameters)`` writes every element of dx and adds to the
-    parameters' gradients. Hyperparameters are numbers of the buffers' dtype. Neither may keep or allocate an array.
+    ``forward(x, y, *parameters, *hyperparameters)`` writes every element of y; ``backward(x, y, dy,
+    dx, *parameters, *gradients, *hyperparameters)`` writes every element of dx and adds to the
+    parameters' gradients. Hyperparameters are numbers of the buffers' dtype. Neither may keep or
+    allocate an array.
     """
 
     name: str
     output_shape: Callable[..., tuple[int, ...]]
     forward: Callable[..., None]
     backward: Callable[..., None]
-    parameters: Callable[..., Mapping[str, tuple[tuple[int, ...], float | str]]] = lambda input_shape, **_: {}
+    parameters: Callable[..., Mapping[str, tuple[tuple[int, ...], float | str]]] = (
+        lambda input_shape, **_: {}
+    )
     hyperparameters: tuple[Hyperparameter, ...] = ()
     equation: str = ""
     source: str = ""

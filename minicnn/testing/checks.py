@@ -22,7 +22,8 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the rule may be trusted in this; a warning is no failure, and neither is what was skipped."""
+        """Whether the rule may be trusted in this; a warning is no failure, and neither is what was
+        skipped."""
         return self.result != "failed"
 
 
@@ -52,16 +53,21 @@ def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Check]:
         except (Failed, MinicnnError) as error:
             results.append(Check(name, "failed", str(error)))
         except Exception as error:  # whatever the rule's own code raises
-            results.append(Check(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}"))
+            results.append(
+                Check(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
+            )
     return results
 
 
 def declared(rule: Any, function: Callable[..., Any], leading: int) -> str:
-    """The arguments of ``function`` after the ``leading`` ones are the declared hyperparameters; texts are there."""
+    """The arguments of ``function`` after the ``leading`` ones are the declared hyperparameters;
+    texts are there."""
     names = [hyper.name for hyper in rule.hyperparameters]
     taken = list(inspect.signature(function).parameters)[leading:]
     if sorted(taken) != sorted(names):
-        raise Failed(f"{function.__name__} takes {', '.join(taken) or 'none'}, declared are {', '.join(names) or 'none'}")
+        raise Failed(
+            f"{function.__name__} takes {', '.join(taken) or 'none'}, declared are {', '.join(names) or 'none'}"
+        )
     return described(rule)
 
 
@@ -83,8 +89,11 @@ def defaults(rule: Any) -> dict[str, float]:
     return {hyper.name: hyper.check(rule.name, hyper.default) for hyper in rule.hyperparameters}
 
 
-def close(what: str, found: Any, expected: Any, tolerance: float, scale: float | None = None) -> str:
-    """``found`` equals ``expected`` within ``tolerance`` · ``scale`` (default: the largest expected number, at least 1)."""
+def close(
+    what: str, found: Any, expected: Any, tolerance: float, scale: float | None = None
+) -> str:
+    """``found`` equals ``expected`` within ``tolerance`` · ``scale`` (default: the largest expected
+    number, at least 1)."""
     found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     scale = max(1.0, float(np.abs(expected).max())) if scale is None else scale
     error = float(np.abs(found - expected).max()) / scale
@@ -104,5 +113,7 @@ def without_float64(compiled: Any, *types: Any) -> str:
     arithmetic = r"= f(add|sub|mul|div|rem|neg)\b[^,]*\bdouble\b|call [^@]*double @(?!Py|_Py)"
     count = sum(re.search(arithmetic, line) is not None for line in code.splitlines())
     if count:
-        raise Doubtful(f"{count} operations in float64: write 2.0 and not 2, and no int in arithmetic")
+        raise Doubtful(
+            f"{count} operations in float64: write 2.0 and not 2, and no int in arithmetic"
+        )
     return "none"

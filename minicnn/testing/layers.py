@@ -21,7 +21,17 @@ from minicnn.network.network import Network
 from minicnn.network.tables import layer
 from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 from minicnn.testing import training
-from minicnn.testing.checks import Check, Failed, Skipped, close, declared, defaults, described, run_checks, without_float64
+from minicnn.testing.checks import (
+    Check,
+    Failed,
+    Skipped,
+    close,
+    declared,
+    defaults,
+    described,
+    run_checks,
+    without_float64,
+)
 from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.loss import Loss
 
@@ -30,7 +40,8 @@ _NEAR = 1e-3  # to a kink, where a difference is no derivative
 
 
 def check_layer(rule: AnyLayer) -> list[Check]:
-    """Put a layer through the conformance kit: against plain Python, numeric derivatives, NaN, and in a training."""
+    """Put a layer through the conformance kit: against plain Python, numeric derivatives, NaN, and
+    in a training."""
     network = partial(_trained, rule)
     checks: dict[str, Callable[[], str]] = {
         "declaration": partial(_declaration, rule),
@@ -67,7 +78,7 @@ def _cpu_only() -> str:
     raise Skipped("a layer on a sample's arrays is computed on the CPU alone")
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- values ---------------------------------------------------------------------------------------
 
 
 def _shape(rule: AnyLayer) -> of.Shape:
@@ -78,7 +89,9 @@ def _shape(rule: AnyLayer) -> of.Shape:
             return shape
         except NetworkError as error:
             reason = error
-    raise Failed(f"it takes neither an image of 6×6 pixels with 4 channels nor a row of 24 features: {reason}")
+    raise Failed(
+        f"it takes neither an image of 6×6 pixels with 4 channels nor a row of 24 features: {reason}"
+    )
 
 
 def _network(rule: AnyLayer, shape: of.Shape) -> Network:
@@ -105,9 +118,13 @@ def _equals_plain_python(rule: AnyLayer) -> str:
     y, params = _alone(rule, np.float64, x)
     hypers = defaults(rule)
     if isinstance(rule, ActivationRule):
-        expected = np.array([rule.value(value, *hypers.values()) for value in x.reshape(-1).tolist()])
+        expected = np.array(
+            [rule.value(value, *hypers.values()) for value in x.reshape(-1).tolist()]
+        )
     else:
-        expected = np.full((len(x), *layer(rule).output_shape(x.shape[1:])), np.nan)  # every element must be written
+        expected = np.full(
+            (len(x), *layer(rule).output_shape(x.shape[1:])), np.nan
+        )  # every element must be written
         tensors = _network(rule, x.shape[1:]).unflatten(params).values()
         for sample, result in zip(x, expected, strict=True):
             rule.forward(sample, result, *tensors, *hypers.values())
@@ -121,8 +138,10 @@ def _equals_float64(rule: AnyLayer) -> str:
 
 def _without_float64(rule: ActivationRule) -> str:
     for name in ("forward", "backward"):
-        found = without_float64(SimpleNamespace(cfunc=compile_layer(rule, name, np.float32)),
-                                *[types.float32] * (1 + len(rule.hyperparameters)))  # fmt: skip
+        found = without_float64(
+            SimpleNamespace(cfunc=compile_layer(rule, name, np.float32)),
+            *[types.float32] * (1 + len(rule.hyperparameters)),
+        )
     return found
 
 
@@ -131,7 +150,11 @@ def _large(rule: ActivationRule) -> str:
     given = np.array([sign * size for size in _LARGE for sign in (1, -1)], np.float32)
     y = _alone(rule, np.float32, given.reshape(1, 1, 1, -1))[0].reshape(-1)
     derivative = compile_layer(rule, "backward", np.float32)._pyfunc.__globals__["rule"]
-    slopes = [derivative(value, *hypers) for value in (y if rule.reads == "y" else given) if math.isfinite(value)]
+    slopes = [
+        derivative(value, *hypers)
+        for value in (y if rule.reads == "y" else given)
+        if math.isfinite(value)
+    ]
     if np.isnan(y).any() or np.isnan(slopes).any():
         raise Failed(f"y {y.tolist()}, dy/dx {slopes} for x {given.tolist()}")
     return f"|x| up to {_LARGE[-1]:g} gives no NaN"
@@ -141,26 +164,34 @@ def _keeps_nan(rule: AnyLayer) -> str:
     x = _samples(rule)
     x.reshape(-1)[0] = np.nan
     if not np.isnan(_alone(rule, np.float32, x)[0][0]).any():
-        raise Failed("NaN in an input gives none in the output: a run that diverged would not be seen")
+        raise Failed(
+            "NaN in an input gives none in the output: a run that diverged would not be seen"
+        )
     return "NaN in gives NaN out"
 
 
-# --- gradients -------------------------------------------------------------------------------------------------------
+# --- gradients ------------------------------------------------------------------------------------
 
 
 def _derivatives(rule: ActivationRule) -> str:
     hypers, h = list(defaults(rule).values()), 1e-6
     x = np.linspace(-8.0, 8.0, 801) + 1e-4
     x = x[[all(abs(value - kink) > _NEAR for kink in rule.kinks) for value in x]]
-    numeric = [(rule.value(value + h, *hypers) - rule.value(value - h, *hypers)) / (2 * h) for value in x.tolist()]
+    numeric = [
+        (rule.value(value + h, *hypers) - rule.value(value - h, *hypers)) / (2 * h)
+        for value in x.tolist()
+    ]
     read = [rule.value(value, *hypers) if rule.reads == "y" else value for value in x.tolist()]
     return close("dy/dx", [rule.derivative(value, *hypers) for value in read], numeric, 1e-6)
 
 
 def _gradients(rule: AnyLayer) -> str:
-    """With its input read by it alone, and by others, first and later: dx is written, and added to."""
+    """With its input read by it alone, and by others, first and later: dx is written, and added
+    to."""
     own, flat, shape = layer(rule), of.Flatten(), _shape(rule)
-    begin: list[Any] = [of.Conv2d(4, 3, padding="same")] if len(shape) == 3 else [flat, of.Dense(shape[0])]
+    begin: list[Any] = (
+        [of.Conv2d(4, 3, padding="same")] if len(shape) == 3 else [flat, of.Dense(shape[0])]
+    )
     image = (6, 6, 2) if len(shape) == 3 else (1, 1, 5)
     loss, worst = Loss("cross_entropy", 3), 0.0
     for middle in ([own, flat], [Branches([own, flat], [flat])], [Branches([flat], [own, flat])]):
@@ -169,10 +200,18 @@ def _gradients(rule: AnyLayer) -> str:
                 continue
             rng = np.random.default_rng(1)
             network = Network(image, [*first, *middle, of.Dense(3)])
-            cost = Cost(network, network.initialize(rng), rng.normal(size=(4, *image)), np.arange(4) % 3, loss)
+            cost = Cost(
+                network,
+                network.initialize(rng),
+                rng.normal(size=(4, *image)),
+                np.arange(4) % 3,
+                loss,
+            )
             for found in gradcheck(cost, 12):
                 if not found.passed:
-                    raise Failed(f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}")
+                    raise Failed(
+                        f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}"
+                    )
                 worst = max(worst, found.error or 0.0)
     return f"relative error {worst:.1e}, also where others read its input"
 
@@ -180,7 +219,9 @@ def _gradients(rule: AnyLayer) -> str:
 def _resumes(rule: AnyLayer) -> str:
     """A file of a run has the layer by its name."""
     if plugins.normal(rule.name) not in plugins.names("layer"):
-        raise Skipped(f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin")
+        raise Skipped(
+            f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin"
+        )
     return training.resumes(network=_trained(rule))
 
 
@@ -188,8 +229,18 @@ def _trained(rule: AnyLayer) -> Network:
     """A small network with the layer, for images of 28×28 pixels and ten classes."""
     own = layer(rule)
     if isinstance(rule, ActivationRule):
-        begin: list[Any] = [of.Conv2d(6, 5), own, of.MaxPool2d(2), of.Conv2d(16, 5), own, of.MaxPool2d(2), of.Flatten()]
+        begin: list[Any] = [
+            of.Conv2d(6, 5),
+            own,
+            of.MaxPool2d(2),
+            of.Conv2d(16, 5),
+            own,
+            of.MaxPool2d(2),
+            of.Flatten(),
+        ]
         return Network((28, 28, 1), [*begin, of.Dense(84), own, of.Dense(10)])
     if len(_shape(rule)) == 3:
-        return Network((28, 28, 1), [of.Conv2d(8, 5, stride=2), own, ReLU(), of.Flatten(), of.Dense(10)])
+        return Network(
+            (28, 28, 1), [of.Conv2d(8, 5, stride=2), own, ReLU(), of.Flatten(), of.Dense(10)]
+        )
     return Network((28, 28, 1), [of.Flatten(), of.Dense(32), own, ReLU(), of.Dense(10)])

@@ -18,7 +18,8 @@ _OUTPUTS = 5
 
 
 def check_loss(rule: LossRule) -> list[Check]:
-    """Put a loss through the conformance kit: against plain Python, float64, numeric derivatives, and in a training."""
+    """Put a loss through the conformance kit: against plain Python, float64, numeric derivatives,
+    and in a training."""
     checks: dict[str, Callable[[], str]] = {
         "declaration": lambda: declared(rule, rule.row, leading=3 + rule.class_weights),
         "compiled equals plain Python": partial(_equals_plain_python, rule),
@@ -37,7 +38,9 @@ def check_loss(rule: LossRule) -> list[Check]:
 
 def _batch(samples: int = 8) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(3)
-    return 2.0 * rng.normal(size=(samples, _OUTPUTS)).astype(np.float32), rng.integers(0, _OUTPUTS, samples)
+    return 2.0 * rng.normal(size=(samples, _OUTPUTS)).astype(np.float32), rng.integers(
+        0, _OUTPUTS, samples
+    )
 
 
 def _weights(rule: LossRule) -> np.ndarray | None:
@@ -73,7 +76,14 @@ def _without_float64(rule: LossRule) -> str:
     vector = types.float32[::1]
     target = types.int64 if rule.target == "label" else vector
     hypers = [types.float32] * len(rule.hyperparameters)
-    return without_float64(compile_loss(rule, np.float32), vector, target, vector, *[vector] * rule.class_weights, *hypers)
+    return without_float64(
+        compile_loss(rule, np.float32),
+        vector,
+        target,
+        vector,
+        *[vector] * rule.class_weights,
+        *hypers,
+    )
 
 
 def _derivatives(rule: LossRule) -> str:
@@ -100,7 +110,9 @@ def _extreme(rule: LossRule) -> str:
         for label in range(_OUTPUTS):
             value, dlogits = loss(np.array([row]), np.array([label]))
             if not (np.isfinite(value) and np.isfinite(dlogits).all()):
-                raise Failed(f"loss {value:g}, gradient {dlogits[0].tolist()} for logits {row} and label {label}")
+                raise Failed(
+                    f"loss {value:g}, gradient {dlogits[0].tolist()} for logits {row} and label {label}"
+                )
     return "logits up to ±10,000 give finite numbers"
 
 

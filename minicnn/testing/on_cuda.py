@@ -1,7 +1,9 @@
-"""Whether a rule can be used on CUDA, found out without a card: it compiles, and in the simulator it equals the CPU.
+"""Whether a rule can be used on CUDA, found out without a card: it compiles, and in the simulator
+it equals the CPU.
 
-Numba reads whether to simulate when it is imported, so each is done in a process of its own: ``python -m
-minicnn.testing.on_cuda``, which reads where the rule is from stdin and prints what it found.
+Numba reads whether to simulate when it is imported, so each is done in a process of its own:
+``python -m minicnn.testing.on_cuda``, which reads where the rule is from stdin and prints what it
+found.
 """
 
 import importlib
@@ -22,21 +24,39 @@ _CAPABILITY = (7, 5)  # of the oldest card that CUDA 13 compiles for
 
 
 def works_on_cuda(rule: Any) -> str:
-    """Compile the rule, and compare it with the CPU's in the simulator; skipped where the packages are not installed."""
+    """Compile the rule, and compare it with the CPU's in the simulator; skipped where the packages
+    are not installed."""
     if importlib.util.find_spec("numba_cuda") is None:
         raise Skipped("numba-cuda is not installed: pip install 'minicnn-numba[cuda]'")
     functions = {LossRule: "row", StepRule: "step", ActivationRule: "value"}
     function = getattr(rule, functions.get(type(rule), "update"))
     module, file = function.__module__, function.__code__.co_filename
-    if rule.name not in {getattr(value, "name", None) for value in vars(sys.modules.get(module, os)).values()}:
-        raise Skipped(f"the rule is no name of its module {module}, where another process would find it")
-    request = {"path": sys.path, "module": module, "file": file, "name": rule.name, "kind": type(rule).__name__}
+    if rule.name not in {
+        getattr(value, "name", None) for value in vars(sys.modules.get(module, os)).values()
+    }:
+        raise Skipped(
+            f"the rule is no name of its module {module}, where another process would find it"
+        )
+    request = {
+        "path": sys.path,
+        "module": module,
+        "file": file,
+        "name": rule.name,
+        "kind": type(rule).__name__,
+    }
     found = []
     for simulate in ("0", "1"):
-        done = subprocess.run([sys.executable, "-m", "minicnn.testing.on_cuda"], input=json.dumps(request), text=True,
-                              env={**os.environ, "NUMBA_ENABLE_CUDASIM": simulate}, capture_output=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "minicnn.testing.on_cuda"],
+            input=json.dumps(request),
+            text=True,
+            env={**os.environ, "NUMBA_ENABLE_CUDASIM": simulate},
+            capture_output=True,
+        )
         if done.returncode:
-            raise Failed((done.stderr.strip().splitlines() or ["the process ended without a word"])[-1])
+            raise Failed(
+                (done.stderr.strip().splitlines() or ["the process ended without a word"])[-1]
+            )
         answer = json.loads(done.stdout.splitlines()[-1])
         if answer["result"] != "passed":
             raise {"skipped": Skipped, "failed": Failed}[answer["result"]](answer["detail"])
@@ -56,7 +76,10 @@ def main() -> None:
     except RuntimeError as error:  # the toolkit is not there
         answer = {"result": "skipped", "detail": " ".join(str(error).split())}
     except Exception as error:  # whatever the rule's own code raises
-        answer = {"result": "failed", "detail": " ".join(str(error).split()) or type(error).__name__}
+        answer = {
+            "result": "failed",
+            "detail": " ".join(str(error).split()) or type(error).__name__,
+        }
     print(json.dumps(answer))
 
 
@@ -78,7 +101,8 @@ def _found(request: dict[str, Any]) -> Any:
 def _compiled(cuda: Any, rule: Any) -> str:
     from minicnn.kernels.cuda import rules
 
-    # Numba asks for a card when a rule calls what it compiles apart; that there is none does not matter here.
+    # Numba asks for a card when a rule calls what it compiles apart; that there is none does not
+    # matter here.
     card = SimpleNamespace(compute_capability=_CAPABILITY)
     importlib.import_module("numba.cuda.dispatcher").get_current_device = lambda: card  # type: ignore[attr-defined]
     found = "compiles"
@@ -88,9 +112,11 @@ def _compiled(cuda: Any, rule: Any) -> str:
         launches = rules.rule_launches(rule) or {}
         kernels = [(one.kernel, OPERATION) for part in launches.values() for one in part]
     else:
-        made = [rules.compile_loss(part) if isinstance(part, LossRule) else rules.compile_update(part)
-                for part in (rule.bases if isinstance(rule, StepRule) else (rule,))
-                if not isinstance(part, str)]  # fmt: skip  # a name is checked by itself
+        made = [
+            rules.compile_loss(part) if isinstance(part, LossRule) else rules.compile_update(part)
+            for part in (rule.bases if isinstance(rule, StepRule) else (rule,))
+            if not isinstance(part, str)
+        ]  # a name is checked by itself
         kernels = [(kernel.function, kernel.signature) for kernel in made]
     for kernel, signature in kernels:
         if ".f64" in cuda.compile_ptx(kernel, signature, cc=_CAPABILITY)[0]:
@@ -102,7 +128,9 @@ def _simulated(rule: Any) -> str:
     from minicnn.backends import cuda
     from minicnn.testing.selftest import layer_equals, loss_equals, updates_equal
 
-    equal: Any = {LossRule: loss_equals, ActivationRule: layer_equals}.get(type(rule), updates_equal)
+    equal: Any = {LossRule: loss_equals, ActivationRule: layer_equals}.get(
+        type(rule), updates_equal
+    )
     return f"in the simulator {equal(cuda, rule, np.float32)}"
 
 

@@ -13,19 +13,36 @@ from minicnn.network.layers import Dense, Flatten
 from minicnn.network.network import Network
 from minicnn.rules import AnyOptimizer, OptimizerRule, Step, StepRule
 from minicnn.testing import training
-from minicnn.testing.checks import Check, Doubtful, Failed, close, declared, defaults, described, run_checks, without_float64
+from minicnn.testing.checks import (
+    Check,
+    Doubtful,
+    Failed,
+    close,
+    declared,
+    defaults,
+    described,
+    run_checks,
+    without_float64,
+)
 from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.optimizer import Optimizer
 
 _STEPS = 20
-_RATES = (1.0, 10.0, 100.0, 1000.0, 0.1, 0.01)  # of the default learning rate; the best of them counts
+_RATES = (
+    1.0,
+    10.0,
+    100.0,
+    1000.0,
+    0.1,
+    0.01,
+)  # of the default learning rate; the best of them counts
 
 
 def check_optimizer(rule: AnyOptimizer) -> list[Check]:
     """Put an optimizer of any kind through the conformance kit.
 
-    It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64, sent down a parabola and
-    Rosenbrock's valley, and tried in small trainings.
+    It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64, sent
+    down a parabola and Rosenbrock's valley, and tried in small trainings.
     """
     checks: dict[str, Callable[[], str]] = {"declaration": partial(_declaration, rule)}
     for part in rule.bases if isinstance(rule, StepRule) else (rule,):
@@ -45,7 +62,9 @@ def check_optimizer(rule: AnyOptimizer) -> list[Check]:
         "parabola": partial(_descends, rule, _parabola, np.ones(10), 300, 1e-2),
         "Rosenbrock": partial(_descends, rule, _rosenbrock, np.array([-0.5, 0.8]), 3000, 2e-2),
         "zero, tiny, huge gradients": partial(training.stays_finite, rule),
-        "training": partial(training.learns, rule.full_batch, defaults(rule).get("learning_rate"), optimizer=rule),
+        "training": partial(
+            training.learns, rule.full_batch, defaults(rule).get("learning_rate"), optimizer=rule
+        ),
         "resume": partial(training.resumes, optimizer=rule),
         "no recompilation": partial(training.compiles_once, optimizer=rule),
         "CUDA": partial(works_on_cuda, rule),
@@ -54,15 +73,21 @@ def check_optimizer(rule: AnyOptimizer) -> list[Check]:
 
 
 def _declaration(rule: AnyOptimizer) -> str:
-    return described(rule) if isinstance(rule, StepRule) else declared(rule, rule.prepare, leading=2)
+    return (
+        described(rule) if isinstance(rule, StepRule) else declared(rule, rule.prepare, leading=2)
+    )
 
 
 def _begin() -> tuple[Network, np.ndarray, np.ndarray]:
-    """A network of three matrices and biases, first weights, and the gradients of some steps, all of them float32 numbers.
+    """A network of three matrices and biases, first weights, and the gradients of some steps, all
+    of them float32 numbers.
 
     Between the tensors there may be gaps, where the gradient is zero.
     """
-    network, rng = Network((2, 3, 1), [Flatten(), Dense(5), Dense(4), Dense(2)]), np.random.default_rng(1)
+    network, rng = (
+        Network((2, 3, 1), [Flatten(), Dense(5), Dense(4), Dense(2)]),
+        np.random.default_rng(1),
+    )
     gradients = np.zeros((_STEPS, network.flat_size), np.float32)
     for grads in gradients:
         for tensor in network.unflatten(grads).values():
@@ -86,7 +111,11 @@ def _same_everywhere(grads: np.ndarray, params: np.ndarray) -> tuple[float, np.n
 def _equals_plain_python(rule: OptimizerRule) -> str:
     start, gradients = _begin()[1:]
     used = np.flatnonzero(gradients[0])  # what lies in gaps is nobody's
-    params, slots, state = start.astype(np.float64), np.zeros((len(rule.slots), start.size)), dict(rule.state)
+    params, slots, state = (
+        start.astype(np.float64),
+        np.zeros((len(rule.slots), start.size)),
+        dict(rule.state),
+    )
     for step, grads in enumerate(gradients.astype(np.float64), 1):
         scalars = np.array(rule.prepare(step, state, **defaults(rule)), np.float64).reshape(-1)
         for i in used:
@@ -110,8 +139,11 @@ _WATCHED = np.array([1, 2, 3, 5, 10, 30, 100, 300, 1000, 3000])
 
 
 def _constant_run(rule: OptimizerRule, first: int) -> tuple[np.ndarray, np.ndarray]:
-    """(steps, slots) in plain Python of a weight whose gradient is always 1; the steps are counted from ``first`` on."""
-    hyper = {name: 0.0 if name == "weight_decay" else value for name, value in defaults(rule).items()}
+    """(steps, slots) in plain Python of a weight whose gradient is always 1; the steps are counted
+    from ``first`` on."""
+    hyper = {
+        name: 0.0 if name == "weight_decay" else value for name, value in defaults(rule).items()
+    }
     state, p, slots = dict(rule.state), 0.0, [0.0] * len(rule.slots)
     moves, kept = np.zeros(_LONG), np.zeros((_LONG, len(slots)))
     for t in range(_LONG):
@@ -122,39 +154,59 @@ def _constant_run(rule: OptimizerRule, first: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _corrects(rule: OptimizerRule) -> str:
-    """What ``prepare`` makes of the step's number brings the first steps nearer to those of a long run, and not further off.
+    """What ``prepare`` makes of the step's number brings the first steps nearer to those of a long
+    run, and not further off.
 
-    Under a constant gradient a running mean begins at b = 1 − βᵗ of what it will be. The steps, as shares of the last one,
-    are fitted by products of powers of the slots' b: all powers are 0 where the start is corrected. A power further from 0
-    than that of the same rule without a step number is a correction that multiplies where it should divide.
+    Under a constant gradient a running mean begins at b = 1 − βᵗ of what it will be. The steps, as
+    shares of the last one, are fitted by products of powers of the slots' b: all powers are 0 where
+    the start is corrected. A power further from 0 than that of the same rule without a step number
+    is a correction that multiplies where it should divide.
 
-    It cannot see a correction that is left out, has a wrong β, or is a constant factor off; what a `StepRule` corrects
-    itself; rules whose means have not settled after 20,000 steps; what happens only when gradients change.
+    It cannot see a correction that is left out, has a wrong β, or is a constant factor off; what a
+    `StepRule` corrects itself; rules whose means have not settled after 20,000 steps; what happens
+    only when gradients change.
     """
     moves, slots = _constant_run(rule, 1)
     late = _constant_run(rule, 10**9)[0]
     if not (np.isfinite(moves).all() and np.isfinite(slots).all()):
-        raise Failed(f"step {np.argmin(np.isfinite(moves)) + 1} of a long run with gradient 1 is not a finite number")
+        raise Failed(
+            f"step {np.argmin(np.isfinite(moves)) + 1} of a long run with gradient 1 is not a finite number"
+        )
     if np.array_equal(moves, late):
         return f"{_LONG:,} steps are finite, and do not depend on their number"
 
     def settled(path: np.ndarray) -> bool:
         return bool(path[-1] != 0 and abs(path[_LONG // 2] / path[-1] - 1) < 0.01)
 
-    begun = [slot / slot[-1] for slot in slots.T if settled(slot) and (slot[_WATCHED - 1] / slot[-1] > 0).all()]
-    if not (begun and settled(moves) and settled(late) and (moves / moves[-1] > 0).all() and (late / late[-1] > 0).all()):
+    begun = [
+        slot / slot[-1]
+        for slot in slots.T
+        if settled(slot) and (slot[_WATCHED - 1] / slot[-1] > 0).all()
+    ]
+    if not (
+        begun
+        and settled(moves)
+        and settled(late)
+        and (moves / moves[-1] > 0).all()
+        and (late / late[-1] > 0).all()
+    ):
         return f"{_LONG:,} steps are finite; they do not settle, or no mean does, so no correction can be judged"
     means = np.log(np.column_stack(begun))[_WATCHED - 1]
-    powers, without = (np.linalg.lstsq(means, np.log(path / path[-1])[_WATCHED - 1])[0] for path in (moves, late))
+    powers, without = (
+        np.linalg.lstsq(means, np.log(path / path[-1])[_WATCHED - 1])[0] for path in (moves, late)
+    )
     missed = np.log(moves / moves[-1])[_WATCHED - 1] - means @ powers
     if (np.abs(powers) > np.abs(without) + 0.4).any() and np.abs(missed).max() < 0.2:
-        raise Failed(f"the first step is {moves[0] / moves[-1]:.2g} of a later one under a constant gradient, and "
-                     f"{late[0] / late[-1]:.2g} without correction: does one multiply where it should divide?")  # fmt: skip
+        raise Failed(
+            f"the first step is {moves[0] / moves[-1]:.2g} of a later one under a constant gradient, and "
+            f"{late[0] / late[-1]:.2g} without correction: does one multiply where it should divide?"
+        )
     return f"the first step is {moves[0] / moves[-1]:.2g} of a later one, {late[0] / late[-1]:.2g} without correction"
 
 
 def _in_parts(rule: OptimizerRule) -> str:
-    """As a base whose steps are made in two parts, matrices and others, the rule does what it does alone."""
+    """As a base whose steps are made in two parts, matrices and others, the rule does what it does
+    alone."""
 
     def step(s: Step) -> None:
         s.gradient()
@@ -173,7 +225,9 @@ def _counts(rule: StepRule) -> str:
         optimizer.update(params, partial(_same_everywhere, grads))
     taken = {key: int(value) for key, value in optimizer.state.items() if key.endswith(".step")}
     if often := [f"{key} is {count}" for key, count in taken.items() if count > _STEPS]:
-        raise Doubtful(f"after {_STEPS} batches {', '.join(often)}: is the same tensor meant to take several steps a batch?")
+        raise Doubtful(
+            f"after {_STEPS} batches {', '.join(often)}: is the same tensor meant to take several steps a batch?"
+        )
     return f"{sum(taken.values())} steps of {len(taken)} tensors in {_STEPS} batches"
 
 
@@ -184,10 +238,18 @@ def _spares_biases(rule: AnyOptimizer) -> str:
     for decay, weight_decay in (("weights", 0.1), ("all", 0.0)):
         optimizer = Optimizer(rule, network, np.float64, "cpu", decay, weight_decay=weight_decay)
         params = start.astype(np.float64)
-        # One step: after it the weights differ, and so may what a rule on whole steps does to the biases.
+        # One step: after it the weights differ, and so may what a rule on whole steps does to the
+        # biases.
         optimizer.update(params, partial(_same_everywhere, gradients[0].astype(np.float64)))
-        ends.append(np.concatenate([tensor.reshape(-1) for name, tensor in network.unflatten(params).items()
-                                    if name.endswith("bias")]))  # fmt: skip
+        ends.append(
+            np.concatenate(
+                [
+                    tensor.reshape(-1)
+                    for name, tensor in network.unflatten(params).items()
+                    if name.endswith("bias")
+                ]
+            )
+        )
     return close("biases after a step", ends[0], ends[1], 1e-12)
 
 
@@ -209,9 +271,15 @@ def _rosenbrock(p: np.ndarray) -> tuple[float, np.ndarray]:
     return float(value), np.array([-2 * (1 - x) - 400 * x * (y - x**2), 200 * (y - x**2)])
 
 
-def _descends(rule: AnyOptimizer, function: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray,
-              steps: int, share: float) -> str:  # fmt: skip
-    """The function falls to ``share`` of its first value, at the default learning rate or a multiple of it."""
+def _descends(
+    rule: AnyOptimizer,
+    function: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    steps: int,
+    share: float,
+) -> str:
+    """The function falls to ``share`` of its first value, at the default learning rate or a
+    multiple of it."""
     rate = defaults(rule).get("learning_rate")
     first, best = function(start)[0], np.inf
     for factor in _RATES if rate else _RATES[:1]:
@@ -232,4 +300,6 @@ def _descends(rule: AnyOptimizer, function: Callable[[np.ndarray], tuple[float, 
         if lowest <= share * first:
             at = f" at the learning rate {factor * rate:g}" if rate else ""
             return f"from {first:.3g} to {lowest:.2g}{at}"
-    raise Failed(f"from {first:.3g} to {best:.3g} at best in {steps} steps, not to {share * first:.2g}")
+    raise Failed(
+        f"from {first:.3g} to {best:.3g} at best in {steps} steps, not to {share * first:.2g}"
+    )

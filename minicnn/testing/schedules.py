@@ -12,7 +12,8 @@ _HORIZON = 10
 
 
 def check_schedule(rule: ScheduleRule) -> list[Check]:
-    """Put a schedule through the conformance kit: its factors, its state, and a training that is resumed."""
+    """Put a schedule through the conformance kit: its factors, its state, and a training that is
+    resumed."""
     checks: dict[str, Callable[[], str]] = {
         "declaration": partial(_declaration, rule),
         "factors": partial(_factors, rule),
@@ -30,12 +31,17 @@ def _declaration(rule: ScheduleRule) -> str:
 
 
 def _factors(rule: ScheduleRule) -> str:
-    """Finite and not negative from the first step on to twice the horizon, and the same when asked again."""
+    """Finite and not negative from the first step on to twice the horizon, and the same when asked
+    again."""
     state, seen = dict(rule.state), []
     for quarter in range(8 * _HORIZON + 1):
-        factors = [rule.factor(quarter / 4, _HORIZON, dict(state), **defaults(rule)) for _ in range(2)]
+        factors = [
+            rule.factor(quarter / 4, _HORIZON, dict(state), **defaults(rule)) for _ in range(2)
+        ]
         if factors[0] != factors[1]:
-            raise Failed(f"at epoch {quarter / 4:g} the factor is {factors[0]!r}, and asked again {factors[1]!r}")
+            raise Failed(
+                f"at epoch {quarter / 4:g} the factor is {factors[0]!r}, and asked again {factors[1]!r}"
+            )
         if not (math.isfinite(factors[0]) and factors[0] >= 0):
             raise Failed(f"the factor at epoch {quarter / 4:g} is {factors[0]!r}")
         seen.append(factors[0])
@@ -43,14 +49,17 @@ def _factors(rule: ScheduleRule) -> str:
 
 
 def _state(rule: ScheduleRule) -> str:
-    """The state keeps its names, and its values are numbers, which is what a checkpoint can hold."""
+    """The state keeps its names, and its values are numbers, which is what a checkpoint can
+    hold."""
     state = dict(rule.state)
     for epoch in range(1, _HORIZON + 1):
         rule.factor(float(epoch), _HORIZON, state, **defaults(rule))
         if rule.observe is not None:
             rule.observe(1.0, state, **defaults(rule))
     if state.keys() != dict(rule.state).keys():
-        raise Failed(f"the state holds {', '.join(state)}; declared is {', '.join(dict(rule.state)) or 'nothing'}")
+        raise Failed(
+            f"the state holds {', '.join(state)}; declared is {', '.join(dict(rule.state)) or 'nothing'}"
+        )
     for name, value in state.items():
         if not isinstance(value, int | float):
             raise Failed(f"state {name} is {value!r}, not a number")

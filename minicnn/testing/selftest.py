@@ -1,4 +1,5 @@
-"""Does a device compute here what it should, and how fast? Every kernel against the CPU's in float64, a training, times."""
+"""Does a device compute here what it should, and how fast? Every kernel against the CPU's in
+float64, a training, times."""
 
 import functools
 import importlib
@@ -34,53 +35,131 @@ _TOLERANCE = 1e-5  # of float32 against float64, relative to the largest number
 _SAMPLES = 3
 
 NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer | Branches]]] = {
-    "convolution, dense": ((7, 6, 2), [layers.Conv2d(5, 3, padding=1), layers.Conv2d(3, (2, 3), stride=(2, 1)),
-                                       layers.Flatten(), layers.Dense(4)]),
-    "dilated convolution, max pooling": ((9, 8, 1), [layers.Conv2d(4, 3, dilation=2, padding=1), activations.ReLU(),
-                                                     layers.MaxPool2d(2), layers.Flatten(), layers.Dense(3)]),
-    "overlapping max and average pooling": ((7, 7, 3), [layers.Conv2d(3, 1), layers.MaxPool2d(3, stride=2, padding=1),
-                                                        layers.AvgPool2d(2, stride=1), layers.Flatten(), layers.Dense(2)]),
-    "global average pooling, dropout": ((5, 5, 2), [layers.Conv2d(4, 2), activations.SiLU(), layers.Dropout(0.4),
-                                                    layers.GlobalAvgPool2d(), layers.Dense(3)]),
-    "activations": ((1, 5, 1), [layers.Flatten(), layers.Dense(6), activations.Sigmoid(), layers.Dense(6),
-                                activations.Tanh(), layers.Dense(6), activations.GELU(), layers.Dense(6),
-                                activations.LeakyReLU(0.1), layers.Dense(2)]),
-    "normalization": ((5, 4, 2), [layers.Conv2d(4, 2), normalization.BatchNorm2d(), layers.Conv2d(4, 1),
-                                  normalization.GroupNorm(2), activations.PReLU(), layers.Flatten(), layers.Dense(6),
-                                  normalization.LayerNorm(), layers.Dropout(0.4), layers.Dense(3)]),
-    "convolutions in groups, joins": ((5, 4, 4), [layers.Conv2d(6, 3, padding=1, groups=2),
-                                                  layers.Conv2d(6, 3, padding="same", groups=6, name="a"),
-                                                  Branches([layers.MaxPool2d(3, 1, 1)], [layers.Conv2d(2, 1)]),
-                                                  layers.Conv2d(6, 1, name="b"), layers.GlobalAvgPool2d(name="gate"),
-                                                  layers.Multiply(inputs=("a", "gate")),
-                                                  layers.Add(inputs=("multiply1", "b")),
-                                                  layers.GlobalMaxPool2d(), activations.Softmax()]),
+    "convolution, dense": (
+        (7, 6, 2),
+        [
+            layers.Conv2d(5, 3, padding=1),
+            layers.Conv2d(3, (2, 3), stride=(2, 1)),
+            layers.Flatten(),
+            layers.Dense(4),
+        ],
+    ),
+    "dilated convolution, max pooling": (
+        (9, 8, 1),
+        [
+            layers.Conv2d(4, 3, dilation=2, padding=1),
+            activations.ReLU(),
+            layers.MaxPool2d(2),
+            layers.Flatten(),
+            layers.Dense(3),
+        ],
+    ),
+    "overlapping max and average pooling": (
+        (7, 7, 3),
+        [
+            layers.Conv2d(3, 1),
+            layers.MaxPool2d(3, stride=2, padding=1),
+            layers.AvgPool2d(2, stride=1),
+            layers.Flatten(),
+            layers.Dense(2),
+        ],
+    ),
+    "global average pooling, dropout": (
+        (5, 5, 2),
+        [
+            layers.Conv2d(4, 2),
+            activations.SiLU(),
+            layers.Dropout(0.4),
+            layers.GlobalAvgPool2d(),
+            layers.Dense(3),
+        ],
+    ),
+    "activations": (
+        (1, 5, 1),
+        [
+            layers.Flatten(),
+            layers.Dense(6),
+            activations.Sigmoid(),
+            layers.Dense(6),
+            activations.Tanh(),
+            layers.Dense(6),
+            activations.GELU(),
+            layers.Dense(6),
+            activations.LeakyReLU(0.1),
+            layers.Dense(2),
+        ],
+    ),
+    "normalization": (
+        (5, 4, 2),
+        [
+            layers.Conv2d(4, 2),
+            normalization.BatchNorm2d(),
+            layers.Conv2d(4, 1),
+            normalization.GroupNorm(2),
+            activations.PReLU(),
+            layers.Flatten(),
+            layers.Dense(6),
+            normalization.LayerNorm(),
+            layers.Dropout(0.4),
+            layers.Dense(3),
+        ],
+    ),
+    "convolutions in groups, joins": (
+        (5, 4, 4),
+        [
+            layers.Conv2d(6, 3, padding=1, groups=2),
+            layers.Conv2d(6, 3, padding="same", groups=6, name="a"),
+            Branches([layers.MaxPool2d(3, 1, 1)], [layers.Conv2d(2, 1)]),
+            layers.Conv2d(6, 1, name="b"),
+            layers.GlobalAvgPool2d(name="gate"),
+            layers.Multiply(inputs=("a", "gate")),
+            layers.Add(inputs=("multiply1", "b")),
+            layers.GlobalMaxPool2d(),
+            activations.Softmax(),
+        ],
+    ),
     # On CUDA, blocks share sums that are so long, forward and backward.
-    "long sums": ((1, 2, 1), [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)]),
-}  # fmt: skip
+    "long sums": (
+        (1, 2, 1),
+        [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)],
+    ),
+}
 
 
 def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterator[Check]:
-    """Every check of ``device`` as it is done; ``model`` is trained on ``images`` of the embedded data, if there are any.
+    """Every check of ``device`` as it is done; ``model`` is trained on ``images`` of the embedded
+    data, if there are any.
 
     Raises `DeviceError` if the device cannot be used.
     """
     at_hand = backend(device)
     checks: dict[str, Callable[[], str]] = {
-        f"passes: {name}": partial(_passes, at_hand, Network(*parts)) for name, parts in NETWORKS.items()
+        f"passes: {name}": partial(_passes, at_hand, Network(*parts))
+        for name, parts in NETWORKS.items()
     }
     for offer in (offer for offer in offers() if offer.distribution == "minicnn-numba"):
         if offer.kind == "loss":
             checks[f"loss: {offer.name}"] = partial(loss_equals, at_hand, find("loss", offer.name))
         elif offer.kind == "layer":
-            checks[f"layer: {offer.name}"] = partial(layer_equals, at_hand, find("layer", offer.name))
+            checks[f"layer: {offer.name}"] = partial(
+                layer_equals, at_hand, find("layer", offer.name)
+            )
         elif offer.kind == "optimizer":
-            checks[f"optimizer: {offer.name}"] = partial(updates_equal, at_hand, find("optimizer", offer.name))
+            checks[f"optimizer: {offer.name}"] = partial(
+                updates_equal, at_hand, find("optimizer", offer.name)
+            )
     checks["operations on vectors and matrices"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
-    checks["vectors"], checks["a step, clipped"] = partial(_vectors, at_hand), partial(_clipped, at_hand)
+    checks["vectors"], checks["a step, clipped"] = (
+        partial(_vectors, at_hand),
+        partial(_clipped, at_hand),
+    )
     checks["a step with frozen statistics"] = partial(_clipped, at_hand, frozen=True)
     train = functools.cache(partial(_train, model, _data(images) if images else None))
-    for name, about in {f"training of {model}": _learns, "the same training again": _repeats, "times": _times}.items():
+    for name, about in {
+        f"training of {model}": _learns,
+        "the same training again": _repeats,
+        "times": _times,
+    }.items():
         checks[name] = partial(about, train, device)
     for name, check in checks.items():
         yield from run_checks({name: check})
@@ -88,8 +167,12 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
 
 def environment(device: str) -> dict[str, Any]:
     """What a report says about the machine."""
-    about: dict[str, Any] = {"device": device, "platform": platform.platform(), "python": platform.python_version(),
-                             "cores": os.cpu_count()}  # fmt: skip
+    about: dict[str, Any] = {
+        "device": device,
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+    }
     for name in ("minicnn-numba", "numba", "numba-cuda", "cuda-toolkit", "numpy", "torch"):
         try:
             about[name] = version(name)
@@ -114,19 +197,40 @@ def _passes(at_hand: Any, network: Network) -> str:
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
     passes = at_hand.Passes(network, params, _SAMPLES)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
-    here, there = at_hand.Inference(network, params), cpu.Inference(network, params.astype(np.float64))
-    close("logits in inference", here.logits(x, 1.0), there.logits(x.astype(np.float64), 1.0), _TOLERANCE)
-    return close("gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE)
+    here, there = (
+        at_hand.Inference(network, params),
+        cpu.Inference(network, params.astype(np.float64)),
+    )
+    close(
+        "logits in inference",
+        here.logits(x, 1.0),
+        there.logits(x.astype(np.float64), 1.0),
+        _TOLERANCE,
+    )
+    return close(
+        "gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE
+    )
 
 
 def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
     """Whether a loss is what it is on the CPU in ``dtype``."""
-    logits, labels = 3 * np.random.default_rng(1).normal(size=(_SAMPLES, 5)).astype(np.float32), np.arange(_SAMPLES)
+    logits, labels = (
+        3 * np.random.default_rng(1).normal(size=(_SAMPLES, 5)).astype(np.float32),
+        np.arange(_SAMPLES),
+    )
     weights, results = (0.5, 1, 0.7, 2, 1.5) if rule.class_weights else None, []
     for module, number in ((cpu, dtype), (at_hand, np.float32)):
         loss = Loss(rule, 5, weights, number)
-        results.append(module.loss_rows(rule, logits.astype(number), labels, loss.one_hot, loss.class_weights,
-                                        loss.hyperparameters))  # fmt: skip
+        results.append(
+            module.loss_rows(
+                rule,
+                logits.astype(number),
+                labels,
+                loss.one_hot,
+                loss.class_weights,
+                loss.hyperparameters,
+            )
+        )
     close("gradient", results[1][1], results[0][1], _TOLERANCE)
     return close("loss", results[1][0], results[0][0], _TOLERANCE)
 
@@ -138,12 +242,16 @@ def layer_equals(at_hand: Any, rule: AnyLayer, dtype: Any = np.float64) -> str:
 
 
 def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
-    """Whether three updates of some matrices and rows, and of the slots, are what they are on the CPU in ``dtype``."""
+    """Whether three updates of some matrices and rows, and of the slots, are what they are on the
+    CPU in ``dtype``."""
     sizes: list[layers.Layer] = [layers.Dense(5), layers.Dense(3), layers.Dense(2)]
     network, results = Network((2, 4, 1), [layers.Flatten(), *sizes]), []
     start, *gradients = (_random(network, seed)[0] for seed in range(4))
     for module, number in ((cpu, dtype), (at_hand, np.float32)):
-        optimizer, params = Optimizer(rule, network, number, module.__name__.rpartition(".")[2]), start.astype(number)
+        optimizer, params = (
+            Optimizer(rule, network, number, module.__name__.rpartition(".")[2]),
+            start.astype(number),
+        )
         there = module.vector(params)
         optimizer.compile()
         for grads in gradients:
@@ -188,12 +296,35 @@ def _clipped(at_hand: Any, frozen: bool = False) -> str:
     """A step whose update is made apart, as that of a rule on whole steps is."""
     network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
-    images, numbers = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8), np.arange(_SAMPLES)
+    images, numbers = (
+        np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8),
+        np.arange(_SAMPLES),
+    )
     for module in (cpu, at_hand):
-        training = module.Training(network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule, None, 0.5, 0.1,
-                                   frozen=frozen)
-        result = training.step(images, numbers % 2, numbers, 1 / 255, loss.one_hot, loss.class_weights, loss.hyperparameters,
-                               _SAMPLES, 7, module.vector(none), none)  # fmt: skip
+        training = module.Training(
+            network,
+            _random(network)[0],
+            _SAMPLES,
+            ALL_OPERATIONS,
+            rule,
+            None,
+            0.5,
+            0.1,
+            frozen=frozen,
+        )
+        result = training.step(
+            images,
+            numbers % 2,
+            numbers,
+            1 / 255,
+            loss.one_hot,
+            loss.class_weights,
+            loss.hyperparameters,
+            _SAMPLES,
+            7,
+            module.vector(none),
+            none,
+        )
         vectors = []
         for there in (training.grads, training.params):
             vectors.append(there if module is cpu else np.empty(network.flat_size, np.float32))
@@ -208,16 +339,24 @@ def _data(images: int) -> Dataset:
     """``images`` to train and a fifth as many, at least 10, to test, of all classes."""
     whole = load_dataset("fashion-mnist-12k")
     if images < (least := 2 * len(whole.classes)):
-        raise SettingError(f"--images must be 0, or {least} at least, two of each class, not {images}")
+        raise SettingError(
+            f"--images must be 0, or {least} at least, two of each class, not {images}"
+        )
 
     def some(split: Any, count: int) -> Split:
-        chosen = np.sort(np.argsort(split.labels, kind="stable")[:: max(1, len(split) // count)][:count])
+        chosen = np.sort(
+            np.argsort(split.labels, kind="stable")[:: max(1, len(split) // count)][:count]
+        )
         return Split(split.images[chosen], split.labels[chosen])
 
-    return replace(whole, train=some(whole.train, images), test=some(whole.test, max(10, images // 5)))
+    return replace(
+        whole, train=some(whole.train, images), test=some(whole.test, max(10, images // 5))
+    )
 
 
-def _train(model: str, data: Dataset | None, device: str, turn: int) -> tuple[Trainer, Any, Dataset]:
+def _train(
+    model: str, data: Dataset | None, device: str, turn: int
+) -> tuple[Trainer, Any, Dataset]:
     """(trainer, history, data) of an epoch of Adam, the first or the second time."""
     if data is None:
         raise Skipped("no training was asked for")
@@ -247,7 +386,11 @@ def _repeats(train: Any, device: str) -> str:
 def _times(train: Any, device: str) -> str:
     """Microseconds a step of 64 images, data included: the faster of two epochs."""
     trainer, _, data = train(device, 0)
-    ours = min(train(device, turn)[1].epochs[0].seconds for turn in (0, 1)) / trainer.progress.counters.optimizer_step * 1e6
+    ours = (
+        min(train(device, turn)[1].epochs[0].seconds for turn in (0, 1))
+        / trainer.progress.counters.optimizer_step
+        * 1e6
+    )
     if importlib.util.find_spec("torch") is None:
         raise Skipped(f"{ours:,.0f} µs a step; torch is not installed")
     if trainer.network.name != "lenet5" or len(data.train) < 64:
@@ -260,9 +403,20 @@ def _torch_step(device: str, data: Dataset) -> float:
     """The same for the same network and optimizer in PyTorch, with the images on the device."""
     torch: Any = importlib.import_module("torch")
     nn, best = torch.nn, float("inf")
-    network = nn.Sequential(nn.Conv2d(1, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-                            nn.Flatten(), nn.Linear(256, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-                            nn.Linear(84, 10)).to(device)  # fmt: skip
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(256, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, 10),
+    ).to(device)
     optimizer, loss = torch.optim.Adam(network.parameters()), nn.CrossEntropyLoss()
     x = torch.from_numpy(data.train.images.transpose(0, 3, 1, 2)).contiguous().to(device)
     y = torch.from_numpy(data.train.labels).to(device)

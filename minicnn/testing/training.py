@@ -1,4 +1,5 @@
-"""Small trainings on the embedded data: does it learn, does it resume bitwise, does it compile again."""
+"""Small trainings on the embedded data: does it learn, does it resume bitwise, does it compile
+again."""
 
 import functools
 import tempfile
@@ -25,20 +26,25 @@ RATES = (1.0, 10.0, 0.1)  # of the default learning rate
 @functools.cache
 def _data(images: int = IMAGES) -> Dataset:
     whole = load_dataset("fashion-mnist-12k")
-    train = replace(whole.train, images=whole.train.images[:images], labels=whole.train.labels[:images])
+    train = replace(
+        whole.train, images=whole.train.images[:images], labels=whole.train.labels[:images]
+    )
     return replace(whole, train=train)
 
 
 def _trainer(network: str | Network = "softmax", **options: Any) -> Trainer:
     options = {"epochs": 2, "threads": 1, "val_split": 0.0, **options}
-    return Trainer(preset(network, (28, 28, 1), 10) if isinstance(network, str) else network, **options)
+    return Trainer(
+        preset(network, (28, 28, 1), 10) if isinstance(network, str) else network, **options
+    )
 
 
 def learns(full_batch: bool = False, rate: float | None = None, **options: Any) -> str:
-    """LeNet-5, or another network, learns 2,000 images: its accuracy on the test images is far above chance.
+    """LeNet-5, or another network, learns 2,000 images: its accuracy on the test images is far
+    above chance.
 
-    With ``rate``, the default learning rate, also ten times and a tenth of it are tried. A rule on the full batch makes 100
-    steps of a softmax regression instead.
+    With ``rate``, the default learning rate, also ten times and a tenth of it are tried. A rule on
+    the full batch makes 100 steps of a softmax regression instead.
     """
     reached = []
     network = options.pop("network", "softmax" if full_batch else "lenet5")
@@ -65,16 +71,22 @@ def resumes(**options: Any) -> str:
     straight, resumed = (_trainer(epochs=4, horizon=4, **options) for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         _trainer(epochs=2, horizon=4, **options).fit(data, output=Path(folder))
-        straight.fit(data)  # in between, so that what a rule keeps to itself is not by chance what the resumed run needs
+        straight.fit(
+            data
+        )  # in between, so that what a rule keeps to itself is not by chance what the resumed run needs
         resumed.fit(data, resume=load_checkpoint(Path(folder) / "last.safetensors"))
     one, other = straight.progress, resumed.progress
     assert isinstance(one, Progress) and isinstance(other, Progress)
     for what in ("params", "best_params", "slots"):
         if getattr(one, what).tobytes() != getattr(other, what).tobytes():
-            raise Failed(f"the {what} differ; is there something that is kept in neither slots nor state?")
+            raise Failed(
+                f"the {what} differ; is there something that is kept in neither slots nor state?"
+            )
     for what in ("optimizer_state", "schedule_state"):
         if getattr(one, what) != getattr(other, what):
-            raise Failed(f"{what} is {getattr(other, what)}, and without a stop {getattr(one, what)}")
+            raise Failed(
+                f"{what} is {getattr(other, what)}, and without a stop {getattr(one, what)}"
+            )
     return "weights, slots and state are bitwise equal"
 
 
@@ -103,7 +115,11 @@ def stays_finite(rule: AnyOptimizer) -> str:
     sizes = (0.0, 1e-30, 1e-8, 1e4, 1e30)
     for size in sizes:
         try:
-            _trainer(epochs=1, optimizer=rule, loss=SLOPE, loss_kwargs={"size": size}).fit(_data(100))
+            _trainer(epochs=1, optimizer=rule, loss=SLOPE, loss_kwargs={"size": size}).fit(
+                _data(100)
+            )
         except DivergedError:
-            raise Failed(f"gradients of size {size:g} lead to weights that are no finite numbers") from None
+            raise Failed(
+                f"gradients of size {size:g} lead to weights that are no finite numbers"
+            ) from None
     return f"gradients of size {', '.join(f'{size:g}' for size in sizes)}"

@@ -50,19 +50,27 @@ class Progress:
     counters: Counters = field(default_factory=Counters)
 
 
-def save_checkpoint(path: Path, network: Network, settings: Settings, progress: Progress, fingerprint: str) -> None:
+def save_checkpoint(
+    path: Path, network: Network, settings: Settings, progress: Progress, fingerprint: str
+) -> None:
     """Write all of ``progress`` as tensors; settings, and the time of writing, as metadata."""
     tensors = {"slots": progress.slots}
     for prefix, params in (("weights", progress.params), ("best", progress.best_params)):
-        tensors |= {f"{prefix}.{name}": tensor for name, tensor in network.unflatten(params).items()}
+        tensors |= {
+            f"{prefix}.{name}": tensor for name, tensor in network.unflatten(params).items()
+        }
     for prefix, numbers in (
         ("optimizer_state", progress.optimizer_state),
         ("schedule_state", progress.schedule_state),
         ("counters", asdict(progress.counters)),
     ):
         tensors |= {f"{prefix}.{name}": np.array(number) for name, number in numbers.items()}
-    metadata = {"network": network.to_dict(), "settings": settings.to_dict(), "data": fingerprint,
-                "time": time.time()}  # fmt: skip
+    metadata = {
+        "network": network.to_dict(),
+        "settings": settings.to_dict(),
+        "data": fingerprint,
+        "time": time.time(),
+    }
     write_tensors(path, "checkpoint", tensors, metadata)
 
 
@@ -77,7 +85,8 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; raises `ModelFileError`, which names the file, if it is missing, damaged or foreign."""
+    """Read a checkpoint; raises `ModelFileError`, which names the file, if it is missing, damaged
+    or foreign."""
     tensors, metadata = read_tensors(path, "checkpoint")
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():
@@ -94,7 +103,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         }
         slots, counters = groups["slots"][""], numbers.pop("counters")
         if slots.dtype != np.float32 or slots.shape[1:] != (network.trainable_size,):
-            raise ValueError(f"its slots are {slots.dtype} {list(slots.shape)}, which does not fit its network")
+            raise ValueError(
+                f"its slots are {slots.dtype} {list(slots.shape)}, which does not fit its network"
+            )
         if counters.keys() != asdict(Counters()).keys():
             raise ValueError(f"its counters are {', '.join(sorted(counters))}")
         _check_counters(counters, settings.batch_size)
@@ -110,7 +121,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
             progress=Progress(weights, best, slots, counters=Counters(**counters), **numbers),
             fingerprint=metadata["data"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, MinicnnError) as error:
+    except (
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+        RecursionError,
+        MinicnnError,
+    ) as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None
 
 
@@ -118,7 +137,11 @@ def _check_counters(counters: dict[str, Any], batch_size: int | None) -> None:
     """Raise `ValueError` for counters that no run can have."""
     for name, default in asdict(Counters()).items():
         value = counters[name]
-        if type(value) is not type(default) or value != value or (isinstance(value, int) and value < (name == "epoch")):
+        if (
+            type(value) is not type(default)
+            or value != value
+            or (isinstance(value, int) and value < (name == "epoch"))
+        ):
             raise ValueError(f"its counter {name} is {value}")
     batch, images = counters["batch"], counters["epoch_images"]
     full = -(-images // batch_size) == batch if batch_size else batch <= images

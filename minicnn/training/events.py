@@ -9,8 +9,9 @@ from typing import Any
 class Evaluation:
     """The figures of a forward-only pass over a labelled set of ``images`` images.
 
-    ``confusion[i][j]`` counts the images of class i that were predicted as class j; ``precision`` and ``recall`` have
-    one entry a class, None where the divisor is zero. ``loss`` is None when the loss is not known.
+    ``confusion[i][j]`` counts the images of class i that were predicted as class j; ``precision``
+    and ``recall`` have one entry a class, None where the divisor is zero. ``loss`` is None when the
+    loss is not known.
     """
 
     images: int
@@ -25,9 +26,14 @@ class Evaluation:
 
     @property
     def f1(self) -> list[float | None]:
-        """2 · hits / (labelled + predicted) of each class, the harmonic mean of precision and recall; None of no image."""
-        totals = [sum(row) + sum(row[c] for row in self.confusion) for c, row in enumerate(self.confusion)]
-        return [2 * self.confusion[c][c] / total if total else None for c, total in enumerate(totals)]
+        """2 · hits / (labelled + predicted) of each class, the harmonic mean of precision and
+        recall; None of no image."""
+        totals = [
+            sum(row) + sum(row[c] for row in self.confusion) for c, row in enumerate(self.confusion)
+        ]
+        return [
+            2 * self.confusion[c][c] / total if total else None for c, total in enumerate(totals)
+        ]
 
     @property
     def by_class(self) -> list[tuple[str, int, float | None, float | None, float | None]]:
@@ -77,7 +83,8 @@ class BatchDone:
 
 @dataclass(frozen=True)
 class EpochDone:
-    """One pass over the training images is done. Accuracies are from 0 to 1, None where there is no validation set."""
+    """One pass over the training images is done. Accuracies are from 0 to 1, None where there is no
+    validation set."""
 
     epoch: int
     train_loss: float
@@ -93,10 +100,12 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A line of a run's record: the health of its tensors and layers, by name; None is a figure that is not finite.
+    """A line of a run's record: the health of its tensors and layers, by name; None is a figure
+    that is not finite.
 
-    The figures of a step are means over the steps looked at since the line before, and missing in the line of the first
-    weights. Activations are those of a few training images, the same in every line.
+    The figures of a step are means over the steps looked at since the line before, and missing in
+    the line of the first weights. Activations are those of a few training images, the same in every
+    line.
     """
 
     epoch: float  # epochs done
@@ -106,7 +115,9 @@ class Recorded:
     weight_norm: dict[str, float | None]  # L2
     activation_mean: dict[str, float | None]
     activation_std: dict[str, float | None]
-    dead: dict[str, float]  # share of a ReLU layer's channels (units) that are 0 on all those images
+    dead: dict[
+        str, float
+    ]  # share of a ReLU layer's channels (units) that are 0 on all those images
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,8 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """Training stopped. ``reason`` is one of: epochs done, converged, no improvement, diverged, interrupted."""
+    """Training stopped. ``reason`` is one of: epochs done, converged, no improvement, diverged,
+    interrupted."""
 
     reason: str
     explanation: str  # one sentence for the user

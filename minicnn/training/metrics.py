@@ -12,14 +12,22 @@ from minicnn.training.loss import Loss
 _ROWS = 4096  # images whose logits are held at once
 
 
-def evaluate(inference: Any, images: np.ndarray, labels: np.ndarray, scale: float, classes: Sequence[str],
-             loss: Loss | None, order: np.ndarray | None = None) -> Evaluation:  # fmt: skip
-    """Loss, accuracy, per-class precision and recall and the confusion matrix of ``images`` (or of ``images[order]``).
+def evaluate(
+    inference: Any,
+    images: np.ndarray,
+    labels: np.ndarray,
+    scale: float,
+    classes: Sequence[str],
+    loss: Loss | None,
+    order: np.ndarray | None = None,
+) -> Evaluation:
+    """Loss, accuracy, per-class precision and recall and the confusion matrix of ``images`` (or of
+    ``images[order]``).
 
         accuracy = correct / all       precision[c] = hits[c] / predicted as c       recall[c] = hits[c] / labelled c
 
-    ``inference`` is a backend's `Inference`. ``loss`` None leaves the loss out. The first call's compile time is reported
-    apart.
+    ``inference`` is a backend's `Inference`. ``loss`` None leaves the loss out. The first call's
+    compile time is reported apart.
     """
     if order is None:
         order = np.arange(len(images))
@@ -44,8 +52,13 @@ def evaluate(inference: Any, images: np.ndarray, labels: np.ndarray, scale: floa
         images=len(order),
         loss=None if loss is None else float(total / divisor),
         accuracy=float(hits.sum() / max(1, len(order))),
-        precision=[float(hit / count) if count else None for hit, count in zip(hits, predicted, strict=True)],
-        recall=[float(hit / count) if count else None for hit, count in zip(hits, labelled, strict=True)],
+        precision=[
+            float(hit / count) if count else None
+            for hit, count in zip(hits, predicted, strict=True)
+        ],
+        recall=[
+            float(hit / count) if count else None for hit, count in zip(hits, labelled, strict=True)
+        ],
         confusion=confusion.tolist(),
         classes=list(classes),
         seconds=seconds,

@@ -1,4 +1,5 @@
-"""An optimizer at work: a rule of any kind, its hyperparameters, and what it remembers between steps."""
+"""An optimizer at work: a rule of any kind, its hyperparameters, and what it remembers between
+steps."""
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
@@ -20,10 +21,11 @@ DECAY = ("all", "weights")  # tensors that ``weight_decay`` may pull
 class Optimizer:
     """A rule with its hyperparameters, slots and step count.
 
-    ``rule`` is a name or a rule; hyperparameters not given have the rule's defaults. ``size`` is the network, or the length
-    of a parameter vector, which is one tensor. ``decay="weights"`` keeps weight decay from biases, scales and shifts.
-    ``slots`` [slots, trained parameters] and ``state`` hold all that is remembered, also by the rules inside a `StepRule`:
-    its slots as "rule.slot", its state as "rule.tensor.name", for every tensor apart. Raises `UnknownNameError` and
+    ``rule`` is a name or a rule; hyperparameters not given have the rule's defaults. ``size`` is
+    the network, or the length of a parameter vector, which is one tensor. ``decay="weights"`` keeps
+    weight decay from biases, scales and shifts. ``slots`` [slots, trained parameters] and ``state``
+    hold all that is remembered, also by the rules inside a `StepRule`: its slots as "rule.slot",
+    its state as "rule.tensor.name", for every tensor apart. Raises `UnknownNameError` and
     `SettingError` for a wrong name or value.
 
     >>> optimizer = Optimizer("sgd", 2, learning_rate=0.5)
@@ -33,10 +35,20 @@ class Optimizer:
     array([0.5, 2.5], dtype=float32)
     """
 
-    def __init__(self, rule: str | AnyOptimizer, size: int | Network, dtype: Any = np.float32, device: str = "cpu",
-                 decay: str = "all", /, **hyperparameters: float):  # fmt: skip
+    def __init__(
+        self,
+        rule: str | AnyOptimizer,
+        size: int | Network,
+        dtype: Any = np.float32,
+        device: str = "cpu",
+        decay: str = "all",
+        /,
+        **hyperparameters: float,
+    ):
         self.rule = find("optimizer", rule)
-        self.hyperparameters = resolve(f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters)
+        self.hyperparameters = resolve(
+            f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters
+        )
         check_decay(self.rule, decay)
         self.step, self.size = 0, size.trainable_size if isinstance(size, Network) else size
         self.tensors = _table(size, decay)
@@ -46,18 +58,29 @@ class Optimizer:
         for name, base in self._rules.items():
             if base is not self.rule:
                 self.slot_names += [f"{name}.{slot}" for slot in base.slots]
-                self.state |= {f"{name}.{tensor.name}.{key}": value for tensor in self.tensors
-                               for key, value in (*base.state, ("step", 0.0))}  # fmt: skip
+                self.state |= {
+                    f"{name}.{tensor.name}.{key}": value
+                    for tensor in self.tensors
+                    for key, value in (*base.state, ("step", 0.0))
+                }
         self.slots: np.ndarray = aligned_zeros((len(self.slot_names), self.size), dtype)
-        groups = [[tensor for tensor in self.tensors if tensor.decays is decays] for decays in (True, False)]
+        groups = [
+            [tensor for tensor in self.tensors if tensor.decays is decays]
+            for decays in (True, False)
+        ]
         self.spans = self.spans_of([group for group in groups if group])
-        self._decays = [decays for decays, group in zip((True, False), groups, strict=True) if group]
+        self._decays = [
+            decays for decays, group in zip((True, False), groups, strict=True) if group
+        ]
 
     def spans_of(self, groups: Sequence[Sequence[Tensor]]) -> np.ndarray:
-        """[count, (begin, end, row)]: where in a vector the tensors of a group lie, with the gaps behind; its number."""
+        """[count, (begin, end, row)]: where in a vector the tensors of a group lie, with the gaps
+        behind; its number."""
         spans: list[list[int]] = []
-        for tensor, row in sorted(((tensor, row) for row, group in enumerate(groups) for tensor in group),
-                                  key=lambda place: place[0].offset):  # fmt: skip
+        for tensor, row in sorted(
+            ((tensor, row) for row, group in enumerate(groups) for tensor in group),
+            key=lambda place: place[0].offset,
+        ):
             end = min(tensor.offset + round_up(tensor.size), self.size)
             if spans and spans[-1][1:] == [tensor.offset, row]:
                 spans[-1][1] = end
@@ -108,7 +131,8 @@ class Optimizer:
         return bases
 
     def compile(self) -> None:
-        """Compile what a step needs, or load it from the disk; raises `PluginError` if that fails."""
+        """Compile what a step needs, or load it from the disk; raises `PluginError` if that
+        fails."""
         for part in self._parts.values():
             part.compiled  # noqa: B018
         if isinstance(self.rule, StepRule):
@@ -118,10 +142,11 @@ class Optimizer:
             self._work.matmul(one, one, other)
 
     def scalars(self, **scheduled: float) -> np.ndarray:
-        """Begin the next step of an elementwise rule: what it computes once for all elements, with what is scheduled.
+        """Begin the next step of an elementwise rule: what it computes once for all elements, with
+        what is scheduled.
 
-        A row [S] for the tensors that decay and one for those that do not, if there are both: ``spans`` says which is whose.
-        The rule's state is that of the first.
+        A row [S] for the tensors that decay and one for those that do not, if there are both:
+        ``spans`` says which is whose. The rule's state is that of the first.
         """
         self.step += 1
         part, values = self._parts[self.rule.name], self.hyperparameters | scheduled
@@ -134,10 +159,12 @@ class Optimizer:
         return part.rows(prepared)
 
     def update(self, params: np.ndarray, grads: np.ndarray | Gradient, **scheduled: float) -> None:
-        """One step in place, with the hyperparameters that are ``scheduled`` at other values than usual.
+        """One step in place, with the hyperparameters that are ``scheduled`` at other values than
+        usual.
 
-        ``grads`` [size] is only read; a function ``grads(params) -> (loss, grads)`` serves also the rules that ask for the
-        gradient at another point. What lies behind the trained parameters stays as it is.
+        ``grads`` [size] is only read; a function ``grads(params) -> (loss, grads)`` serves also the
+        rules that ask for the gradient at another point. What lies behind the trained parameters
+        stays as it is.
         """
         if isinstance(self.rule, StepRule):
             self.step += 1
@@ -148,7 +175,8 @@ class Optimizer:
             part.compiled(params, gradient, part.slots, self.scalars(**scheduled), self.spans)
 
     def evaluation(self, params: np.ndarray, out: np.ndarray) -> None:
-        """Fill ``out`` [size] with the weights to use: those of the rule's ``evaluation`` if it has one, else ``params``."""
+        """Fill ``out`` [size] with the weights to use: those of the rule's ``evaluation`` if it has
+        one, else ``params``."""
         self.backend.copy(params, out)
         if isinstance(self.rule, StepRule) and self.rule.evaluation is not None and self.step:
             self._work.number, self._work.params = self.step, self.trained(params)
@@ -160,7 +188,9 @@ def check_decay(rule: AnyOptimizer, decay: str) -> None:
     if decay not in DECAY:
         raise SettingError(f"decay must be {' or '.join(DECAY)}, not {decay!r}")
     if decay != "all" and "weight_decay" not in [hyper.name for hyper in rule.hyperparameters]:
-        raise SettingError(f"optimizer {rule.name} has no weight_decay: decay must be all, not {decay!r}")
+        raise SettingError(
+            f"optimizer {rule.name} has no weight_decay: decay must be all, not {decay!r}"
+        )
 
 
 def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
@@ -170,10 +200,20 @@ def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
     specs = [spec for spec in size.parameters if spec.offset < size.trainable_size]
     fan_in = {spec.layer: prod(spec.shape[:-1]) for spec in specs if spec.kind == "weight"}
     first, last = (end(fan_in, default=-1) for end in (min, max))
-    return tuple(Tensor(spec.name, spec.shape, spec.kind, spec.layer,  # type: ignore[arg-type]
-                        fan_in.get(spec.layer, 1), spec.layer == first,
-                        spec.layer == last, decay == "all" or spec.kind == "weight", spec.offset)
-                 for spec in specs)  # fmt: skip
+    return tuple(
+        Tensor(
+            spec.name,
+            spec.shape,
+            spec.kind,  # type: ignore[arg-type]
+            spec.layer,
+            fan_in.get(spec.layer, 1),
+            spec.layer == first,
+            spec.layer == last,
+            decay == "all" or spec.kind == "weight",
+            spec.offset,
+        )
+        for spec in specs
+    )
 
 
 class _Part:
@@ -184,15 +224,19 @@ class _Part:
         prefix = "" if rule is owner.rule else f"{name}."
         first = owner.slot_names.index(prefix + rule.slots[0]) if rule.slots else 0
         self.slots = owner.vectors[first : first + len(rule.slots)] if rule.slots else owner.vectors
-        self._keys = {tensor: tuple(f"{name}.{tensor.name}.{key}" for key in ("step", *dict(rule.state)))
-                      for tensor in owner.tensors}  # fmt: skip
+        self._keys = {
+            tensor: tuple(f"{name}.{tensor.name}.{key}" for key in ("step", *dict(rule.state)))
+            for tensor in owner.tensors
+        }
 
     @functools.cached_property
     def compiled(self) -> Callable[..., None]:
         compiled: Callable[..., None] = self.owner.backend.Update(self.rule, self.slots.dtype)
         return compiled
 
-    def prepare(self, step: int, values: dict[str, float], own: dict[str, float], decays: bool) -> tuple[float, ...]:
+    def prepare(
+        self, step: int, values: dict[str, float], own: dict[str, float], decays: bool
+    ) -> tuple[float, ...]:
         """The scalars of one step; ``own`` is the rule's state, which changes."""
         if not decays and "weight_decay" in values:
             values = values | {"weight_decay": 0.0}
@@ -203,10 +247,15 @@ class _Part:
         try:
             return np.array(prepared, self.slots.dtype).reshape(len(prepared), -1)
         except (TypeError, ValueError):
-            raise PluginError(f"optimizer {self.rule.name}: prepare must return numbers, not {prepared[0]!r}") from None
+            raise PluginError(
+                f"optimizer {self.rule.name}: prepare must return numbers, not {prepared[0]!r}"
+            ) from None
 
-    def update(self, tensors: Iterable[Tensor], values: dict[str, float], params: Any, grads: Any) -> None:
-        """The next step of each of ``tensors``: those at the same step in the same state are prepared together."""
+    def update(
+        self, tensors: Iterable[Tensor], values: dict[str, float], params: Any, grads: Any
+    ) -> None:
+        """The next step of each of ``tensors``: those at the same step in the same state are
+        prepared together."""
         groups: dict[tuple[float, ...], list[Tensor]] = {}
         for tensor in dict.fromkeys(tensors):
             state = (self.owner.state[key] for key in self._keys[tensor])
@@ -219,7 +268,13 @@ class _Part:
             for tensor in group:
                 self.owner.state.update(zip(self._keys[tensor], kept, strict=True))
         if prepared:
-            self.compiled(params, grads, self.slots, self.rows(prepared), self.owner.spans_of(list(groups.values())))
+            self.compiled(
+                params,
+                grads,
+                self.slots,
+                self.rows(prepared),
+                self.owner.spans_of(list(groups.values())),
+            )
 
 
 class _Step:
@@ -228,7 +283,9 @@ class _Step:
     def __init__(self, owner: Optimizer, rule: StepRule):
         self._owner, self._rule = owner, rule
         self.state, self.tensors = owner.state, owner.tensors
-        self.slots: dict[str, Any] = {name: owner.vectors[k] for k, name in enumerate(owner.slot_names)}
+        self.slots: dict[str, Any] = {
+            name: owner.vectors[k] for k, name in enumerate(owner.slot_names)
+        }
         empty = np.zeros(owner.size, owner.slots.dtype)
         vector = np.copy if owner._device == "cpu" else owner.backend.vector
         self.scratch: dict[str, Any] = {name: vector(empty) for name in rule.scratch}
@@ -237,9 +294,20 @@ class _Step:
         self.params: Any = None
         self.grads: Any = None
 
-    def run(self, number: int, hyper: dict[str, float], params: np.ndarray, source: np.ndarray | Gradient) -> None:
+    def run(
+        self,
+        number: int,
+        hyper: dict[str, float],
+        params: np.ndarray,
+        source: np.ndarray | Gradient,
+    ) -> None:
         """One step."""
-        self.number, self.hyper, self.params, self.grads = number, hyper, self._owner.trained(params), None
+        self.number, self.hyper, self.params, self.grads = (
+            number,
+            hyper,
+            self._owner.trained(params),
+            None,
+        )
         self._flat, self._source = params, source
         self._rule.step(self)
         if self.grads is None:
@@ -249,17 +317,26 @@ class _Step:
         if not callable(self._source) and self.grads is not None:
             asks = f"optimizer {self._rule.name} asks for the gradient at another point"
             raise SettingError(f"{asks}: grads must be a function of params")
-        loss, grads = self._source(self._flat) if callable(self._source) else (float("nan"), self._source)  # nobody knows
+        loss, grads = (
+            self._source(self._flat) if callable(self._source) else (float("nan"), self._source)
+        )  # nobody knows
         self.grads = self._owner.trained(grads)
         return loss
 
-    def update(self, base: str, tensors: str | Iterable[Tensor] = "all", **hyperparameters: float) -> None:
+    def update(
+        self, base: str, tensors: str | Iterable[Tensor] = "all", **hyperparameters: float
+    ) -> None:
         if base not in self._owner._parts:
             raise UnknownNameError(f"base of optimizer {self._rule.name}", base, self._owner._parts)
         if self.grads is None:
-            raise PluginError(f"optimizer {self._rule.name}: step must call gradient() before update()")
+            raise PluginError(
+                f"optimizer {self._rule.name}: step must call gradient() before update()"
+            )
         part = self._owner._parts[base]
-        values = {hyper.name: self.hyper.get(hyper.name, hyper.default) for hyper in part.rule.hyperparameters}
+        values = {
+            hyper.name: self.hyper.get(hyper.name, hyper.default)
+            for hyper in part.rule.hyperparameters
+        }
         for name in hyperparameters:
             if name not in values:
                 raise UnknownNameError(f"hyperparameter of {base}", name, values)
@@ -267,13 +344,19 @@ class _Step:
             if tensors not in ("all", "matrices", "others"):
                 raise UnknownNameError("choice of tensors", tensors, ("all", "matrices", "others"))
             chosen = tensors
-            tensors = [tensor for tensor in self.tensors if chosen == "all" or tensor.is_matrix is (chosen == "matrices")]
+            tensors = [
+                tensor
+                for tensor in self.tensors
+                if chosen == "all" or tensor.is_matrix is (chosen == "matrices")
+            ]
         part.update(tensors, values | hyperparameters, self.params, self.grads)
 
     def matrix(self, x: Any, tensor: Tensor, shape: tuple[int, int] | None = None) -> Any:
         rows, columns = shape or tensor.matrix_shape
         if rows * columns > tensor.size:
-            raise self._wrong(f"{tensor.name}, {tensor.size} numbers, has no room for a matrix", (rows, columns))
+            raise self._wrong(
+                f"{tensor.name}, {tensor.size} numbers, has no room for a matrix", (rows, columns)
+            )
         return x[tensor.offset : tensor.offset + rows * columns].reshape(rows, columns)
 
     def axpy(self, factor: float, x: Any, y: Any) -> None:
@@ -294,8 +377,13 @@ class _Step:
         self._check_same(x, y)
         return float(self._owner.backend.dot(x, y))
 
-    def matmul(self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False) -> None:
-        (rows, inner), (b_rows, columns) = a.shape[:: -1 if transpose_a else 1], b.shape[:: -1 if transpose_b else 1]
+    def matmul(
+        self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False
+    ) -> None:
+        (rows, inner), (b_rows, columns) = (
+            a.shape[:: -1 if transpose_a else 1],
+            b.shape[:: -1 if transpose_b else 1],
+        )
         if inner != b_rows or (rows, columns) != out.shape:
             raise self._wrong("matmul cannot multiply", (rows, inner), (b_rows, columns), out.shape)
         self._owner.backend.matmul(a, b, out, bool(transpose_a), bool(transpose_b))
@@ -305,4 +393,6 @@ class _Step:
             raise self._wrong("vectors and matrices must be of one shape, not", x.shape, y.shape)
 
     def _wrong(self, what: str, *shapes: tuple[int, ...]) -> PluginError:
-        return PluginError(f"optimizer {self._rule.name}: {what} {', '.join(str(list(shape)) for shape in shapes)}")
+        return PluginError(
+            f"optimizer {self._rule.name}: {what} {', '.join(str(list(shape)) for shape in shapes)}"
+        )

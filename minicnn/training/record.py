@@ -1,9 +1,10 @@
 """What `train --record` keeps: the way of the weights, and the health of every tensor and layer.
 
-The way is kept in few dimensions: w[t] ≈ w[0] + c[t] · B, where the rows of B [rank, P] are orthonormal. A new point is
-projected on B; what is left of it becomes another row, and beyond `RANK` rows the singular values of all c say which
-direction is given up, that in which the weights went least far. Source: Brand, "Fast low-rank modifications of the thin
-singular value decomposition", Linear Algebra and its Applications 2006.
+The way is kept in few dimensions: w[t] ≈ w[0] + c[t] · B, where the rows of B [rank, P] are
+orthonormal. A new point is projected on B; what is left of it becomes another row, and beyond
+`RANK` rows the singular values of all c say which direction is given up, that in which the weights
+went least far. Source: Brand, "Fast low-rank modifications of the thin singular value
+decomposition", Linear Algebra and its Applications 2006.
 """
 
 import json
@@ -27,17 +28,20 @@ RANK = 6  # directions kept: the file is then about as large as `last.safetensor
 STEPS_A_LINE = 8  # that are looked at: one alone says little about an epoch
 IMAGES = 16, 128  # fewest and most that activations are looked at on
 TOGETHER = 64  # images that pass the layers together
-IMAGES_A_LINE = 128  # one image is looked at for so many that are trained on, which keeps the cost low
+IMAGES_A_LINE = (
+    128  # one image is looked at for so many that are trained on, which keeps the cost low
+)
 PATH_FILE, LINES_FILE = "record.safetensors", "record.jsonl"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a recorded run kept: a line and a point of the way for the weights at the start and each time after.
+    """What a recorded run kept: a line and a point of the way for the weights at the start and each
+    time after.
 
-    ``first`` [P] are the weights at the start, ``basis`` [rank, P] the directions that are kept and ``path``
-    [points, rank] the coordinates in them: the weights were about ``first + path[i] @ basis``. P is the network's
-    `flat_size`.
+    ``first`` [P] are the weights at the start, ``basis`` [rank, P] the directions that are kept and
+    ``path`` [points, rank] the coordinates in them: the weights were about ``first + path[i] @
+    basis``. P is the network's `flat_size`.
     """
 
     lines: list[Recorded]
@@ -46,22 +50,30 @@ class Record:
     path: np.ndarray
 
     def curves(self, figures: str) -> dict[str, list[float]]:
-        """One of the figures of a `Recorded` by name, a number a line but the first; of tensors, those of weights alone."""
+        """One of the figures of a `Recorded` by name, a number a line but the first; of tensors,
+        those of weights alone."""
         lines = [getattr(line, figures) for line in self.lines[1:]]
         names = [name for name in (lines[-1] if lines else {}) if not name.endswith(".bias")]
-        return {name: [math.nan if line.get(name) is None else line[name] for line in lines] for name in names}
+        return {
+            name: [math.nan if line.get(name) is None else line[name] for line in lines]
+            for name in names
+        }
 
     def principal_directions(self, count: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(directions [count, P], coordinates [points, count], shares [count]) of the way, seen from its end.
+        """(directions [count, P], coordinates [points, count], shares [count]) of the way, seen
+        from its end.
 
-        The directions are orthonormal and explain most of the differences w[t] − w[end]; the shares, from 0 to 1, say how
-        much of their squares. The end has the coordinates 0. Source: Li et al., "Visualizing the loss landscape of neural
-        nets", NeurIPS 2018, section 7. Raises `MinicnnError` when the way has fewer dimensions.
+        The directions are orthonormal and explain most of the differences w[t] − w[end]; the
+        shares, from 0 to 1, say how much of their squares. The end has the coordinates 0. Source:
+        Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 7. Raises
+        `MinicnnError` when the way has fewer dimensions.
         """
         differences = self.path - self.path[-1]
         if np.linalg.matrix_rank(differences) < count:
-            raise MinicnnError(f"the record has {len(self.path)} points, too few for {count} principal directions: "
-                               "train for more epochs, or record more often (--record=EVERY)")  # fmt: skip
+            raise MinicnnError(
+                f"the record has {len(self.path)} points, too few for {count} principal directions: "
+                "train for more epochs, or record more often (--record=EVERY)"
+            )
         _, singular, rows = np.linalg.svd(differences, full_matrices=False)
         coordinates = differences @ rows[:count].T
         shares = singular[:count] ** 2 / (singular**2).sum()
@@ -69,19 +81,34 @@ class Record:
 
 
 def load_record(folder: Path | str) -> Record:
-    """The record in a run folder; raises `ModelFileError`, which names the file, if it is missing or damaged."""
+    """The record in a run folder; raises `ModelFileError`, which names the file, if it is missing
+    or damaged."""
     folder = Path(folder)
     file = folder / PATH_FILE
     if not file.exists():
         raise ModelFileError(f"{file}: no such file; `minicnn train --record` writes one")
     tensors, _ = read_tensors(file, "record")
     try:
-        lines = [Recorded(**json.loads(line)) for line in (folder / LINES_FILE).read_text("utf-8").splitlines()]
+        lines = [
+            Recorded(**json.loads(line))
+            for line in (folder / LINES_FILE).read_text("utf-8").splitlines()
+        ]
         for line in lines:
-            check_types(vars(line), epoch=(int, float), step=int, gradient_norm=dict, update_ratio=dict, weight_norm=dict,
-                        activation_mean=dict, activation_std=dict, dead=dict)  # fmt: skip
+            check_types(
+                vars(line),
+                epoch=(int, float),
+                step=int,
+                gradient_norm=dict,
+                update_ratio=dict,
+                weight_norm=dict,
+                activation_mean=dict,
+                activation_std=dict,
+                dead=dict,
+            )
         points = {int(step): point for point, step in enumerate(tensors["steps"])}
-        lines = [line for line in lines if line.step in points]  # a kill may have come between the two files
+        lines = [
+            line for line in lines if line.step in points
+        ]  # a kill may have come between the two files
         path = tensors["path"][[points[line.step] for line in lines]]
         return Record(lines, tensors["first"], tensors["basis"], path)
     except OSError as error:
@@ -91,25 +118,40 @@ def load_record(folder: Path | str) -> Record:
 
 
 class Recorder:
-    """Watches a run: some of its steps, and the weights and activations after every ``every`` steps and each epoch.
+    """Watches a run: some of its steps, and the weights and activations after every ``every`` steps
+    and each epoch.
 
-    ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are multiplied by ``scale``. Nothing here
-    changes the run.
+    ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are multiplied by
+    ``scale``. Nothing here changes the run.
     """
 
-    def __init__(self, network: Network, params: np.ndarray, images: np.ndarray, train: np.ndarray, scale: float,
-                 every: int, batches: int):  # fmt: skip
+    def __init__(
+        self,
+        network: Network,
+        params: np.ndarray,
+        images: np.ndarray,
+        train: np.ndarray,
+        scale: float,
+        every: int,
+        batches: int,
+    ):
         self.network, self.params = network, params
         self.every, self.batches = every, batches
-        count = max(IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE))
+        count = max(
+            IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE)
+        )
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
         self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
         self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_operation=True)
         self._before = np.empty_like(params)
         self._looks, self._looked_at, self._next_save = False, 0, math.inf
         self._specs = [spec for spec in network.parameters if spec.kind != "state"]
-        self._sums = np.zeros((3, len(self._specs)))  # norms of the gradients, changes and weights looked at
-        self.record = Record([], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0)))
+        self._sums = np.zeros(
+            (3, len(self._specs))
+        )  # norms of the gradients, changes and weights looked at
+        self.record = Record(
+            [], params.copy(), np.empty((0, len(params)), params.dtype), np.empty((0, 0))
+        )
 
     def compile(self) -> None:
         """Compile what a line needs, or load it from the disk."""
@@ -117,12 +159,15 @@ class Recorder:
         self._activations()
 
     def begin(self, folder: Path | None, counters: Counters) -> Iterator[Recorded]:
-        """Go on with the record in ``folder`` where a resumed run is; else yield the line of the weights at the start."""
+        """Go on with the record in ``folder`` where a resumed run is; else yield the line of the
+        weights at the start."""
         if counters.optimizer_step and folder is not None and (folder / PATH_FILE).exists():
             record = load_record(folder)
             kept = sum(line.step <= counters.optimizer_step for line in record.lines)
             self.record = replace(record, lines=record.lines[:kept], path=record.path[:kept])
-        self._next_save = time.perf_counter() + 1.0  # a shorter run writes its files at the end alone
+        self._next_save = (
+            time.perf_counter() + 1.0
+        )  # a shorter run writes its files at the end alone
         if not self.record.lines:
             yield from self._line(counters)
 
@@ -137,7 +182,9 @@ class Recorder:
         """The step is made, with the gradient ``grads`` [P]; yields a line when one is due."""
         if not self._looks:
             return
-        self._sums += [self._norms(vector) for vector in (grads, self.params - self._before, self.params)]
+        self._sums += [
+            self._norms(vector) for vector in (grads, self.params - self._before, self.params)
+        ]
         self._looked_at += 1
         if self._steps_left(counters.optimizer_step, counters.batch) == 0:
             yield from self._line(counters)
@@ -148,12 +195,18 @@ class Recorder:
         return min(-step % self.every, self.batches - batch)
 
     def save(self, folder: Path, may_wait: bool = False) -> None:
-        """Write `record.safetensors` and `record.jsonl`; with ``may_wait`` only where that takes 2% of the time at most."""
+        """Write `record.safetensors` and `record.jsonl`; with ``may_wait`` only where that takes 2%
+        of the time at most."""
         begun = time.perf_counter()
         if may_wait and begun < self._next_save:
             return
         record, steps = self.record, np.array([line.step for line in self.record.lines])
-        tensors = {"steps": steps, "first": record.first, "basis": record.basis, "path": record.path}
+        tensors = {
+            "steps": steps,
+            "first": record.first,
+            "basis": record.basis,
+            "path": record.path,
+        }
         lines = [json.dumps(vars(line), allow_nan=False) + "\n" for line in record.lines]
         write_tensors(folder / PATH_FILE, "record", tensors, {})
         write_atomically(folder / LINES_FILE, "".join(lines).encode())
@@ -164,7 +217,8 @@ class Recorder:
         return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self._specs]
 
     def _line(self, counters: Counters) -> Iterator[Recorded]:
-        """The line of this moment; none when the weights are no longer finite, for the run is about to end."""
+        """The line of this moment; none when the weights are no longer finite, for the run is about
+        to end."""
         if not np.isfinite(self.params).all():
             return
         grads, changes, weights = self._sums
@@ -182,29 +236,43 @@ class Recorder:
                 weight_norm=by_tensor(self._norms(self.params)),
                 **self._activations(),
             )
-        self.record = _with_point(replace(self.record, lines=[*self.record.lines, line]), self.params)
+        self.record = _with_point(
+            replace(self.record, lines=[*self.record.lines, line]), self.params
+        )
         yield line
 
     def _activations(self) -> dict[str, Any]:
-        """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that are 0 everywhere."""
+        """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that
+        are 0 everywhere."""
         (table, _, nodes), images, names = self._passes.plan, self._images, self.network.layer_names
         sums, squares = np.zeros(len(table)), np.zeros(len(table))
         # The ReLU before a max pooling is done by that.
-        relus = {i: names[node.layers[0]] for i, node in enumerate(nodes)
-                 if node.operation == "relu" or node.fields.get("relu")}  # fmt: skip
+        relus = {
+            i: names[node.layers[0]]
+            for i, node in enumerate(nodes)
+            if node.operation == "relu" or node.fields.get("relu")
+        }
         largest = {i: np.zeros(table[i]["output_channels"]) for i in relus}
         with np.errstate(over="ignore", invalid="ignore"):
             for start in range(0, len(images), TOGETHER):
-                for i, y in enumerate(self._passes.forward_by_operation(images[start : start + TOGETHER])):
+                for i, y in enumerate(
+                    self._passes.forward_by_operation(images[start : start + TOGETHER])
+                ):
                     sums[i] += y.sum()
                     squares[i] += cpu.norm(y.reshape(-1)) ** 2
                     if i in relus:
-                        np.maximum(largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i])
+                        np.maximum(
+                            largest[i], y.reshape(-1, len(largest[i])).max(axis=0), out=largest[i]
+                        )
             means = sums / (len(images) * table["output_size"])
-            deviations = np.sqrt(np.maximum(squares / (len(images) * table["output_size"]) - means**2, 0))
+            deviations = np.sqrt(
+                np.maximum(squares / (len(images) * table["output_size"]) - means**2, 0)
+            )
         layers = [names[node.layers[-1]] for node in nodes]
-        mean, deviation = ({name: _figure(figure) for name, figure in zip(layers, figures, strict=True)}
-                           for figures in (means, deviations))  # fmt: skip
+        mean, deviation = (
+            {name: _figure(figure) for name, figure in zip(layers, figures, strict=True)}
+            for figures in (means, deviations)
+        )
         dead = {name: float(np.mean(largest[i] <= 0)) for i, name in relus.items()}
         return {"activation_mean": mean, "activation_std": deviation, "dead": dead}
 

@@ -62,7 +62,9 @@ class _NotFinite(Exception):
 class Run:
     """One run over one data set: the buffers, the progress, and the loop."""
 
-    def __init__(self, trainer: "Trainer", dataset: Dataset, output: Path | None, resume: Checkpoint | None):
+    def __init__(
+        self, trainer: "Trainer", dataset: Dataset, output: Path | None, resume: Checkpoint | None
+    ):
         settings, network = trainer.settings, trainer.network
         self.trainer, self.network, self.dataset, self.output = trainer, network, dataset, output
         self.backend = backend(settings.device)
@@ -73,35 +75,65 @@ class Run:
         self.settings = replace(settings, batch_size=self.batch_size)
         self.batches = -(-len(self.train) // self.batch_size)
         self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
-        self.data = Data(self.images, self.labels, dataset.scale, self.loss.one_hot, self.loss.class_weights,
-                         self.loss.hyperparameters)  # fmt: skip
+        self.data = Data(
+            self.images,
+            self.labels,
+            dataset.scale,
+            self.loss.one_hot,
+            self.loss.class_weights,
+            self.loss.hyperparameters,
+        )
         rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
-        self.optimizer = Optimizer(trainer._optimizer_rule, network, np.float32, settings.device,
-                                   settings.decay, **settings.optimizer_kwargs, **rate)  # fmt: skip
+        self.optimizer = Optimizer(
+            trainer._optimizer_rule,
+            network,
+            np.float32,
+            settings.device,
+            settings.decay,
+            **settings.optimizer_kwargs,
+            **rate,
+        )
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)
         if resume is None:
             params = network.initialize(np.random.default_rng([settings.seed, 0]))
-            self.progress = Progress(params, aligned_copy(params), self.optimizer.slots, self.optimizer.state,
-                                     self.schedule_state)  # fmt: skip
+            self.progress = Progress(
+                params,
+                aligned_copy(params),
+                self.optimizer.slots,
+                self.optimizer.state,
+                self.schedule_state,
+            )
         else:
             self._restore(resume)
         self.counters = self.progress.counters
         rule = self.optimizer.rule
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
-        self.evaluated = aligned_copy(self.progress.params) if self.other_weights else self.progress.params
+        self.evaluated = (
+            aligned_copy(self.progress.params) if self.other_weights else self.progress.params
+        )
         self.recorder: Recorder | None = None
         if settings.record is not None:
             if settings.device != "cpu":
-                raise SettingError("record looks at weights and activations on the CPU: it goes with --device cpu only")
-            self.recorder = Recorder(network, self.progress.params, self.images, self.train, dataset.scale,
-                                     settings.record or self.batches, self.batches)  # fmt: skip
+                raise SettingError(
+                    "record looks at weights and activations on the CPU: it goes with --device cpu only"
+                )
+            self.recorder = Recorder(
+                network,
+                self.progress.params,
+                self.images,
+                self.train,
+                dataset.scale,
+                settings.record or self.batches,
+                self.batches,
+            )
         self.seconds = 0.0
         self.compile_seconds = 0.0
         trainer.progress = self.progress
 
     def _split(self, settings: Settings) -> None:
-        """Which images train and which validate: ``limit`` keeps some, then the validation set is taken out."""
+        """Which images train and which validate: ``limit`` keeps some, then the validation set is
+        taken out."""
         kept = limited(self.labels, settings.limit, settings.seed)
         if self.dataset.validation is not None:
             self.train, self.held_out = kept, np.arange(len(self.dataset.validation))
@@ -117,34 +149,49 @@ class Run:
         if self.trainer._optimizer_rule.full_batch:
             if settings.batch_size not in (None, count):
                 name = self.trainer._optimizer_rule.name
-                raise SettingError(f"optimizer {name} takes the full batch, all {count} training "
-                                   "images: leave the batch size out")  # fmt: skip
+                raise SettingError(
+                    f"optimizer {name} takes the full batch, all {count} training "
+                    "images: leave the batch size out"
+                )
             return count
         if settings.batch_size is not None and settings.batch_size > count:
-            raise SettingError(f"batch_size {settings.batch_size} is above the number of training images, {count}")
+            raise SettingError(
+                f"batch_size {settings.batch_size} is above the number of training images, {count}"
+            )
         return settings.batch_size or min(DEFAULT_BATCH_SIZE, count)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.network != self.network:
             raise SettingError("the network differs from the one of the run to be resumed")
         if checkpoint.fingerprint != self.fingerprint:
-            raise DataError(f"{self.dataset.name} is not the data that the run to be resumed was trained on")
+            raise DataError(
+                f"{self.dataset.name} is not the data that the run to be resumed was trained on"
+            )
         stored, settings = checkpoint.settings, self.settings
         if stored["optimizer"] != settings.optimizer:
-            raise SettingError(f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}")
+            raise SettingError(
+                f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}"
+            )
         self.progress = deepcopy(checkpoint.progress)
         self.progress.params = aligned_copy(checkpoint.progress.params)
         slots, state = self.progress.slots, self.progress.optimizer_state
         if slots.shape != self.optimizer.slots.shape or state.keys() != self.optimizer.state.keys():
-            raise SettingError(f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed")
+            raise SettingError(
+                f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed"
+            )
         if self.progress.counters.batch:
             for name in ("batch_size", "seed", "limit", "val_split"):
                 if stored[name] != getattr(settings, name):
-                    raise SettingError(f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
-                                       f"{stored[name]}, not {getattr(settings, name)}")  # fmt: skip
+                    raise SettingError(
+                        f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
+                        f"{stored[name]}, not {getattr(settings, name)}"
+                    )
         self.optimizer.slots[:] = slots
         self.optimizer.state.update(state)
-        self.progress.slots, self.progress.optimizer_state = self.optimizer.slots, self.optimizer.state
+        self.progress.slots, self.progress.optimizer_state = (
+            self.optimizer.slots,
+            self.optimizer.state,
+        )
         self.optimizer.step = self.progress.counters.optimizer_step
         if stored["schedule"] == settings.schedule:
             self.schedule_state = self.progress.schedule_state
@@ -152,19 +199,33 @@ class Run:
             self.progress.schedule_state = self.schedule_state
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """The order of the training images in ``epoch``: a function of the seed and the epoch, so nothing is stored."""
+        """The order of the training images in ``epoch``: a function of the seed and the epoch, so
+        nothing is stored."""
         return np.random.default_rng([self.settings.seed, 1, epoch]).permutation(self.train)
 
     def scheduled(self, batch: int) -> dict[str, float]:
-        """The hyperparameters that change, for this batch: one times the schedule's factor, the learning rate's warm-up."""
+        """The hyperparameters that change, for this batch: one times the schedule's factor, the
+        learning rate's warm-up."""
         done = self.counters.epoch - 1 + batch / self.batches
-        rule, settings, usual = self.trainer._schedule_rule, self.settings, self.optimizer.hyperparameters
-        factor = rule.factor(done, settings.horizon or settings.epochs, self.schedule_state, **settings.schedule_kwargs)
-        values = {name: usual[name] for name in (settings.schedule_of, "learning_rate") if name in usual}
+        rule, settings, usual = (
+            self.trainer._schedule_rule,
+            self.settings,
+            self.optimizer.hyperparameters,
+        )
+        factor = rule.factor(
+            done,
+            settings.horizon or settings.epochs,
+            self.schedule_state,
+            **settings.schedule_kwargs,
+        )
+        values = {
+            name: usual[name] for name in (settings.schedule_of, "learning_rate") if name in usual
+        }
         if settings.schedule_of in values:
             values[settings.schedule_of] *= factor
         if "learning_rate" in values:
-            # The warm-up counts the step that is about to be made, which would else be one of length 0.
+            # The warm-up counts the step that is about to be made, which would else be one of
+            # length 0.
             values["learning_rate"] *= warm_up(done + 1 / self.batches, settings.warmup_epochs)
         return values
 
@@ -187,7 +248,8 @@ class Run:
         return results[0]
 
     def _steps(self, order: np.ndarray) -> tuple[list[StepResult], float]:
-        """The next steps of the epoch, as many as the device makes at once; their results, and the last learning rate."""
+        """The next steps of the epoch, as many as the device makes at once; their results, and the
+        last learning rate."""
         first, scheduled = self.counters.batch, {}
         batches: list[Batch] = []
         for index in range(first, min(first + self.training.at_once, self.batches)):
@@ -207,13 +269,24 @@ class Run:
         return results
 
     def compile(self) -> float:
-        """Compile or load every kernel by a step that changes nothing; return the seconds that it took."""
+        """Compile or load every kernel by a step that changes nothing; return the seconds that it
+        took."""
         start = time.perf_counter()
         settings = self.settings
-        self.training = self.backend.Training(self.network, self.progress.params, self.batch_size, self.optimizer.rule,
-                                              self.loss.rule, settings.threads, settings.clip_grad or 0.0,
-                                              settings.clip_grad_value or 0.0, spans=self.optimizer.spans)  # fmt: skip
-        self.weights = self.backend.vector(self.evaluated) if self.other_weights else self.training.params
+        self.training = self.backend.Training(
+            self.network,
+            self.progress.params,
+            self.batch_size,
+            self.optimizer.rule,
+            self.loss.rule,
+            settings.threads,
+            settings.clip_grad or 0.0,
+            settings.clip_grad_value or 0.0,
+            spans=self.optimizer.spans,
+        )
+        self.weights = (
+            self.backend.vector(self.evaluated) if self.other_weights else self.training.params
+        )
         self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
         self.training.compile(self.data, self.optimizer.vectors)
         if not isinstance(self.optimizer.rule, OptimizerRule):
@@ -228,9 +301,16 @@ class Run:
     def events(self) -> Iterator[Event]:
         """The run: every event in its turn."""
         settings, counters = self.settings, self.counters
-        yield RunStarted(self.network.name, self.network.parameter_count, len(self.train), len(self.held_out),
-                         self.batches, counters.epoch, settings.epochs,
-                         {name: value for name, value in settings.to_dict().items() if value is not None})  # fmt: skip
+        yield RunStarted(
+            self.network.name,
+            self.network.parameter_count,
+            len(self.train),
+            len(self.held_out),
+            self.batches,
+            counters.epoch,
+            settings.epochs,
+            {name: value for name, value in settings.to_dict().items() if value is not None},
+        )
         self.compile_seconds = self.compile()
         yield Compiled(self.compile_seconds)
         if self.recorder is not None:
@@ -257,7 +337,9 @@ class Run:
                 self.recorder.before_step(counters)
             results, rate = self._steps(order)
             for result in results:
-                batch = order[counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size]
+                batch = order[
+                    counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size
+                ]
                 if not is_finite(result):
                     return "diverged", (
                         f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
@@ -272,20 +354,33 @@ class Run:
                 counters.epoch_norm += result.gradient_norm
                 now = time.perf_counter()
                 speed = (counters.epoch_images - images_before) / (now - start)
-                images_left = (settings.epochs - counters.epoch + 1) * len(self.train) - counters.epoch_images
-                yield BatchDone(counters.epoch, counters.batch, counters.epoch_loss / counters.epoch_divisor,
-                                counters.epoch_correct / counters.epoch_images, counters.epoch_images, speed,
-                                images_left / speed)  # fmt: skip
+                images_left = (settings.epochs - counters.epoch + 1) * len(
+                    self.train
+                ) - counters.epoch_images
+                yield BatchDone(
+                    counters.epoch,
+                    counters.batch,
+                    counters.epoch_loss / counters.epoch_divisor,
+                    counters.epoch_correct / counters.epoch_images,
+                    counters.epoch_images,
+                    speed,
+                    images_left / speed,
+                )
             counters.optimizer_step = self.optimizer.step
             if self.recorder is not None:
                 yield from self.recorder.after_step(self.training.grads, counters)
             if self.trainer._interrupted and counters.batch < self.batches:
                 self._fetch()
                 yield from self._save_checkpoint()
-                return "interrupted", f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved"
+                return (
+                    "interrupted",
+                    f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved",
+                )
         return (yield from self._end_epoch(rate, start))
 
-    def _end_epoch(self, rate: float, start: float) -> Generator[Event, None, tuple[str, str] | None]:
+    def _end_epoch(
+        self, rate: float, start: float
+    ) -> Generator[Event, None, tuple[str, str] | None]:
         """Validate, keep the best weights, save, and decide whether to go on."""
         counters, settings = self.counters, self.settings
         loss = counters.epoch_loss / counters.epoch_divisor
@@ -294,16 +389,30 @@ class Run:
             self.optimizer.evaluation(self.training.params, self.weights)
             self.backend.fetch(self.weights, self.evaluated)
         self._fetch()
-        validation = self._evaluate(self.validation, self.held_out) if self.validation is not None else None
+        validation = (
+            self._evaluate(self.validation, self.held_out) if self.validation is not None else None
+        )
         watched = loss if validation is None or validation.loss is None else validation.loss
-        if not (np.isfinite(watched) and np.isfinite(self.progress.params).all() and np.isfinite(self.evaluated).all()):
-            what = "weights are no longer finite numbers" if np.isfinite(watched) else f"validation loss is {watched}"
+        if not (
+            np.isfinite(watched)
+            and np.isfinite(self.progress.params).all()
+            and np.isfinite(self.evaluated).all()
+        ):
+            what = (
+                "weights are no longer finite numbers"
+                if np.isfinite(watched)
+                else f"validation loss is {watched}"
+            )
             return "diverged", f"the {what} after epoch {counters.epoch}; {self._kept()}; {ADVICE}"
         # The best weights have the highest accuracy and, among equals, the lowest loss.
         reached = (accuracy if validation is None else validation.accuracy, -watched)
         best = reached > (counters.best_accuracy, -counters.best_loss)
         if best:
-            counters.best_epoch, counters.best_accuracy, counters.best_loss = counters.epoch, reached[0], watched
+            counters.best_epoch, counters.best_accuracy, counters.best_loss = (
+                counters.epoch,
+                reached[0],
+                watched,
+            )
             self.progress.best_params[:] = self.evaluated
         if watched < counters.watched - settings.min_delta:
             counters.watched, counters.epochs_waited = watched, 0
@@ -314,10 +423,17 @@ class Run:
             rule.observe(watched, self.schedule_state, **settings.schedule_kwargs)
         change, counters.previous_loss = abs(counters.previous_loss - loss), loss
         yield EpochDone(
-            counters.epoch, loss, accuracy, validation.loss if validation else None,
-            validation.accuracy if validation else None, rate, counters.epoch_norm / self.batches,
-            time.perf_counter() - start, best, self.optimizer.step,
-        )  # fmt: skip
+            counters.epoch,
+            loss,
+            accuracy,
+            validation.loss if validation else None,
+            validation.accuracy if validation else None,
+            rate,
+            counters.epoch_norm / self.batches,
+            time.perf_counter() - start,
+            best,
+            self.optimizer.step,
+        )
         done = counters.epoch
         counters.start_epoch(done + 1)
         if best:
@@ -326,7 +442,10 @@ class Run:
         if self.trainer._interrupted:
             return "interrupted", f"interrupted after epoch {done}; all is saved"
         if settings.tol is not None and change < settings.tol:
-            return "converged", f"the training loss changed by {change:.2g}, less than {settings.tol:g}, in epoch {done}"
+            return (
+                "converged",
+                f"the training loss changed by {change:.2g}, less than {settings.tol:g}, in epoch {done}",
+            )
         if settings.patience is not None and counters.epochs_waited >= settings.patience:
             return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
         return None
@@ -339,13 +458,27 @@ class Run:
     def _kept(self) -> str:
         """Which weights are left when the run diverges."""
         best = self.counters.best_epoch
-        return f"the weights of epoch {best}, the best one, are kept" if best else "the first weights are kept"
+        return (
+            f"the weights of epoch {best}, the best one, are kept"
+            if best
+            else "the first weights are kept"
+        )
 
-    def _evaluate(self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None) -> Evaluation:
+    def _evaluate(
+        self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None
+    ) -> Evaluation:
         inference = self.inference
         if params is not None:
             inference = self.backend.Inference(self.network, params, self.settings.threads)
-        return evaluate(inference, split.images, split.labels, self.dataset.scale, self.dataset.classes, self.loss, order)
+        return evaluate(
+            inference,
+            split.images,
+            split.labels,
+            self.dataset.scale,
+            self.dataset.classes,
+            self.loss,
+            order,
+        )
 
     def _finish(self, reason: str, explanation: str) -> Iterator[Event]:
         """The test set, once, with the best weights; then the end of the run."""
@@ -359,35 +492,57 @@ class Run:
         if self.recorder is not None and self.output is not None:
             self.recorder.save(self.output)  # where a run diverged, with the batches that led there
         yield RunEnded(
-            reason, explanation, counters.epoch - (counters.batch == 0), counters.best_epoch, self.seconds,
-            self.compile_seconds, test, self.output,
-        )  # fmt: skip
+            reason,
+            explanation,
+            counters.epoch - (counters.batch == 0),
+            counters.best_epoch,
+            self.seconds,
+            self.compile_seconds,
+            test,
+            self.output,
+        )
 
     def model(self, test: Evaluation | None) -> Model:
         """The model with the best weights, and how it was made."""
         counters, settings = self.counters, self.settings
         figures: dict[str, Any] = {"epoch": counters.best_epoch}
         if counters.best_epoch:
-            figures |= {"accuracy": counters.best_accuracy, "loss": counters.best_loss,
-                        "of": "training" if self.validation is None else "validation"}  # fmt: skip
+            figures |= {
+                "accuracy": counters.best_accuracy,
+                "loss": counters.best_loss,
+                "of": "training" if self.validation is None else "validation",
+            }
         if test is not None:
             figures |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
-        hyperparameters = {hyper.name: float(value) for hyper, value in
-                           zip(self.loss.rule.hyperparameters, self.loss.hyperparameters, strict=True)}  # fmt: skip
+        hyperparameters = {
+            hyper.name: float(value)
+            for hyper, value in zip(
+                self.loss.rule.hyperparameters, self.loss.hyperparameters, strict=True
+            )
+        }
         weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
         return Model(
-            network=self.network, params=aligned_copy(self.progress.best_params), classes=tuple(self.dataset.classes),
-            maximum=self.dataset.maximum, image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
+            network=self.network,
+            params=aligned_copy(self.progress.best_params),
+            classes=tuple(self.dataset.classes),
+            maximum=self.dataset.maximum,
+            image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
             labels=self.dataset.labels,
-            probabilities=self.loss.rule.probabilities, threads=settings.threads, device=settings.device,
+            probabilities=self.loss.rule.probabilities,
+            threads=settings.threads,
+            device=settings.device,
             training={
                 "data": self.dataset.name,
                 "fingerprint": self.fingerprint,
                 "settings": settings.to_dict(),
-                "loss": {"name": self.loss.rule.name, "hyperparameters": hyperparameters, "class_weights": weights},
+                "loss": {
+                    "name": self.loss.rule.name,
+                    "hyperparameters": hyperparameters,
+                    "class_weights": weights,
+                },
                 "figures": figures,
             },
-        )  # fmt: skip
+        )
 
     def _save_model(self, test: Evaluation | None) -> Iterator[Event]:
         if self.output is not None:

@@ -1,6 +1,8 @@
-"""The built-in schedules: factors by which the learning rate is multiplied, as functions of the epochs done.
+"""The built-in schedules: factors by which the learning rate is multiplied, as functions of the
+epochs done.
 
-``epoch`` is a float (2.5 in the middle of the third epoch), ``horizon`` the number of epochs planned.
+``epoch`` is a float (2.5 in the middle of the third epoch), ``horizon`` the number of epochs
+planned.
 """
 
 import math
@@ -10,7 +12,8 @@ from minicnn.rules import Hyperparameter, ScheduleRule
 
 
 def warm_up(epoch: float, warmup_epochs: float) -> float:
-    """Return the factor of a linear warm-up: from 0 to 1 over ``warmup_epochs``, then 1. It multiplies a schedule's."""
+    """Return the factor of a linear warm-up: from 0 to 1 over ``warmup_epochs``, then 1. It
+    multiplies a schedule's."""
     return min(1.0, epoch / warmup_epochs) if warmup_epochs > 0 else 1.0
 
 
@@ -39,7 +42,8 @@ def one_cycle(epoch, horizon, state, pct_start, div_factor, final_div_factor):
 
 
 def _cosine_between(start: float, end: float, share: float) -> float:
-    """Go from ``start`` to ``end`` along half a cosine while ``share`` goes from 0 to 1; stay there afterwards."""
+    """Go from ``start`` to ``end`` along half a cosine while ``share`` goes from 0 to 1; stay there
+    afterwards."""
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
 
 
@@ -64,7 +68,9 @@ STEP = ScheduleRule(
     "step",
     step,
     hyperparameters=(
-        Hyperparameter("step_size", 5.0, 0.0, open_minimum=True, meaning="epochs s between two steps"),
+        Hyperparameter(
+            "step_size", 5.0, 0.0, open_minimum=True, meaning="epochs s between two steps"
+        ),
         Hyperparameter("gamma", 0.1, 0.0, 1.0, open_minimum=True, meaning="factor γ of a step"),
     ),
     equation="f = γ^⌊epoch / s⌋",
@@ -73,7 +79,9 @@ STEP = ScheduleRule(
 EXPONENTIAL = ScheduleRule(
     "exponential",
     exponential,
-    hyperparameters=(Hyperparameter("gamma", 0.9, 0.0, 1.0, open_minimum=True, meaning="factor γ of an epoch"),),
+    hyperparameters=(
+        Hyperparameter("gamma", 0.9, 0.0, 1.0, open_minimum=True, meaning="factor γ of an epoch"),
+    ),
     equation="f = γ^epoch",
 )
 
@@ -90,9 +98,19 @@ ONE_CYCLE = ScheduleRule(
     "one_cycle",
     one_cycle,
     hyperparameters=(
-        Hyperparameter("pct_start", 0.3, 0.0, 1.0, True, True, "share of the horizon in which the factor grows to 1"),
+        Hyperparameter(
+            "pct_start",
+            0.3,
+            0.0,
+            1.0,
+            True,
+            True,
+            "share of the horizon in which the factor grows to 1",
+        ),
         Hyperparameter("div_factor", 25.0, 1.0, meaning="the first factor is 1 / div_factor"),
-        Hyperparameter("final_div_factor", 1e4, 1.0, meaning="the last factor is the first / final_div_factor"),
+        Hyperparameter(
+            "final_div_factor", 1e4, 1.0, meaning="the last factor is the first / final_div_factor"
+        ),
     ),
     has_horizon=True,
     equation="half a cosine from 1/div up to 1, then half a cosine down to 1/(div · final_div)",
@@ -103,10 +121,16 @@ REDUCE_ON_PLATEAU = ScheduleRule(
     "reduce_on_plateau",
     plateau_factor,
     hyperparameters=(
-        Hyperparameter("factor", 0.1, 0.0, 1.0, True, True, "what the factor is multiplied by on a plateau"),
-        Hyperparameter("patience", 2.0, 0.0, meaning="epochs without improvement that are let pass"),
+        Hyperparameter(
+            "factor", 0.1, 0.0, 1.0, True, True, "what the factor is multiplied by on a plateau"
+        ),
+        Hyperparameter(
+            "patience", 2.0, 0.0, meaning="epochs without improvement that are let pass"
+        ),
         Hyperparameter("min_factor", 0.0, 0.0, 1.0, meaning="the factor never falls below this"),
-        Hyperparameter("threshold", 1e-4, 0.0, 1.0, meaning="relative improvement that counts as one"),
+        Hyperparameter(
+            "threshold", 1e-4, 0.0, 1.0, meaning="relative improvement that counts as one"
+        ),
     ),
     observe=plateau_observe,
     state=(("best", math.inf), ("bad_epochs", 0.0), ("reached", 1.0)),

@@ -34,10 +34,11 @@ class History:
 
 
 class Trainer:
-    """Trains a network. Options are the fields of `Settings`, such as ``epochs=5, optimizer="sgd", learning_rate=0.1``.
+    """Trains a network. Options are the fields of `Settings`, such as ``epochs=5, optimizer="sgd",
+    learning_rate=0.1``.
 
-    ``optimizer``, ``loss`` and ``schedule`` are names or rules. Raises `UnknownNameError` and `SettingError` for what is
-    wrong before anything runs.
+    ``optimizer``, ``loss`` and ``schedule`` are names or rules. Raises `UnknownNameError` and
+    `SettingError` for what is wrong before anything runs.
 
     >>> from minicnn import Network, Dense, Flatten
     >>> x = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
@@ -67,7 +68,8 @@ class Trainer:
         self._interrupted = False
 
     def _settle(self) -> None:
-        """Check hyperparameters and fill in the defaults of the rules, so that the settings say all."""
+        """Check hyperparameters and fill in the defaults of the rules, so that the settings say
+        all."""
         settings = self.settings
         given = dict(settings.optimizer_kwargs)
         if settings.learning_rate is not None:
@@ -76,21 +78,30 @@ class Trainer:
         chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
         check_decay(self._optimizer_rule, settings.decay)
         if settings.schedule_of not in chosen and settings.schedule_of != Settings.schedule_of:
-            raise UnknownNameError(f"hyperparameter of {owner} for schedule_of", settings.schedule_of, chosen)
-        schedule = resolve(f"schedule {self._schedule_rule.name}", self._schedule_rule.hyperparameters,
-                           settings.schedule_kwargs)  # fmt: skip
+            raise UnknownNameError(
+                f"hyperparameter of {owner} for schedule_of", settings.schedule_of, chosen
+            )
+        schedule = resolve(
+            f"schedule {self._schedule_rule.name}",
+            self._schedule_rule.hyperparameters,
+            settings.schedule_kwargs,
+        )
         loss: dict[str, Any] = dict(settings.loss_kwargs)
         weights = loss.pop("class_weights", None)
         loss |= resolve(f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, loss)
         if weights is not None:
-            loss["class_weights"] = weights if isinstance(weights, str) else np.asarray(weights).tolist()
+            loss["class_weights"] = (
+                weights if isinstance(weights, str) else np.asarray(weights).tolist()
+            )
         self.settings = replace(
             settings,
             learning_rate=chosen.pop("learning_rate", None),
             optimizer_kwargs=chosen,
             loss_kwargs=loss,
             schedule_kwargs=schedule,
-            horizon=(settings.horizon or settings.epochs) if self._schedule_rule.has_horizon else None,
+            horizon=(settings.horizon or settings.epochs)
+            if self._schedule_rule.has_horizon
+            else None,
             threads=backend(settings.device).thread_count(settings.threads),
         )
         self._loss(np.ones(self.network.outputs))
@@ -113,25 +124,37 @@ class Trainer:
     def record(self) -> Record:
         """What the run kept; raises `SettingError` before a run with the option ``record``."""
         if self._recorder is None:
-            raise SettingError("there is no record: train with the option record, 0 for a line an epoch")
+            raise SettingError(
+                "there is no record: train with the option record, 0 for a line an epoch"
+            )
         return self._recorder.record
 
     def interrupt(self) -> None:
-        """Let the batch under way finish, save, and end the run; for signal handlers and other threads."""
+        """Let the batch under way finish, save, and end the run; for signal handlers and other
+        threads."""
         self._interrupted = True
 
-    def fit(self, x: ArrayLike | Dataset, y: ArrayLike | None = None, *,
-            validation: tuple[ArrayLike, ArrayLike] | None = None, test: tuple[ArrayLike, ArrayLike] | None = None,
-            classes: Iterable[Any] | None = None, reporters: Iterable[Callable[[Event], None]] = (),
-            output: Path | None = None, resume: Checkpoint | None = None) -> History:  # fmt: skip
+    def fit(
+        self,
+        x: ArrayLike | Dataset,
+        y: ArrayLike | None = None,
+        *,
+        validation: tuple[ArrayLike, ArrayLike] | None = None,
+        test: tuple[ArrayLike, ArrayLike] | None = None,
+        classes: Iterable[Any] | None = None,
+        reporters: Iterable[Callable[[Event], None]] = (),
+        output: Path | None = None,
+        resume: Checkpoint | None = None,
+    ) -> History:
         """Train on images ``x`` [N, H, W, C] (or [N, H, W]) with labels ``y``, or on a `Dataset`.
 
-        Labels are [N] or [N, 1] of whole numbers or names, or one-hot rows [N, classes]; ``classes`` are their names, or
-        their values, such as ``np.unique(y)``. What the labels call a class is what `Model.predict` gives back.
-        Without ``validation`` a share ``val_split`` of the images is held out, seeded and stratified. ``test`` is
-        evaluated once, at the end. Every event goes to each of ``reporters``; with ``output``, a folder, the model and
-        the checkpoint are written there. Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
-        `DivergedError` when the loss is no longer finite; the last good weights are kept.
+        Labels are [N] or [N, 1] of whole numbers or names, or one-hot rows [N, classes];
+        ``classes`` are their names, or their values, such as ``np.unique(y)``. What the labels call
+        a class is what `Model.predict` gives back. Without ``validation`` a share ``val_split`` of
+        the images is held out, seeded and stratified. ``test`` is evaluated once, at the end. Every
+        event goes to each of ``reporters``; with ``output``, a folder, the model and the checkpoint
+        are written there. Raises `DataError`, `NetworkError` or `SettingError` for what does not
+        fit and `DivergedError` when the loss is no longer finite; the last good weights are kept.
         """
         dataset = x if isinstance(x, Dataset) else self._dataset(x, y, validation, test, classes)
         epochs: list[EpochDone] = []
@@ -148,25 +171,45 @@ class Trainer:
             raise DivergedError(ended.explanation)
         return History(epochs, ended)
 
-    def _dataset(self, x: ArrayLike, y: ArrayLike | None, validation: tuple[ArrayLike, ArrayLike] | None,
-                 test: tuple[ArrayLike, ArrayLike] | None, classes: Iterable[Any] | None) -> Dataset:  # fmt: skip
+    def _dataset(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        validation: tuple[ArrayLike, ArrayLike] | None,
+        test: tuple[ArrayLike, ArrayLike] | None,
+        classes: Iterable[Any] | None,
+    ) -> Dataset:
         if y is None:
             raise DataError("labels are missing: fit(x, y) or fit(dataset)")
 
-        def arrays(pair: tuple[ArrayLike, ArrayLike] | None) -> tuple[np.ndarray, np.ndarray] | None:
+        def arrays(
+            pair: tuple[ArrayLike, ArrayLike] | None,
+        ) -> tuple[np.ndarray, np.ndarray] | None:
             return pair and (np.asarray(pair[0]), np.asarray(pair[1]))
 
         try:
-            return build_dataset("arrays", (np.asarray(x), np.asarray(y)), arrays(test), classes=classes,
-                                 maximum=self.settings.data_max, validation=arrays(validation),
-                                 outputs=self.network.outputs, channels=self.settings.channels)  # fmt: skip
+            return build_dataset(
+                "arrays",
+                (np.asarray(x), np.asarray(y)),
+                arrays(test),
+                classes=classes,
+                maximum=self.settings.data_max,
+                validation=arrays(validation),
+                outputs=self.network.outputs,
+                channels=self.settings.channels,
+            )
         except (DataError, SettingError) as error:
             raise type(error)(str(error).replace("maximum=", "data_max=")) from None
 
-    def run(self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None) -> Iterator[Event]:
-        """The same as `fit`, as an iterator of events; a diverged run ends with its reason and raises nothing."""
+    def run(
+        self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None
+    ) -> Iterator[Event]:
+        """The same as `fit`, as an iterator of events; a diverged run ends with its reason and
+        raises nothing."""
         self._check_fit(dataset)
-        self._interrupted = False  # before anything is compiled: that may take long enough to be interrupted
+        self._interrupted = (
+            False  # before anything is compiled: that may take long enough to be interrupted
+        )
         run = Run(self, dataset, output, resume)
         self._recorder = run.recorder
         try:
@@ -175,7 +218,8 @@ class Trainer:
             self._model = run.model(None)
 
     def dry_run(self, dataset: Dataset, resume: Checkpoint | None = None) -> float:
-        """Check that everything fits and run one batch on a copy of the weights; return its mean loss."""
+        """Check that everything fits and run one batch on a copy of the weights; return its mean
+        loss."""
         self._check_fit(dataset)
         run = Run(self, dataset, None, resume)
         run.compile()
@@ -186,8 +230,12 @@ class Trainer:
 
     def _check_fit(self, dataset: Dataset) -> None:
         if self.network.input_shape != dataset.image_shape:
-            raise NetworkError(f"the network {self.network.name} takes images {list(self.network.input_shape)}, but "
-                               f"{dataset.name} has {list(dataset.image_shape)}")  # fmt: skip
+            raise NetworkError(
+                f"the network {self.network.name} takes images {list(self.network.input_shape)}, but "
+                f"{dataset.name} has {list(dataset.image_shape)}"
+            )
         if self.network.outputs != len(dataset.classes):
-            raise NetworkError(f"the network {self.network.name} has {self.network.outputs} outputs, but {dataset.name} "
-                               f"has {len(dataset.classes)} classes")  # fmt: skip
+            raise NetworkError(
+                f"the network {self.network.name} has {self.network.outputs} outputs, but {dataset.name} "
+                f"has {len(dataset.classes)} classes"
+            )

@@ -6,10 +6,11 @@
     n ← β₃ n + (1 − β₃) (g + β₂ d)²
     w ← (w − η (m̂ + β₂ v̂) / (√n̂ + ε)) / (1 + η λ)
 
-A hat divides by 1 − βᵗ. The βs are the shares that are kept: 1 − β of the paper's equations, as in its code.
+A hat divides by 1 − βᵗ. The βs are the shares that are kept: 1 − β of the paper's equations, as in
+its code.
 
-Source: X. Xie, P. Zhou, H. Li, Z. Lin, S. Yan, "Adan: Adaptive Nesterov Momentum Algorithm for Faster Optimizing Deep
-Models", 2022, https://arxiv.org/abs/2208.06677.
+Source: X. Xie, P. Zhou, H. Li, Z. Lin, S. Yan, "Adan: Adaptive Nesterov Momentum Algorithm for
+Faster Optimizing Deep Models", 2022, https://arxiv.org/abs/2208.06677.
 """
 
 import math
@@ -25,11 +26,40 @@ def prepare(step, state, learning_rate, beta1, beta2, beta3, epsilon, weight_dec
     rate_v = learning_rate * root * beta2 / (1.0 - beta2**step)
     has_previous = 0.0 if step == 1 else 1.0
     shrink = 1.0 / (1.0 + learning_rate * weight_decay)
-    return beta1, 1.0 - beta1, beta2, 1.0 - beta2, beta3, 1.0 - beta3, rate_m, rate_v, epsilon * root, has_previous, shrink
+    return (
+        beta1,
+        1.0 - beta1,
+        beta2,
+        1.0 - beta2,
+        beta3,
+        1.0 - beta3,
+        rate_m,
+        rate_v,
+        epsilon * root,
+        has_previous,
+        shrink,
+    )
 
 
-def update(p, g, m, v, n, previous, beta1, one_minus_beta1, beta2, one_minus_beta2, beta3, one_minus_beta3,
-           rate_m, rate_v, epsilon, has_previous, shrink):  # fmt: skip
+def update(
+    p,
+    g,
+    m,
+    v,
+    n,
+    previous,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    beta3,
+    one_minus_beta3,
+    rate_m,
+    rate_v,
+    epsilon,
+    has_previous,
+    shrink,
+):
     change = has_previous * (g - previous)
     ahead = g + beta2 * change
     m = beta1 * m + one_minus_beta1 * g
@@ -45,11 +75,35 @@ ADAN = OptimizerRule(
     prepare=prepare,
     hyperparameters=(
         Hyperparameter("learning_rate", 0.001, 0.0, open_minimum=True, meaning="step size η"),
-        Hyperparameter("beta1", 0.98, 0.0, 1.0, open_maximum=True, meaning="share β₁ of the mean that is kept"),
-        Hyperparameter("beta2", 0.92, 0.0, 1.0, open_maximum=True, meaning="share β₂ of the mean change that is kept"),
-        Hyperparameter("beta3", 0.99, 0.0, 1.0, open_maximum=True, meaning="share β₃ of the mean square that is kept"),
-        Hyperparameter("epsilon", 1e-8, 0.0, open_minimum=True, meaning="added to the root, against division by zero"),
-        Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"),
+        Hyperparameter(
+            "beta1", 0.98, 0.0, 1.0, open_maximum=True, meaning="share β₁ of the mean that is kept"
+        ),
+        Hyperparameter(
+            "beta2",
+            0.92,
+            0.0,
+            1.0,
+            open_maximum=True,
+            meaning="share β₂ of the mean change that is kept",
+        ),
+        Hyperparameter(
+            "beta3",
+            0.99,
+            0.0,
+            1.0,
+            open_maximum=True,
+            meaning="share β₃ of the mean square that is kept",
+        ),
+        Hyperparameter(
+            "epsilon",
+            1e-8,
+            0.0,
+            open_minimum=True,
+            meaning="added to the root, against division by zero",
+        ),
+        Hyperparameter(
+            "weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"
+        ),
     ),
     slots=("m", "v", "n", "previous"),
     equation=(

@@ -3,8 +3,8 @@
     L = − α (1 − p)^γ log p        p = softmax(x)_y
     ∂L/∂xₖ = α (1 − p)^γ (γ p log p / (1 − p) − 1) ([k = y] − softmax(x)ₖ)
 
-Source: T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal Loss for Dense Object Detection", ICCV 2017,
-https://arxiv.org/abs/1708.02002.
+Source: T.-Y. Lin, P. Goyal, R. Girshick, K. He, P. Dollár, "Focal Loss for Dense Object Detection",
+ICCV 2017, https://arxiv.org/abs/1708.02002.
 """
 
 import math
@@ -42,7 +42,9 @@ FOCAL = LossRule(
     name="focal",
     row=row,
     hyperparameters=(
-        Hyperparameter("gamma", 2.0, 0.0, meaning="how little γ easy samples count; 0 is cross entropy"),
+        Hyperparameter(
+            "gamma", 2.0, 0.0, meaning="how little γ easy samples count; 0 is cross entropy"
+        ),
         Hyperparameter("alpha", 0.25, 0.0, open_minimum=True, meaning="factor α"),
     ),
     equation="L = − α (1 − p)^γ log p, p = softmax(x)_y",

@@ -1,13 +1,15 @@
-"""Muon: momentum whose matrices are made orthogonal by Newton–Schulz iterations; AdamW for all that is no hidden matrix.
+"""Muon: momentum whose matrices are made orthogonal by Newton–Schulz iterations; AdamW for all that
+is no hidden matrix.
 
     b ← μ b + g
     X ← (g + μ b) / ‖g + μ b‖
     five times: A = X Xᵀ, X ← 3.4445 X + (−4.7750 A + 2.0315 A²) X
     w ← (1 − η λ) w − η √max(1, columns / rows) X
 
-The weights of a dense layer are a matrix [inputs, outputs], those of a convolution [R·S·C, K]. (The source writes them
-the other way round, so rows and columns change their places in the factor.) Those of the first and of the last layer,
-and biases, scales and shifts go to AdamW, as the source recommends.
+The weights of a dense layer are a matrix [inputs, outputs], those of a convolution [R·S·C, K]. (The
+source writes them the other way round, so rows and columns change their places in the factor.)
+Those of the first and of the last layer, and biases, scales and shifts go to AdamW, as the source
+recommends.
 
 Source: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024,
 https://kellerjordan.github.io/posts/muon/.
@@ -22,7 +24,8 @@ minicnn_api = 2  # the version of the plugin API that this is written for
 
 
 def orthogonalize(s, tensor):
-    """X ← the orthogonal matrix nearest to it, nearly, by five iterations; X is the tensor's part of the scratch "x"."""
+    """X ← the orthogonal matrix nearest to it, nearly, by five iterations; X is the tensor's part
+    of the scratch "x"."""
     rows, columns = tensor.matrix_shape
     wide, small = rows <= columns, min(rows, columns)
     x, product = (s.matrix(s.scratch[name], tensor) for name in ("x", "product"))
@@ -57,7 +60,14 @@ def step(s):
         weights, (rows, columns) = s.matrix(s.params, tensor), tensor.matrix_shape
         s.scale(1.0 - rate * s.hyper["weight_decay"], weights)
         s.axpy(-rate * math.sqrt(max(1.0, columns / rows)), orthogonalize(s, tensor), weights)
-    s.update("adamw", others, learning_rate=s.hyper["adamw_share"] * rate, beta1=0.9, beta2=0.95, epsilon=1e-10)
+    s.update(
+        "adamw",
+        others,
+        learning_rate=s.hyper["adamw_share"] * rate,
+        beta1=0.9,
+        beta2=0.95,
+        epsilon=1e-10,
+    )
 
 
 MUON = StepRule(
@@ -65,9 +75,24 @@ MUON = StepRule(
     step=step,
     hyperparameters=(
         Hyperparameter("learning_rate", 0.02, 0.0, open_minimum=True, meaning="step size η"),
-        Hyperparameter("momentum", 0.95, 0.0, 1.0, open_maximum=True, meaning="share μ of the velocity that is kept"),
-        Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"),
-        Hyperparameter("adamw_share", 0.015, 0.0, open_minimum=True, meaning="learning rate of adamw as a share of η"),
+        Hyperparameter(
+            "momentum",
+            0.95,
+            0.0,
+            1.0,
+            open_maximum=True,
+            meaning="share μ of the velocity that is kept",
+        ),
+        Hyperparameter(
+            "weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"
+        ),
+        Hyperparameter(
+            "adamw_share",
+            0.015,
+            0.0,
+            open_minimum=True,
+            meaning="learning rate of adamw as a share of η",
+        ),
     ),
     bases=("adamw",),
     slots=("velocity",),

@@ -3,10 +3,11 @@
     ε = ρ g(w) / ‖g(w)‖
     w ← base(w, g(w + ε))
 
-The base rule is momentum, as in the paper; ``sam(rule, hyperparameters)`` makes the same of another one.
+The base rule is momentum, as in the paper; ``sam(rule, hyperparameters)`` makes the same of another
+one.
 
-Source: P. Foret, A. Kleiner, H. Mobahi, B. Neyshabur, "Sharpness-Aware Minimization for Efficiently Improving
-Generalization", ICLR 2021, https://arxiv.org/abs/2010.01412.
+Source: P. Foret, A. Kleiner, H. Mobahi, B. Neyshabur, "Sharpness-Aware Minimization for Efficiently
+Improving Generalization", ICLR 2021, https://arxiv.org/abs/2010.01412.
 """
 
 from minicnn import Hyperparameter, hookimpl
@@ -16,7 +17,8 @@ minicnn_api = 1  # the version of the plugin API that this is written for
 
 
 def sam(base, hyperparameters, name="sam"):
-    """The rule that steps with ``base``, an elementwise rule or its name, and has those ``hyperparameters`` besides ρ.
+    """The rule that steps with ``base``, an elementwise rule or its name, and has those
+    ``hyperparameters`` besides ρ.
 
     What is not among them has the base's default.
     """
@@ -44,12 +46,25 @@ def sam(base, hyperparameters, name="sam"):
     )
 
 
-# The paper's learning rate, 0.1, is for networks with batch normalization; those without want a tenth, as momentum has.
-SAM = sam("momentum", (
-    Hyperparameter("learning_rate", 0.01, 0.0, open_minimum=True, meaning="step size η"),
-    Hyperparameter("momentum", 0.9, 0.0, 1.0, open_maximum=True, meaning="share μ of the velocity that is kept"),
-    Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient"),
-))  # fmt: skip
+# The paper's learning rate, 0.1, is for networks with batch normalization; those without want a
+# tenth, as momentum has.
+SAM = sam(
+    "momentum",
+    (
+        Hyperparameter("learning_rate", 0.01, 0.0, open_minimum=True, meaning="step size η"),
+        Hyperparameter(
+            "momentum",
+            0.9,
+            0.0,
+            1.0,
+            open_maximum=True,
+            meaning="share μ of the velocity that is kept",
+        ),
+        Hyperparameter(
+            "weight_decay", 0.0, 0.0, meaning="pull towards zero λ, added to the gradient"
+        ),
+    ),
+)
 
 
 @hookimpl

@@ -1,4 +1,5 @@
-"""Schedule-free AdamW: an average of all points takes the place of a schedule, and is what is used after training.
+"""Schedule-free AdamW: an average of all points takes the place of a schedule, and is what is used
+after training.
 
     η = learning rate · √(1 − β₂ᵗ), c = η² / Σ η²
     v ← β₂ v + (1 − β₂) g(y)²
@@ -6,9 +7,11 @@
     x ← (1 − c) x + c z
     y ← (1 − β₁) z + β₁ x
 
-y, where gradients are taken, is what training changes; x is validated, tested and saved. A warm-up is recommended.
+y, where gradients are taken, is what training changes; x is validated, tested and saved. A warm-up
+is recommended.
 
-Source: A. Defazio et al., "The Road Less Scheduled", NeurIPS 2024, https://arxiv.org/abs/2405.15682, algorithm 1.
+Source: A. Defazio et al., "The Road Less Scheduled", NeurIPS 2024,
+https://arxiv.org/abs/2405.15682, algorithm 1.
 """
 
 import math
@@ -20,10 +23,32 @@ minicnn_api = 1  # the version of the plugin API that this is written for
 
 HYPERPARAMETERS = (
     Hyperparameter("learning_rate", 0.0025, 0.0, open_minimum=True, meaning="step size"),
-    Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True, meaning="how near β₁ the average gradients are taken"),
-    Hyperparameter("beta2", 0.999, 0.0, 1.0, open_maximum=True, meaning="share β₂ of the mean square that is kept"),
-    Hyperparameter("epsilon", 1e-8, 0.0, open_minimum=True, meaning="added to the root, against division by zero"),
-    Hyperparameter("weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"),
+    Hyperparameter(
+        "beta1",
+        0.9,
+        0.0,
+        1.0,
+        open_maximum=True,
+        meaning="how near β₁ the average gradients are taken",
+    ),
+    Hyperparameter(
+        "beta2",
+        0.999,
+        0.0,
+        1.0,
+        open_maximum=True,
+        meaning="share β₂ of the mean square that is kept",
+    ),
+    Hyperparameter(
+        "epsilon",
+        1e-8,
+        0.0,
+        open_minimum=True,
+        meaning="added to the root, against division by zero",
+    ),
+    Hyperparameter(
+        "weight_decay", 0.0, 0.0, meaning="pull towards zero λ, apart from the gradient"
+    ),
 )
 EQUATION = (
     "c = η² / Σ η²; v ← β₂ v + (1 − β₂) g(y)²; z ← z − η (g(y) / (√v + ε) + λ y); x ← (1 − c) x + c z; "

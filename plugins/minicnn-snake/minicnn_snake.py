@@ -2,8 +2,8 @@
 
     y = x + sin²(α x) / α          dy/dx = 1 + sin(2 α x)
 
-Source: L. Ziyin, T. Hartwig, M. Ueda, "Neural Networks Fail to Learn Periodic Functions and How to Fix It", NeurIPS 2020,
-https://arxiv.org/abs/2006.08195.
+Source: L. Ziyin, T. Hartwig, M. Ueda, "Neural Networks Fail to Learn Periodic Functions and How to
+Fix It", NeurIPS 2020, https://arxiv.org/abs/2006.08195.
 """
 
 import math
@@ -26,7 +26,11 @@ SNAKE = ActivationRule(
     name="snake",
     value=value,
     derivative=derivative,
-    hyperparameters=(Hyperparameter("alpha", 1.0, 0.0, open_minimum=True, meaning="frequency α; π / α is the period"),),
+    hyperparameters=(
+        Hyperparameter(
+            "alpha", 1.0, 0.0, open_minimum=True, meaning="frequency α; π / α is the period"
+        ),
+    ),
     equation="y = x + sin²(α x) / α",
     source="Ziyin et al. 2020, arXiv:2006.08195",
 )

@@ -1,4 +1,5 @@
-"""A small data set, a model of it, and the command line called in this process and as one of its own."""
+"""A small data set, a model of it, and the command line called in this process and as one of its
+own."""
 
 import subprocess
 import sys
@@ -45,8 +46,16 @@ def arrays(images: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def write_npz(path: Path, **changes) -> Path:
     """The tiny set as NPZ; an array that is None is left out."""
     (x, y), (x_test, y_test) = arrays(60, 0), arrays(30, 1)
-    made = {"x_train": x, "y_train": y, "x_test": x_test, "y_test": y_test, "class_names": np.array(["ant", "bee", "cat"])}
-    np.savez(path, **{key: array for key, array in {**made, **changes}.items() if array is not None})
+    made = {
+        "x_train": x,
+        "y_train": y,
+        "x_test": x_test,
+        "y_test": y_test,
+        "class_names": np.array(["ant", "bee", "cat"]),
+    }
+    np.savez(
+        path, **{key: array for key, array in {**made, **changes}.items() if array is not None}
+    )
     return path
 
 
@@ -90,7 +99,9 @@ def minicnn(capsys):
 @pytest.fixture
 def model(minicnn):
     """The run folder of a trained model."""
-    result = minicnn("train", *SOFTMAX, "--epochs", 30, "--lr", 0.05, "--output", "model", "--quiet")
+    result = minicnn(
+        "train", *SOFTMAX, "--epochs", 30, "--lr", 0.05, "--output", "model", "--quiet"
+    )
     assert result.status == 0, result.err
     return "model"
 
@@ -101,11 +112,15 @@ def command(*argv) -> list[str]:
 
 def process(*argv, **options) -> subprocess.CompletedProcess:
     """Run the command line as a process of its own, which is no terminal."""
-    return subprocess.run(command(*argv), capture_output=True, text=True, timeout=300, check=False, **options)
+    return subprocess.run(
+        command(*argv), capture_output=True, text=True, timeout=300, check=False, **options
+    )
 
 
 def python(code: str) -> str:
     """What ``code`` prints in a new interpreter."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -1,4 +1,5 @@
-"""Every bad input that reaches the command line: its exit status, one line that names it, and nothing lost or left."""
+"""Every bad input that reaches the command line: its exit status, one line that names it, and
+nothing lost or left."""
 
 import errno
 import gzip
@@ -20,7 +21,10 @@ def idx(place, **files):
     """An IDX folder in which ``files`` replace the bytes of some."""
     folder = write_idx_folder(place / "set", shape=(8, 8))
     for name, data in files.items():
-        (folder / {"images": "train-images-idx3-ubyte", "labels": "train-labels-idx1-ubyte"}[name]).write_bytes(data)
+        (
+            folder
+            / {"images": "train-images-idx3-ubyte", "labels": "train-labels-idx1-ubyte"}[name]
+        ).write_bytes(data)
     return folder
 
 
@@ -58,20 +62,44 @@ def pickle_that_acts(place):
 
 BAD_DATA = {
     "a truncated IDX file": (lambda place: idx(place, images=idx_bytes(IMAGES)[:-1]), "ends early"),
-    "an IDX file with a wrong magic": (lambda place: idx(place, images=b"\x01" + idx_bytes(IMAGES)[1:]), "not an IDX file"),
+    "an IDX file with a wrong magic": (
+        lambda place: idx(place, images=b"\x01" + idx_bytes(IMAGES)[1:]),
+        "not an IDX file",
+    ),
     "a gz file that ends early": (gz_that_ends_early, "train-images-idx3-ubyte.gz"),
-    "more images than labels": (lambda place: idx(place, labels=idx_bytes(np.arange(19, dtype="u1") % 3)), "19 labels"),
-    "a label outside the classes": (lambda place: write_npz(place / "bad.npz", y_test=LABELS[:30] + 1), "label 3"),
-    "an NPZ file without the keys": (lambda place: write_npz(place / "bad.npz", y_train=None), "y_train"),
-    "an NPZ file with objects": (lambda place: write_npz(place / "bad.npz", x_train=np.array([None])), "bad.npz"),
-    "floats beyond the scale": (lambda place: write_npz(place / "bad.npz", x_train=IMAGES * 0.5), "--data-max"),
-    "NaN in the data": (lambda place: write_npz(place / "bad.npz", x_train=np.full((60, 8, 8), np.nan)), "NaN"),
+    "more images than labels": (
+        lambda place: idx(place, labels=idx_bytes(np.arange(19, dtype="u1") % 3)),
+        "19 labels",
+    ),
+    "a label outside the classes": (
+        lambda place: write_npz(place / "bad.npz", y_test=LABELS[:30] + 1),
+        "label 3",
+    ),
+    "an NPZ file without the keys": (
+        lambda place: write_npz(place / "bad.npz", y_train=None),
+        "y_train",
+    ),
+    "an NPZ file with objects": (
+        lambda place: write_npz(place / "bad.npz", x_train=np.array([None])),
+        "bad.npz",
+    ),
+    "floats beyond the scale": (
+        lambda place: write_npz(place / "bad.npz", x_train=IMAGES * 0.5),
+        "--data-max",
+    ),
+    "NaN in the data": (
+        lambda place: write_npz(place / "bad.npz", x_train=np.full((60, 8, 8), np.nan)),
+        "NaN",
+    ),
     "images of mixed sizes": (lambda place: class_folders(place, (8, 8), (8, 9)), "8x9"),
     "an empty folder": (empty_folder, "is no data set"),
-    "a class with no image": (lambda place: class_folders(place, (8, 8), (8, 8), empty_class=True), "bee"),
+    "a class with no image": (
+        lambda place: class_folders(place, (8, 8), (8, 8), empty_class=True),
+        "bee",
+    ),
     "a pickle that does more than hold data": (pickle_that_acts, "data_batch_1"),
     "a file that is not there": (lambda place: place / "set", "no such file"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD_DATA)
@@ -125,22 +153,35 @@ def test_a_value_outside_its_range_is_status_2_and_names_the_option(option, valu
     assert sorted(place.iterdir()) == before
 
 
-@pytest.mark.parametrize("argv", [("--loss-kwargs", "class_weights=1,2"), ("--loss-kwargs", "class_weights=1,2,-3"),
-                                  ("--loss", "mse", "--loss-kwargs", "class_weights=1,2,3"), ("--opt-kwargs", "beta1=2"),
-                                  ("--opt-kwargs", "beta1=0.8", "beta1=0.9"), ("--opt", "gd", "-b", "5"),
-                                  ("--opt", "momentum", "--momentum", "0.5", "--opt-kwargs", "momentum=0.5"),
-                                  ("--config", "nowhere.toml"), ("--config", "tiny.npz"), ("--config", "wrong.toml"),
-                                  ("--model", "nowhere.toml")])  # fmt: skip
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--loss-kwargs", "class_weights=1,2"),
+        ("--loss-kwargs", "class_weights=1,2,-3"),
+        ("--loss", "mse", "--loss-kwargs", "class_weights=1,2,3"),
+        ("--opt-kwargs", "beta1=2"),
+        ("--opt-kwargs", "beta1=0.8", "beta1=0.9"),
+        ("--opt", "gd", "-b", "5"),
+        ("--opt", "momentum", "--momentum", "0.5", "--opt-kwargs", "momentum=0.5"),
+        ("--config", "nowhere.toml"),
+        ("--config", "tiny.npz"),
+        ("--config", "wrong.toml"),
+        ("--model", "nowhere.toml"),
+    ],
+)
 def test_settings_that_contradict_each_other_are_status_2(argv, place, minicnn):
     (place / "wrong.toml").write_text('optimizer_kwargs = "fast"\n')
     result = minicnn("train", *SOFTMAX, *argv)
     assert result.status == 2 and result.error
 
 
-@pytest.mark.parametrize(("network", "words"), [
-    (CONVOLUTIONAL.replace("kernel_size = 3", "kernel_size = 9"), "larger than its input"),
-    (CONVOLUTIONAL.replace('units = "classes"', "units = 4"), "3 classes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("network", "words"),
+    [
+        (CONVOLUTIONAL.replace("kernel_size = 3", "kernel_size = 9"), "larger than its input"),
+        (CONVOLUTIONAL.replace('units = "classes"', "units = 4"), "3 classes"),
+    ],
+)
 def test_a_network_that_does_not_fit_the_data_names_its_file(network, words, place, minicnn):
     (place / "net.toml").write_text(network)
     result = minicnn("train", "--data", "tiny.npz", "--model", "net.toml")
@@ -173,7 +214,9 @@ def full_disk(monkeypatch):
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "a/b")])
-def test_a_disk_that_is_full_from_the_start_leaves_no_folder_behind(output, place, minicnn, full_disk):
+def test_a_disk_that_is_full_from_the_start_leaves_no_folder_behind(
+    output, place, minicnn, full_disk
+):
     before = sorted(place.iterdir())
     full_disk("config.toml")
     result = minicnn("train", *SOFTMAX, "--quiet", *output)
@@ -181,13 +224,17 @@ def test_a_disk_that_is_full_from_the_start_leaves_no_folder_behind(output, plac
     assert sorted(place.iterdir()) == before
 
 
-def test_a_disk_that_gets_full_leaves_the_last_good_checkpoint_to_go_on_from(place, minicnn, full_disk, monkeypatch):
+def test_a_disk_that_gets_full_leaves_the_last_good_checkpoint_to_go_on_from(
+    place, minicnn, full_disk, monkeypatch
+):
     run = ("train", *SOFTMAX, "-b", 9, "--epochs", 4)
     assert minicnn(*run, "--output", "whole").status == 0
     full_disk("last.safetensors", 3)
     result = minicnn(*run, "--output", "run", "--quiet")
     assert result.status == 1 and "run/last.safetensors" in result.error
-    assert [path.name for path in place.joinpath("run").iterdir() if path.name.startswith(".")] == []
+    assert [
+        path.name for path in place.joinpath("run").iterdir() if path.name.startswith(".")
+    ] == []
     monkeypatch.undo()
     monkeypatch.chdir(place)
     assert minicnn("evaluate", "run").status == 0
@@ -202,6 +249,8 @@ def test_a_model_file_that_is_none_is_status_1_and_named(verb, damage, place, mi
     whole = (place / model / "model.safetensors").read_bytes()
     if damage != "missing":
         checkpoint = (place / model / "last.safetensors").read_bytes()
-        file.write_bytes({"truncated": whole[:-5], "foreign": b"hello", "a checkpoint": checkpoint}[damage])
+        file.write_bytes(
+            {"truncated": whole[:-5], "foreign": b"hello", "a checkpoint": checkpoint}[damage]
+        )
     result = minicnn(verb, file, *(["tiny.npz"] if verb == "predict" else []))
     assert result.status == 1 and str(file) in result.error

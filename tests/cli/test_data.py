@@ -20,9 +20,12 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def mirror(place, monkeypatch):
-    """The address of a server of small files in the place of MNIST's, with their check sums known."""
+    """The address of a server of small files in the place of MNIST's, with their check sums
+    known."""
     folder = write_idx_folder(place / "mirror" / "mnist", suffix=".gz")
-    files = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())
+    }
     monkeypatch.setitem(KNOWN, "mnist", replace(KNOWN["mnist"], files=files))
     monkeypatch.setenv("MINICNN_CACHE", str(place / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -51,7 +54,11 @@ def test_info_says_what_a_set_holds(minicnn):
     for words in ("28×28×1", "uint8", "MIT", "Ankle boot", "10,000", "2,000"):
         assert words in result.out
     shown = json.loads(minicnn("data", "info", "tiny.npz", "--json").out)
-    assert shown["images"] == {"training": 60, "test": 30} and shown["classes"] == ["ant", "bee", "cat"]
+    assert shown["images"] == {"training": 60, "test": 30} and shown["classes"] == [
+        "ant",
+        "bee",
+        "cat",
+    ]
 
 
 def test_info_counts_the_images_of_every_class(minicnn):

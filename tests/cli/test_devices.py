@@ -28,8 +28,12 @@ def test_devices_lists_the_cpu_and_says_what_cuda_lacks(minicnn):
     assert "cpu" in text and (cuda["missing"] or "card") in text
 
 
-@pytest.mark.parametrize("verb", [("train",), ("evaluate", "nowhere"), ("predict", "nowhere", "x.npy"), ("selftest",)])
-def test_a_device_that_is_missing_is_one_line_and_nothing_is_written(verb, place, minicnn, monkeypatch):
+@pytest.mark.parametrize(
+    "verb", [("train",), ("evaluate", "nowhere"), ("predict", "nowhere", "x.npy"), ("selftest",)]
+)
+def test_a_device_that_is_missing_is_one_line_and_nothing_is_written(
+    verb, place, minicnn, monkeypatch
+):
     monkeypatch.setattr(backends, "missing", lambda device: "the card is missing: put one in")
     before = sorted(place.iterdir())
     result = minicnn(*verb, "--device", "cuda")
@@ -38,13 +42,17 @@ def test_a_device_that_is_missing_is_one_line_and_nothing_is_written(verb, place
     assert result.error.count("\n") == 1 and sorted(place.iterdir()) == before
 
 
-@pytest.mark.parametrize("verb", [("train",), ("evaluate", "nowhere"), ("predict", "nowhere", "x.npy"), ("selftest",)])
+@pytest.mark.parametrize(
+    "verb", [("train",), ("evaluate", "nowhere"), ("predict", "nowhere", "x.npy"), ("selftest",)]
+)
 def test_an_unknown_device_is_status_2(verb, minicnn):
     result = minicnn(*verb, "--device", "tpu")
     assert result.status == 2 and "device must be cpu or cuda, not 'tpu'" in result.error
 
 
-def missing_where(monkeypatch, package=True, toolkit=None, driver=None, cards=True, capability=(9, 0)):
+def missing_where(
+    monkeypatch, package=True, toolkit=None, driver=None, cards=True, capability=(9, 0)
+):
     """What is missing on a machine of which this is known."""
 
     class Cuda:
@@ -52,7 +60,9 @@ def missing_where(monkeypatch, package=True, toolkit=None, driver=None, cards=Tr
             ENABLE_CUDASIM = 0
 
         is_available = staticmethod(lambda: driver is None and cards)
-        get_current_device = staticmethod(lambda: type("Card", (), {"compute_capability": capability}))
+        get_current_device = staticmethod(
+            lambda: type("Card", (), {"compute_capability": capability})
+        )
 
     class Driver:
         class driver:
@@ -72,9 +82,18 @@ def missing_where(monkeypatch, package=True, toolkit=None, driver=None, cards=Tr
     ("machine", "reason"),
     [
         ({"package": False}, f"^the package numba-cuda is missing: {INSTALL}$"),
-        ({"toolkit": "no\ntoolkit"}, rf"^the CUDA packages are incomplete \(no toolkit\): {INSTALL}$"),
-        ({"driver": "CUDA driver library cannot be found."}, "^the NVIDIA driver is missing: install the card's driver"),
-        ({"driver": "unknown error (999)"}, r"^the NVIDIA driver does not start \(unknown error \(999\)\): install"),
+        (
+            {"toolkit": "no\ntoolkit"},
+            rf"^the CUDA packages are incomplete \(no toolkit\): {INSTALL}$",
+        ),
+        (
+            {"driver": "CUDA driver library cannot be found."},
+            "^the NVIDIA driver is missing: install the card's driver",
+        ),
+        (
+            {"driver": "unknown error (999)"},
+            r"^the NVIDIA driver does not start \(unknown error \(999\)\): install",
+        ),
         ({"cards": False}, "^there is a driver but no NVIDIA card"),
         ({"capability": (6, 1)}, r"^the card has compute capability 6\.1, and 7\.5"),
     ],
@@ -100,7 +119,9 @@ def test_the_selftest_of_the_cpu_passes_and_writes_its_report(place, minicnn):
     assert result.status == 0 and json.loads(result.out) == report
     names = {check["name"]: check["result"] for check in report["checks"]}
     assert report["failed"] == 0 and report["passed"] >= 20 and len(names) == len(report["checks"])
-    assert names["optimizer: adam"] == names["loss: mse"] == names["training of softmax"] == "passed"
+    assert (
+        names["optimizer: adam"] == names["loss: mse"] == names["training of softmax"] == "passed"
+    )
     assert names["times"] == "skipped" and report["environment"]["minicnn-numba"]
 
 
@@ -112,14 +133,17 @@ def test_a_kernel_that_is_wrong_fails_the_selftest(place, minicnn, monkeypatch):
     result = minicnn("selftest", "--images", "0", "--output", "report.json")
     report = json.loads((place / "report.json").read_text())
     assert result.status == 1 and report["failed"] >= 6
-    assert [check["detail"] for check in report["checks"] if check["name"] == "training of lenet5"] == [
-        "not checked: no training was asked for"
-    ]
+    assert [
+        check["detail"] for check in report["checks"] if check["name"] == "training of lenet5"
+    ] == ["not checked: no training was asked for"]
 
 
 def test_too_few_images_are_refused(minicnn):
     result = minicnn("selftest", "--images", "5")
-    assert result.status == 2 and "--images must be 0, or 20 at least, two of each class, not 5" in result.error
+    assert (
+        result.status == 2
+        and "--images must be 0, or 20 at least, two of each class, not 5" in result.error
+    )
 
 
 IN_SMALL = """\
@@ -146,18 +170,33 @@ sys.exit(status)
 
 
 def test_the_selftest_of_cuda_runs_every_kernel_to_the_end_in_the_simulator(tmp_path):
-    """All that a card would do, in the same code; but images of 4 × 4, and few of them, since the simulator is slow."""
+    """All that a card would do, in the same code; but images of 4 × 4, and few of them, since the
+    simulator is slow."""
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, "-c", IN_SMALL, str(ROOT)]
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(
+        command,
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "not launched: ['adan', 'focal', 'averaged']" in done.stdout  # rules of the example plugins
+    assert (
+        "not launched: ['adan', 'focal', 'averaged']" in done.stdout
+    )  # rules of the example plugins
     report = json.loads((tmp_path / "minicnn-selftest-cuda.json").read_text())
     assert report["environment"]["card"] == "Numba's simulator"
     results = {check["name"]: check["result"] for check in report["checks"]}
     assert {name for name, result in results.items() if result != "passed"} == {"times"}
-    assert results["times"] == "skipped" and report["skipped"] == 1  # PyTorch is timed with LeNet-5 alone
-    assert len(results) == len(selftest.NETWORKS) + 13 + 6 + 11 + 4 + 3  # activations, losses, optimizers, steps, training
+    assert (
+        results["times"] == "skipped" and report["skipped"] == 1
+    )  # PyTorch is timed with LeNet-5 alone
+    assert (
+        len(results) == len(selftest.NETWORKS) + 13 + 6 + 11 + 4 + 3
+    )  # activations, losses, optimizers, steps, training
 
 
 @pytest.mark.gpu

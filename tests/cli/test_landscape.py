@@ -15,43 +15,75 @@ def rows_of(path):
 
 
 def test_the_surface_is_drawn_written_and_printed(minicnn, model, place):
-    result = minicnn("landscape", model, "--points", 5, "--opt", "gd", "adam", "--starts", 2, "--steps", 30)
+    result = minicnn(
+        "landscape", model, "--points", 5, "--opt", "gd", "adam", "--starts", 2, "--steps", 30
+    )
     assert result.status == 0 and result.err == ""
-    for word in ("across    dense1.weight[", "o the model", "minima on the grid", "ways down", "adam", "landscape.svg"):
+    for word in (
+        "across    dense1.weight[",
+        "o the model",
+        "minima on the grid",
+        "ways down",
+        "adam",
+        "landscape.svg",
+    ):
         assert word in result.out
     assert "\x1b" not in result.out
     assert {path.name for path in (place / model).glob("landscape*")} == {
-        "landscape.csv", "landscape-ways.csv", "landscape.png", "landscape.svg"}  # fmt: skip
+        "landscape.csv",
+        "landscape-ways.csv",
+        "landscape.png",
+        "landscape.svg",
+    }
     assert len(rows_of(place / model / "landscape.csv")) == 25
     ways = rows_of(place / model / "landscape-ways.csv")
-    assert {row["optimizer"] for row in ways} == {"gd", "adam"} and {row["way"] for row in ways} == {"1", "2", "3", "4"}
+    assert {row["optimizer"] for row in ways} == {"gd", "adam"} and {
+        row["way"] for row in ways
+    } == {"1", "2", "3", "4"}
 
 
 def test_json_has_all_figures_and_the_own_loss_is_evaluates(minicnn, model, place):
     options = ("--along", *WEIGHTS, "--points", 5, "--start", 0.5, -0.25, "--output", "out")
     result = minicnn("landscape", model, *options, "--json")
     figures = json.loads(result.out)
-    assert figures["x"]["direction"] == WEIGHTS[0] and len(figures["losses"]) == len(figures["losses"][0]) == 5
+    assert (
+        figures["x"]["direction"] == WEIGHTS[0]
+        and len(figures["losses"]) == len(figures["losses"][0]) == 5
+    )
     assert figures["images"] == 30 and figures["loss"] == "cross_entropy" and figures["complete"]
     evaluated = json.loads(minicnn("evaluate", model, "--json").out)
     assert figures["model_loss"] == pytest.approx(evaluated["loss"], rel=1e-5)
     (way,) = figures["ways"]
-    assert way["points"][0] == [0.5, -0.25] and way["optimizer"] == "gd" and way["minimum"] in (None, 1)
+    assert (
+        way["points"][0] == [0.5, -0.25]
+        and way["optimizer"] == "gd"
+        and way["minimum"] in (None, 1)
+    )
     assert set(figures["files"]) == {path.name for path in (place / "out").iterdir()}
 
 
 def test_a_slice_shows_the_slope_and_the_steps(minicnn, model, place):
-    result = minicnn("landscape", model, "--slice", "--along", WEIGHTS[0], "--lr", 0.1, 1e4, "--output", "out")
+    result = minicnn(
+        "landscape", model, "--slice", "--along", WEIGHTS[0], "--lr", 0.1, 1e4, "--output", "out"
+    )
     assert result.status == 0, result.err
     assert "slope" in result.out and "2/C''" in result.out and "diverging" in result.out
     assert {path.name for path in (place / "out").iterdir()} == {
-        "landscape-slice.csv", "landscape-steps.csv", "landscape-slice.png", "landscape-slice.svg"}  # fmt: skip
-    figures = json.loads(minicnn("landscape", model, "--slice", "--start", 1, "--output", "out", "--json").out)
+        "landscape-slice.csv",
+        "landscape-steps.csv",
+        "landscape-slice.png",
+        "landscape-slice.svg",
+    }
+    figures = json.loads(
+        minicnn("landscape", model, "--slice", "--start", 1, "--output", "out", "--json").out
+    )
     assert figures["walks"][0]["points"][0] == [1] and len(figures["values"]) == 201
 
 
 def test_a_loss_curve_is_of_any_loss(minicnn, model, place):
-    result = minicnn("landscape", model, "--loss-curve", "--loss", "binary-cross-entropy", "--output", "out")
+    result = minicnn(
+        "landscape", model, "--loss-curve", "--loss", "binary-cross-entropy", "--output", "out"
+    )
     assert result.status == 0, result.err
     assert "binary_cross_entropy" in result.out and "dC/da" in result.out
     assert len(rows_of(place / "out" / "landscape-loss-samples.csv")) == 30
@@ -72,9 +104,13 @@ def press_ctrl_c(monkeypatch, after, during):
     monkeypatch.setattr("minicnn.report.console.progress_bar", progress)
 
 
-def test_ctrl_c_on_the_way_down_keeps_the_surface_and_the_ways_that_are_done(minicnn, model, place, monkeypatch):
+def test_ctrl_c_on_the_way_down_keeps_the_surface_and_the_ways_that_are_done(
+    minicnn, model, place, monkeypatch
+):
     press_ctrl_c(monkeypatch, 2, "ways down")
-    result = minicnn("landscape", model, "--along", *WEIGHTS, "--points", 3, "--steps", 5, "--output", "out")
+    result = minicnn(
+        "landscape", model, "--along", *WEIGHTS, "--points", 3, "--steps", 5, "--output", "out"
+    )
     assert result.status == 130 and "interrupted" in result.err
     assert "nan" not in (place / "out" / "landscape.csv").read_text()
     assert {row["way"] for row in rows_of(place / "out" / "landscape-ways.csv")} == {"1", "2"}
@@ -118,7 +154,9 @@ def test_without_matplotlib_there_is_all_but_the_pictures(minicnn, model, place,
         (["--slice", "--loss-curve"], 2, "not allowed with"),
     ],
 )
-def test_wrong_options_are_one_clear_line_and_leave_nothing(minicnn, model, place, options, status, says):
+def test_wrong_options_are_one_clear_line_and_leave_nothing(
+    minicnn, model, place, options, status, says
+):
     before = sorted(place.rglob("*"))
     result = minicnn("landscape", model, *options)
     assert result.status == status and says in result.error and result.out == ""

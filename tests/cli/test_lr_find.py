@@ -18,7 +18,9 @@ def test_it_shows_a_curve_with_its_marks_and_says_what_to_try(place, minicnn):
     assert lines[0] == "network     softmax, adam"
     curve, marks = lines[3][12:], lines[4][12:]
     assert set(curve) <= set("▁▂▃▄▅▆▇█") and len(curve) == 60
-    assert sorted(marks.replace(" ", "")) == ["^", "l", "s"] and marks.index("s") < marks.index("^") < marks.index("l")
+    assert sorted(marks.replace(" ", "")) == ["^", "l", "s"] and marks.index("s") < marks.index(
+        "^"
+    ) < marks.index("l")
     assert "minicnn train --lr" in lines[-1]
     assert sorted(path.name for path in place.iterdir()) == ["tiny.npz"]
 
@@ -27,7 +29,18 @@ def test_the_figures_are_an_object_and_what_it_tells_to_try_trains(minicnn):
     shown = json.loads(minicnn("lr-find", *SOFTMAX, *RANGE, "-b", 10, "--json").out)
     assert shown["suggestion"] == pytest.approx((shown["steepest"] * shown["lowest"]) ** 0.5)
     assert len(shown["rates"]) == len(shown["losses"]) == len(shown["smoothed"]) <= 100
-    trained = minicnn("train", *SOFTMAX, "--epochs", 5, "--lr", shown["suggestion"], "--json", "--output", "run", "--quiet")
+    trained = minicnn(
+        "train",
+        *SOFTMAX,
+        "--epochs",
+        5,
+        "--lr",
+        shown["suggestion"],
+        "--json",
+        "--output",
+        "run",
+        "--quiet",
+    )
     assert json.loads(trained.out)["test"]["accuracy"] > 0.8
 
 
@@ -45,8 +58,14 @@ def test_the_picture_and_the_table_go_to_a_folder(place, minicnn, monkeypatch):
 
 
 def test_rates_that_teach_nothing_suggest_nothing(minicnn):
-    result = minicnn("lr-find", *SOFTMAX, "--opt", "sgd", "--from", 1e4, "--to", 1e30, "--steps", 100)
-    assert result.status == 0 and "the loss did not fall" in result.err and "minicnn train" not in result.out
+    result = minicnn(
+        "lr-find", *SOFTMAX, "--opt", "sgd", "--from", 1e4, "--to", 1e30, "--steps", 100
+    )
+    assert (
+        result.status == 0
+        and "the loss did not fall" in result.err
+        and "minicnn train" not in result.out
+    )
 
 
 @pytest.mark.parametrize("wrong", [("--from", 1, "--to", 0.1), ("--steps", 3), ("--from", 0)])

@@ -26,7 +26,16 @@ print("modules", *sys.modules)
     assert shown.startswith("minicnn" if argv == ["--version"] else "usage: minicnn")
     loaded = set(modules.split())
     assert "argparse" in loaded
-    assert not loaded & {"numpy", "numba", "rich", "pluggy", "safetensors", "pooch", "PIL", "minicnn.optimizers.adam"}
+    assert not loaded & {
+        "numpy",
+        "numba",
+        "rich",
+        "pluggy",
+        "safetensors",
+        "pooch",
+        "PIL",
+        "minicnn.optimizers.adam",
+    }
 
 
 def test_version_prints_the_version(capsys):
@@ -60,7 +69,11 @@ def test_train_has_every_option_of_the_contract(capsys):
 
 def test_the_process_exits_with_the_status_and_one_line():
     done = process("train", "--lr", "0")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "minicnn: error: --lr must be above 0\n")
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "minicnn: error: --lr must be above 0\n",
+    )
 
 
 WRONG = [
@@ -109,8 +122,11 @@ def test_ctrl_c_before_anything_was_done_is_status_130(minicnn, monkeypatch):
 
 
 def test_a_reader_that_has_seen_enough_causes_no_message():
-    with subprocess.Popen(command("data", "info", "fashion-mnist-12k", "--json"), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE) as running:  # fmt: skip
+    with subprocess.Popen(
+        command("data", "info", "fashion-mnist-12k", "--json"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
         running.stdout.close()
         assert running.stderr.read() == b""
     assert running.returncode == 1

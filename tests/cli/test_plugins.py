@@ -1,4 +1,5 @@
-"""`plugins`: list, info, check, new; broken plugins stop nobody who does not ask for them; nothing is imported too early."""
+"""`plugins`: list, info, check, new; broken plugins stop nobody who does not ask for them; nothing
+is imported too early."""
 
 import json
 import os
@@ -35,7 +36,9 @@ def broken(install):
     install("minicnn-far", ["optimizer.far-descent"], RULE)
     install("minicnn-raises", ["optimizer.raises"], RAISES)
     install("minicnn-misnamed", ["optimizer.misnamed"], hook + "def minicnn_optimiser(): return []")
-    install("minicnn-wrong", ["optimizer.wrong"], hook + "def minicnn_optimizers(): return ['adam']")
+    install(
+        "minicnn-wrong", ["optimizer.wrong"], hook + "def minicnn_optimizers(): return ['adam']"
+    )
     install("minicnn-later", ["loss.later"], "minicnn_api = 99")
     install("minicnn-needs", ["loss.needs"], "", metadata="Requires-Dist: minicnn-numba>=99\n")
     install("minicnn-impostor", ["optimizer.lion"], RULE)
@@ -67,11 +70,22 @@ def listed(minicnn, *options):
 def test_list_shows_what_is_built_in_and_what_is_installed(install, minicnn):
     install("minicnn-far", ["optimizer.far-descent"], RULE)
     rows = listed(minicnn)
-    assert rows["minicnn-numba", "adam"]["kind"] == "optimizer" and rows["minicnn-numba", "one_cycle"]["kind"] == "schedule"
-    row = {"name": "far_descent", "kind": "optimizer", "distribution": "minicnn-far", "version": "1.2.3", "state": "ok"}
+    assert (
+        rows["minicnn-numba", "adam"]["kind"] == "optimizer"
+        and rows["minicnn-numba", "one_cycle"]["kind"] == "schedule"
+    )
+    row = {
+        "name": "far_descent",
+        "kind": "optimizer",
+        "distribution": "minicnn-far",
+        "version": "1.2.3",
+        "state": "ok",
+    }
     assert rows["minicnn-far", "far_descent"] == row
     assert {row["state"] for row in rows.values()} == {"ok"}
-    line = next(line for line in minicnn("plugins", "list").out.splitlines() if "far_descent" in line)
+    line = next(
+        line for line in minicnn("plugins", "list").out.splitlines() if "far_descent" in line
+    )
     assert line.split() == list(row.values())
 
 
@@ -81,7 +95,11 @@ def test_every_broken_plugin_is_a_row_with_its_reason(broken, minicnn):
         ((_, row),) = [item for item in rows.items() if item[0][0] == distribution]
         assert reason in row["state"] and "\n" not in row["state"]
     assert rows["minicnn-numba", "lion"]["state"] == rows["minicnn-impostor", "lion"]["state"]
-    assert rows["minicnn-far", "far_descent"]["state"] == rows["minicnn-numba", "adam"]["state"] == "ok"
+    assert (
+        rows["minicnn-far", "far_descent"]["state"]
+        == rows["minicnn-numba", "adam"]["state"]
+        == "ok"
+    )
 
 
 def test_broken_plugins_stop_no_command_that_does_not_ask_for_them(broken, minicnn):
@@ -89,14 +107,22 @@ def test_broken_plugins_stop_no_command_that_does_not_ask_for_them(broken, minic
     assert result.status == 0
     warnings = result.err.splitlines()
     assert len(warnings) == 3 and all(line.startswith("minicnn: warning: ") for line in warnings)
-    assert "minicnn-impostor" in result.err and "minicnn-other" in result.err and "metric.odd" in result.err
+    assert (
+        "minicnn-impostor" in result.err
+        and "minicnn-other" in result.err
+        and "metric.odd" in result.err
+    )
     assert minicnn("evaluate", "run", "--json").status == 0
     assert minicnn("predict", "run", "tiny.npz").err.count("warning") == 0
     assert minicnn("plugins", "info", "adam", "--json").status == 0
 
 
-@pytest.mark.parametrize(("name", "reason"), [("raises", "minicnn-raises 1.2.3"), ("lion", "minicnn-impostor 1.2.3")])
-def test_asking_for_a_broken_plugin_is_an_error_that_names_its_distribution(broken, minicnn, name, reason):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("raises", "minicnn-raises 1.2.3"), ("lion", "minicnn-impostor 1.2.3")]
+)
+def test_asking_for_a_broken_plugin_is_an_error_that_names_its_distribution(
+    broken, minicnn, name, reason
+):
     assert reason in minicnn(*SHORT, "--opt", name).error
     assert reason in minicnn("plugins", "info", name).error
     assert reason in minicnn("plugins", "check", name).error
@@ -115,8 +141,14 @@ def test_strict_makes_any_broken_plugin_an_error(install, minicnn, monkeypatch):
 def test_switched_off_plugins_are_listed_as_off(broken, minicnn, monkeypatch):
     monkeypatch.setenv("MINICNN_PLUGINS", "")
     rows = listed(minicnn)
-    assert {row["state"] for (distribution, _), row in rows.items() if distribution == "minicnn-numba"} == {"ok"}
-    assert rows["minicnn-far", "far_descent"]["state"] == rows["minicnn-raises", "raises"]["state"] == "off"
+    assert {
+        row["state"] for (distribution, _), row in rows.items() if distribution == "minicnn-numba"
+    } == {"ok"}
+    assert (
+        rows["minicnn-far", "far_descent"]["state"]
+        == rows["minicnn-raises", "raises"]["state"]
+        == "off"
+    )
     assert "switched off by MINICNN_PLUGINS" in minicnn(*SHORT, "--opt", "far-descent").error
 
 
@@ -124,13 +156,30 @@ def test_info_says_all_about_a_rule(install, minicnn):
     install("minicnn-far", ["optimizer.far-descent"], RULE)
     shown = json.loads(minicnn("plugins", "info", "far-descent", "--json").out)
     assert shown == {
-        "name": "far_descent", "kind": "optimizer", "distribution": "minicnn-far", "version": "1.2.3",
-        "equation": "w ← w − η g", "source": "Far 2026", "devices": ["cpu", "cuda"], "type": "OptimizerRule",
-        "slots": ["slot"], "memory": 4,
-        "hyperparameters": [{"name": "learning_rate", "default": 0.05, "range": "[0, inf)", "meaning": "step"}],
-    }  # fmt: skip
+        "name": "far_descent",
+        "kind": "optimizer",
+        "distribution": "minicnn-far",
+        "version": "1.2.3",
+        "equation": "w ← w − η g",
+        "source": "Far 2026",
+        "devices": ["cpu", "cuda"],
+        "type": "OptimizerRule",
+        "slots": ["slot"],
+        "memory": 4,
+        "hyperparameters": [
+            {"name": "learning_rate", "default": 0.05, "range": "[0, inf)", "meaning": "step"}
+        ],
+    }
     out = minicnn("plugins", "info", "optimizer.far_descent").out
-    for words in ("minicnn-far", "w ← w − η g", "Far 2026", "4 bytes a parameter", "learning_rate", "[0, inf)", "0.05"):
+    for words in (
+        "minicnn-far",
+        "w ← w − η g",
+        "Far 2026",
+        "4 bytes a parameter",
+        "learning_rate",
+        "[0, inf)",
+        "0.05",
+    ):
         assert words in out
 
 
@@ -142,7 +191,11 @@ def test_info_of_an_unknown_name_lists_the_near_ones(minicnn):
 def test_a_name_of_two_kinds_needs_its_kind(install, minicnn):
     install("minicnn-far", ["loss.far-descent", "optimizer.far-descent"], RULE)
     error = minicnn("plugins", "info", "far-descent")
-    assert error.status == 2 and "optimizer.far-descent" in error.error and "loss.far-descent" in error.error
+    assert (
+        error.status == 2
+        and "optimizer.far-descent" in error.error
+        and "loss.far-descent" in error.error
+    )
     assert minicnn("plugins", "info", "optimizer.far-descent").status == 0
 
 
@@ -152,7 +205,7 @@ def test_unknown_hyperparameters_list_the_known_ones(install, minicnn):
     assert result.status == 2 and "learning_rate" in result.error
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------
 
 
 def test_a_file_serves_train_resume_evaluate_info_and_list(place, minicnn):
@@ -175,7 +228,12 @@ def test_a_file_serves_train_resume_evaluate_info_and_list(place, minicnn):
     both = ("--plugin", "rule.py", "--plugin", "loss.py")
     run = (*SHORT, "--opt", "far-descent", "--loss", "half_square", "--output", "run")
     assert minicnn(*run, *both).status == 0
-    assert minicnn("train", "--resume", "run", "--epochs", 2, "--opt", "far_descent", "--quiet", *both).status == 0
+    assert (
+        minicnn(
+            "train", "--resume", "run", "--epochs", 2, "--opt", "far_descent", "--quiet", *both
+        ).status
+        == 0
+    )
     assert json.loads(minicnn("evaluate", "run", "--json", "--plugin", "loss.py").out)["loss"] > 0
     without = minicnn("evaluate", "run", "--json")
     assert json.loads(without.out)["loss"] is None and "half-square" in without.err
@@ -187,22 +245,41 @@ def test_a_file_serves_train_resume_evaluate_info_and_list(place, minicnn):
 
 def test_a_broken_file_is_an_error_and_in_the_list_a_row(place, minicnn):
     (place / "rule.py").write_text(RAISES)
-    assert "rule.py cannot be loaded: RuntimeError: no luck" in minicnn(*SHORT, "--plugin", "rule.py").error
-    assert "no luck" in listed(minicnn, "--plugin", "rule.py")[str(place / "rule.py"), "rule"]["state"]
+    assert (
+        "rule.py cannot be loaded: RuntimeError: no luck"
+        in minicnn(*SHORT, "--plugin", "rule.py").error
+    )
+    assert (
+        "no luck" in listed(minicnn, "--plugin", "rule.py")[str(place / "rule.py"), "rule"]["state"]
+    )
 
 
-# --- new and check ---------------------------------------------------------------------------------------------------
+# --- new and check --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["optimizer", "loss", "schedule"])
 def test_a_new_package_passes_its_own_test_and_the_conformance_kit(place, minicnn, kind):
     made = minicnn("plugins", "new", "Lion_variant", "--kind", kind, "--output", "made")
     assert made.status == 0 and "made" in made.out
-    files = {str(path.relative_to(place / "made")) for path in (place / "made").rglob("*") if path.is_file()}
-    assert files == {"pyproject.toml", "README.md", "minicnn_lion_variant.py", "tests/test_minicnn_lion_variant.py"}
+    files = {
+        str(path.relative_to(place / "made"))
+        for path in (place / "made").rglob("*")
+        if path.is_file()
+    }
+    assert files == {
+        "pyproject.toml",
+        "README.md",
+        "minicnn_lion_variant.py",
+        "tests/test_minicnn_lion_variant.py",
+    }
     project = (place / "made" / "pyproject.toml").read_text()
-    assert f'"{kind}.lion-variant" = "minicnn_lion_variant"' in project and '"minicnn-numba>=' in project
-    checked = minicnn("plugins", "check", "lion-variant", "--json", "--plugin", "made/minicnn_lion_variant.py")
+    assert (
+        f'"{kind}.lion-variant" = "minicnn_lion_variant"' in project
+        and '"minicnn-numba>=' in project
+    )
+    checked = minicnn(
+        "plugins", "check", "lion-variant", "--json", "--plugin", "made/minicnn_lion_variant.py"
+    )
     assert checked.status == 0
     assert {check["result"] for check in json.loads(checked.out)["checks"]} == {"passed"}
     test = (place / "made" / "tests" / "test_minicnn_lion_variant.py").read_text()
@@ -221,7 +298,9 @@ def test_a_folder_that_holds_something_is_left_alone(place, minicnn):
     assert result.status == 2 and "minicnn-mine is there and not empty" in result.error
 
 
-@pytest.mark.parametrize(("results", "status"), [(("passed", "warning"), 0), (("passed", "failed"), 1)])
+@pytest.mark.parametrize(
+    ("results", "status"), [(("passed", "warning"), 0), (("passed", "failed"), 1)]
+)
 def test_check_prints_a_table_and_exits_1_on_a_failure(minicnn, monkeypatch, results, status):
     checks = [Check(f"check of {result}", result, f"detail of {result}") for result in results]
     monkeypatch.setattr(testing, "check_schedule", lambda rule: checks)
@@ -233,12 +312,14 @@ def test_check_prints_a_table_and_exits_1_on_a_failure(minicnn, monkeypatch, res
     assert shown.status == status and json.loads(shown.out)["passed"] == (status == 0)
 
 
-# --- laziness --------------------------------------------------------------------------------------------------------
+# --- laziness -------------------------------------------------------------------------------------
 
 
 def test_fifty_plugins_cost_nothing_until_they_are_asked_for(install, model):
     """Every plugin leaves a mark when it is imported; one of them would sleep, one raises."""
-    mark = "import pathlib\npathlib.Path({!r}, __name__).touch()\n".format(str(install.folder / "imported"))
+    mark = "import pathlib\npathlib.Path({!r}, __name__).touch()\n".format(
+        str(install.folder / "imported")
+    )
     (install.folder / "imported").mkdir()
     for number in range(48):
         name = f"far-descent-{number}"
@@ -257,16 +338,23 @@ def test_fifty_plugins_cost_nothing_until_they_are_asked_for(install, model):
             (install.folder / "imported" / file).unlink()
         return marks, done
 
-    for argv in (["--help"], ["train", "--help"], ["predict", "model", "tiny.npz"], ["evaluate", "model"],
-                 ["plugins", "info", "adam"], [*SHORT, "--opt", "adam", "--output", "a"]):  # fmt: skip
+    for argv in (
+        ["--help"],
+        ["train", "--help"],
+        ["predict", "model", "tiny.npz"],
+        ["evaluate", "model"],
+        ["plugins", "info", "adam"],
+        [*SHORT, "--opt", "adam", "--output", "a"],
+    ):
         marks, done = imported(*argv)
         assert marks == [] and "warning" not in done.stderr
     assert imported(*SHORT, "--opt", "far-descent-7", "--output", "b")[0] == ["minicnn_far_7"]
     marks, done = imported("plugins", "list", "--json")
     assert len(marks) == 50
-    rows = [row for row in json.loads(done.stdout)["plugins"] if row["distribution"] != "minicnn-numba"]
+    rows = [
+        row for row in json.loads(done.stdout)["plugins"] if row["distribution"] != "minicnn-numba"
+    ]
     assert len(rows) == 50
     wrong = {row["distribution"]: row["state"] for row in rows if row["state"] != "ok"}
     assert set(wrong) == {"minicnn-sleeps", "minicnn-raises"}
     assert "does not offer" in wrong["minicnn-sleeps"] and "no luck" in wrong["minicnn-raises"]
-

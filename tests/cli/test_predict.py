@@ -49,8 +49,14 @@ def test_every_form_gives_what_the_python_interface_gives(name, inputs, minicnn,
 def test_inputs_of_several_kinds_come_in_their_order(inputs, minicnn, model):
     np.save(inputs / "floats.npy", np.float32(IMAGES / 255))
     np.save(inputs / "integers.npy", IMAGES.astype(int))
-    shown = predictions(minicnn, model, "pictures/3.png", "floats.npy", "images.npz", "integers.npy", "pictures")
-    assert [prediction["name"] for prediction in shown[:3]] == ["pictures/3.png", "floats.npy[0]", "floats.npy[1]"]
+    shown = predictions(
+        minicnn, model, "pictures/3.png", "floats.npy", "images.npz", "integers.npy", "pictures"
+    )
+    assert [prediction["name"] for prediction in shown[:3]] == [
+        "pictures/3.png",
+        "floats.npy[0]",
+        "floats.npy[1]",
+    ]
     labels = [prediction["label"] for prediction in shown]
     assert labels[1:] == labels[1:7] * 4 and labels[0] == labels[4]
 
@@ -76,12 +82,21 @@ def test_a_folder_of_mixed_sizes_needs_resize(inputs, minicnn, model):
     Image.fromarray(np.zeros((20, 10), np.uint8)).save(inputs / "pictures" / "odd.png")
     result = minicnn("predict", model, "pictures")
     assert result.status == 1
-    assert all(word in result.error for word in ("pictures/odd.png", "20×10×1", "8×8×1", "--resize"))
+    assert all(
+        word in result.error for word in ("pictures/odd.png", "20×10×1", "8×8×1", "--resize")
+    )
     assert len(predictions(minicnn, model, "pictures", "--resize")) == 7
 
 
-@pytest.mark.parametrize(("array", "words"), [(np.full((1, 8, 8), 2.0), "from 0 to 1"), (np.full((1, 8, 8), np.nan), "NaN"),
-                                              (np.zeros((0, 8, 8)), "no image"), (np.zeros(5), "shape")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.full((1, 8, 8), 2.0), "from 0 to 1"),
+        (np.full((1, 8, 8), np.nan), "NaN"),
+        (np.zeros((0, 8, 8)), "no image"),
+        (np.zeros(5), "shape"),
+    ],
+)
 def test_images_that_cannot_be_meant_name_the_file(array, words, place, minicnn, model):
     np.save(place / "bad.npy", array)
     result = minicnn("predict", model, "bad.npy")
@@ -97,21 +112,48 @@ def test_a_reader_of_many_predictions_may_stop_reading(place, minicnn, model):
     write_idx(place / "many-idx3-ubyte", np.tile(IMAGES, (5000, 1, 1)))
     assert len(predictions(minicnn, model, "many-idx3-ubyte")) == 30_000
     argv = command("predict", model, "many-idx3-ubyte")
-    with subprocess.Popen(argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
-        assert running.stdout.readline().startswith("image") and running.stdout.readline().startswith("many")
+    with subprocess.Popen(
+        argv, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stdout.readline().startswith(
+            "image"
+        ) and running.stdout.readline().startswith("many")
         running.stdout.close()  # as `head` does
         assert running.stderr.read() == ""
     assert running.returncode == 1
 
 
-@pytest.mark.parametrize(("stored", "options"), [(np.uint16, ()), (np.float32, ("--data-max", 65535)), (np.uint8, ())])
-def test_an_image_file_is_scaled_by_its_own_bits_whatever_the_training_images_had(place, minicnn, stored, options):
+@pytest.mark.parametrize(
+    ("stored", "options"), [(np.uint16, ()), (np.float32, ("--data-max", 65535)), (np.uint8, ())]
+)
+def test_an_image_file_is_scaled_by_its_own_bits_whatever_the_training_images_had(
+    place, minicnn, stored, options
+):
     deep, y = arrays(60, 0)[0].astype(np.uint16) * 257, arrays(60, 0)[1]
-    write_npz(place / "deep.npz", x_train=(deep // 257 if stored == np.uint8 else deep).astype(stored), y_train=y,
-              x_test=None, y_test=None)  # fmt: skip
-    minicnn("train", "--data", "deep.npz", "--model", "softmax", "--epochs", 5, "--output", "run", "--quiet", *options)
+    write_npz(
+        place / "deep.npz",
+        x_train=(deep // 257 if stored == np.uint8 else deep).astype(stored),
+        y_train=y,
+        x_test=None,
+        y_test=None,
+    )
+    minicnn(
+        "train",
+        "--data",
+        "deep.npz",
+        "--model",
+        "softmax",
+        "--epochs",
+        5,
+        "--output",
+        "run",
+        "--quiet",
+        *options,
+    )
     Image.fromarray(deep[0]).save("16.png")
     Image.fromarray((deep[0] // 257).astype(np.uint8)).save("8.png")
-    found = [prediction["probability"] for prediction in predictions(minicnn, "run", "16.png", "8.png")]
+    found = [
+        prediction["probability"] for prediction in predictions(minicnn, "run", "16.png", "8.png")
+    ]
     expected = api.load("run").predict_proba(deep[:1] / 257 / 255, maximum=1.0).max()
     assert found == pytest.approx([expected, expected], rel=1e-5)

@@ -9,13 +9,22 @@ import pytest
 from minicnn.report import plots
 from tests.cli.conftest import SOFTMAX, arrays, write_npz
 
-PICTURES = [f"{name}.{kind}" for name in ("curves", "confusion", "mistakes", "filters") for kind in ("png", "svg")]
+PICTURES = [
+    f"{name}.{kind}"
+    for name in ("curves", "confusion", "mistakes", "filters")
+    for kind in ("png", "svg")
+]
 
 
 @pytest.fixture
 def model(minicnn):
     """The run folder of a model that is trained so little that it makes mistakes."""
-    assert minicnn("train", *SOFTMAX, "--epochs", 1, "--lr", 0.0005, "--output", "model", "--quiet").status == 0
+    assert (
+        minicnn(
+            "train", *SOFTMAX, "--epochs", 1, "--lr", 0.0005, "--output", "model", "--quiet"
+        ).status
+        == 0
+    )
     return "model"
 
 
@@ -26,8 +35,21 @@ def test_the_report_goes_beside_the_model_and_the_page_holds_all_pictures(place,
     assert shown["files"] == ["report.html", "evaluation.csv", *PICTURES]
     assert all((place / model / name).stat().st_size for name in shown["files"])
     page = (place / model / "report.html").read_text("utf-8")
-    assert page.count('src="data:image/svg+xml;base64,') == 4 and "http:" not in page and "https:" not in page
-    for words in ("model: softmax", "Confusion", "Classes", "ant", "Settings", "learning_rate", "Machine", "Versions"):
+    assert (
+        page.count('src="data:image/svg+xml;base64,') == 4
+        and "http:" not in page
+        and "https:" not in page
+    )
+    for words in (
+        "model: softmax",
+        "Confusion",
+        "Classes",
+        "ant",
+        "Settings",
+        "learning_rate",
+        "Machine",
+        "Versions",
+    ):
         assert words in page
     assert f"{100 * shown['accuracy']:.2f} %" in page
 
@@ -63,14 +85,27 @@ def test_the_terminal_shows_mistakes_and_filters_as_pictures_of_characters(minic
 def test_the_report_can_go_elsewhere_and_be_of_other_data(place, minicnn, model):
     images, labels = arrays(12, 5)
     write_npz(place / "other.npz", x_test=images, y_test=(labels + 1) % 3)
-    result = minicnn("evaluate", f"{model}/model.safetensors", "--data", "other.npz", "--report", "--output", "a/b")
+    result = minicnn(
+        "evaluate",
+        f"{model}/model.safetensors",
+        "--data",
+        "other.npz",
+        "--report",
+        "--output",
+        "a/b",
+    )
     assert result.status == 0 and (place / "a" / "b" / "report.html").exists()
-    assert not (place / model / "report.html").exists() and "on 12 images" in (place / "a/b/report.html").read_text()
+    assert (
+        not (place / model / "report.html").exists()
+        and "on 12 images" in (place / "a/b/report.html").read_text()
+    )
 
 
 def test_a_model_file_alone_has_a_page_without_curves(place, minicnn, model):
     (place / "alone").mkdir()
-    (place / "alone" / "m.safetensors").write_bytes((place / model / "model.safetensors").read_bytes())
+    (place / "alone" / "m.safetensors").write_bytes(
+        (place / model / "model.safetensors").read_bytes()
+    )
     shown = json.loads(minicnn("evaluate", "alone/m.safetensors", "--report", "--json").out)
     assert "curves.png" not in shown["files"] and "confusion.png" in shown["files"]
 
@@ -82,7 +117,9 @@ def test_a_landscape_beside_the_model_is_on_the_page(place, minicnn, model):
     assert "<h2>Landscape slice</h2>" in page and "data:image/png;base64," in page
 
 
-def test_without_matplotlib_the_figures_are_there_and_a_warning_says_what_is_missing(place, minicnn, model, monkeypatch):
+def test_without_matplotlib_the_figures_are_there_and_a_warning_says_what_is_missing(
+    place, minicnn, model, monkeypatch
+):
     monkeypatch.setattr(plots, "available", lambda: False)
     result = minicnn("evaluate", model, "--report", "--json")
     assert result.status == 0 and json.loads(result.out)["files"] == ["evaluation.csv"]
@@ -101,7 +138,9 @@ def test_a_folder_that_cannot_be_made_is_named(place, minicnn, model):
 
 
 def test_train_writes_the_same_page(place, minicnn):
-    result = minicnn("train", *SOFTMAX, "--epochs", 2, "--lr", 0.0005, "--output", "run", "--report")
+    result = minicnn(
+        "train", *SOFTMAX, "--epochs", 2, "--lr", 0.0005, "--output", "run", "--report"
+    )
     assert result.status == 0 and "report.html" in result.out
     page = (place / "run" / "report.html").read_text("utf-8")
     assert page.count("<img") == 4

@@ -11,7 +11,19 @@ import pytest
 from minicnn.training.checkpoint import load_checkpoint
 from tests.cli.conftest import CONVOLUTIONAL, SOFTMAX, command
 
-RUN = ("train", "--data", "tiny.npz", "--model", "net.toml", "-b", 8, "--opt", "nadam", "--threads", 2)
+RUN = (
+    "train",
+    "--data",
+    "tiny.npz",
+    "--model",
+    "net.toml",
+    "-b",
+    8,
+    "--opt",
+    "nadam",
+    "--threads",
+    2,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,20 +36,33 @@ def assert_same_run(first, second):
     a, b = (load_checkpoint(folder / "last.safetensors").progress for folder in (first, second))
     for name in ("params", "best_params", "slots"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name
-    assert (a.optimizer_state, a.schedule_state, a.counters) == (b.optimizer_state, b.schedule_state, b.counters)
+    assert (a.optimizer_state, a.schedule_state, a.counters) == (
+        b.optimizer_state,
+        b.schedule_state,
+        b.counters,
+    )
 
 
 def wait_for_epochs(folder, count: int, running: subprocess.Popen) -> None:
     until = time.monotonic() + 240
-    while not (folder / "metrics.jsonl").exists() or len((folder / "metrics.jsonl").read_text().splitlines()) < count:
+    while (
+        not (folder / "metrics.jsonl").exists()
+        or len((folder / "metrics.jsonl").read_text().splitlines()) < count
+    ):
         assert running.poll() is None and time.monotonic() < until, running.communicate()
         time.sleep(0.01)
 
 
-def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_bitwise_the_uninterrupted_one(place, minicnn):
+def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_bitwise_the_uninterrupted_one(
+    place, minicnn
+):
     stopped = place / "stopped"
-    with subprocess.Popen(command(*RUN, "--epochs", 100_000, "--output", "stopped"), text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:  # fmt: skip
+    with subprocess.Popen(
+        command(*RUN, "--epochs", 100_000, "--output", "stopped"),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as running:
         wait_for_epochs(stopped, 3, running)
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=120)
@@ -50,8 +75,10 @@ def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_bitwise_the_uninterrupted
     assert minicnn("train", "--resume", "stopped", "--epochs", epochs).status == 0
     assert minicnn(*RUN, "--epochs", epochs, "--output", "whole").status == 0
     assert_same_run(stopped, place / "whole")
-    metrics = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-               for folder in (stopped, place / "whole")]  # fmt: skip
+    metrics = [
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (stopped, place / "whole")
+    ]
     assert [line["epoch"] for line in metrics[0]] == list(range(1, epochs + 1))
     for name in ("train_loss", "validation_loss", "validation_accuracy", "best"):
         assert [line[name] for line in metrics[0]] == [line[name] for line in metrics[1]]
@@ -59,14 +86,18 @@ def test_ctrl_c_saves_exits_130_and_the_resumed_run_is_bitwise_the_uninterrupted
 
 def test_a_second_ctrl_c_stops_at_once(place):
     """The kernels are held up, so that no batch ends between the two."""
-    code = "; ".join((
-        "import os, signal, time, minicnn.cli, minicnn.training.run as run",
-        "run.Run.compile = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2), "
-        "os.kill(os.getpid(), signal.SIGINT), time.sleep(60), 0.0)[-1]",
-        f"raise SystemExit(minicnn.cli.main({['train', *SOFTMAX, '--output', 'run']}))",
-    ))  # fmt: skip
+    code = "; ".join(
+        (
+            "import os, signal, time, minicnn.cli, minicnn.training.run as run",
+            "run.Run.compile = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2), "
+            "os.kill(os.getpid(), signal.SIGINT), time.sleep(60), 0.0)[-1]",
+            f"raise SystemExit(minicnn.cli.main({['train', *SOFTMAX, '--output', 'run']}))",
+        )
+    )
     start = time.monotonic()
-    done = subprocess.run([command()[0], "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        [command()[0], "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
     assert time.monotonic() - start < 50
     assert done.returncode == 130
     assert done.stderr.splitlines()[-1] == "minicnn: interrupted" and "Traceback" not in done.stderr
@@ -90,21 +121,51 @@ def test_a_schedule_with_a_horizon_keeps_it_when_the_total_grows(place, minicnn)
 def test_settings_that_do_not_make_it_another_run_may_change(place, minicnn):
     assert minicnn(*RUN, "--epochs", 1, "--output", "run").status == 0
     (place / "tiny.npz").rename(place / "moved.npz")
-    options = ("--data", "moved.npz", "--epochs", 3, "--lr", 0.01, "--patience", 5, "--threads", 1, "--opt", "nadam")
+    options = (
+        "--data",
+        "moved.npz",
+        "--epochs",
+        3,
+        "--lr",
+        0.01,
+        "--patience",
+        5,
+        "--threads",
+        1,
+        "--opt",
+        "nadam",
+    )
     assert minicnn("train", "--resume", "run", *options).status == 0
     stored = load_checkpoint(place / "run" / "last.safetensors").settings
-    assert (stored["learning_rate"], stored["patience"], stored["threads"], stored["epochs"]) == (0.01, 5, 1, 3)
+    assert (stored["learning_rate"], stored["patience"], stored["threads"], stored["epochs"]) == (
+        0.01,
+        5,
+        1,
+        3,
+    )
 
 
-@pytest.mark.parametrize(("option", "value"), [("--model", "softmax"), ("--batch-size", 4), ("--opt", "sgd"), ("--seed", 1),
-                                               ("--val-split", 0.2), ("--limit", 50), ("--data-max", 300)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--model", "softmax"),
+        ("--batch-size", 4),
+        ("--opt", "sgd"),
+        ("--seed", 1),
+        ("--val-split", 0.2),
+        ("--limit", 50),
+        ("--data-max", 300),
+    ],
+)
 def test_what_would_make_it_another_run_is_refused(option, value, minicnn):
     assert minicnn(*RUN, "--epochs", 1, "--output", "run").status == 0
     result = minicnn("train", "--resume", "run", option, value)
     assert result.status == 2 and option in result.error
 
 
-@pytest.mark.parametrize(("option", "value"), [("--config", "run/config.toml"), ("--output", "other"), ("--epochs", 1)])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--config", "run/config.toml"), ("--output", "other"), ("--epochs", 1)]
+)
 def test_what_contradicts_a_resumed_run_is_refused(option, value, minicnn):
     assert minicnn(*RUN, "--epochs", 2, "--output", "run").status == 0
     result = minicnn("train", "--resume", "run", option, value)

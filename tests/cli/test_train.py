@@ -44,7 +44,11 @@ def test_outside_of_a_terminal_there_are_plain_lines_a_table_on_stdout_and_nothi
         "next      minicnn evaluate",
     ):
         assert any(shown.startswith(line) for shown in done.stdout.splitlines()), line
-    assert "seed=0" in done.stdout and "learning_rate=0.001" in done.stdout and "optimizer=adam" in done.stdout
+    assert (
+        "seed=0" in done.stdout
+        and "learning_rate=0.001" in done.stdout
+        and "optimizer=adam" in done.stdout
+    )
 
 
 def test_a_terminal_shows_a_bar_and_gets_its_cursor_back():
@@ -74,7 +78,9 @@ def test_the_run_folder_holds_the_five_files(place, minicnn):
     assert report["settings"]["seed"] == 0 and report["settings"]["batch_size"] == 54
     assert report["seconds"] > 0 and report["compile_seconds"] > 0
     assert report["versions"].keys() == {"python", "minicnn", "numba", "numpy"}
-    assert report["machine"].keys() == {"platform", "cpu", "cores"} and all(report["machine"].values())
+    assert report["machine"].keys() == {"platform", "cpu", "cores"} and all(
+        report["machine"].values()
+    )
     figures = load(folder).training["figures"]
     assert figures["test_accuracy"] == report["test"]["accuracy"]
 
@@ -118,8 +124,12 @@ def test_quiet_leaves_how_it_ended(minicnn):
 
 
 def test_log_interval_gives_lines_on_stderr(minicnn):
-    result = minicnn("train", *SOFTMAX, "--epochs", 1, "-b", 9, "--log-interval", 2, "--output", "run")
-    assert [line.split("  ")[:2] for line in result.err.splitlines()] == [["epoch 1/1", f"batch {n}/6"] for n in (2, 4, 6)]
+    result = minicnn(
+        "train", *SOFTMAX, "--epochs", 1, "-b", 9, "--log-interval", 2, "--output", "run"
+    )
+    assert [line.split("  ")[:2] for line in result.err.splitlines()] == [
+        ["epoch 1/1", f"batch {n}/6"] for n in (2, 4, 6)
+    ]
 
 
 def test_a_dry_run_checks_everything_and_writes_nothing(place, minicnn):
@@ -140,14 +150,35 @@ EVERY_SETTING = """--data-max 300 --epochs 7 -b 20 --opt sgd --lr 0.3 --weight-d
 def test_every_option_reaches_the_settings(minicnn):
     assert dry_settings(minicnn, *EVERY_SETTING.split()) == {
         "data": str(Path("tiny.npz").resolve()),
-        "data_max": 300.0, "model": "softmax", "epochs": 7, "batch_size": 20, "optimizer": "sgd",
-        "optimizer_kwargs": {"weight_decay": 0.01}, "learning_rate": 0.3, "loss": "cross_entropy",
-        "loss_kwargs": {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]}, "schedule": "step",
-        "schedule_kwargs": {"step_size": 2.0, "gamma": 0.5}, "horizon": None, "warmup_epochs": 1.5, "clip_grad": 2.0,
-        "clip_grad_value": 3.0, "seed": 5, "threads": 1, "device": "cpu", "val_split": 0.2, "patience": 4,
-        "min_delta": 0.01, "tol": 0.001, "limit": 50, "schedule_of": "weight_decay", "record": 3,
-        "decay": "weights", "channels": "first", "data_gb": 2.0,
-    }  # fmt: skip
+        "data_max": 300.0,
+        "model": "softmax",
+        "epochs": 7,
+        "batch_size": 20,
+        "optimizer": "sgd",
+        "optimizer_kwargs": {"weight_decay": 0.01},
+        "learning_rate": 0.3,
+        "loss": "cross_entropy",
+        "loss_kwargs": {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]},
+        "schedule": "step",
+        "schedule_kwargs": {"step_size": 2.0, "gamma": 0.5},
+        "horizon": None,
+        "warmup_epochs": 1.5,
+        "clip_grad": 2.0,
+        "clip_grad_value": 3.0,
+        "seed": 5,
+        "threads": 1,
+        "device": "cpu",
+        "val_split": 0.2,
+        "patience": 4,
+        "min_delta": 0.01,
+        "tol": 0.001,
+        "limit": 50,
+        "schedule_of": "weight_decay",
+        "record": 3,
+        "decay": "weights",
+        "channels": "first",
+        "data_gb": 2.0,
+    }
 
 
 def test_momentum_is_short_for_the_hyperparameter(minicnn):
@@ -157,7 +188,9 @@ def test_momentum_is_short_for_the_hyperparameter(minicnn):
 
 
 def test_flags_win_over_the_file_which_wins_over_the_defaults(place, minicnn):
-    (place / "my.toml").write_text('epochs = 4\nseed = 9\noptimizer = "momentum"\n[optimizer_kwargs]\nmomentum = 0.5\n')
+    (place / "my.toml").write_text(
+        'epochs = 4\nseed = 9\noptimizer = "momentum"\n[optimizer_kwargs]\nmomentum = 0.5\n'
+    )
     settings = dry_settings(minicnn, "--config", "my.toml", "--epochs", 6)
     assert (settings["epochs"], settings["seed"], settings["val_split"]) == (6, 9, 0.1)
     assert settings["optimizer_kwargs"]["momentum"] == 0.5
@@ -166,15 +199,20 @@ def test_flags_win_over_the_file_which_wins_over_the_defaults(place, minicnn):
 
 
 def test_the_stored_settings_give_the_same_run_again(place, minicnn):
-    for argv in ([*SOFTMAX, "--epochs", 3, "--sched", "cosine", "--opt", "lion", "--output", "first"],
-                 ["--config", "first/config.toml", "--output", "second"]):  # fmt: skip
+    for argv in (
+        [*SOFTMAX, "--epochs", 3, "--sched", "cosine", "--opt", "lion", "--output", "first"],
+        ["--config", "first/config.toml", "--output", "second"],
+    ):
         assert minicnn("train", *argv).status == 0
     assert config(place / "first") == config(place / "second")
     assert np.array_equal(load("first").params, load("second").params)
 
 
 def test_more_epochs_than_in_the_file_stretch_its_schedule(minicnn):
-    assert minicnn("train", *SOFTMAX, "--epochs", 2, "--sched", "cosine", "--output", "run").status == 0
+    assert (
+        minicnn("train", *SOFTMAX, "--epochs", 2, "--sched", "cosine", "--output", "run").status
+        == 0
+    )
     assert dry_settings(minicnn, "--config", "run/config.toml")["horizon"] == 2
     assert dry_settings(minicnn, "--config", "run/config.toml", "--epochs", 5)["horizon"] == 5
 
@@ -212,8 +250,22 @@ def test_the_run_says_why_it_stopped_early(options, reason, minicnn):
 
 
 @pytest.mark.parametrize("json_option", [(), ("--json",)])
-def test_a_diverged_run_is_status_1_keeps_good_weights_and_says_what_to_try(json_option, place, minicnn):
-    result = minicnn("train", *SOFTMAX, "--opt", "sgd", "--lr", 1e38, "--epochs", 3, "--output", "run", *json_option)
+def test_a_diverged_run_is_status_1_keeps_good_weights_and_says_what_to_try(
+    json_option, place, minicnn
+):
+    result = minicnn(
+        "train",
+        *SOFTMAX,
+        "--opt",
+        "sgd",
+        "--lr",
+        1e38,
+        "--epochs",
+        3,
+        "--output",
+        "run",
+        *json_option,
+    )
     assert result.status == 1
     assert result.err.splitlines()[-1].startswith("minicnn: error: ")
     assert "diverged" in (result.err if not json_option else json.loads(result.out)["reason"])

@@ -1,4 +1,5 @@
-"""The two long runs in the simulator, each on one core: they go on side by side from the first test that asks for one."""
+"""The two long runs in the simulator, each on one core: they go on side by side from the first test
+that asks for one."""
 
 import os
 import subprocess
@@ -14,7 +15,8 @@ FILES = ("passes_on_device.py", "training_on_device.py")
 
 
 class Arrays(dict):
-    """The shared arrays of a block by line. In the simulator alone, two threads that ask at one moment may get one each."""
+    """The shared arrays of a block by line. In the simulator alone, two threads that ask at one
+    moment may get one each."""
 
     def __init__(self):
         super().__init__()
@@ -45,13 +47,28 @@ if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
 
 @pytest.fixture(scope="session")
 def simulated():
-    """``simulated(file)``: (exit status, output) of the tests in a file of this folder, in the simulator."""
+    """``simulated(file)``: (exit status, output) of the tests in a file of this folder, in the
+    simulator."""
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     processes = {}
     for file in FILES:
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/cuda/{file}"]
-        processes[file] = subprocess.Popen(command, env=environment, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                                           stderr=subprocess.STDOUT)  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            f"tests/cuda/{file}",
+        ]
+        processes[file] = subprocess.Popen(
+            command,
+            env=environment,
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def outcome(file):
         output, _ = processes[file].communicate(timeout=900)

@@ -1,4 +1,5 @@
-"""What the compiler and the assembler make of the kernels, without a card: NVVM → ptxas → nvdisasm."""
+"""What the compiler and the assembler make of the kernels, without a card: NVVM → ptxas →
+nvdisasm."""
 
 import functools
 import importlib
@@ -16,9 +17,14 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 CAPABILITIES = ((7, 5), (8, 0), (9, 0))
-# (warps, shared bytes, shared bytes kept by the system a block) of a multiprocessor; registers are 65,536 and are dealt
-# out to warps in portions of 256. Source: CUDA C++ Programming Guide 13.0, Compute Capabilities.
-_MULTIPROCESSOR = {(7, 5): (32, 64 * 1024, 0), (8, 0): (64, 164 * 1024, 1024), (9, 0): (64, 228 * 1024, 1024)}
+# (warps, shared bytes, shared bytes kept by the system a block) of a multiprocessor; registers are
+# 65,536 and are dealt out to warps in portions of 256. Source: CUDA C++ Programming Guide 13.0,
+# Compute Capabilities.
+_MULTIPROCESSOR = {
+    (7, 5): (32, 64 * 1024, 0),
+    (8, 0): (64, 164 * 1024, 1024),
+    (9, 0): (64, 228 * 1024, 1024),
+}
 
 
 class Code(NamedTuple):
@@ -32,7 +38,9 @@ class Code(NamedTuple):
     local: int  # instructions that use local memory
     float64: int  # instructions that compute with float64
     occupancy: int  # per cent of a multiprocessor's warps that have room
-    ffma: int  # per cent of the instructions of the loop that multiplies most that are multiply-adds; 0 without such a loop
+    # per cent of the instructions of the loop that multiplies most that are multiply-adds; 0
+    # without such a loop
+    ffma: int
     lds128: int  # 128-bit loads of shared memory
     ldg128: int  # 128-bit loads of global memory
 
@@ -59,13 +67,24 @@ def kernels() -> dict[str, tuple]:
     from minicnn.program.operations import OPERATIONS
     from minicnn.rules import LossRule, OptimizerRule
 
-    found = {kernel.__name__: (kernel, signature) for kernel, signature in (step.SIGNATURES | tensor.SIGNATURES).items()}
-    operations = [(row.module, launches(row.module) or {}) for row in OPERATIONS.values() if row.rule is None]
-    for name, operation in operations + [(rule.name, rule_launches(rule)) for rule in RULES.values()]:
+    found = {
+        kernel.__name__: (kernel, signature)
+        for kernel, signature in (step.SIGNATURES | tensor.SIGNATURES).items()
+    }
+    operations = [
+        (row.module, launches(row.module) or {}) for row in OPERATIONS.values() if row.rule is None
+    ]
+    for name, operation in operations + [
+        (rule.name, rule_launches(rule)) for rule in RULES.values()
+    ]:
         for which, ones in operation.items():
             for kernel, _ in ones:
                 module = kernel.__module__
-                own = (module.rpartition(".")[2], kernel.__name__) if module.startswith("minicnn.") else (name, which)
+                own = (
+                    (module.rpartition(".")[2], kernel.__name__)
+                    if module.startswith("minicnn.")
+                    else (name, which)
+                )
                 found[".".join(own)] = (kernel, FINISH if which == "finish" else OPERATION)
     for dtype in (types.uint8, types.float32):
         found[f"gather_{dtype}"] = (gather, gather_signature(dtype))
@@ -77,7 +96,8 @@ def kernels() -> dict[str, tuple]:
 
 
 def rules() -> Iterator[Any]:
-    """The built-in losses and optimizers, those of the example plugins, and the bases of rules on steps."""
+    """The built-in losses and optimizers, those of the example plugins, and the bases of rules on
+    steps."""
     from minicnn import plugins
     from minicnn.rules import StepRule
 
@@ -87,22 +107,28 @@ def rules() -> Iterator[Any]:
         module = importlib.import_module(folder.name.replace("-", "_"))
         for hook in ("minicnn_losses", "minicnn_optimizers"):
             found += getattr(module, hook, list)()
-    found += [offer.get() for offer in plugins.offers()
-              if offer.kind in ("loss", "optimizer") and offer.distribution == "minicnn-numba"]  # fmt: skip
+    found += [
+        offer.get()
+        for offer in plugins.offers()
+        if offer.kind in ("loss", "optimizer") and offer.distribution == "minicnn-numba"
+    ]
     for rule in found:
         parts = rule.bases if isinstance(rule, StepRule) else [rule]
         yield from (part for part in parts if not isinstance(part, str))
 
 
 def compiled(name: str) -> dict[tuple[int, int], str]:
-    """The PTX of a kernel for every capability: Numba's part of the work is the same for all of them, and done once."""
+    """The PTX of a kernel for every capability: Numba's part of the work is the same for all of
+    them, and done once."""
     from numba.cuda.compiler import compile_cuda, kernel_fixup
     from numba.cuda.cudadrv.nvvm import set_launch_bounds
 
     from minicnn.kernels.cuda.tile import launch_bounds
 
     function, signature = kernels()[name]
-    made = compile_cuda(function, signature.return_type, signature.args, nvvm_options={"opt": 3}, cc=CAPABILITIES[0])
+    made = compile_cuda(
+        function, signature.return_type, signature.args, nvvm_options={"opt": 3}, cc=CAPABILITIES[0]
+    )
     kernel = made.library.get_function(made.fndesc.llvm_func_name)
     kernel_fixup(kernel, False)
     set_launch_bounds(kernel, launch_bounds(function))
@@ -122,7 +148,11 @@ def _assemble(name: str, ptx: str, capability: tuple[int, int]) -> Code:
         source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(ptx, encoding="utf-8")
         architecture = f"-arch=sm_{capability[0]}{capability[1]}"
-        assembled = subprocess.run([tool("ptxas"), "-v", architecture, source, "-o", binary], capture_output=True, text=True)
+        assembled = subprocess.run(
+            [tool("ptxas"), "-v", architecture, source, "-o", binary],
+            capture_output=True,
+            text=True,
+        )
         if assembled.returncode:
             raise RuntimeError(f"{name}: ptxas: {assembled.stderr}")
         listing = subprocess.check_output([tool("nvdisasm"), "-c", binary], text=True)
@@ -136,16 +166,28 @@ def _assemble(name: str, ptx: str, capability: tuple[int, int]) -> Code:
     operations = Counter(operation for operation, _ in instructions)
 
     def count(pattern: str) -> int:
-        return sum(number for operation, number in operations.items() if re.match(pattern, operation))
+        return sum(
+            number for operation, number in operations.items() if re.match(pattern, operation)
+        )
 
     warps, shared_bytes, kept = _MULTIPROCESSOR[capability]
     warps_a_block = THREADS // 32
     by_registers = 65536 // (-(-registers * 32 // 256) * 256) // warps_a_block
     by_shared = shared_bytes // (shared + kept) if shared + kept else warps
     blocks = min(by_registers, by_shared, warps // warps_a_block)
-    return Code(name, capability, registers, shared, said(r"(\d+) bytes stack"), count(r"(LDL|STL)\b"),
-                count(r"D(ADD|MUL|FMA|SETP|MNMX)\b|\w+\.(.*\.)?F64"), 100 * blocks * warps_a_block // warps,
-                _ffma_share(instructions), count(r"LDS\.(.*\.)?128"), count(r"LDG\.(.*\.)?128"))  # fmt: skip
+    return Code(
+        name,
+        capability,
+        registers,
+        shared,
+        said(r"(\d+) bytes stack"),
+        count(r"(LDL|STL)\b"),
+        count(r"D(ADD|MUL|FMA|SETP|MNMX)\b|\w+\.(.*\.)?F64"),
+        100 * blocks * warps_a_block // warps,
+        _ffma_share(instructions),
+        count(r"LDS\.(.*\.)?128"),
+        count(r"LDG\.(.*\.)?128"),
+    )
 
 
 def _instructions(listing: str) -> Iterator[tuple[str, int | None]]:
@@ -161,7 +203,8 @@ def _instructions(listing: str) -> Iterator[tuple[str, int | None]]:
 
 
 def _ffma_share(instructions: list[tuple[str, int | None]]) -> int:
-    """Per cent of multiply-adds in the loop with the largest share of them, among loops with at least 16."""
+    """Per cent of multiply-adds in the loop with the largest share of them, among loops with at
+    least 16."""
     shares = [0]
     for end, (_, start) in enumerate(instructions):
         if start is not None and start <= end:
@@ -179,9 +222,15 @@ def examine_all() -> list[Code]:
 
 def table(codes: list[Code]) -> str:
     """The rows, aligned, with the names of the columns above."""
-    rows = [Code._fields, *((code.kernel, "{}.{}".format(*code.capability), *map(str, code[2:])) for code in codes)]
+    rows = [
+        Code._fields,
+        *((code.kernel, "{}.{}".format(*code.capability), *map(str, code[2:])) for code in codes),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(Code._fields))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Every kernel of the passes against the float64 oracle and the CPU's kernels, on the device at hand.
+"""Every kernel of the passes against the float64 oracle and the CPU's kernels, on the device at
+hand.
 
-Not collected by itself: `test_passes.py` runs it in the simulator, and on a card where one is asked for. Shapes are ragged:
-nothing divides by a tile's size, and tiles of all shapes occur.
+Not collected by itself: `test_passes.py` runs it in the simulator, and on a card where one is asked
+for. Shapes are ragged: nothing divides by a tile's size, and tiles of all shapes occur.
 """
 
 import numpy as np
@@ -94,7 +95,8 @@ def test_convolutions_equal_the_oracle(shape, convolution, samples):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "samples"), [(1, 1, 1), (3, 1, 2), (1, 33, 3), (17, 31, 13), (40, 9, 1), (2, 70, 1), (5, 3, 37)]
+    ("inputs", "outputs", "samples"),
+    [(1, 1, 1), (3, 1, 2), (1, 33, 3), (17, 31, 13), (40, 9, 1), (2, 70, 1), (5, 3, 37)],
 )
 def test_dense_layers_equal_the_oracle(inputs, outputs, samples):
     network = Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)])
@@ -104,18 +106,25 @@ def test_dense_layers_equal_the_oracle(inputs, outputs, samples):
 @pytest.mark.parametrize("stride", [(2, 2), (3, 1), (2, 4), (4, 6)], ids=str)
 @pytest.mark.parametrize("dilation", [1, 2, 3])
 def test_a_stride_reads_no_more_and_no_less_than_its_taps(stride, dilation):
-    network = Network((9, 8, 2), [Conv2d(2, 1), Conv2d(3, (3, 2), stride=stride, dilation=dilation, padding=1), Flatten()])
+    network = Network(
+        (9, 8, 2),
+        [Conv2d(2, 1), Conv2d(3, (3, 2), stride=stride, dilation=dilation, padding=1), Flatten()],
+    )
     assert_equals_oracle(network)
 
 
 def test_threads_share_results_alone_and_in_groups():
-    found = {int(shape_of(rows, columns)) >> 3 for rows in (1, 9, 40, 300) for columns in (1, 6, 16, 64)}
+    found = {
+        int(shape_of(rows, columns)) >> 3 for rows in (1, 9, 40, 300) for columns in (1, 6, 16, 64)
+    }
     assert found == set(range(DEPTH_LOG2 + 1))
 
 
 @pytest.mark.parametrize("grid", [None, 1])
 def test_blocks_that_share_a_long_reduction_equal_the_oracle(grid):
-    network = Network((3, 3, 30), [Conv2d(2, 3, padding=1), ReLU(), Flatten(), Dense(270), Dense(3)])
+    network = Network(
+        (3, 3, 30), [Conv2d(2, 3, padding=1), ReLU(), Flatten(), Dense(270), Dense(3)]
+    )
     params, x, dlogits = example(network, 2)
     logits, grads = oracle_passes(network, params, x, dlogits)
     device = Device(network, params, 2)
@@ -135,45 +144,114 @@ def test_pooling_equals_the_oracle(kind, kernel, stride, padding):
 
 
 def test_pooling_as_pytorch_has_it_equals_the_oracle():
-    for pool in (MaxPool2d((3, 2), 2, (1, 0), dilation=(2, 3)), MaxPool2d(3, 2, 1, ceil_mode=True),
-                 AvgPool2d(3, 2, 1, ceil_mode=True), AvgPool2d((3, 2), (2, 1), 1, count_include_pad=False)):  # fmt: skip
+    for pool in (
+        MaxPool2d((3, 2), 2, (1, 0), dilation=(2, 3)),
+        MaxPool2d(3, 2, 1, ceil_mode=True),
+        AvgPool2d(3, 2, 1, ceil_mode=True),
+        AvgPool2d((3, 2), (2, 1), 1, count_include_pad=False),
+    ):
         assert_equals_oracle(Network((6, 7, 2), [Conv2d(3, 1), pool, Flatten()]))
 
 
-ACTIVATIONS = [ReLU(), LeakyReLU(0.2), Sigmoid(), Tanh(), SiLU(), GELU(), GELU("tanh"), ReLU6(), HardSwish(), HardSigmoid(),
-               ELU(0.7), Softplus(), Mish(), PReLU()]  # fmt: skip
+ACTIVATIONS = [
+    ReLU(),
+    LeakyReLU(0.2),
+    Sigmoid(),
+    Tanh(),
+    SiLU(),
+    GELU(),
+    GELU("tanh"),
+    ReLU6(),
+    HardSwish(),
+    HardSigmoid(),
+    ELU(0.7),
+    Softplus(),
+    Mish(),
+    PReLU(),
+]
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 def test_activations_equal_the_oracle_wherever_they_stand(activation):
-    layers = [Conv2d(3, 2), activation, MaxPool2d(2), activation, activation, Flatten(), Dense(3), activation]
+    layers = [
+        Conv2d(3, 2),
+        activation,
+        MaxPool2d(2),
+        activation,
+        activation,
+        Flatten(),
+        Dense(3),
+        activation,
+    ]
     assert_equals_oracle(Network((4, 5, 1), layers))
 
 
 @pytest.mark.parametrize("norm", [BatchNorm2d(), GroupNorm(2), GroupNorm(1), LayerNorm()], ids=str)
 def test_normalization_equals_the_oracle_wherever_it_stands(norm):
-    layers = [Conv2d(4, 2), norm, ReLU(), Conv2d(2, 1), norm, norm, Flatten(), Dense(4), norm, Dense(3)]
+    layers = [
+        Conv2d(4, 2),
+        norm,
+        ReLU(),
+        Conv2d(2, 1),
+        norm,
+        norm,
+        Flatten(),
+        Dense(4),
+        norm,
+        Dense(3),
+    ]
     assert_equals_oracle(Network((4, 5, 2), layers), 3, tolerance=1e-5)
 
 
 def test_convolutions_in_groups_equal_the_oracle():
-    for shape, convolution in (((6, 5, 4), Conv2d(6, 3, stride=(2, 1), padding=1, groups=2)),
-                               ((5, 6, 3), Conv2d(3, (2, 3), dilation=(2, 1), padding=(0, 2, 1, 0), groups=3)),
-                               ((5, 4, 2), Conv2d(6, 2, stride=2, bias=False, groups=2))):  # fmt: skip
-        assert_equals_oracle(Network(shape, [Conv2d(shape[2], 1), convolution, Flatten(), Dense(2)]))
+    for shape, convolution in (
+        ((6, 5, 4), Conv2d(6, 3, stride=(2, 1), padding=1, groups=2)),
+        ((5, 6, 3), Conv2d(3, (2, 3), dilation=(2, 1), padding=(0, 2, 1, 0), groups=3)),
+        ((5, 4, 2), Conv2d(6, 2, stride=2, bias=False, groups=2)),
+    ):
+        assert_equals_oracle(
+            Network(shape, [Conv2d(shape[2], 1), convolution, Flatten(), Dense(2)])
+        )
 
 
 JOINED = {
-    "add of three, one read twice": [Conv2d(3, 1, name="a"), Conv2d(3, 1, name="b"), ReLU(),
-                                     Add(inputs=("a", "relu1", "b")), Add(inputs=("add1", "add1"))],
-    "a residual block": [Conv2d(3, 1), Residual([Conv2d(3, 3, padding=1), ReLU(), Conv2d(3, 1)]), ReLU()],
-    "branches": [Conv2d(2, 1), Branches([Conv2d(3, 1)], [MaxPool2d(3, 1, 1)], [Conv2d(1, 3, padding=1), Tanh()])],
+    "add of three, one read twice": [
+        Conv2d(3, 1, name="a"),
+        Conv2d(3, 1, name="b"),
+        ReLU(),
+        Add(inputs=("a", "relu1", "b")),
+        Add(inputs=("add1", "add1")),
+    ],
+    "a residual block": [
+        Conv2d(3, 1),
+        Residual([Conv2d(3, 3, padding=1), ReLU(), Conv2d(3, 1)]),
+        ReLU(),
+    ],
+    "branches": [
+        Conv2d(2, 1),
+        Branches([Conv2d(3, 1)], [MaxPool2d(3, 1, 1)], [Conv2d(1, 3, padding=1), Tanh()]),
+    ],
     "concat of a value with itself": [Conv2d(2, 1, name="a"), Concat(inputs=("a", "a"))],
-    "a gate": [Conv2d(3, 1, name="a"), GlobalAvgPool2d(), Dense(3), Sigmoid(name="gate"), Multiply(inputs=("a", "gate"))],
-    "a product": [Conv2d(3, 1, name="a"), Conv2d(3, 1, name="b"), Multiply(inputs=("a", "b")),
-                  Add(inputs=("multiply1", "a"))],
-    "the image again": [Conv2d(2, 1, name="a"), Add(inputs=("a", "input")), GlobalMaxPool2d(), Dense(3)],
-}  # fmt: skip
+    "a gate": [
+        Conv2d(3, 1, name="a"),
+        GlobalAvgPool2d(),
+        Dense(3),
+        Sigmoid(name="gate"),
+        Multiply(inputs=("a", "gate")),
+    ],
+    "a product": [
+        Conv2d(3, 1, name="a"),
+        Conv2d(3, 1, name="b"),
+        Multiply(inputs=("a", "b")),
+        Add(inputs=("multiply1", "a")),
+    ],
+    "the image again": [
+        Conv2d(2, 1, name="a"),
+        Add(inputs=("a", "input")),
+        GlobalMaxPool2d(),
+        Dense(3),
+    ],
+}
 
 
 @pytest.mark.parametrize("name", JOINED)
@@ -197,10 +275,18 @@ def test_dropout_drops_what_the_oracle_drops(layer):
 
 
 def test_running_statistics_after_a_step_and_inference_with_them_equal_the_oracle():
-    network = Network((3, 4, 2), [Conv2d(5, 1), BatchNorm2d(momentum=0.3), Flatten(), Dense(3), BatchNorm2d()])
+    network = Network(
+        (3, 4, 2), [Conv2d(5, 1), BatchNorm2d(momentum=0.3), Flatten(), Dense(3), BatchNorm2d()]
+    )
     params, x, dlogits = example(network, 4)
-    laid_out, there, results = card.LaidOut(network, 4, True), cuda.vector(params), np.zeros((2, 4), np.float32)
-    cuda.Images(x.reshape(4, -1), 4, True).gather(laid_out, np.arange(4), cuda.vector(np.arange(4)), 0, 4, 1.0)
+    laid_out, there, results = (
+        card.LaidOut(network, 4, True),
+        cuda.vector(params),
+        np.zeros((2, 4), np.float32),
+    )
+    cuda.Images(x.reshape(4, -1), 4, True).gather(
+        laid_out, np.arange(4), cuda.vector(np.arange(4)), 0, 4, 1.0
+    )
     laid_out.forward(there, 4, 0, 0)
     results[0, 3] = 1  # a step that is not finite, and changes nothing
     laid_out.finish(there, 4, 0, cuda.vector(results))
@@ -208,7 +294,10 @@ def test_running_statistics_after_a_step_and_inference_with_them_equal_the_oracl
     laid_out.finish(there, 4, 1, cuda.vector(results))
     after = oracle_training(network, params, x, dlogits).params_after
     assert_close(there.copy_to_host(), after)
-    assert_close(cuda.Inference(network, there, batch_size=3).logits(x, 1.0), oracle_inference(network, after, x))
+    assert_close(
+        cuda.Inference(network, there, batch_size=3).logits(x, 1.0),
+        oracle_inference(network, after, x),
+    )
 
 
 def test_global_average_pooling_equals_the_oracle():
@@ -219,7 +308,15 @@ def test_a_network_of_flatten_alone_hands_its_input_on():
     assert_equals_oracle(Network((2, 3, 1), [Flatten()]))
 
 
-CONVOLUTIONS = [Conv2d(5, 3, padding=1), ReLU(), MaxPool2d(2), Dropout(0.4), Conv2d(3, 2), Tanh(), Dropout(0.3)]
+CONVOLUTIONS = [
+    Conv2d(5, 3, padding=1),
+    ReLU(),
+    MaxPool2d(2),
+    Dropout(0.4),
+    Conv2d(3, 2),
+    Tanh(),
+    Dropout(0.3),
+]
 NETWORK = Network((6, 7, 2), [*CONVOLUTIONS, Flatten(), Dense(9), ReLU(), Dense(4)])
 
 
@@ -262,7 +359,10 @@ def test_gather_scales_whole_numbers_in_the_order_of_the_epoch():
 
 
 def test_inference_equals_the_training_pass():
-    network = Network((6, 7, 2), [Conv2d(5, 3), SiLU(), MaxPool2d(2), GELU(), Flatten(), Dense(9), ReLU(), Dense(4)])
+    network = Network(
+        (6, 7, 2),
+        [Conv2d(5, 3), SiLU(), MaxPool2d(2), GELU(), Flatten(), Dense(9), ReLU(), Dense(4)],
+    )
     params, x, _ = example(network, 3)
     expected = Device(network, params, 3).forward(x)
     np.testing.assert_array_equal(Device(network, params, 3, training=False).forward(x), expected)
@@ -277,13 +377,17 @@ def test_max_pool_ties_go_to_the_first_element_of_the_window():
 
 
 def test_not_a_number_passes_through_pooling_and_relu():
-    network = Network((4, 4, 1), [Conv2d(1, 1), ReLU(), MaxPool2d(2), ReLU(), Flatten(), Dense(4), ReLU()])
+    network = Network(
+        (4, 4, 1), [Conv2d(1, 1), ReLU(), MaxPool2d(2), ReLU(), Flatten(), Dense(4), ReLU()]
+    )
     for place in ((0, 0), (1, 1)):
         x = np.zeros((1, 4, 4, 1), np.float32)
         x[0, *place, 0] = np.nan
         device = Device(network, np.ones(network.flat_size), 1)
         assert np.isnan(device.forward(x)).all()
-    device = Device(Network((4, 4, 1), [Conv2d(1, 1), ReLU(), MaxPool2d(2), Flatten()]), np.ones(32), 1)
+    device = Device(
+        Network((4, 4, 1), [Conv2d(1, 1), ReLU(), MaxPool2d(2), Flatten()]), np.ones(32), 1
+    )
     pooled = device.forward(x)[0]
     assert np.isnan(pooled[0]) and not np.isnan(pooled[1:]).any()
 
@@ -294,13 +398,17 @@ def test_vectors_of_any_length_are_added_and_measured_whole(size):
     there = cuda.vector(y)
     cuda.axpy(0.5, cuda.vector(x), there)
     np.testing.assert_allclose(there.copy_to_host(), y + np.float32(0.5) * x, rtol=1e-6)
-    assert cuda.norm(cuda.vector(x)) == pytest.approx(np.linalg.norm(x.astype(np.float64)), rel=1e-6)
+    assert cuda.norm(cuda.vector(x)) == pytest.approx(
+        np.linalg.norm(x.astype(np.float64)), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize(("offset", "count"), [(0, 7), (1, 1), (2, 9), (3, 5), (4, 8), (5, 3)])
 def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
     rng = np.random.default_rng(offset)
-    params, grads, slots = (rng.normal(size=shape).astype(np.float32) for shape in (13, 13, (1, 13)))
+    params, grads, slots = (
+        rng.normal(size=shape).astype(np.float32) for shape in (13, 13, (1, 13))
+    )
     rule, spans = plugins.find("optimizer", "momentum"), np.array([[offset, offset + count, 0]])
     scalars = np.array([[0.1, 0.9, 0.01]], np.float32)[:, : compile_update(rule).scalars]
     results = []

@@ -1,4 +1,5 @@
-"""Kernels up to their launch, without a card: compiled to machine code, kept on disk, and not taken for another's."""
+"""Kernels up to their launch, without a card: compiled to machine code, kept on disk, and not taken
+for another's."""
 
 import json
 import os
@@ -9,7 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Numba asks the card at hand for its compute capability alone; what compiles is the toolkit, without a driver.
+# Numba asks the card at hand for its compute capability alone; what compiles is the toolkit,
+# without a driver.
 STAND_IN = """\
 import sys, types
 from numba import cuda
@@ -38,8 +40,15 @@ print(json.dumps([[sum(stat.cache_hits.values()), sum(stat.cache_misses.values()
 
 def python(code, cache, root=ROOT):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "NUMBA_ENABLE_CUDASIM": "0"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=root, capture_output=True, text=True,
-                          timeout=300, check=False)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout)
 
@@ -50,9 +59,15 @@ def test_kernels_compile_to_machine_code_once_and_come_from_the_disk_then(tmp_pa
 
 
 def test_an_edit_in_a_kernel_of_cuda_is_seen_by_cuda_and_not_by_the_cpu(tmp_path):
-    names = ("import json; from minicnn.kernels.cuda import call; from minicnn.kernels import sources; "
-             "print(json.dumps([sources.digest_of('minicnn.kernels.cpu.passes'), call.digest()]))")  # fmt: skip
-    shutil.copytree(ROOT / "minicnn", tmp_path / "minicnn", ignore=shutil.ignore_patterns("__pycache__", "embedded"))
+    names = (
+        "import json; from minicnn.kernels.cuda import call; from minicnn.kernels import sources; "
+        "print(json.dumps([sources.digest_of('minicnn.kernels.cpu.passes'), call.digest()]))"
+    )
+    shutil.copytree(
+        ROOT / "minicnn",
+        tmp_path / "minicnn",
+        ignore=shutil.ignore_patterns("__pycache__", "embedded"),
+    )
     before = python(names, tmp_path, tmp_path)
     (tmp_path / "minicnn" / "kernels" / "cuda" / "step.py").write_text("# edited\n")
     after = python(names, tmp_path, tmp_path)

@@ -1,6 +1,8 @@
-"""Every kernel compiled for three compute capabilities, and what its machine code needs, without a card.
+"""Every kernel compiled for three compute capabilities, and what its machine code needs, without a
+card.
 
-`budgets.txt` is what `python -m tests.cuda.machine_code` printed when it was last looked at: no kernel may need more.
+`budgets.txt` is what `python -m tests.cuda.machine_code` printed when it was last looked at: no
+kernel may need more.
 """
 
 import copyreg
@@ -12,7 +14,16 @@ from numba import cuda
 from numba.cuda.core.ir import VarMap
 
 from minicnn.kernels.cuda import tile
-from tests.cuda.machine_code import CAPABILITIES, Code, _ffma_share, _instructions, compiled, examine_all, kernels, tool
+from tests.cuda.machine_code import (
+    CAPABILITIES,
+    Code,
+    _ffma_share,
+    _instructions,
+    compiled,
+    examine_all,
+    kernels,
+    tool,
+)
 
 BUDGETS = Path(__file__).with_name("budgets.txt")
 
@@ -41,7 +52,9 @@ def test_the_assembler_and_the_disassembler_are_there():
 
 def test_every_kernel_compiles_for_every_capability(codes):
     assert set(codes) == {(name, capability) for name in kernels() for capability in CAPABILITIES}
-    assert {"conv2d.forward", "silu.backward", "add_parts", "gather_uint8", "adam", "mse"} < set(kernels())
+    assert {"conv2d.forward", "silu.backward", "add_parts", "gather_uint8", "adam", "mse"} < set(
+        kernels()
+    )
 
 
 def without_names(ptx):
@@ -51,7 +64,9 @@ def without_names(ptx):
 
 def alone(name, capability):
     function, signature = kernels()[name]
-    ptx, _ = cuda.compile_ptx(function, signature, cc=capability, launch_bounds=tile.launch_bounds(function))
+    ptx, _ = cuda.compile_ptx(
+        function, signature, cc=capability, launch_bounds=tile.launch_bounds(function)
+    )
     return without_names(ptx)
 
 
@@ -60,7 +75,9 @@ def test_what_numba_does_once_for_all_capabilities_is_what_it_does_for_each():
         assert without_names(ptx) == alone("cross_entropy", capability)
 
 
-def test_inlining_with_one_list_of_variables_makes_the_same_code_as_with_a_copy_for_each_block(monkeypatch):
+def test_inlining_with_one_list_of_variables_makes_the_same_code_as_with_a_copy_for_each_block(
+    monkeypatch,
+):
     here = alone("conv2d.add_forward", (7, 5))
     monkeypatch.delitem(copyreg.dispatch_table, VarMap)
     assert alone("conv2d.add_forward", (7, 5)) == here
@@ -71,7 +88,11 @@ def test_no_kernel_spills_uses_local_memory_or_computes_in_float64(codes):
 
 
 def test_every_kernel_fits_a_multiprocessor(codes):
-    assert [code for code in codes.values() if code.registers > 128 or code.shared > 48 * 1024 or code.occupancy < 25] == []
+    assert [
+        code
+        for code in codes.values()
+        if code.registers > 128 or code.shared > 48 * 1024 or code.occupancy < 25
+    ] == []
 
 
 def test_no_kernel_needs_more_than_its_budget(codes):
@@ -80,16 +101,23 @@ def test_no_kernel_needs_more_than_its_budget(codes):
     for key, code in codes.items():
         budget = table[key]
         no_more = code.registers <= budget.registers and code.shared <= budget.shared
-        no_less = all(getattr(code, name) >= getattr(budget, name) for name in ("occupancy", "ffma", "lds128", "ldg128"))
+        no_less = all(
+            getattr(code, name) >= getattr(budget, name)
+            for name in ("occupancy", "ffma", "lds128", "ldg128")
+        )
         if not (no_more and no_less):
             worse.append(f"{code}, budget {budget}")
     assert worse == []
 
 
-def test_products_multiply_in_three_of_four_instructions_and_load_128_bits_of_shared_memory_at_a_time(codes):
+def test_products_multiply_in_three_of_four_instructions_and_load_128_bits_of_shared_memory_at_a_time(
+    codes,
+):
     products = ("conv2d.forward", "conv2d.backward", "conv2d.backward_filter")
     for code in (code for code in codes.values() if code.kernel in products):
-        assert code.ffma >= 75 and code.lds128 >= 8, code  # each step has one load for rows and one for columns
+        assert code.ffma >= 75 and code.lds128 >= 8, (
+            code
+        )  # each step has one load for rows and one for columns
 
 
 def test_no_two_threads_of_a_warp_meet_in_a_bank_of_shared_memory():
@@ -100,20 +128,29 @@ def test_no_two_threads_of_a_warp_meet_in_a_bank_of_shared_memory():
         for stored in (by_step, by_lane):
             assert len({(step * tile.LEADING + lane) % 32 for step, lane in stored}) == 32
         for log2 in range(tile.LEAST_LOG2, tile.MOST_LOG2 + 1):
-            for first in range(threads[0], threads[-1], 8):  # a 128-bit load serves eight threads at a time
-                for places in ({thread >> log2 for thread in range(first, first + 8)},
-                               {thread & ((1 << log2) - 1) for thread in range(first, first + 8)}):  # fmt: skip
+            for first in range(
+                threads[0], threads[-1], 8
+            ):  # a 128-bit load serves eight threads at a time
+                for places in (
+                    {thread >> log2 for thread in range(first, first + 8)},
+                    {thread & ((1 << log2) - 1) for thread in range(first, first + 8)},
+                ):
                     assert len({4 * place % 32 for place in places}) == len(places)
     assert tile.LEADING % 4 == 0  # every step begins where 128 bits can be loaded
 
 
 def test_the_share_of_multiply_adds_is_that_of_the_loop_with_most_of_them():
-    listing = "\n".join([
-        "        /*0000*/                   MOV R1, c[0x0][0x28] ;", ".L_x_1:",
-        *["        /*0010*/                   FFMA R1, R2, R3, R1 ;"] * 18,
-        "        /*0020*/               @P0 LDS.128 R4, [R5] ;", "        /*0030*/              @!P0 BRA `(.L_x_1) ;",
-        *["        /*0040*/                   FFMA R1, R2, R3, R1 ;"] * 30, "        /*0050*/                   EXIT ;",
-    ])  # fmt: skip
+    listing = "\n".join(
+        [
+            "        /*0000*/                   MOV R1, c[0x0][0x28] ;",
+            ".L_x_1:",
+            *["        /*0010*/                   FFMA R1, R2, R3, R1 ;"] * 18,
+            "        /*0020*/               @P0 LDS.128 R4, [R5] ;",
+            "        /*0030*/              @!P0 BRA `(.L_x_1) ;",
+            *["        /*0040*/                   FFMA R1, R2, R3, R1 ;"] * 30,
+            "        /*0050*/                   EXIT ;",
+        ]
+    )
     instructions = list(_instructions(listing))
     assert len(instructions) == 1 + 18 + 2 + 30 + 1 and instructions[19] == ("LDS.128", None)
     assert _ffma_share(instructions) == 90

@@ -1,4 +1,5 @@
-"""The kernels of the passes in the simulator, in a process of its own; and that these tests notice broken kernels."""
+"""The kernels of the passes in the simulator, in a process of its own; and that these tests notice
+broken kernels."""
 
 import os
 import shutil
@@ -14,9 +15,20 @@ KERNELS = Path("minicnn", "kernels", "cuda")
 
 def run(root=ROOT, *options, simulator="1"):
     """Run `passes_on_device.py` under ``root``, in the simulator or on a card."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda/passes_on_device.py", *options]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/cuda/passes_on_device.py",
+        *options,
+    ]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": simulator}
-    return subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=900, check=False)
+    return subprocess.run(
+        command, env=environment, cwd=root, capture_output=True, text=True, timeout=900, check=False
+    )
 
 
 def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator(simulated):
@@ -34,15 +46,30 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_card():
     ("file", "code", "broken", "test"),
     [
         ("conv2d.py", "if column < columns:", "if True:", "dense_layers_equal"),
-        ("window.py", "_smaller(size, np.int32(start + (kernel - 1) * dilation + 1))",
-         "np.int32(start + (kernel - 1) * dilation + 1)", "pooling_equals and 3-2-1"),
-        ("conv2d.py", "cuda.syncthreads()\n        if turn < turns:", "if turn < turns:", "convolutions_equal and shape1"),
+        (
+            "window.py",
+            "_smaller(size, np.int32(start + (kernel - 1) * dilation + 1))",
+            "np.int32(start + (kernel - 1) * dilation + 1)",
+            "pooling_equals and 3-2-1",
+        ),
+        (
+            "conv2d.py",
+            "cuda.syncthreads()\n        if turn < turns:",
+            "if turn < turns:",
+            "convolutions_equal and shape1",
+        ),
     ],
     ids=["columns beyond the product", "windows beyond the image", "no barrier in a tile"],
 )
-def test_an_access_out_of_bounds_and_a_missing_barrier_are_noticed(tmp_path, file, code, broken, test):
+def test_an_access_out_of_bounds_and_a_missing_barrier_are_noticed(
+    tmp_path, file, code, broken, test
+):
     for folder in ("minicnn", "tests"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", "embedded"))
+        shutil.copytree(
+            ROOT / folder,
+            tmp_path / folder,
+            ignore=shutil.ignore_patterns("__pycache__", "embedded"),
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     source = (tmp_path / KERNELS / file).read_text(encoding="utf-8")
     assert code in source

@@ -1,4 +1,5 @@
-"""The CUDA backend beside the CPU's: in the simulator, in a process of its own; the same tests on a card if asked for."""
+"""The CUDA backend beside the CPU's: in the simulator, in a process of its own; the same tests on a
+card if asked for."""
 
 import os
 import subprocess
@@ -17,7 +18,17 @@ def test_training_and_inference_equal_the_cpus_in_the_simulator(simulated):
 
 @pytest.mark.gpu
 def test_training_and_inference_equal_the_cpus_on_a_card():
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/cuda/training_on_device.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/cuda/training_on_device.py",
+    ]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "0"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=900, check=False
+    )
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]

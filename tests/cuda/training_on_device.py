@@ -1,6 +1,8 @@
-"""Training and inference by the CUDA backend against the CPU's, on the device at hand: the same data, the same results.
+"""Training and inference by the CUDA backend against the CPU's, on the device at hand: the same
+data, the same results.
 
-Not collected by itself: `test_training.py` runs it in the simulator, and on a card where one is asked for.
+Not collected by itself: `test_training.py` runs it in the simulator, and on a card where one is
+asked for.
 """
 
 import json
@@ -11,7 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Network, ReLU, Settings, Trainer, load, plugins
+from minicnn import (
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    MaxPool2d,
+    Network,
+    ReLU,
+    Settings,
+    Trainer,
+    load,
+    plugins,
+)
 from minicnn.backends import Batch, Data, backend, card, cpu, cuda
 from minicnn.cli import main
 from minicnn.errors import DeviceError, DivergedError, SettingError
@@ -33,7 +47,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered in scalar
 OPTIMIZERS = sorted(offer.name for offer in plugins.offers() if offer.kind == "optimizer")
 LOSSES = sorted(offer.name for offer in plugins.offers() if offer.kind == "loss")
 LINEAR = Network((2, 3, 1), [Flatten(), Dense(3)])
-CONVOLUTIONAL = Network((5, 4, 2), [Conv2d(3, 3), ReLU(), MaxPool2d(2, stride=1), Flatten(), Dropout(0.3), Dense(3)])
+CONVOLUTIONAL = Network(
+    (5, 4, 2), [Conv2d(3, 3), ReLU(), MaxPool2d(2, stride=1), Flatten(), Dropout(0.3), Dense(3)]
+)
 
 
 def example_rules():
@@ -43,7 +59,12 @@ def example_rules():
     import minicnn_sam
     import minicnn_schedule_free
 
-    optimizers = (minicnn_adan.ADAN, minicnn_muon.MUON, minicnn_sam.SAM, minicnn_schedule_free.SCHEDULE_FREE)
+    optimizers = (
+        minicnn_adan.ADAN,
+        minicnn_muon.MUON,
+        minicnn_sam.SAM,
+        minicnn_schedule_free.SCHEDULE_FREE,
+    )
     return [{"optimizer": rule} for rule in optimizers] + [{"loss": minicnn_focal_loss.FOCAL}]
 
 
@@ -53,11 +74,16 @@ def images(network, count, dtype=np.uint8):
 
 
 def train(device, network=LINEAR, count=5, x=None, output=None, resume=None, fit=(), **options):
-    """(trainer, history, results of the batches) of three steps, the last one of a smaller batch."""
+    """(trainer, history, results of the batches) of three steps, the last one of a smaller
+    batch."""
     x, batches = images(network, count) if x is None else x, []
     options = {"batch_size": 2, "epochs": 1, "val_split": 0.0, **options}
     trainer = Trainer(network, Settings(device=device), **options)
-    reporters = [lambda event: batches.append((event.loss, event.accuracy)) if isinstance(event, BatchDone) else None]
+    reporters = [
+        lambda event: (
+            batches.append((event.loss, event.accuracy)) if isinstance(event, BatchDone) else None
+        )
+    ]
     labels = np.arange(len(x)) % network.outputs
     history = trainer.fit(x, labels, reporters=reporters, output=output, resume=resume, **dict(fit))
     return trainer, history, batches
@@ -65,7 +91,9 @@ def train(device, network=LINEAR, count=5, x=None, output=None, resume=None, fit
 
 def assert_same_training(**options):
     """The weights, the slots, the state and the figures of every batch are the CPU's."""
-    (here, epochs, batches), (there, other_epochs, other_batches) = (train(device, **options) for device in ("cpu", "cuda"))
+    (here, epochs, batches), (there, other_epochs, other_batches) = (
+        train(device, **options) for device in ("cpu", "cuda")
+    )
     one, other = here.progress, there.progress
     first = here.network.initialize(np.random.default_rng([0, 0]))
     assert np.abs(one.params - first).max() > 1e-6  # else nothing was trained
@@ -73,12 +101,19 @@ def assert_same_training(**options):
     np.testing.assert_allclose(other_batches, batches, rtol=1e-5, atol=1e-5)
     for name in ("params", "best_params", "slots"):
         expected = getattr(one, name)
-        np.testing.assert_allclose(getattr(other, name), expected, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert other.optimizer_state == one.optimizer_state and other.counters.optimizer_step == one.counters.optimizer_step
-    assert other_epochs.epochs[0].gradient_norm == pytest.approx(epochs.epochs[0].gradient_norm, rel=1e-5)
+        np.testing.assert_allclose(
+            getattr(other, name), expected, rtol=1e-5, atol=1e-5, err_msg=name
+        )
+    assert (
+        other.optimizer_state == one.optimizer_state
+        and other.counters.optimizer_step == one.counters.optimizer_step
+    )
+    assert other_epochs.epochs[0].gradient_norm == pytest.approx(
+        epochs.epochs[0].gradient_norm, rel=1e-5
+    )
 
 
-# --- rules -----------------------------------------------------------------------------------------------------------
+# --- rules ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -92,7 +127,9 @@ def test_three_steps_with_every_loss_equal_the_cpus(name):
     assert_same_training(loss=name)
 
 
-@pytest.mark.parametrize("options", example_rules(), ids=lambda options: next(iter(options.values())).name)
+@pytest.mark.parametrize(
+    "options", example_rules(), ids=lambda options: next(iter(options.values())).name
+)
 def test_three_steps_of_the_example_plugins_equal_the_cpus(options):
     assert_same_training(**options)
 
@@ -105,12 +142,15 @@ RATE, DECAY = (Hyperparameter("learning_rate", 0.1),), Hyperparameter("weight_de
 
 
 def orthogonal(s):
-    """Every operation on a matrix that lies on its side and on one that stands, and a base for the others."""
+    """Every operation on a matrix that lies on its side and on one that stands, and a base for the
+    others."""
     s.gradient()
     for tensor in s.tensors:
         if not tensor.is_matrix:
             continue
-        p, g, slot, scratch = (s.matrix(x, tensor) for x in (s.params, s.grads, s.slots["slot"], s.scratch["scratch"]))
+        p, g, slot, scratch = (
+            s.matrix(x, tensor) for x in (s.params, s.grads, s.slots["slot"], s.scratch["scratch"])
+        )
         wide = p.shape[0] < p.shape[1]
         square = s.matrix(s.scratch["square"], tensor, (min(p.shape), min(p.shape)))
         s.matmul(g, g, square, transpose_a=not wide, transpose_b=wide)
@@ -132,25 +172,38 @@ def test_a_rule_with_vectors_and_matrices_equals_the_cpus():
 
 @pytest.mark.parametrize("optimizer", ["adamw", "nadam", MINE])
 def test_weight_decay_of_weights_alone_equals_the_cpus(optimizer):
-    assert_same_training(optimizer=optimizer, decay="weights", optimizer_kwargs={"weight_decay": 0.3})
+    assert_same_training(
+        optimizer=optimizer, decay="weights", optimizer_kwargs={"weight_decay": 0.3}
+    )
 
 
-# --- steps -----------------------------------------------------------------------------------------------------------
+# --- steps ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [
-    {},
-    {"clip_grad": 0.2, "clip_grad_value": 0.02, "schedule": "cosine", "optimizer": "sgd"},
-    {"loss_kwargs": {"class_weights": [1.0, 2.0, 0.5]}, "seed": 3},
-], ids=["plain", "clipped and scheduled", "weighted"])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clip_grad": 0.2, "clip_grad_value": 0.02, "schedule": "cosine", "optimizer": "sgd"},
+        {"loss_kwargs": {"class_weights": [1.0, 2.0, 0.5]}, "seed": 3},
+    ],
+    ids=["plain", "clipped and scheduled", "weighted"],
+)
 def test_a_convolutional_network_with_dropout_equals_the_cpu(options):
     assert_same_training(network=CONVOLUTIONAL, batch_size=3, **options)
 
 
 def test_training_with_normalization_and_joins_equals_the_cpu():
     """Running statistics too, which are parameters that are not trained."""
-    layers = [Conv2d(3, 3, padding=1), BatchNorm2d(), PReLU(), Residual([Conv2d(3, 3, padding=1, groups=3), GroupNorm(1)]),
-              GlobalAvgPool2d(), Dense(3), LayerNorm()]  # fmt: skip
+    layers = [
+        Conv2d(3, 3, padding=1),
+        BatchNorm2d(),
+        PReLU(),
+        Residual([Conv2d(3, 3, padding=1, groups=3), GroupNorm(1)]),
+        GlobalAvgPool2d(),
+        Dense(3),
+        LayerNorm(),
+    ]
     assert_same_training(network=Network((4, 3, 2), layers), batch_size=3, optimizer="sgd")
 
 
@@ -160,29 +213,57 @@ def test_results_read_in_parts_make_no_difference(monkeypatch):
 
 
 def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_between(monkeypatch):
-    network, rules = preset("lenet5", (28, 28, 1), 10), (plugins.find("optimizer", "adam"), plugins.find("loss", "mse"))
+    network, rules = (
+        preset("lenet5", (28, 28, 1), 10),
+        (plugins.find("optimizer", "adam"), plugins.find("loss", "mse")),
+    )
     training = cuda.Training(network, network.initialize(np.random.default_rng(0)), 64, *rules)
-    data = Data(np.zeros((64, 784), np.uint8), np.zeros(64, np.int64), 1.0, np.eye(10, dtype=np.float32),
-                np.ones(10, np.float32), np.zeros(0, np.float32))  # fmt: skip
+    data = Data(
+        np.zeros((64, 784), np.uint8),
+        np.zeros(64, np.int64),
+        1.0,
+        np.eye(10, dtype=np.float32),
+        np.ones(10, np.float32),
+        np.zeros(0, np.float32),
+    )
     training.compile(data, None)
     events = []
-    monkeypatch.setattr(card, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__))
-    training._results_there = type("Results", (), {"copy_to_host": lambda self, array: events.append("read")})()
+    monkeypatch.setattr(
+        card, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__)
+    )
+    training._results_there = type(
+        "Results", (), {"copy_to_host": lambda self, array: events.append("read")}
+    )()
     monkeypatch.setattr(cuda.cuda, "to_device", None)
     batch = Batch(np.arange(64), 64.0, 0, np.zeros((1, compiled_scalars(rules[0])), np.float32))
     training.steps(data, [batch, batch], None)
     assert events == [*events[: len(events) // 2] * 2, "read"]
     # What is compiled of rules: two activations forward and backward, the loss, the update.
     names = ["forward", "add_forward", "backward", "add_backward", "backward_filter", "add_parts"]
-    assert [name for name in events[: len(events) // 2] if name not in names] == ["gather", *["compiled"] * 6]
+    assert [name for name in events[: len(events) // 2] if name not in names] == [
+        "gather",
+        *["compiled"] * 6,
+    ]
     assert len(events) // 2 < 40
 
 
 def test_the_data_are_copied_to_the_card_once_however_often_a_step_is_made(monkeypatch):
     rules = plugins.find("optimizer", "gd"), plugins.find("loss", "mse")
     training = cuda.Training(LINEAR, LINEAR.initialize(np.random.default_rng(0)), 2, *rules)
-    given = images(LINEAR, 3).reshape(3, -1), np.arange(3), np.arange(2), 1 / 255, np.eye(3, dtype=np.float32)
-    rest = np.ones(3, np.float32), np.zeros(0, np.float32), 2.0, 0, cuda.vector(np.zeros((0, 1), np.float32))
+    given = (
+        images(LINEAR, 3).reshape(3, -1),
+        np.arange(3),
+        np.arange(2),
+        1 / 255,
+        np.eye(3, dtype=np.float32),
+    )
+    rest = (
+        np.ones(3, np.float32),
+        np.zeros(0, np.float32),
+        2.0,
+        0,
+        cuda.vector(np.zeros((0, 1), np.float32)),
+    )
     scalars = np.full((1, compiled_scalars(rules[0])), 0.1, np.float32)
     first = training.step(*given, *rest, scalars)
     monkeypatch.setattr(cuda.cuda, "to_device", None)
@@ -212,8 +293,14 @@ def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkey
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # NumPy's, in the simulator
 def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
     x = images(LINEAR, 6, np.float32)
-    data = Data(x.reshape(6, -1).copy(), np.arange(6) % 3, 1.0, np.eye(3, dtype=np.float32), np.ones(3, np.float32),
-                np.zeros(1, np.float32))  # fmt: skip
+    data = Data(
+        x.reshape(6, -1).copy(),
+        np.arange(6) % 3,
+        1.0,
+        np.eye(3, dtype=np.float32),
+        np.ones(3, np.float32),
+        np.zeros(1, np.float32),
+    )
     data.images[3] = np.inf
     rules = plugins.find("optimizer", "sgd"), plugins.find("loss", "cross_entropy")
     params = LINEAR.initialize(np.random.default_rng(0))
@@ -230,14 +317,20 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
 
 
 def compiled_scalars(rule):
-    return len(rule.prepare(1, dict(rule.state), **{hyper.name: hyper.default for hyper in rule.hyperparameters}))
+    return len(
+        rule.prepare(
+            1, dict(rule.state), **{hyper.name: hyper.default for hyper in rule.hyperparameters}
+        )
+    )
 
 
 def test_the_parts_of_a_gradient_are_added_in_their_order_and_its_norm_is_that_of_any_size():
     rng = np.random.default_rng(2)
     for size in (1e-30, 1.0, 1e30):
         parts, grads = (size * rng.normal(size=500)).astype(np.float32), np.zeros(60, np.float32)
-        sums = np.array([[0, 50, 10, 55, 7], [52, 4, 60, 55, 7]])  # offset, count, place, distance of two splits, splits
+        sums = np.array(
+            [[0, 50, 10, 55, 7], [52, 4, 60, 55, 7]]
+        )  # offset, count, place, distance of two splits, splits
         there, squares = cuda.vector(grads), cuda.vector(np.zeros((3, 2), np.float32))
         card.run_kernel(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
         for offset, count, place, distance, splits in sums:
@@ -245,10 +338,12 @@ def test_the_parts_of_a_gradient_are_added_in_their_order_and_its_norm_is_that_o
                 grads[offset : offset + count] += parts[place + split * distance :][:count]
         np.testing.assert_array_equal(there.copy_to_host(), grads)
         scale, total = squares.copy_to_host().astype(np.float64).T
-        assert math.sqrt((scale**2 * total).sum()) == pytest.approx(np.linalg.norm(grads.astype(np.float64)), rel=1e-6)
+        assert math.sqrt((scale**2 * total).sum()) == pytest.approx(
+            np.linalg.norm(grads.astype(np.float64)), rel=1e-6
+        )
 
 
-# --- models and checkpoints ------------------------------------------------------------------------------------------
+# --- models and checkpoints -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("first", "second"), [("cpu", "cuda"), ("cuda", "cpu")])
@@ -256,11 +351,15 @@ def test_a_run_goes_on_and_a_model_predicts_on_the_other_device(first, second, t
     folder = tmp_path
     train(first, output=folder, optimizer="momentum")
     straight = train(first, optimizer="momentum", epochs=2)[0].progress
-    resumed = train(second, optimizer="momentum", epochs=2, resume=load_checkpoint(folder / "last.safetensors"))[0].progress
+    resumed = train(
+        second, optimizer="momentum", epochs=2, resume=load_checkpoint(folder / "last.safetensors")
+    )[0].progress
     np.testing.assert_allclose(resumed.params, straight.params, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(resumed.slots, straight.slots, rtol=1e-5, atol=1e-6)
     x = images(LINEAR, 7)
-    here, there = (load(folder / "model.safetensors", device=device).logits(x) for device in (first, second))
+    here, there = (
+        load(folder / "model.safetensors", device=device).logits(x) for device in (first, second)
+    )
     np.testing.assert_allclose(there, here, rtol=1e-5, atol=1e-6)
 
 
@@ -268,10 +367,13 @@ def test_validation_and_test_figures_equal_the_cpus():
     x, y = images(CONVOLUTIONAL, 4), np.arange(4) % 3
     fit = {"validation": (x, y), "test": (x[:3], y[:3])}
     ended = [train(device, CONVOLUTIONAL, fit=fit)[1].ended.test for device in ("cpu", "cuda")]
-    assert ended[1].loss == pytest.approx(ended[0].loss, rel=1e-5) and ended[1].confusion == ended[0].confusion
+    assert (
+        ended[1].loss == pytest.approx(ended[0].loss, rel=1e-5)
+        and ended[1].confusion == ended[0].confusion
+    )
 
 
-# --- the interface ---------------------------------------------------------------------------------------------------
+# --- the interface --------------------------------------------------------------------------------
 
 
 def test_both_backends_do_the_same_on_the_same_data():
@@ -279,17 +381,33 @@ def test_both_backends_do_the_same_on_the_same_data():
     assert backend("cuda") is cuda and set(cuda.__all__) <= set(vars(cpu))
     rng = np.random.default_rng(1)
     params = LINEAR.initialize(rng)
-    grads, x = rng.normal(size=params.shape).astype(np.float32), rng.random((4, 2, 3, 1), np.float32)
+    grads, x = (
+        rng.normal(size=params.shape).astype(np.float32),
+        rng.random((4, 2, 3, 1), np.float32),
+    )
     spans = np.array([[0, 18, 0], [32, 35, 0]])
     logits, labels = rng.normal(size=(4, 3)).astype(np.float32), np.array([0, 2, 1, 1])
     rule, loss = plugins.find("optimizer", "momentum"), plugins.find("loss", "cross_entropy")
     found = []
     for device in (cpu, cuda):
         passes = device.Passes(LINEAR, params, 4)
-        results = [passes.forward(x).copy(), passes.backward(logits), device.Inference(LINEAR, params).logits(x, 0.5)]
-        results += device.loss_rows(loss, logits, labels, np.eye(3, dtype=np.float32), np.ones(3, np.float32),
-                                    np.zeros(1, np.float32))  # fmt: skip
-        p, g, s = (device.vector(array.copy()) for array in (params, grads, np.zeros((1, len(params)), np.float32)))
+        results = [
+            passes.forward(x).copy(),
+            passes.backward(logits),
+            device.Inference(LINEAR, params).logits(x, 0.5),
+        ]
+        results += device.loss_rows(
+            loss,
+            logits,
+            labels,
+            np.eye(3, dtype=np.float32),
+            np.ones(3, np.float32),
+            np.zeros(1, np.float32),
+        )
+        p, g, s = (
+            device.vector(array.copy())
+            for array in (params, grads, np.zeros((1, len(params)), np.float32))
+        )
         scalars = np.full((1, compiled_scalars(rule)), 0.1, np.float32)
         device.Update(rule, np.dtype(np.float32))(p, g, s, scalars, spans)
         device.axpy(0.5, g, p)
@@ -310,7 +428,8 @@ def test_numbers_of_another_precision_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("shape", "units", "what"), [((1, 1, 50_000), 50_000, "weights"), ((50_000, 50_000, 1), 1, "pixels")]
+    ("shape", "units", "what"),
+    [((1, 1, 50_000), 50_000, "weights"), ((50_000, 50_000, 1), 1, "pixels")],
 )
 def test_a_network_beyond_32_bit_places_is_refused_with_one_line(shape, units, what):
     with pytest.raises(SettingError, match=f"on CUDA a .* fewer than 2147483648 {what}"):
@@ -323,7 +442,9 @@ def test_a_layer_that_only_the_cpu_computes_is_refused_by_name():
 
     rule = LayerRule("mine", lambda shape: shape, copies, copies)
     network = Network((2, 3, 1), [Flatten(), RuleLayer(rule), Dense(3)])
-    with pytest.raises(SettingError, match=r"device cuda: layer mine1, mine\(\), .* use the device cpu"):
+    with pytest.raises(
+        SettingError, match=r"device cuda: layer mine1, mine\(\), .* use the device cpu"
+    ):
         cuda.Inference(network, network.initialize(np.random.default_rng(0)))
 
 
@@ -342,14 +463,33 @@ def test_gradcheck_compares_the_devices_gradients_with_the_cpus(tmp_path, capsys
         '[[layers]]\ntype = "MaxPool2d"\nkernel_size = 2\n[[layers]]\ntype = "Flatten"\n'
         '[[layers]]\ntype = "Dense"\nunits = "classes"\n'
     )
-    command = ["gradcheck", "--model", str(tmp_path / "tiny.toml"), "--device", "cuda", "-b", "1", "--json"]
+    command = [
+        "gradcheck",
+        "--model",
+        str(tmp_path / "tiny.toml"),
+        "--device",
+        "cuda",
+        "-b",
+        "1",
+        "--json",
+    ]
     assert main(command) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["passed"] and report["device"] == "cuda"
-    assert [check["tensor"] for check in report["tensors"]] == ["conv1.weight", "conv1.bias", "dense1.weight", "dense1.bias"]
-    assert all(check["checked"] == check["weights"] and check["numeric"] != 0 for check in report["tensors"])
+    assert [check["tensor"] for check in report["tensors"]] == [
+        "conv1.weight",
+        "conv1.bias",
+        "dense1.weight",
+        "dense1.bias",
+    ]
+    assert all(
+        check["checked"] == check["weights"] and check["numeric"] != 0
+        for check in report["tensors"]
+    )
     backward = cuda.Passes.backward
-    monkeypatch.setattr(cuda.Passes, "backward", lambda self, dlogits: backward(self, 1.001 * dlogits))
+    monkeypatch.setattr(
+        cuda.Passes, "backward", lambda self, dlogits: backward(self, 1.001 * dlogits)
+    )
     assert main(command) == 1
     assert "differs from the CPU's" in capsys.readouterr().err
 

@@ -21,10 +21,15 @@ def write_idx(path: Path, array: np.ndarray) -> Path:
     return path
 
 
-def write_idx_folder(folder: Path, dot: str = "-", suffix: str = "", shape: tuple[int, ...] = (4, 5)) -> Path:
+def write_idx_folder(
+    folder: Path, dot: str = "-", suffix: str = "", shape: tuple[int, ...] = (4, 5)
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for prefix, count in (("train", 20), ("t10k", 10)):
         images = np.random.default_rng(count).integers(0, 256, (count, *shape), np.uint8)
         write_idx(folder / f"{prefix}-images{dot}idx{images.ndim}-ubyte{suffix}", images)
-        write_idx(folder / f"{prefix}-labels{dot}idx1-ubyte{suffix}", (np.arange(count) % 10).astype(np.uint8))
+        write_idx(
+            folder / f"{prefix}-labels{dot}idx1-ubyte{suffix}",
+            (np.arange(count) % 10).astype(np.uint8),
+        )
     return folder

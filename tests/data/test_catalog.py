@@ -109,7 +109,9 @@ def test_a_known_set_that_is_not_here_says_where_it_looked_and_how_to_get_it():
 
 
 def test_an_unknown_name_lists_near_ones_and_says_that_a_path_will_do():
-    with pytest.raises(UnknownNameError, match=r"unknown data set 'fashion'.*did you mean 'fashion-mnist'.*path"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown data set 'fashion'.*did you mean 'fashion-mnist'.*path"
+    ):
         load_dataset("fashion")
 
 
@@ -121,7 +123,9 @@ def test_a_path_that_is_not_there_is_named(path):
 
 def test_a_path_of_no_known_kind_says_what_was_expected(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
-    with pytest.raises(DataError, match=r"x\.txt is no data set: expected .*IDX.*CIFAR-10.*class folders.*NPZ"):
+    with pytest.raises(
+        DataError, match=r"x\.txt is no data set: expected .*IDX.*CIFAR-10.*class folders.*NPZ"
+    ):
         load_dataset(tmp_path / "x.txt")
 
 
@@ -146,6 +150,8 @@ def test_loading_arrays_imports_neither_pillow_nor_pooch_nor_numba():
         "print(*{'PIL', 'pooch', 'requests', 'numba', 'rich'} & set(sys.modules))"
     )
     path = [entry for entry in sys.path if entry]
-    run = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {code}"], capture_output=True)
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {path}; {code}"], capture_output=True
+    )
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == b""

@@ -1,4 +1,5 @@
-"""CIFAR-10 batches, binary and pickled, as a folder and as an archive; and pickles that want more than data."""
+"""CIFAR-10 batches, binary and pickled, as a folder and as an archive; and pickles that want more
+than data."""
 
 import gzip
 import io
@@ -29,7 +30,8 @@ def binary_files() -> dict[str, bytes]:
 
 
 def python2_pickle(batch: dict[str, object]) -> bytes:
-    """The pickle that Python 2 wrote (protocol 2); its str, text and bytes alike, has an opcode of its own."""
+    """The pickle that Python 2 wrote (protocol 2); its str, text and bytes alike, has an opcode of
+    its own."""
 
     def string(value: bytes) -> bytes:
         return b"T" + struct.pack("<i", len(value)) + value
@@ -39,10 +41,33 @@ def python2_pickle(batch: dict[str, object]) -> bytes:
 
     def array(value: np.ndarray) -> bytes:
         dtype = b"cnumpy\ndtype\n" + string(b"u1") + integer(0) + integer(1) + b"\x87R"
-        dtype += b"(" + integer(3) + string(b"|") + b"NNN" + integer(-1) + integer(-1) + integer(0) + b"tb"
-        empty = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n" + integer(0) + b"\x85" + string(b"b")
+        dtype += (
+            b"("
+            + integer(3)
+            + string(b"|")
+            + b"NNN"
+            + integer(-1)
+            + integer(-1)
+            + integer(0)
+            + b"tb"
+        )
+        empty = (
+            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+            + integer(0)
+            + b"\x85"
+            + string(b"b")
+        )
         shape = b"".join(map(integer, value.shape)) + b"\x86"
-        return empty + b"\x87R(" + integer(1) + shape + dtype + b"\x89" + string(value.tobytes()) + b"tb"
+        return (
+            empty
+            + b"\x87R("
+            + integer(1)
+            + shape
+            + dtype
+            + b"\x89"
+            + string(value.tobytes())
+            + b"tb"
+        )
 
     def encode(value: object) -> bytes:
         if isinstance(value, np.ndarray):
@@ -51,25 +76,42 @@ def python2_pickle(batch: dict[str, object]) -> bytes:
             return b"](" + b"".join(map(encode, value)) + b"e"
         return integer(value) if isinstance(value, int) else string(value.encode())
 
-    return b"\x80\x02}(" + b"".join(string(k.encode()) + encode(v) for k, v in batch.items()) + b"u."
+    return (
+        b"\x80\x02}(" + b"".join(string(k.encode()) + encode(v) for k, v in batch.items()) + b"u."
+    )
 
 
 WRITERS = {
     "Python 2": python2_pickle,
     **{f"protocol {i}": lambda batch, i=i: pickle.dumps(batch, protocol=i) for i in range(6)},
-    "bytes keys": lambda batch: pickle.dumps({key.encode(): value for key, value in batch.items()}, protocol=2),
+    "bytes keys": lambda batch: pickle.dumps(
+        {key.encode(): value for key, value in batch.items()}, protocol=2
+    ),
     "column order": lambda batch: pickle.dumps(
-        {key: np.asfortranarray(value) if key == "data" else value for key, value in batch.items()}, protocol=4
+        {key: np.asfortranarray(value) if key == "data" else value for key, value in batch.items()},
+        protocol=4,
     ),
 }
 
 
 def python_files(write=python2_pickle) -> dict[str, bytes]:
     files = {
-        name: write({"batch_label": name, "labels": LABELS, "data": planes(name), "filenames": ["a.png"] * 10})
+        name: write(
+            {
+                "batch_label": name,
+                "labels": LABELS,
+                "data": planes(name),
+                "filenames": ["a.png"] * 10,
+            }
+        )
         for name in NAMES
     }
-    return {**files, "batches.meta": write({"num_cases_per_batch": 10, "label_names": CLASSES[::-1], "num_vis": 3072})}
+    return {
+        **files,
+        "batches.meta": write(
+            {"num_cases_per_batch": 10, "label_names": CLASSES[::-1], "num_vis": 3072}
+        ),
+    }
 
 
 def write_folder(folder, files):
@@ -93,8 +135,13 @@ def check(dataset):
     assert dataset.image_shape == (32, 32, 3)
     assert dataset.train.images.shape[0] == 50
     for image, row, column, channel in [(0, 0, 0, 0), (13, 31, 2, 1), (49, 5, 30, 2)]:
-        assert dataset.train.images[image, row, column, channel] == expected[image, channel * 1024 + row * 32 + column]
-    assert np.array_equal(dataset.test.images.transpose(0, 3, 1, 2).reshape(10, 3072), planes("test_batch"))
+        assert (
+            dataset.train.images[image, row, column, channel]
+            == expected[image, channel * 1024 + row * 32 + column]
+        )
+    assert np.array_equal(
+        dataset.test.images.transpose(0, 3, 1, 2).reshape(10, 3072), planes("test_batch")
+    )
     assert dataset.train.labels.tolist() == LABELS * 5
 
 
@@ -132,7 +179,9 @@ def test_python_batches_of_every_age_are_read(tmp_path, writer):
 def test_the_python_2_pickle_of_these_tests_is_a_real_one():
     batch = {"labels": LABELS, "data": planes("test_batch")}
     assert pickletools.optimize(python2_pickle(batch))
-    loaded = pickle.loads(python2_pickle(batch).replace(b"numpy.core", b"numpy._core"), encoding="bytes")
+    loaded = pickle.loads(
+        python2_pickle(batch).replace(b"numpy.core", b"numpy._core"), encoding="bytes"
+    )
     assert loaded[b"labels"] == LABELS
     assert np.array_equal(loaded[b"data"], batch["data"])
 
@@ -156,10 +205,14 @@ class Evil:
     ],
 )
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_pickle_that_does_more_than_hold_data_is_refused_and_not_run(tmp_path, monkeypatch, evil, asked, protocol):
+def test_a_pickle_that_does_more_than_hold_data_is_refused_and_not_run(
+    tmp_path, monkeypatch, evil, asked, protocol
+):
     monkeypatch.chdir(tmp_path)
     files = python_files()
-    files["data_batch_3"] = pickle.dumps({"data": planes("data_batch_3"), "labels": LABELS, "more": evil}, protocol)
+    files["data_batch_3"] = pickle.dumps(
+        {"data": planes("data_batch_3"), "labels": LABELS, "more": evil}, protocol
+    )
     text = refusal(write_folder(tmp_path / "py", files))
     assert str(tmp_path / "py" / "data_batch_3") in text
     assert "is refused: its pickle asks for" in text
@@ -167,9 +220,13 @@ def test_a_pickle_that_does_more_than_hold_data_is_refused_and_not_run(tmp_path,
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80", b"not a pickle", pickle.dumps([1]), pickle.dumps({"data": 1})])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80", b"not a pickle", pickle.dumps([1]), pickle.dumps({"data": 1})]
+)
 def test_a_damaged_pickle_names_its_file(tmp_path, content):
-    assert "data_batch_2" in refusal(write_folder(tmp_path, {**python_files(), "data_batch_2": content}))
+    assert "data_batch_2" in refusal(
+        write_folder(tmp_path, {**python_files(), "data_batch_2": content})
+    )
 
 
 def test_a_truncated_pickle_names_its_file(tmp_path):
@@ -180,11 +237,18 @@ def test_a_truncated_pickle_names_its_file(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"labels": [300] * 10}, {"labels": "abc"}, {"data": np.zeros((10, 3072))}, {"data": np.zeros((10, 7), np.uint8)}],
+    [
+        {"labels": [300] * 10},
+        {"labels": "abc"},
+        {"data": np.zeros((10, 3072))},
+        {"data": np.zeros((10, 7), np.uint8)},
+    ],
 )
 def test_a_python_batch_of_other_values_names_its_file(tmp_path, change):
     batch = {"data": planes("data_batch_1"), "labels": LABELS, **change}
-    assert "data_batch_1" in refusal(write_folder(tmp_path, {**python_files(), "data_batch_1": pickle.dumps(batch)}))
+    assert "data_batch_1" in refusal(
+        write_folder(tmp_path, {**python_files(), "data_batch_1": pickle.dumps(batch)})
+    )
 
 
 def test_fewer_labels_than_images_are_refused(tmp_path):
@@ -204,7 +268,9 @@ def test_a_truncated_binary_batch_names_its_file(tmp_path, keep):
 def test_a_missing_batch_is_named(tmp_path, missing):
     files = binary_files()
     del files[f"{missing}.bin"]
-    assert f"the batch {missing} (or {missing}.bin) is missing" in refusal(write_folder(tmp_path, files))
+    assert f"the batch {missing} (or {missing}.bin) is missing" in refusal(
+        write_folder(tmp_path, files)
+    )
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.9, 0.999])
@@ -226,14 +292,16 @@ def test_a_gz_that_is_no_archive_is_no_data_set(tmp_path):
     assert "is no data set" in refusal(tmp_path / "x.gz")
 
 
-# --- archives and pickles that are damaged or made to harm -----------------------------------------------------------
+# --- archives and pickles that are damaged or made to harm ----------------------------------------
 
 
 def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(tmp_path):
     content = write_tar(tmp_path / "set.tar.gz", binary_files()).read_bytes()
     expected = load_dataset(tmp_path / "set.tar.gz")
     rng = np.random.default_rng(0)
-    for position in rng.integers(10, len(content), 60).tolist():  # before that, gzip's header says a time and a name
+    for position in rng.integers(
+        10, len(content), 60
+    ).tolist():  # before that, gzip's header says a time and a name
         changed = bytearray(content)
         changed[position] ^= 1 << int(rng.integers(8))
         (tmp_path / "set.tar.gz").write_bytes(changed)
@@ -242,11 +310,15 @@ def test_every_flipped_bit_of_an_archive_is_noticed_or_changes_nothing(tmp_path)
         except DataError:
             continue
         for one, other in ((found.train, expected.train), (found.test, expected.test)):
-            assert np.array_equal(one.images, other.images) and np.array_equal(one.labels, other.labels)
+            assert np.array_equal(one.images, other.images) and np.array_equal(
+                one.labels, other.labels
+            )
 
 
 def test_a_batch_larger_than_the_format_has_is_refused_before_it_is_read(tmp_path):
-    with gzip.open(tmp_path / "set.tar.gz", "wb", compresslevel=1) as file:  # a tar of 300 MiB of zeros in 1.3 MB
+    with gzip.open(
+        tmp_path / "set.tar.gz", "wb", compresslevel=1
+    ) as file:  # a tar of 300 MiB of zeros in 1.3 MB
         member = tarfile.TarInfo("data_batch_1.bin")
         member.size = 300 << 20
         file.write(member.tobuf())
@@ -275,13 +347,16 @@ def test_a_sparse_member_is_refused(tmp_path):
 
 ATTRIBUTE = b"\x80\x02c_codecs\nencode\n}X\x04\x00\x00\x00evilK\x01sb."
 HARMFUL = {
-    "nested a million deep": (b"\x80\x02N" + b"\x85" * 10**6 + b".", "more steps than a batch needs"),
+    "nested a million deep": (
+        b"\x80\x02N" + b"\x85" * 10**6 + b".",
+        "more steps than a batch needs",
+    ),
     "a table of 16 GB": (b"\x80\x02Nr\xff\xff\xff\x7f.", "more steps than a batch needs"),
     "an attribute of a function": (ATTRIBUTE, "sets attributes of a function"),
     "an object": (b"\x80\x02cnumpy\nndarray\n)\x81.", "its pickle does NEWOBJ"),
     "a set": (pickle.dumps({1, 2}, protocol=4), "its pickle does "),
     "an extension": (b"\x80\x02\x82\x01.", "its pickle does EXT1"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("harm", HARMFUL)

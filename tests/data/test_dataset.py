@@ -39,10 +39,18 @@ def test_grey_images_without_a_channel_axis_get_one():
 
 @pytest.mark.parametrize(
     ("dtype", "declared", "maximum"),
-    [(bool, None, 1.0), (">u2", None, 65535.0), (np.float64, None, 1.0),
-     (np.float16, 16, 16.0), (np.uint16, None, 65535.0), (np.int64, 16, 16.0)],
+    [
+        (bool, None, 1.0),
+        (">u2", None, 65535.0),
+        (np.float64, None, 1.0),
+        (np.float16, 16, 16.0),
+        (np.uint16, None, 65535.0),
+        (np.int64, 16, 16.0),
+    ],
 )
-def test_other_numbers_become_float32_with_the_maximum_of_their_type_or_the_declared_one(dtype, declared, maximum):
+def test_other_numbers_become_float32_with_the_maximum_of_their_type_or_the_declared_one(
+    dtype, declared, maximum
+):
     dataset = build_dataset("set", (images(dtype=dtype), LABELS), maximum=declared)
     assert dataset.train.images.dtype == np.float32
     assert dataset.maximum == maximum
@@ -95,7 +103,9 @@ def test_a_label_outside_the_classes_names_its_image(label):
 
 
 def test_a_class_without_a_training_image_is_named():
-    assert "class 'owl' has no training image" in message((images(), LABELS), classes=("cat", "dog", "owl"))
+    assert "class 'owl' has no training image" in message(
+        (images(), LABELS), classes=("cat", "dog", "owl")
+    )
     assert "class '1' has no training image" in message((images(3), np.array([0, 2, 3])), outputs=4)
 
 
@@ -115,7 +125,9 @@ def test_splits_of_another_shape_or_dtype_are_refused():
     assert "test images are uint8 [3, 5, 1], but training images are uint8 [3, 5, 2]" in message(
         (images(), LABELS), (images()[..., :1], LABELS)
     )
-    assert "test images are float32" in message((images(), LABELS), (images(dtype=np.float32), LABELS))
+    assert "test images are float32" in message(
+        (images(), LABELS), (images(dtype=np.float32), LABELS)
+    )
 
 
 def test_two_classes_of_one_name_are_refused():
@@ -133,7 +145,14 @@ def test_a_dataset_made_by_hand_is_checked_too():
     with pytest.raises(DataError, match="labels must be int64"):
         Dataset("set", Split(images(), LABELS.astype(np.uint8)), None, ("a", "b"), 255.0)
     with pytest.raises(DataError, match="label 7 of validation image 0"):
-        Dataset("set", Split(images(), LABELS), None, ("a", "b"), 255.0, validation=Split(images(1), np.array([7])))
+        Dataset(
+            "set",
+            Split(images(), LABELS),
+            None,
+            ("a", "b"),
+            255.0,
+            validation=Split(images(1), np.array([7])),
+        )
 
 
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.2, 1 / 3, 0.5])

@@ -30,7 +30,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 def mirror(tmp_path, monkeypatch):
     """A server of small files in the place of MNIST's, with their check sums known."""
     folder = write_idx_folder(tmp_path / "mirror" / "mnist", suffix=".gz")
-    files = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    files = {
+        path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())
+    }
     assert files.keys() == KNOWN["mnist"].files.keys()
     monkeypatch.setitem(KNOWN, "mnist", replace(KNOWN["mnist"], files=files))
     monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "cache"))
@@ -56,7 +58,9 @@ def refusal(*arguments, **options) -> str:
 
 
 def assert_nothing_is_left(tmp_path):
-    assert [path for path in (tmp_path / "cache").rglob("*") if path != tmp_path / "cache" / "datasets"] == []
+    assert [
+        path for path in (tmp_path / "cache").rglob("*") if path != tmp_path / "cache" / "datasets"
+    ] == []
 
 
 def test_a_set_is_downloaded_into_the_cache_and_found_there(mirror, tmp_path):
@@ -95,7 +99,11 @@ def test_a_damaged_copy_is_replaced(mirror):
 
 def test_the_progress_of_each_file_ends_at_its_size(mirror):
     seen = {}
-    fetch("mnist", base_url=mirror.url, progress=lambda file, done, total: seen.update({file: (done, total)}))
+    fetch(
+        "mnist",
+        base_url=mirror.url,
+        progress=lambda file, done, total: seen.update({file: (done, total)}),
+    )
     sizes = {path.name: path.stat().st_size for path in mirror.folder.iterdir()}
     assert seen == {name: (size, size) for name, size in sizes.items()}
 
@@ -115,7 +123,9 @@ def test_a_missing_file_names_its_address_and_leaves_nothing(mirror, tmp_path):
 
 
 def test_a_server_that_cannot_be_reached_is_a_clear_error(mirror, tmp_path):
-    assert "cannot download http://127.0.0.1:1/mnist/" in refusal("mnist", base_url="http://127.0.0.1:1")
+    assert "cannot download http://127.0.0.1:1/mnist/" in refusal(
+        "mnist", base_url="http://127.0.0.1:1"
+    )
     assert "cannot download nonsense/mnist/" in refusal("mnist", base_url="nonsense")
     assert_nothing_is_left(tmp_path)
 
@@ -131,8 +141,9 @@ def test_a_failure_leaves_the_copy_that_was_there(mirror):
 def test_a_cache_that_cannot_be_written_is_named(mirror, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("MINICNN_CACHE", str(tmp_path / "file"))
-    assert f"cannot write to the cache {tmp_path / 'file' / 'datasets'}: Not a directory" in refusal(
-        "mnist", base_url=mirror.url
+    assert (
+        f"cannot write to the cache {tmp_path / 'file' / 'datasets'}: Not a directory"
+        in refusal("mnist", base_url=mirror.url)
     )
     assert mirror.asked == []
 

@@ -62,7 +62,11 @@ def test_images_that_come_or_go_move_no_other_between_training_and_test(tmp_path
     (tmp_path / "bee" / "07.png").unlink()
     (tmp_path / "bee" / "08.png").rename(tmp_path / "ant" / "late-08.png")
     write(tmp_path / "cow" / "1.png", 255)
-    after = [value for value in load_dataset(tmp_path).test.images[:, 0, 0, 0].tolist() if value not in (107, 108, 255)]
+    after = [
+        value
+        for value in load_dataset(tmp_path).test.images[:, 0, 0, 0].tolist()
+        if value not in (107, 108, 255)
+    ]
     assert after == [value for value in before if value not in (107, 108)]
 
 
@@ -81,14 +85,19 @@ def test_a_validation_folder_validates(tmp_path, train, test, name):
     write_classes(tmp_path / test, ("ant",), count=2)
     dataset = load_dataset(tmp_path)
     assert [len(dataset.train), len(dataset.validation), len(dataset.test)] == [8, 3, 2]
-    assert dataset.validation.labels.tolist() == [1, 1, 1] and dataset.test.labels.tolist() == [0, 0]
+    assert dataset.validation.labels.tolist() == [1, 1, 1] and dataset.test.labels.tolist() == [
+        0,
+        0,
+    ]
 
 
 def test_two_validation_folders_and_folders_that_are_no_split_are_said(tmp_path, caplog):
     write_classes(tmp_path / "train", count=4)
     write_classes(tmp_path / "extra", count=4)
     assert len(load_dataset(tmp_path).train) == 8
-    assert caplog.messages == [f"{tmp_path}: folders beside train that are no split are left out: extra"]
+    assert caplog.messages == [
+        f"{tmp_path}: folders beside train that are no split are left out: extra"
+    ]
     write_classes(tmp_path / "val", count=3)
     write_classes(tmp_path / "dev", count=3)
     assert "holds dev and val: which of them is the validation split?" in refusal(tmp_path)
@@ -100,7 +109,11 @@ def test_a_test_folder_alone_cannot_be_trained_on(tmp_path):
 
 
 def test_classes_may_be_called_dev_and_test(tmp_path):
-    assert load_dataset(write_classes(tmp_path, ("dev", "ops", "test"))).classes == ("dev", "ops", "test")
+    assert load_dataset(write_classes(tmp_path, ("dev", "ops", "test"))).classes == (
+        "dev",
+        "ops",
+        "test",
+    )
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -141,13 +154,18 @@ def test_a_class_without_an_image_names_its_folder(tmp_path, split):
     (tmp_path / split / "cow").mkdir(parents=True)
     if split == "test":
         write_classes(tmp_path / "train", ("cow",))
-    assert f"{tmp_path / split / 'cow'} holds no PNG, JPEG, WebP, BMP, TIFF or GIF file" in refusal(tmp_path)
+    assert f"{tmp_path / split / 'cow'} holds no PNG, JPEG, WebP, BMP, TIFF or GIF file" in refusal(
+        tmp_path
+    )
 
 
 def test_a_test_class_that_training_lacks_is_named(tmp_path):
     write_classes(tmp_path / "train")
     write_classes(tmp_path / "test", ("cow",))
-    assert f"{tmp_path / 'test' / 'cow'} is a class that the training images do not have" in refusal(tmp_path)
+    assert (
+        f"{tmp_path / 'test' / 'cow'} is a class that the training images do not have"
+        in refusal(tmp_path)
+    )
 
 
 def test_an_empty_test_folder_is_refused(tmp_path):

@@ -66,7 +66,9 @@ def test_bytes_after_the_values_are_refused(tmp_path, packed):
     assert "goes on after" in message(tmp_path / "x")
 
 
-@pytest.mark.parametrize("start", [b"\x01\x00\x08\x03", b"\x00\x00\x07\x03", b"PK\x03\x04", b"\x89PNG"])
+@pytest.mark.parametrize(
+    "start", [b"\x01\x00\x08\x03", b"\x00\x00\x07\x03", b"PK\x03\x04", b"\x89PNG"]
+)
 def test_a_wrong_magic_number_is_shown(tmp_path, start):
     (tmp_path / "x").write_bytes(start + idx_bytes(ARRAY)[4:])
     assert f"is not an IDX file: it starts with {start.hex(' ')}" in message(tmp_path / "x")
@@ -87,7 +89,9 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
 
 @pytest.mark.parametrize("name", ["plain", "packed.gz"])
 def test_reading_needs_hardly_more_memory_than_the_array(tmp_path, name):
-    path = write_idx(tmp_path / name, np.random.default_rng(0).integers(0, 256, (2000, 64, 64), np.uint8))
+    path = write_idx(
+        tmp_path / name, np.random.default_rng(0).integers(0, 256, (2000, 64, 64), np.uint8)
+    )
     tracemalloc.start()
     try:
         array = read_idx(path)
@@ -100,7 +104,9 @@ def test_reading_needs_hardly_more_memory_than_the_array(tmp_path, name):
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 @pytest.mark.parametrize("dot", ["-", "."])
 @pytest.mark.parametrize(("shape", "image_shape"), [((4, 5), (4, 5, 1)), ((4, 5, 3), (4, 5, 3))])
-def test_a_folder_is_loaded_in_both_spellings_grey_and_in_colour(tmp_path, dot, suffix, shape, image_shape):
+def test_a_folder_is_loaded_in_both_spellings_grey_and_in_colour(
+    tmp_path, dot, suffix, shape, image_shape
+):
     dataset = load_dataset(write_idx_folder(tmp_path / "set", dot, suffix, shape))
     assert dataset.image_shape == image_shape
     assert (len(dataset.train), len(dataset.test)) == (20, 10)
@@ -111,7 +117,9 @@ def test_a_folder_is_loaded_in_both_spellings_grey_and_in_colour(tmp_path, dot, 
 def test_a_folder_may_lack_the_test_files_but_not_the_labels(tmp_path):
     folder = write_idx_folder(tmp_path)
     (folder / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(DataError, match=r"t10k-images-idx3-ubyte has no companion with the labels.*t10k-labels"):
+    with pytest.raises(
+        DataError, match=r"t10k-images-idx3-ubyte has no companion with the labels.*t10k-labels"
+    ):
         load_dataset(folder)
     (folder / "t10k-images-idx3-ubyte").unlink()
     assert load_dataset(folder).test is None
@@ -123,6 +131,8 @@ def test_a_folder_may_lack_the_test_files_but_not_the_labels(tmp_path):
 def test_a_packed_file_has_a_limit_that_can_be_raised(tmp_path):
     path = tmp_path / "images-idx3-ubyte.gz"
     write_idx(path, np.zeros((1000, 40, 50), np.uint8))
-    with pytest.raises(DataError, match=r"would take 0\.002 GB unpacked, above the limit of 0\.001 GB"):
+    with pytest.raises(
+        DataError, match=r"would take 0\.002 GB unpacked, above the limit of 0\.001 GB"
+    ):
         read_idx(path, data_gb=0.001)
     assert read_idx(path, data_gb=0.002).shape == (1000, 40, 50)

@@ -62,7 +62,9 @@ def test_colours_that_nothing_shines_through_stay_as_they_are(tmp_path):
     assert np.array_equal(read_image(save(tmp_path, Image.fromarray(opaque))), COLOUR)
 
 
-@pytest.mark.parametrize("options", [{}, {"transparency": 0}, {"transparency": bytes(range(0, 240, 20)) + b"\xff"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"transparency": 0}, {"transparency": bytes(range(0, 240, 20)) + b"\xff"}]
+)
 def test_a_palette_is_resolved_to_its_colours_on_white(tmp_path, options):
     image = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4))
     image.putpalette(COLOUR.reshape(12, 3).tobytes())
@@ -70,7 +72,9 @@ def test_a_palette_is_resolved_to_its_colours_on_white(tmp_path, options):
     alpha = np.full((3, 4, 1), 255.0)
     if options:
         given = options["transparency"]
-        alpha.reshape(-1)[: len(given) if isinstance(given, bytes) else 1] = list(given[:12]) if given else 0
+        alpha.reshape(-1)[: len(given) if isinstance(given, bytes) else 1] = (
+            list(given[:12]) if given else 0
+        )
     expected = COLOUR * (alpha / 255) + 255 * (1 - alpha / 255)
     assert np.abs(read_image(save(tmp_path, image, **options)) - expected).max() <= 1
 
@@ -78,7 +82,17 @@ def test_a_palette_is_resolved_to_its_colours_on_white(tmp_path, options):
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_picture_is_upright_as_its_exif_orientation_says(tmp_path, orientation):
     stored = Image.fromarray(np.kron(GREY, np.ones((16, 16), np.uint8)))
-    turns = [None, None, 0, 3, 1, 5, 4, 6, 2]  # Pillow's Transpose that makes it upright; source: EXIF 2.3, table 6
+    turns = [
+        None,
+        None,
+        0,
+        3,
+        1,
+        5,
+        4,
+        6,
+        2,
+    ]  # Pillow's Transpose that makes it upright; source: EXIF 2.3, table 6
     upright = stored if orientation == 1 else stored.transpose(Image.Transpose(turns[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -87,10 +101,21 @@ def test_a_picture_is_upright_as_its_exif_orientation_says(tmp_path, orientation
     assert np.abs(image[..., 0].astype(int) - np.asarray(upright)).max() < 30
 
 
-@pytest.mark.parametrize(("name", "options"), [("x.webp", {"lossless": True}), ("x.bmp", {}), ("x.tif", {}), ("x.tiff", {}),
-                                               ("x.gif", {}), ("x.jfif", {"format": "jpeg", "quality": 95})])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("x.webp", {"lossless": True}),
+        ("x.bmp", {}),
+        ("x.tif", {}),
+        ("x.tiff", {}),
+        ("x.gif", {}),
+        ("x.jfif", {"format": "jpeg", "quality": 95}),
+    ],
+)
 def test_other_formats_are_read_and_listed(tmp_path, name, options):
-    path = save(tmp_path, Image.fromarray(GREY).convert("RGB" if name == "x.webp" else "L"), name, **options)
+    path = save(
+        tmp_path, Image.fromarray(GREY).convert("RGB" if name == "x.webp" else "L"), name, **options
+    )
     assert list_images(tmp_path) == [path]
     assert np.abs(read_image(path)[..., 0].astype(int) - GREY).max() < 9
     assert load_inputs(path)[1].shape[:3] == (1, 3, 4)
@@ -98,13 +123,17 @@ def test_other_formats_are_read_and_listed(tmp_path, name, options):
 
 @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 3)])
 def test_jpeg_is_read_in_every_mode(tmp_path, mode, channels):
-    image = read_image(save(tmp_path, Image.new("RGB", (4, 3), (90, 90, 90)).convert(mode), "x.jpg"))
+    image = read_image(
+        save(tmp_path, Image.new("RGB", (4, 3), (90, 90, 90)).convert(mode), "x.jpg")
+    )
     assert image.shape == (3, 4, channels)
     assert np.abs(image.astype(int) - 90).max() <= 3
 
 
 def test_the_name_does_not_matter(tmp_path):
-    assert np.array_equal(read_image(save(tmp_path, Image.fromarray(GREY), "x.dat", format="png"))[..., 0], GREY)
+    assert np.array_equal(
+        read_image(save(tmp_path, Image.fromarray(GREY), "x.dat", format="png"))[..., 0], GREY
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"])
@@ -139,7 +168,15 @@ def test_the_images_of_a_folder_come_sorted_by_name_and_one_without_any_is_refus
         list_images(tmp_path)
     (tmp_path / "b").mkdir()
     (tmp_path / ".thumbnails").mkdir()
-    for name in ("c.png", "d.JPG", ".hidden.png", "a.jpeg", ".thumbnails/a.png", "b/1.png", "b/2.bmp"):
+    for name in (
+        "c.png",
+        "d.JPG",
+        ".hidden.png",
+        "a.jpeg",
+        ".thumbnails/a.png",
+        "b/1.png",
+        "b/2.bmp",
+    ):
         (tmp_path / name).touch()
     found = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)]
     assert found == ["a.jpeg", "b/1.png", "b/2.bmp", "c.png", "d.JPG"]
@@ -149,7 +186,9 @@ def test_files_of_other_suffixes_are_counted_in_a_line(tmp_path, caplog):
     for name in ("b.png", "a.svg", "c.SVG", "d.heic", "README", ".DS_Store"):
         (tmp_path / name).touch()
     list_images(tmp_path)
-    assert caplog.messages == [f"{tmp_path}: files that are not read as images: 1 .heic, 2 .svg, 1 no suffix"]
+    assert caplog.messages == [
+        f"{tmp_path}: files that are not read as images: 1 .heic, 2 .svg, 1 no suffix"
+    ]
 
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):

@@ -46,7 +46,14 @@ def test_arrays_are_told_by_their_content_and_numbered(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "keys", [["x_train", "x_test", "x"], ["x_train", "x", "y"], ["images", "labels"], ["x_train", "y_train"], ["abc"]]
+    "keys",
+    [
+        ["x_train", "x_test", "x"],
+        ["x_train", "x", "y"],
+        ["images", "labels"],
+        ["x_train", "y_train"],
+        ["abc"],
+    ],
 )
 def test_an_npz_gives_its_test_images_first(tmp_path, keys):
     order = ["x_test", "x", "images", "x_train", "abc"]
@@ -62,9 +69,12 @@ def test_an_npz_of_unknown_keys_lists_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("factor", "stored", "read"), [(1, np.int64, np.uint8), (2, np.int64, np.float32), (1, float, np.float32)]
+    ("factor", "stored", "read"),
+    [(1, np.int64, np.uint8), (2, np.int64, np.float32), (1, float, np.float32)],
 )
-def test_whole_numbers_that_fit_a_byte_become_bytes_and_others_float32_unscaled(factor, stored, read, tmp_path):
+def test_whole_numbers_that_fit_a_byte_become_bytes_and_others_float32_unscaled(
+    factor, stored, read, tmp_path
+):
     np.save(tmp_path / "x.npy", factor * IMAGES.astype(stored))
     images = load_inputs(tmp_path / "x.npy")[1]
     assert images.dtype == read

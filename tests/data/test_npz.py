@@ -26,7 +26,9 @@ def message(path) -> str:
 
 
 def test_the_keras_keys_are_loaded(tmp_path):
-    dataset = load_dataset(save(tmp_path, x_train=X, y_train=Y[:, None], x_test=X[:2], y_test=Y[:2]))
+    dataset = load_dataset(
+        save(tmp_path, x_train=X, y_train=Y[:, None], x_test=X[:2], y_test=Y[:2])
+    )
     assert np.array_equal(dataset.train.images, X[..., None])
     assert np.array_equal(dataset.train.labels, Y)
     assert np.array_equal(dataset.test.images, X[:2, ..., None])
@@ -34,18 +36,26 @@ def test_the_keras_keys_are_loaded(tmp_path):
 
 
 def test_the_test_images_may_be_missing_and_the_classes_named(tmp_path):
-    dataset = load_dataset(save(tmp_path, x_train=X, y_train=Y, class_names=np.array(["ant", "bee", "cat"])))
+    dataset = load_dataset(
+        save(tmp_path, x_train=X, y_train=Y, class_names=np.array(["ant", "bee", "cat"]))
+    )
     assert dataset.test is None
     assert dataset.classes == ("ant", "bee", "cat")
 
 
 def test_missing_keys_are_named_with_those_that_are_there(tmp_path):
-    assert "has no x_train and no y_train (found: images, labels)" in message(save(tmp_path, images=X, labels=Y))
-    assert "has no y_test (found: x_train, y_train, x_test)" in message(save(tmp_path, x_train=X, y_train=Y, x_test=X))
+    assert "has no x_train and no y_train (found: images, labels)" in message(
+        save(tmp_path, images=X, labels=Y)
+    )
+    assert "has no y_test (found: x_train, y_train, x_test)" in message(
+        save(tmp_path, x_train=X, y_train=Y, x_test=X)
+    )
 
 
 def test_objects_are_never_unpickled(tmp_path):
-    assert "Object arrays cannot be loaded" in message(save(tmp_path, x_train=np.array([X, None], object), y_train=Y))
+    assert "Object arrays cannot be loaded" in message(
+        save(tmp_path, x_train=np.array([X, None], object), y_train=Y)
+    )
 
 
 def test_floats_beyond_the_scale_ask_for_a_declared_maximum(tmp_path):
@@ -55,12 +65,16 @@ def test_floats_beyond_the_scale_ask_for_a_declared_maximum(tmp_path):
 
 
 def test_not_a_number_is_refused(tmp_path):
-    assert "not a finite number" in message(save(tmp_path, x_train=np.where(X > 200, np.nan, X / 255), y_train=Y))
+    assert "not a finite number" in message(
+        save(tmp_path, x_train=np.where(X > 200, np.nan, X / 255), y_train=Y)
+    )
 
 
 def test_class_names_must_be_strings_and_fit_the_labels(tmp_path):
     assert "class_names" in message(save(tmp_path, x_train=X, y_train=Y, class_names=np.arange(3)))
-    assert "outside the 2 classes" in message(save(tmp_path, x_train=X, y_train=Y, class_names=np.array(["a", "b"])))
+    assert "outside the 2 classes" in message(
+        save(tmp_path, x_train=X, y_train=Y, class_names=np.array(["a", "b"]))
+    )
 
 
 @pytest.mark.parametrize("keep", [10, 200, 0.5, 0.99])
@@ -101,9 +115,16 @@ def test_channels_may_come_first_and_a_line_says_when_they_seem_to(tmp_path, cap
     images = np.random.default_rng(0).integers(0, 256, (6, 3, 8, 9), np.uint8)
     path = save(tmp_path, x_train=images, y_train=Y, x_test=images[:2], y_test=Y[:2])
     first = load_dataset(path, channels="first")
-    assert caplog.messages == [] and first.image_shape == (8, 9, 3) and first.train.images.flags.c_contiguous
+    assert (
+        caplog.messages == []
+        and first.image_shape == (8, 9, 3)
+        and first.train.images.flags.c_contiguous
+    )
     assert np.array_equal(first.test.images, images[:2].transpose(0, 2, 3, 1))
     assert load_dataset(path).image_shape == (3, 8, 9)
-    assert "taken as height 3 and 9 channels; if the channels come first, say channels= first" in caplog.messages[0]
+    assert (
+        "taken as height 3 and 9 channels; if the channels come first, say channels= first"
+        in caplog.messages[0]
+    )
     with pytest.raises(SettingError, match="channels must be first or last"):
         load_dataset(path, channels="none")

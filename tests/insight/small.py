@@ -9,8 +9,20 @@ from minicnn.network.network import Network
 from tests.networks import random_params
 
 CONVOLUTIONAL = Network(
-    (8, 8), [Conv2d(4, 3, padding=1), ReLU(), MaxPool2d(2), Dropout(0.5), Conv2d(6, 3), Tanh(), Flatten(), Dense(5), Tanh(),
-             Dense(3)])  # fmt: skip
+    (8, 8),
+    [
+        Conv2d(4, 3, padding=1),
+        ReLU(),
+        MaxPool2d(2),
+        Dropout(0.5),
+        Conv2d(6, 3),
+        Tanh(),
+        Flatten(),
+        Dense(5),
+        Tanh(),
+        Dense(3),
+    ],
+)
 LINEAR = Network((1, 2), [Flatten(), Dense(2)])
 
 
@@ -24,4 +36,6 @@ def small_model(network=CONVOLUTIONAL, loss="cross_entropy", seed=0, **hyperpara
 
 def small_data(network=CONVOLUTIONAL, images=12, seed=1):
     rng = np.random.default_rng(seed)
-    return rng.random((images, *network.input_shape), np.float32), rng.integers(0, network.outputs, images)
+    return rng.random((images, *network.input_shape), np.float32), rng.integers(
+        0, network.outputs, images
+    )

@@ -1,4 +1,5 @@
-"""Warnings in words: each one rings on a run that deserves it and in no other, and none on usual runs."""
+"""Warnings in words: each one rings on a run that deserves it and in no other, and none on usual
+runs."""
 
 import pytest
 
@@ -16,10 +17,14 @@ def mlp(layers, activation):
 def kinds(network, dataset=None, **options):
     """The kinds of warnings that a run gets, in their order."""
     trainer = Trainer(network, **{"batch_size": 12, "epochs": 8, **options})
-    return [event.kind for event in advised(trainer.run(dataset or small.dataset())) if isinstance(event, Advice)]
+    return [
+        event.kind
+        for event in advised(trainer.run(dataset or small.dataset()))
+        if isinstance(event, Advice)
+    ]
 
 
-# --- runs that deserve it ----------------------------------------------------------------------------------------------
+# --- runs that deserve it -------------------------------------------------------------------------
 
 
 def test_gradients_that_vanish_through_eight_sigmoids():
@@ -40,24 +45,33 @@ def test_units_that_a_large_learning_rate_killed():
 
 def test_steps_that_change_the_weights_too_much_or_too_little():
     assert kinds(mlp(1, Tanh()), record=0, learning_rate=2.0)[0] == "learning rate too large"
-    assert kinds(mlp(1, Tanh()), record=0, optimizer="sgd", learning_rate=1e-6) == ["learning rate too small"]
+    assert kinds(mlp(1, Tanh()), record=0, optimizer="sgd", learning_rate=1e-6) == [
+        "learning rate too small"
+    ]
     assert kinds(mlp(1, Tanh()), optimizer="sgd", learning_rate=1e-6) == []
 
 
 def test_small_steps_at_the_end_of_a_schedule_and_in_a_warm_up_are_meant():
     options = {"record": 0, "optimizer": "sgd", "learning_rate": 0.1}
-    assert kinds(mlp(1, Tanh()), **options, schedule="exponential", schedule_kwargs={"gamma": 0.01}) == []
+    assert (
+        kinds(mlp(1, Tanh()), **options, schedule="exponential", schedule_kwargs={"gamma": 0.01})
+        == []
+    )
     assert kinds(mlp(1, Tanh()), **options, warmup_epochs=100_000.0) == []
 
 
 def test_validation_labels_that_contradict_the_training_labels():
-    assert kinds(mlp(1, ReLU()), small.contradictory_dataset(), epochs=40, learning_rate=0.01) == ["overfitting"]
+    assert kinds(mlp(1, ReLU()), small.contradictory_dataset(), epochs=40, learning_rate=0.01) == [
+        "overfitting"
+    ]
 
 
-# --- runs that do not --------------------------------------------------------------------------------------------------
+# --- runs that do not -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": "sgd"}, {"loss": "mse"}, {"schedule": "one_cycle"}])
+@pytest.mark.parametrize(
+    "options", [{}, {"optimizer": "sgd"}, {"loss": "mse"}, {"schedule": "one_cycle"}]
+)
 def test_usual_runs_get_no_warning(options):
     trainer = Trainer(preset("lenet5", (28, 28, 1), 10), epochs=3, limit=2000, record=0, **options)
     events = list(advised(trainer.run(load_dataset("fashion-mnist-12k"))))
@@ -65,7 +79,7 @@ def test_usual_runs_get_no_warning(options):
     assert [event for event in events if isinstance(event, Advice)] == []
 
 
-# --- single rules, on events made up -----------------------------------------------------------------------------------
+# --- single rules, on events made up --------------------------------------------------------------
 
 
 def epoch(number, train=1.0, validation=None, accuracy=0.5, norm=1.0, rate=0.1):
@@ -87,13 +101,21 @@ def test_the_events_pass_unchanged_and_a_warning_follows_its_epoch():
     events = [line(dead={"relu1": 0.9}), epoch(1), epoch(2)]
     passed = list(advised(events))
     assert [event for event in passed if not isinstance(event, Advice)] == events
-    assert [type(event) for event in passed] == [Recorded, EpochDone, Advice, EpochDone]  # once, not twice
+    assert [type(event) for event in passed] == [
+        Recorded,
+        EpochDone,
+        Advice,
+        EpochDone,
+    ]  # once, not twice
     assert (passed[2].epoch, passed[2].kind) == (1, "dead units")
 
 
 def test_a_warning_says_what_was_seen_and_what_to_try():
     (text,) = texts(line(gradients=[2.0, 0.001, 0.5]), epoch(1))
-    assert "that of dense2.weight is 500 times smaller than that of dense3.weight" in text and "try ReLU" in text
+    assert (
+        "that of dense2.weight is 500 times smaller than that of dense3.weight" in text
+        and "try ReLU" in text
+    )
     (text,) = texts(epoch(1, train=1.0, rate=0.3), epoch(2, train=2.0, rate=0.3))
     assert text == "learning rate too large: the training loss rose from 1 to 2; try --lr 0.1"
     (text,) = texts(line(updates=[0.01, 0.5]), epoch(1, rate=1.0))

@@ -1,4 +1,5 @@
-"""The way down: gradients by the backward pass, the optimizer's own rule, and closed forms where there are any."""
+"""The way down: gradients by the backward pass, the optimizer's own rule, and closed forms where
+there are any."""
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ TWO = ("dense1.weight[0,1]", "dense1.weight[1,1]")
 
 
 def quadratic():
-    """A plane over two weights into one output with MSE: (plane, Hessian, minimum), the latter two in closed form.
+    """A plane over two weights into one output with MSE: (plane, Hessian, minimum), the latter two
+    in closed form.
 
     C = 1/(2N) Σ_n Σ_k (x·w_k + b_k − t_k)²        H = XᵀX / N        w* = H⁻¹ Xᵀ(t − b) / N
     """
@@ -45,14 +47,19 @@ def test_a_path_on_a_quadratic_equals_the_closed_form():
 
 def test_a_path_ends_where_it_has_converged_and_says_so():
     plane, hessian, minimum = quadratic()
-    path = plane.descend([1.0, 0.0], "gd", 1.0 / np.linalg.eigvalsh(hessian)[-1], steps=500, scale=0.1)
+    path = plane.descend(
+        [1.0, 0.0], "gd", 1.0 / np.linalg.eigvalsh(hessian)[-1], steps=500, scale=0.1
+    )
     assert path.outcome == "converged" and path.steps < 500
     np.testing.assert_allclose(path.points[-1], minimum, atol=0.1)
 
 
 def test_too_large_a_learning_rate_leaves_the_picture():
     plane, hessian, _ = quadratic()
-    assert plane.descend([1.0, 0.0], "gd", 30 / np.linalg.eigvalsh(hessian)[-1], steps=50).outcome == "left the picture"
+    assert (
+        plane.descend([1.0, 0.0], "gd", 30 / np.linalg.eigvalsh(hessian)[-1], steps=50).outcome
+        == "left the picture"
+    )
 
 
 def test_momentum_follows_its_own_rule_in_the_two_coordinates():
@@ -76,23 +83,32 @@ def test_every_installed_optimizer_goes_down(name):
 
 def numeric_slope(model, x, y, vector, h=1e-5):
     """The slope along ``vector`` by central differences of the oracle's loss, in float64."""
-    network = Network(model.network.input_shape, [one for one in model.network.layers if not isinstance(one, Dropout)])
+    network = Network(
+        model.network.input_shape,
+        [one for one in model.network.layers if not isinstance(one, Dropout)],
+    )
 
     def loss(params):
-        logits = oracle.forward(oracle_steps(network), x.astype(float), oracle_tensors(network, params))[-1]
+        logits = oracle.forward(
+            oracle_steps(network), x.astype(float), oracle_tensors(network, params)
+        )[-1]
         return reference.cross_entropy(logits, y)
 
     params = model.params.astype(float)
     return (loss(params + h * vector) - loss(params - h * vector)) / (2 * h)
 
 
-@pytest.mark.parametrize("text", ["conv1.weight[0,1,0,2]", "conv2.bias[4]", "dense1.weight[3,1]", "random"])
-def test_the_tangent_is_the_backward_passs_gradient_and_the_numeric_one(text):
+@pytest.mark.parametrize(
+    "text", ["conv1.weight[0,1,0,2]", "conv2.bias[4]", "dense1.weight[3,1]", "random"]
+)
+def test_the_tangent_is_the_gradient_of_the_backward_pass_and_the_numeric_one(text):
     model, (x, y) = small_model(), small_data()
     cut = loss_slice(model, x, y, text, ())
     _, grads = Objective.of(model, x, y).gradient(model.params)
     assert cut.own_slope == pytest.approx(float(grads @ cut.direction.vector), rel=1e-4)
-    assert cut.own_slope == pytest.approx(numeric_slope(model, x, y, cut.direction.vector.astype(float)), rel=1e-3, abs=1e-5)
+    assert cut.own_slope == pytest.approx(
+        numeric_slope(model, x, y, cut.direction.vector.astype(float)), rel=1e-3, abs=1e-5
+    )
 
 
 def test_both_slopes_of_a_plane_are_numeric_ones_elsewhere_too():
@@ -109,7 +125,9 @@ def test_both_slopes_of_a_plane_are_numeric_ones_elsewhere_too():
 
 def slices_of_the_quadratic(rates):
     model, (x, y) = small_model(LINEAR, "mse"), small_data(LINEAR, 30)
-    return loss_slice(model, x, y, TWO[0], rates), float((x.reshape(-1, 2)[:, 0].astype(float) ** 2).mean())
+    return loss_slice(model, x, y, TWO[0], rates), float(
+        (x.reshape(-1, 2)[:, 0].astype(float) ** 2).mean()
+    )
 
 
 def test_the_curvature_of_a_quadratic_is_found_and_with_it_the_largest_learning_rate():
@@ -121,14 +139,26 @@ def test_the_curvature_of_a_quadratic_is_found_and_with_it_the_largest_learning_
 
 def test_learning_rates_around_the_largest_converge_oscillate_and_diverge():
     _, curvature = slices_of_the_quadratic(())
-    cut, _ = slices_of_the_quadratic([0.3 / curvature, 1.97 / curvature, 2.2 / curvature, 0.005 / curvature])
-    assert [verdict(walk) for walk in cut.walks] == ["converging", "oscillating", "diverging", "hardly moving"]
+    cut, _ = slices_of_the_quadratic(
+        [0.3 / curvature, 1.97 / curvature, 2.2 / curvature, 0.005 / curvature]
+    )
+    assert [verdict(walk) for walk in cut.walks] == [
+        "converging",
+        "oscillating",
+        "diverging",
+        "hardly moving",
+    ]
 
 
 def test_without_learning_rates_each_behaviour_is_shown_once():
     cut, curvature = slices_of_the_quadratic(None)
     assert [verdict(walk) for walk in cut.walks] == ["converging", "oscillating", "diverging"]
-    assert cut.walks[0].learning_rate < cut.walks[1].learning_rate < 2 / curvature < cut.walks[2].learning_rate
+    assert (
+        cut.walks[0].learning_rate
+        < cut.walks[1].learning_rate
+        < 2 / curvature
+        < cut.walks[2].learning_rate
+    )
 
 
 def test_an_optimizers_wrong_hyperparameter_is_refused():
@@ -141,5 +171,8 @@ def test_one_call_goes_down_between_weights_that_are_named():
     model, (x, y) = small_model(LINEAR, "mse"), small_data(LINEAR, 30)
     _, hessian, minimum = quadratic()
     path = descend(model, x, y, TWO, [1.0, 0.5], "gd", 0.1, 3)
-    expected = [minimum + np.linalg.matrix_power(np.eye(2) - 0.1 * hessian, k) @ ([1.0, 0.5] - minimum) for k in range(4)]
+    expected = [
+        minimum + np.linalg.matrix_power(np.eye(2) - 0.1 * hessian, k) @ ([1.0, 0.5] - minimum)
+        for k in range(4)
+    ]
     np.testing.assert_allclose(path.points, expected, atol=2e-5)

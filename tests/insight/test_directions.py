@@ -21,8 +21,12 @@ def test_a_random_direction_is_as_long_as_the_model_filter_by_filter():
             assert not found[name].any()
         else:
             axes = tuple(range(own[name].ndim - 1))
-            np.testing.assert_allclose((found[name] ** 2).sum(axes), (own[name] ** 2).sum(axes), rtol=1e-5)
-    assert abs(np.corrcoef(found["dense1.weight"].ravel(), own["dense1.weight"].ravel())[0, 1]) < 0.5
+            np.testing.assert_allclose(
+                (found[name] ** 2).sum(axes), (own[name] ** 2).sum(axes), rtol=1e-5
+            )
+    assert (
+        abs(np.corrcoef(found["dense1.weight"].ravel(), own["dense1.weight"].ravel())[0, 1]) < 0.5
+    )
 
 
 def test_the_seed_decides_and_two_random_directions_differ():
@@ -60,7 +64,9 @@ def test_principal_directions_hold_the_path_of_a_recorded_run(tmp_path):
     one, two = directions.principal_directions(params, tmp_path)
     start = record.first - params
     assert one.path[0] == pytest.approx(float(start @ one.vector), abs=1e-4)
-    assert one.low < min(one.path) and max(one.path) < one.high and len(one.path) == len(record.path)
+    assert (
+        one.low < min(one.path) and max(one.path) < one.high and len(one.path) == len(record.path)
+    )
     # The plane explains most of the way from the first weights to the last.
     left = start - one.path[0] * one.vector - two.path[0] * two.vector
     assert np.linalg.norm(left) < 0.5 * np.linalg.norm(start)
@@ -79,7 +85,9 @@ def test_the_range_of_a_weight_ends_where_the_loss_has_risen_by_half():
     (one,) = directions.chosen(objective, ["dense2.weight[3,1]"])
     reach = one.high - one.origin
     assert one.origin - one.low == pytest.approx(reach)
-    own, *ends = objective.rows(one.vector)(model.params, np.array([0, reach, -reach, reach / 2, -reach / 2]))
+    own, *ends = objective.rows(one.vector)(
+        model.params, np.array([0, reach, -reach, reach / 2, -reach / 2])
+    )
     assert max(ends[:2]) > 1.5 * own
 
 

@@ -28,25 +28,45 @@ from tests.networks import oracle_passes, random_params
 from tests.reference import layers as reference
 
 EVERY_LAYER = [
-    Conv2d(5, 3, stride=(1, 2), padding="valid"), ReLU(), MaxPool2d(2, stride=1, padding=1),
-    Conv2d(7, (2, 3), padding=1, dilation=2, bias=False), SiLU(), AvgPool2d((2, 1)), Conv2d(4, 1), GELU(),
-    MaxPool2d((1, 2)), LeakyReLU(0.2), Flatten(), Dense(6), Tanh(), Dropout(0.4), Dense(5), Sigmoid(), Dense(3),
-]  # fmt: skip
+    Conv2d(5, 3, stride=(1, 2), padding="valid"),
+    ReLU(),
+    MaxPool2d(2, stride=1, padding=1),
+    Conv2d(7, (2, 3), padding=1, dilation=2, bias=False),
+    SiLU(),
+    AvgPool2d((2, 1)),
+    Conv2d(4, 1),
+    GELU(),
+    MaxPool2d((1, 2)),
+    LeakyReLU(0.2),
+    Flatten(),
+    Dense(6),
+    Tanh(),
+    Dropout(0.4),
+    Dense(5),
+    Sigmoid(),
+    Dense(3),
+]
 
 
 def cost_of(layers, loss="cross_entropy", shape=(9, 10, 2), images=5, seed=0, **kwargs):
     network, rng = Network(shape, layers), np.random.default_rng(seed)
     x, labels = rng.random((images, *network.input_shape)), rng.integers(0, network.outputs, images)
-    return Cost(network, random_params(network, rng), x, labels, Loss(loss, network.outputs, **kwargs))
+    return Cost(
+        network, random_params(network, rng), x, labels, Loss(loss, network.outputs, **kwargs)
+    )
 
 
 def test_every_layer_passes():
     checks = gradcheck(cost_of(EVERY_LAYER))
-    assert [check.tensor for check in checks] == [spec.name for spec in cost_of(EVERY_LAYER).network.parameters]
+    assert [check.tensor for check in checks] == [
+        spec.name for spec in cost_of(EVERY_LAYER).network.parameters
+    ]
     for check in checks:
         assert check.passed and check.error < TOLERANCE
         assert check.checked + check.kinks == min(100, check.weights)
-        assert check.at.startswith(f"{check.tensor}[") and check.explicit == pytest.approx(check.numeric, rel=1e-4, abs=1e-8)
+        assert check.at.startswith(f"{check.tensor}[") and check.explicit == pytest.approx(
+            check.numeric, rel=1e-4, abs=1e-8
+        )
 
 
 @pytest.mark.parametrize("loss", plugins.names("loss"))
@@ -57,7 +77,10 @@ def test_every_loss_passes(loss):
 
 def test_class_weights_and_hyperparameters_count():
     layers = [Flatten(), Dense(3)]
-    plain, weighted = cost_of(layers), cost_of(layers, class_weights=[1.0, 5.0, 0.2], label_smoothing=0.1)
+    plain, weighted = (
+        cost_of(layers),
+        cost_of(layers, class_weights=[1.0, 5.0, 0.2], label_smoothing=0.1),
+    )
     assert plain.value != pytest.approx(weighted.value)
     assert all(check.passed for check in gradcheck(weighted))
 
@@ -87,7 +110,9 @@ def test_a_gradient_that_is_wrong_by_a_thousandth_fails_in_its_tensor_alone(wron
 
 def test_a_gradient_that_is_no_number_fails(monkeypatch):
     cost = cost_of([Flatten(), Dense(3)])
-    monkeypatch.setattr(cpu.Passes, "backward", lambda self, dlogits, key=0: np.full_like(self.params, np.nan))
+    monkeypatch.setattr(
+        cpu.Passes, "backward", lambda self, dlogits, key=0: np.full_like(self.params, np.nan)
+    )
     assert [check.passed for check in gradcheck(cost)] == [False, False]
 
 
@@ -97,7 +122,9 @@ def test_a_loss_with_a_wrong_slope_fails():
             dlogits[k] = logits[k]
         return 0.9 * logits[0] * logits[0]
 
-    assert not any(check.passed for check in gradcheck(cost_of([Flatten(), Dense(2)], LossRule("wrong", row))))
+    assert not any(
+        check.passed for check in gradcheck(cost_of([Flatten(), Dense(2)], LossRule("wrong", row)))
+    )
 
 
 def test_the_samples_are_a_function_of_the_seed():
@@ -120,20 +147,28 @@ def test_a_check_leaves_the_weights_alone():
     assert cost.passes.params.tobytes() == before.tobytes()
 
 
-# --- kinks -------------------------------------------------------------------------------------------------------------
+# --- kinks ----------------------------------------------------------------------------------------
 
 
 def kink(layers, weights, loss="mse", x=1.0):
     """The check of the only weight of a network whose input is one pixel, ``x``."""
     network = Network((1, 1), layers)
-    params = network.flatten({name: np.full(tensor.shape, weights.get(name, 1.0)) for name, tensor in
-                              network.unflatten(np.zeros(network.flat_size)).items()})  # fmt: skip
-    return Cost(network, params, np.full((1, 1, 1, 1), x), np.array([0]), Loss(loss, network.outputs))
+    params = network.flatten(
+        {
+            name: np.full(tensor.shape, weights.get(name, 1.0))
+            for name, tensor in network.unflatten(np.zeros(network.flat_size)).items()
+        }
+    )
+    return Cost(
+        network, params, np.full((1, 1, 1, 1), x), np.array([0]), Loss(loss, network.outputs)
+    )
 
 
 def test_a_relu_at_zero_is_set_aside_and_passes_nothing():
     layers = [Flatten(), Dense(1, bias=False), ReLU(), Dense(2, bias=False)]
-    on_the_kink, beside_it = (gradcheck(kink(layers, {"dense1.weight": weight})) for weight in (STEP / 2, 3 * STEP))
+    on_the_kink, beside_it = (
+        gradcheck(kink(layers, {"dense1.weight": weight})) for weight in (STEP / 2, 3 * STEP)
+    )
     assert (on_the_kink[0].checked, on_the_kink[0].kinks, on_the_kink[0].passed) == (0, 1, False)
     assert on_the_kink[0].error is on_the_kink[0].at is None
     assert on_the_kink[1].passed  # the weights behind it are not on a kink
@@ -147,9 +182,13 @@ def test_two_candidates_of_a_max_pooling_that_change_places_are_set_aside():
         x = np.array([0.5, 0.5 + gap]).reshape(1, 1, 2, 1)
         checks = gradcheck(Cost(network, params, x, np.array([1]), Loss("mse", 2)))
         assert checks[0].kinks == kinks and checks[0].passed
-    rotated = Network((1, 2), [Conv2d(1, (1, 2), padding=(0, 1)), MaxPool2d((1, 3)), Flatten(), Dense(2)])
+    rotated = Network(
+        (1, 2), [Conv2d(1, (1, 2), padding=(0, 1)), MaxPool2d((1, 3)), Flatten(), Dense(2)]
+    )
     weights = random_params(rotated, np.random.default_rng(1))
-    rotated.unflatten(weights)["conv1.weight"][:] = np.array([0.7, 0.7]).reshape(1, 2, 1, 1)  # two outputs are equal
+    rotated.unflatten(weights)["conv1.weight"][:] = np.array([0.7, 0.7]).reshape(
+        1, 2, 1, 1
+    )  # two outputs are equal
     x = np.array([0.5, 0.0]).reshape(1, 1, 2, 1)
     check = gradcheck(Cost(rotated, weights, x, np.array([1]), Loss("mse", 2)))[0]
     assert (check.kinks, check.checked) == (2, 0)
@@ -161,15 +200,21 @@ def test_a_loss_at_its_kink_is_set_aside():
     assert (check.kinks, check.checked) == (1, 1)
 
 
-@pytest.mark.parametrize(("kernel", "stride", "padding"), [((2, 2), (2, 2), 0), ((3, 2), (2, 1), 1), ((2, 3), (3, 2), 0)])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [((2, 2), (2, 2), 0), ((3, 2), (2, 1), 1), ((2, 3), (3, 2), 0)]
+)
 def test_winners_are_where_the_oracle_sends_the_gradient(kernel, stride, padding):
     rng = np.random.default_rng(0)
-    cost = cost_of([MaxPool2d(kernel, stride, padding), Flatten(), Dense(3)], shape=(7, 8, 3), images=2)
+    cost = cost_of(
+        [MaxPool2d(kernel, stride, padding), Flatten(), Dense(3)], shape=(7, 8, 3), images=2
+    )
     layer, x = cost.plan.table[0], rng.normal(size=(2, 7, 8, 3))
     winner = _winners(layer, x.reshape(2, -1), np.zeros((2, int(layer["output_size"]))))
     top = left = padding
     ones = np.ones_like(winner, dtype=float)
-    sent = reference.maxpool2d_backward(x, ones, kernel=kernel, stride=stride, padding=(top, top, left, left))
+    sent = reference.maxpool2d_backward(
+        x, ones, kernel=kernel, stride=stride, padding=(top, top, left, left)
+    )
     found = np.zeros((2, 7, 8, 3))
     for n, p, q, c in np.ndindex(winner.shape):
         r, s = divmod(winner[n, p, q, c], kernel[1])

@@ -1,4 +1,5 @@
-"""The loss along a line of weights, computed by shared work, against the oracle's forward pass at every point."""
+"""The loss along a line of weights, computed by shared work, against the oracle's forward pass at
+every point."""
 
 import numpy as np
 import pytest
@@ -6,7 +7,15 @@ import pytest
 from minicnn.backends.surface import LossRows, first_layer
 from minicnn.insight.weights import parse
 from minicnn.network.activations import ReLU, Tanh
-from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d
+from minicnn.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+)
 from minicnn.network.network import Network
 from minicnn.training.loss import Loss
 from tests.networks import oracle_steps, oracle_tensors, random_params
@@ -15,10 +24,23 @@ from tests.reference import network as oracle
 
 CONVOLUTIONAL = Network(
     (9, 7, 2),
-    [Conv2d(5, 3, padding=1), ReLU(), MaxPool2d(2), Dropout(0.5), Conv2d(6, (2, 1), stride=(1, 2)), Tanh(),
-     AvgPool2d((2, 1)), Flatten(), Dense(7), Tanh(), Dense(4)],
-)  # fmt: skip
-POOLED = Network((6, 5), [Conv2d(4, 3, dilation=2, padding=2), ReLU(), Conv2d(4, 3), GlobalAvgPool2d()])
+    [
+        Conv2d(5, 3, padding=1),
+        ReLU(),
+        MaxPool2d(2),
+        Dropout(0.5),
+        Conv2d(6, (2, 1), stride=(1, 2)),
+        Tanh(),
+        AvgPool2d((2, 1)),
+        Flatten(),
+        Dense(7),
+        Tanh(),
+        Dense(4),
+    ],
+)
+POOLED = Network(
+    (6, 5), [Conv2d(4, 3, dilation=2, padding=2), ReLU(), Conv2d(4, 3), GlobalAvgPool2d()]
+)
 LINEAR = Network((3, 4), [Flatten(), Dense(3)])
 COORDINATES = np.array([-1.5, 0.0, 0.3, 2.0])
 # The names of weights that change, or a scale of random changes everywhere.
@@ -50,7 +72,9 @@ def direction_of(network, changes):
 
 def expected(network, params, x, labels):
     """The oracle's summed cross-entropy, in float64."""
-    network = Network(network.input_shape, [layer for layer in network.layers if not isinstance(layer, Dropout)])
+    network = Network(
+        network.input_shape, [layer for layer in network.layers if not isinstance(layer, Dropout)]
+    )
     logits = oracle.forward(oracle_steps(network), x, oracle_tensors(network, params))[-1]
     return len(x) * reference.cross_entropy(logits, labels)
 
@@ -81,7 +105,10 @@ def test_the_loss_at_every_point_of_the_line_is_the_oracles(network, changes):
 def test_rows_at_other_weights_reuse_nothing_of_the_row_before():
     direction = direction_of(CONVOLUTIONAL, ["conv1.weight[0,1,1,4]"])
     rows, _, _ = rows_and_data(CONVOLUTIONAL, direction, 5)
-    first, second = (random_params(CONVOLUTIONAL, np.random.default_rng(seed)).astype(np.float32) for seed in (0, 1))
+    first, second = (
+        random_params(CONVOLUTIONAL, np.random.default_rng(seed)).astype(np.float32)
+        for seed in (0, 1)
+    )
     fresh, _, _ = rows_and_data(CONVOLUTIONAL, direction, 5)
     rows(first, COORDINATES)
     np.testing.assert_array_equal(rows(second, COORDINATES), fresh(second, COORDINATES))

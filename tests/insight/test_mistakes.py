@@ -27,7 +27,10 @@ def test_they_are_the_wrong_ones_and_the_most_certain_come_first(model):
     for mistake in every:
         row = probabilities[mistake.index]
         assert mistake.label == labels[mistake.index] and mistake.predicted == row.argmax()
-        assert (mistake.probability, mistake.probability_of_label) == (row.max(), row[mistake.label])
+        assert (mistake.probability, mistake.probability_of_label) == (
+            row.max(),
+            row[mistake.label],
+        )
 
 
 def test_a_perfect_model_makes_none(model):
@@ -60,7 +63,9 @@ def test_filters_of_a_dense_layer_have_the_shape_of_what_they_look_at():
     name, filters = first_layer_filters(made := of([Flatten(), Dense(3)]))
     assert name == "dense1.weight" and filters.shape == (3, 6, 5, 2)
     x = np.random.default_rng(1).random((6, 5, 2))
-    assert (filters[2] * x).sum() == pytest.approx(made.weights["dense1.weight"][:, 2] @ x.ravel(), rel=1e-5)
+    assert (filters[2] * x).sum() == pytest.approx(
+        made.weights["dense1.weight"][:, 2] @ x.ravel(), rel=1e-5
+    )
     assert first_layer_filters(of([AvgPool2d(2), Flatten(), Dense(3)]))[1].shape == (3, 3, 2, 2)
 
 
@@ -69,7 +74,9 @@ def test_a_network_without_weights_has_no_filters():
 
 
 def test_tiles_stand_in_rows_with_lines_between_them():
-    grid = tiles(np.arange(1, 6).reshape(5, 1, 1, 1) * np.ones((1, 2, 3, 1)), columns=2, gap=0)[..., 0]
+    grid = tiles(np.arange(1, 6).reshape(5, 1, 1, 1) * np.ones((1, 2, 3, 1)), columns=2, gap=0)[
+        ..., 0
+    ]
     assert grid.shape == (8, 7)
     assert (grid[0] == [1, 1, 1, 0, 2, 2, 2]).all() and (grid[2] == 0).all()
     assert (grid[7] == [5, 5, 5, 0, 0, 0, 0]).all()

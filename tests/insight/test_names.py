@@ -18,4 +18,9 @@ def test_every_name_is_there_and_documented():
 
 def test_importing_it_loads_nothing_heavy():
     code = "import sys, minicnn.insight; print([name for name in ('numpy', 'numba', 'matplotlib') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "[]\n"
+    )

@@ -19,7 +19,9 @@ def test_the_squared_error_is_a_parabola_of_the_output():
     curve = loss_curve(Loss("mse", 5))
     rest = (1 - curve.values) / 4
     assert curve.prediction == "output"
-    np.testing.assert_allclose(curve.losses, ((1 - curve.values) ** 2 + 4 * rest**2) / 5, rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(
+        curve.losses, ((1 - curve.values) ** 2 + 4 * rest**2) / 5, rtol=1e-5, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", names("loss"))
@@ -28,7 +30,9 @@ def test_the_slope_of_any_loss_is_the_numeric_one(name):
     numeric = np.gradient(curve.losses, curve.values)
     even = np.abs(np.diff(curve.slopes)) < 0.05 * np.abs(curve.slopes).max()  # not beside a corner
     smooth = np.append(even, False) & np.append(False, even)
-    np.testing.assert_allclose(curve.slopes[smooth][2:-2], numeric[smooth][2:-2], rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(
+        curve.slopes[smooth][2:-2], numeric[smooth][2:-2], rtol=2e-3, atol=2e-3
+    )
 
 
 def test_images_stand_at_their_own_prediction_and_loss():

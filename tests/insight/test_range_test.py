@@ -35,12 +35,20 @@ def test_the_losses_are_those_of_steps_with_these_rates():
     made = Trainer(net, batch_size=12, optimizer="sgd", threads=2, val_split=0.0)
     result = lr_find(made, data, 1e-3, 1.0, 20)
     params = net.initialize(np.random.default_rng([0, 0]))
-    loss, sgd, passes = Loss("cross_entropy", 3), Optimizer("sgd", len(params)), Passes(net, params, batch_size=12)
+    loss, sgd, passes = (
+        Loss("cross_entropy", 3),
+        Optimizer("sgd", len(params)),
+        Passes(net, params, batch_size=12),
+    )
     batches = -(-50 // 12)
     for step in range(20):
         epoch, batch = divmod(step, batches)
-        order = np.random.default_rng([0, 1, 1 + epoch]).permutation(50)[batch * 12 : (batch + 1) * 12]
-        value, dlogits = loss(passes.forward(data.train.images[order] / np.float32(255)), data.train.labels[order])
+        order = np.random.default_rng([0, 1, 1 + epoch]).permutation(50)[
+            batch * 12 : (batch + 1) * 12
+        ]
+        value, dlogits = loss(
+            passes.forward(data.train.images[order] / np.float32(255)), data.train.labels[order]
+        )
         assert result.losses[step] == pytest.approx(value, rel=1e-3)
         sgd.update(params, passes.backward(dlogits), learning_rate=result.rates[step])
 
@@ -92,7 +100,11 @@ def test_wrong_ranges_and_an_optimizer_without_learning_rate_are_errors():
     for low, high, steps in ((0, 1, 50), (1, 0.1, 50), (0.1, np.inf, 50), (0.1, 1, 5)):
         with pytest.raises(SettingError, match="the range must rise"):
             lr_find(trainer(), dataset(), low, high, steps)
-    rule = OptimizerRule("fixed", lambda p, g, pace: p - pace * g, lambda step, state, pace: (pace,),
-                         (Hyperparameter("pace", 0.1, 0.0),))  # fmt: skip
+    rule = OptimizerRule(
+        "fixed",
+        lambda p, g, pace: p - pace * g,
+        lambda step, state, pace: (pace,),
+        (Hyperparameter("pace", 0.1, 0.0),),
+    )
     with pytest.raises(SettingError, match="fixed has no learning rate"):
         lr_find(trainer(optimizer=rule), dataset())

@@ -15,7 +15,14 @@ FIRST, LAST, MIDDLE = "conv1.weight[0,1,0,2]", "dense2.weight[3,1]", "conv2.bias
 
 
 @pytest.mark.parametrize(
-    "directions", [(FIRST, LAST), (LAST, FIRST), (FIRST, "conv1.bias[0]"), (MIDDLE, "random"), ("random", "random")]
+    "directions",
+    [
+        (FIRST, LAST),
+        (LAST, FIRST),
+        (FIRST, "conv1.bias[0]"),
+        (MIDDLE, "random"),
+        ("random", "random"),
+    ],
 )
 def test_each_point_is_the_loss_that_evaluate_gives_at_its_weights(directions):
     model, (x, y) = small_model(), small_data()
@@ -39,9 +46,15 @@ def test_the_loss_at_the_models_own_point_is_evaluates():
 
 
 def test_class_weights_count_as_in_evaluation():
-    loss = {"name": "cross_entropy", "class_weights": [1.0, 5.0, 0.5], "hyperparameters": {"label_smoothing": 0.1}}
+    loss = {
+        "name": "cross_entropy",
+        "class_weights": [1.0, 5.0, 0.5],
+        "hyperparameters": {"label_smoothing": 0.1},
+    }
     model, (x, y) = replace(small_model(), training={"loss": loss}), small_data()
-    assert loss_surface(model, x, y, (FIRST, LAST), 3).own_loss == pytest.approx(model.evaluate(x, y).loss, rel=1e-6)
+    assert loss_surface(model, x, y, (FIRST, LAST), 3).own_loss == pytest.approx(
+        model.evaluate(x, y).loss, rel=1e-6
+    )
 
 
 def test_without_directions_there_are_the_two_weights_with_the_largest_gradients():
@@ -49,10 +62,14 @@ def test_without_directions_there_are_the_two_weights_with_the_largest_gradients
     objective = Objective.of(model, x, y)
     grads = np.abs(objective.gradient(model.params)[1])
     found = two_directions(objective, ())
-    steepest = {name: tensor for name, tensor in model.network.unflatten(grads).items() if name.endswith("weight")}
-    assert np.sort(np.concatenate([tensor.ravel() for tensor in steepest.values()]))[-2:].tolist() == [
-        float(grads[np.flatnonzero(one.vector)[0]]) for one in found[::-1]
-    ]
+    steepest = {
+        name: tensor
+        for name, tensor in model.network.unflatten(grads).items()
+        if name.endswith("weight")
+    }
+    assert np.sort(np.concatenate([tensor.ravel() for tensor in steepest.values()]))[
+        -2:
+    ].tolist() == [float(grads[np.flatnonzero(one.vector)[0]]) for one in found[::-1]]
 
 
 def test_ctrl_c_keeps_the_rows_that_are_done():
@@ -69,13 +86,17 @@ def test_ctrl_c_keeps_the_rows_that_are_done():
     assert not part.complete and done.sum() == 27
     np.testing.assert_array_equal(part.losses[done], whole.losses[done])
     with pytest.raises(KeyboardInterrupt):
-        surface_of(objective, directions, 9, lambda done, rows: (_ for _ in ()).throw(KeyboardInterrupt))
+        surface_of(
+            objective, directions, 9, lambda done, rows: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
 
 
 def drawn(losses, low=-1.0, high=1.0):
     axis = Direction("axis", np.ones(1, np.float32), 0.0, low, high)
     rows, columns = losses.shape
-    return Surface(axis, axis, np.linspace(low, high, columns), np.linspace(low, high, rows), losses, 1.0)
+    return Surface(
+        axis, axis, np.linspace(low, high, columns), np.linspace(low, high, rows), losses, 1.0
+    )
 
 
 def test_minima_are_found_and_a_point_knows_its_own():

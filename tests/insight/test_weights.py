@@ -11,7 +11,9 @@ from minicnn.network.presets import preset
 LENET = preset("lenet5", (28, 28, 1), 10)
 
 
-@pytest.mark.parametrize("text", ["conv1.weight[0,0,0,3]", "conv2.weight[4,4,5,15]", "dense1.bias[119]", "conv1.bias[0]"])
+@pytest.mark.parametrize(
+    "text", ["conv1.weight[0,0,0,3]", "conv2.weight[4,4,5,15]", "dense1.bias[119]", "conv1.bias[0]"]
+)
 def test_a_name_and_a_place_are_each_others_inverse(text):
     flat = LENET.initialize(__import__("numpy").random.default_rng(0))
     place = parse(LENET, text)
@@ -33,7 +35,11 @@ def test_spaces_do_not_matter():
         ("conv1.weight[0,0,0,-1]", SettingError, "names no single weight"),
         ("conv1.weight[0,0,0,3", SettingError, "names no single weight"),
         ("conv1.weight[0,3]", SettingError, "write 4 indices, as conv1.weight[0,0,0,0]"),
-        ("conv1.weight[0,0,0,6]", SettingError, "index 4 of conv1.weight must be from 0 to 5, not 6"),
+        (
+            "conv1.weight[0,0,0,6]",
+            SettingError,
+            "index 4 of conv1.weight must be from 0 to 5, not 6",
+        ),
     ],
 )
 def test_a_wrong_name_says_what_would_be_right(text, error, says):

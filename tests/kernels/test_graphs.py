@@ -1,4 +1,5 @@
-"""Random graphs of every kind of layer by the kernels, forward and backward, against the float64 oracle."""
+"""Random graphs of every kind of layer by the kernels, forward and backward, against the float64
+oracle."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -16,11 +17,19 @@ def error(found, expected):
 
 
 @settings(max_examples=200, deadline=None)
-@given(network=graphs(), samples=st.integers(1, 5), seed=st.integers(0, 1000), fill=st.sampled_from([0.0, np.nan]))
+@given(
+    network=graphs(),
+    samples=st.integers(1, 5),
+    seed=st.integers(0, 1000),
+    fill=st.sampled_from([0.0, np.nan]),
+)
 def test_graphs_of_any_layers_equal_the_oracle(network, samples, seed, fill):
     rng = np.random.default_rng(seed)
     params = random_params(network, rng)
-    x, dlogits = rng.normal(size=(samples, *network.input_shape)), rng.normal(size=(samples, network.outputs))
+    x, dlogits = (
+        rng.normal(size=(samples, *network.input_shape)),
+        rng.normal(size=(samples, network.outputs)),
+    )
     expected = oracle_training(network, params, x, dlogits, key=seed)
     passes = Passes(network, params, samples)
     passes.work[:] = fill

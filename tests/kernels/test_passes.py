@@ -35,8 +35,11 @@ def run_passes(network, params, x, dlogits, fill=0):
     return logits, grads
 
 
-def assert_equals_oracle(network, samples=3, dtype=np.float64, tolerance=1e-10, seed=0, whole=False):
-    """``whole`` makes small whole numbers of images and weights, so that the largest number of a window is often a tie."""
+def assert_equals_oracle(
+    network, samples=3, dtype=np.float64, tolerance=1e-10, seed=0, whole=False
+):
+    """``whole`` makes small whole numbers of images and weights, so that the largest number of a
+    window is often a tie."""
     rng = np.random.default_rng(seed)
     params = random_params(network, rng, dtype)
     x = rng.normal(size=(samples, *network.input_shape)).astype(dtype)
@@ -52,7 +55,9 @@ def assert_equals_oracle(network, samples=3, dtype=np.float64, tolerance=1e-10, 
     work = np.full(plan.work_size, np.nan, dtype)
     inferred = np.empty_like(logits)
     passes.forward(plan.table, params, work, x, inferred)
-    np.testing.assert_array_equal(inferred, logits, err_msg="inference in other chunks differs from training's forward")
+    np.testing.assert_array_equal(
+        inferred, logits, err_msg="inference in other chunks differs from training's forward"
+    )
 
 
 @st.composite
@@ -73,11 +78,15 @@ def windows(draw, most_kernel=4):
     bias=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_convolutions_of_any_geometry_equal_the_oracle(window, padding, dilation, shape, filters, samples, bias, seed):
+def test_convolutions_of_any_geometry_equal_the_oracle(
+    window, padding, dilation, shape, filters, samples, bias, seed
+):
     kernel, stride = window
     conv = Conv2d(filters, kernel, stride, padding, dilation, bias)
     try:
-        network = Network(shape, [Conv2d(3, 1), conv, Flatten()])  # the first layer makes the second compute dx
+        network = Network(
+            shape, [Conv2d(3, 1), conv, Flatten()]
+        )  # the first layer makes the second compute dx
     except NetworkError:
         assume(False)
     assert_equals_oracle(network, samples, seed=seed)
@@ -94,9 +103,17 @@ def test_convolutions_of_any_geometry_equal_the_oracle(window, padding, dilation
     ties=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_grey_images_in_planes_equal_the_oracle(kernel, pooled, filters, samples, bias, rectified, ties, seed):
+def test_grey_images_in_planes_equal_the_oracle(
+    kernel, pooled, filters, samples, bias, rectified, ties, seed
+):
     shape = tuple(2 * size + taps - 1 for size, taps in zip(pooled, kernel, strict=True))
-    layers = [Conv2d(filters, kernel, bias=bias), *([ReLU()] if rectified else []), MaxPool2d(2), Flatten(), Dense(3)]
+    layers = [
+        Conv2d(filters, kernel, bias=bias),
+        *([ReLU()] if rectified else []),
+        MaxPool2d(2),
+        Flatten(),
+        Dense(3),
+    ]
     network = Network((*shape, 1), layers)
     if VECTOR_BYTES == 64:  # eight float64, so up to seven filters go in planes
         assert lay_out(network, samples, True, np.float64).nodes[0].operation == "conv_pool_grey"
@@ -113,12 +130,18 @@ def test_grey_images_in_planes_equal_the_oracle(kernel, pooled, filters, samples
     fitting=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_pooling_of_any_geometry_equals_the_oracle(window, halves, shape, samples, kind, fitting, seed):
+def test_pooling_of_any_geometry_equals_the_oracle(
+    window, halves, shape, samples, kind, fitting, seed
+):
     kernel, stride = window
     padding = tuple(k // 2 if half else 0 for k, half in zip(kernel, halves, strict=True))
-    if fitting:  # the windows follow each other, and padding makes them as many as would cover the image
+    if (
+        fitting
+    ):  # the windows follow each other, and padding makes them as many as would cover the image
         stride, padding = kernel, tuple(k // 2 for k in kernel)
-        shape = tuple(k * (size // k + 1) for k, size in zip(kernel, shape, strict=False)) + shape[2:]
+        shape = (
+            tuple(k * (size // k + 1) for k, size in zip(kernel, shape, strict=False)) + shape[2:]
+        )
     try:
         network = Network(shape, [Conv2d(shape[2], 1), kind(kernel, stride, padding), Flatten()])
     except NetworkError:
@@ -126,10 +149,14 @@ def test_pooling_of_any_geometry_equals_the_oracle(window, halves, shape, sample
     assert_equals_oracle(network, samples, seed=seed)
 
 
-@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.2), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr)
+@pytest.mark.parametrize(
+    "activation", [ReLU(), LeakyReLU(0.2), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr
+)
 def test_activations_equal_the_oracle_wherever_they_stand(activation):
     convolution = [Conv2d(5, 3), activation, MaxPool2d(2), activation, activation]
-    network = Network((9, 7, 2), [*convolution, Flatten(), Dense(6), activation, Dense(3), activation])
+    network = Network(
+        (9, 7, 2), [*convolution, Flatten(), Dense(6), activation, Dense(3), activation]
+    )
     assert_equals_oracle(network)
 
 
@@ -139,11 +166,16 @@ def test_activations_equal_the_oracle_wherever_they_stand(activation):
     + [(5, outputs, 1) for outputs in (7, 23, 31, 44, 64, 150)],
 )
 def test_dense_layers_of_any_size_equal_the_oracle(inputs, outputs, samples):
-    assert_equals_oracle(Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)]), samples)
+    assert_equals_oracle(
+        Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)]), samples
+    )
 
 
 def test_an_image_has_the_same_logits_bit_by_bit_alone_and_in_a_batch():
-    network = Network((9, 8, 2), [Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dense(150), ReLU(), Dense(40), Dense(3)])
+    network = Network(
+        (9, 8, 2),
+        [Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dense(150), ReLU(), Dense(40), Dense(3)],
+    )
     rng = np.random.default_rng(0)
     params, x = network.initialize(rng), rng.normal(size=(13, 9, 8, 2)).astype(np.float32)
     together = Passes(network, params, 13).forward(x)
@@ -152,7 +184,11 @@ def test_an_image_has_the_same_logits_bit_by_bit_alone_and_in_a_batch():
 
 
 def test_same_padding_with_even_kernels_equals_the_oracle():
-    assert_equals_oracle(Network((7, 6, 2), [Conv2d(4, (4, 2), padding="same"), Conv2d(3, 2, padding="same"), Flatten()]))
+    assert_equals_oracle(
+        Network(
+            (7, 6, 2), [Conv2d(4, (4, 2), padding="same"), Conv2d(3, 2, padding="same"), Flatten()]
+        )
+    )
 
 
 def test_global_average_pooling_equals_the_oracle():
@@ -172,8 +208,19 @@ def test_lenet_in_float32_equals_the_oracle():
 
 
 def test_a_workspace_full_of_rubbish_gives_the_same_gradients_bit_by_bit():
-    network = Network((12, 11, 2), [Conv2d(7, 3, 2, 1), SiLU(), MaxPool2d(3, 1, 1), Conv2d(5, 2), AvgPool2d(2),
-                                    Tanh(), Flatten(), Dense(4)])  # fmt: skip
+    network = Network(
+        (12, 11, 2),
+        [
+            Conv2d(7, 3, 2, 1),
+            SiLU(),
+            MaxPool2d(3, 1, 1),
+            Conv2d(5, 2),
+            AvgPool2d(2),
+            Tanh(),
+            Flatten(),
+            Dense(4),
+        ],
+    )
     rng = np.random.default_rng(1)
     params = random_params(network, rng, np.float32)
     x, dlogits = rng.normal(size=(5, 12, 11, 2)), rng.normal(size=(5, 4))
@@ -185,9 +232,16 @@ def test_a_workspace_full_of_rubbish_gives_the_same_gradients_bit_by_bit():
 def test_max_pool_ties_go_to_the_first_element_of_the_window():
     network = Network((2, 2, 1), [Conv2d(1, 1, bias=False), MaxPool2d(2), Flatten()])
     x = np.array([[[[1.0], [5.0]], [[5.0], [5.0]]]])
-    looked_at = Passes(network, network.flatten({"conv1.weight": np.ones((1, 1, 1, 1))}, np.float64), 1, by_operation=True)
+    looked_at = Passes(
+        network,
+        network.flatten({"conv1.weight": np.ones((1, 1, 1, 1))}, np.float64),
+        1,
+        by_operation=True,
+    )
     assert looked_at.forward_by_operation(x)[-1] == 5.0
-    np.testing.assert_array_equal(looked_at.backward_by_operation(np.ones((1, 1)))[0], [[0, 1, 0, 0]])
+    np.testing.assert_array_equal(
+        looked_at.backward_by_operation(np.ones((1, 1)))[0], [[0, 1, 0, 0]]
+    )
 
 
 def test_not_a_number_passes_through_pooling_and_relu():
@@ -199,10 +253,19 @@ def test_not_a_number_passes_through_pooling_and_relu():
     assert not np.isnan(logits[0, 1:]).any()
 
 
-@pytest.mark.parametrize("activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr)
+@pytest.mark.parametrize(
+    "activation", [ReLU(), LeakyReLU(0.1), Sigmoid(), Tanh(), SiLU(), GELU()], ids=repr
+)
 def test_gradients_equal_numeric_derivatives(activation):
-    """dL/dw of the kernels against (L(w + h) − L(w − h)) / 2h of their forward pass, L = Σ r · logits, for every weight."""
-    first = [Conv2d(3, (3, 2), (1, 2), 1), activation, MaxPool2d(2, 1), Conv2d(4, 2, dilation=2), activation]
+    """dL/dw of the kernels against (L(w + h) − L(w − h)) / 2h of their forward pass, L = Σ r ·
+    logits, for every weight."""
+    first = [
+        Conv2d(3, (3, 2), (1, 2), 1),
+        activation,
+        MaxPool2d(2, 1),
+        Conv2d(4, 2, dilation=2),
+        activation,
+    ]
     second = [AvgPool2d(2, 1, 1), Conv2d(3, 3, 2), Flatten(), Dense(4), activation, Dense(3)]
     network = Network((9, 8, 2), [*first, *second])
     rng = np.random.default_rng(3)
@@ -218,16 +281,33 @@ def test_gradients_equal_numeric_derivatives(activation):
             step = np.zeros_like(params)
             step[index] = 1e-6
             numeric = (loss(params + step) - loss(params - step)) / 2e-6
-            assert abs(grads[index] - numeric) < 1e-6 * max(1, abs(numeric)), f"{spec.name}[{index - spec.offset}]"
+            assert abs(grads[index] - numeric) < 1e-6 * max(1, abs(numeric)), (
+                f"{spec.name}[{index - spec.offset}]"
+            )
 
 
 @pytest.mark.parametrize("features", ["+avx,+avx2,+fma", "+sse2"])
 def test_all_of_this_holds_for_the_vectors_of_other_machines(features):
-    """The tests above once more in a process that is told of narrower vectors and fewer registers."""
+    """The tests above once more in a process that is told of narrower vectors and fewer
+    registers."""
     environment = {**os.environ, "NUMBA_CPU_FEATURES": features}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "not other_machines", __file__]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "not other_machines",
+        __file__,
+    ]
+    done = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stdout[-3000:]
     width = "from minicnn.kernels.cpu.tile import VECTOR_BYTES; print(VECTOR_BYTES)"
-    printed = subprocess.check_output([sys.executable, "-c", width], env=environment, cwd=ROOT, text=True)
+    printed = subprocess.check_output(
+        [sys.executable, "-c", width], env=environment, cwd=ROOT, text=True
+    )
     assert int(printed) == (32 if "avx" in features else 16)

@@ -29,8 +29,14 @@ def read(tmp_path):
 def written(network):
     """The text of a file that describes ``network``."""
     lines = [f"name = {json.dumps(network.name, ensure_ascii=False)}"]
-    for table in network.to_dict()["layers"]:  # JSON's numbers, booleans, lists and plain strings are TOML's too
-        lines += ["", "[[layers]]", *(f"{key} = {json.dumps(value)}" for key, value in table.items())]
+    for table in network.to_dict()[
+        "layers"
+    ]:  # JSON's numbers, booleans, lists and plain strings are TOML's too
+        lines += [
+            "",
+            "[[layers]]",
+            *(f"{key} = {json.dumps(value)}" for key, value in table.items()),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -57,14 +63,34 @@ def test_a_number_of_units_that_is_the_number_of_classes_is_welcome(read):
             UnknownNameError,
             "layer 1: unknown field of Conv2d 'kernel'; did you mean 'kern",
         ),
-        (HEAD.replace("Dense", "Dens"), UnknownNameError, "layer 2: unknown layer 'Dens'; did you mean 'Dense'"),
+        (
+            HEAD.replace("Dense", "Dens"),
+            UnknownNameError,
+            "layer 2: unknown layer 'Dens'; did you mean 'Dense'",
+        ),
         ("[[layer]]\n", UnknownNameError, "unknown key 'layer'; did you mean 'layers'"),
-        (CONV.replace("= 4", "= 0") + HEAD, SettingError, "layer 1: Conv2d: filters must be a whole number from 1 on"),
-        (CONV.replace("= 4", '= "classes"') + HEAD, SettingError, "layer 1: Conv2d: filters must be"),
-        ('[[layers]]\ntype = "Conv2d"\nfilters = 4\n', SettingError, "layer 1: Conv2d: kernel_size is missing"),
+        (
+            CONV.replace("= 4", "= 0") + HEAD,
+            SettingError,
+            "layer 1: Conv2d: filters must be a whole number from 1 on",
+        ),
+        (
+            CONV.replace("= 4", '= "classes"') + HEAD,
+            SettingError,
+            "layer 1: Conv2d: filters must be",
+        ),
+        (
+            '[[layers]]\ntype = "Conv2d"\nfilters = 4\n',
+            SettingError,
+            "layer 1: Conv2d: kernel_size is missing",
+        ),
         ("[[layers]]\nunits = 3\n", SettingError, "layer 1: a layer is a table with a type"),
         ("layers = [3]\n", SettingError, "layer 1: a layer is a table with a type"),
-        ('name = "empty"\n', SettingError, r"describes no layers; a layer is a \[\[layers\]\] table"),
+        (
+            'name = "empty"\n',
+            SettingError,
+            r"describes no layers; a layer is a \[\[layers\]\] table",
+        ),
         ("[layers]\n", SettingError, "describes no layers"),
         ("name = 3\n" + HEAD, SettingError, "name must be a text, not 3"),
         ("[[layers]\n", SettingError, "not a TOML file: .* line 1"),
@@ -82,7 +108,9 @@ def test_a_number_of_units_that_is_the_number_of_classes_is_welcome(read):
         ("layers = []\n", NetworkError, "a network without layers"),
     ],
 )
-def test_every_error_is_one_line_that_names_the_file_and_the_place(read, tmp_path, text, kind, message):
+def test_every_error_is_one_line_that_names_the_file_and_the_place(
+    read, tmp_path, text, kind, message
+):
     with pytest.raises(kind, match=message) as caught:
         read(text)
     assert str(caught.value).startswith(f"{tmp_path / 'net.toml'}: ")

@@ -73,16 +73,31 @@ def test_a_branch_without_layers_hands_the_value_on_and_blocks_nest():
 @pytest.mark.parametrize(
     ("layers", "text"),
     [
-        ([ReLU(inputs="relu2"), ReLU()], r"^layer 1 \(relu1\) reads 'relu2', which does not come before it"),
+        (
+            [ReLU(inputs="relu2"), ReLU()],
+            r"^layer 1 \(relu1\) reads 'relu2', which does not come before it",
+        ),
         ([ReLU(name="a", inputs="a")], r"^layer 1 \(a\) reads 'a', .* that would be a cycle"),
-        ([Conv2d(2, 1), ReLU(inputs="conv")], r"^layer 2 \(relu1\): unknown input 'conv'; did you mean 'conv1'"),
-        ([ReLU(name="a"), Tanh(name="a")], r"^layer 2 \(a\): the name is used twice, for layer 1 as well"),
-        ([Add()], r"^layer 1 \(add1\): Add\(\) reads 2 or more values, not 1: give inputs=\(name, ...\)"),
+        (
+            [Conv2d(2, 1), ReLU(inputs="conv")],
+            r"^layer 2 \(relu1\): unknown input 'conv'; did you mean 'conv1'",
+        ),
+        (
+            [ReLU(name="a"), Tanh(name="a")],
+            r"^layer 2 \(a\): the name is used twice, for layer 1 as well",
+        ),
+        (
+            [Add()],
+            r"^layer 1 \(add1\): Add\(\) reads 2 or more values, not 1: give inputs=\(name, ...\)",
+        ),
         (
             [ReLU(), Tanh(), Multiply(inputs=("input", "relu1", "tanh1"))],
             r"^layer 3 \(multiply1\): Multiply\(\) reads 2 values, not 3",
         ),
-        ([ReLU(), Tanh(inputs=("input", "relu1"))], r"^layer 2 \(tanh1\): Tanh\(\) reads 1 value, not 2"),
+        (
+            [ReLU(), Tanh(inputs=("input", "relu1"))],
+            r"^layer 2 \(tanh1\): Tanh\(\) reads 1 value, not 2",
+        ),
         (
             [Residual([Conv2d(7, 1)])],
             r"^layer 2 \(add1\): Add\(\) needs inputs of one shape, not \(8, 8, 7\) and \(8, 8, 1\)",
@@ -91,8 +106,14 @@ def test_a_branch_without_layers_hands_the_value_on_and_blocks_nest():
             [Branches([MaxPool2d(2)], [])],
             r"^layer 2 \(concat1\): Concat\(\) needs inputs of one height and width, not \(4, 4, 1\)",
         ),
-        ([ReLU(), Tanh(inputs="input")], r"^layer 1 \(relu1\): nobody reads its output; name it in"),
-        ([GlobalAvgPool2d(), Softmax(), Dense(3), Softmax()], r"^layer 2 \(softmax1\): Softmax must be the last"),
+        (
+            [ReLU(), Tanh(inputs="input")],
+            r"^layer 1 \(relu1\): nobody reads its output; name it in",
+        ),
+        (
+            [GlobalAvgPool2d(), Softmax(), Dense(3), Softmax()],
+            r"^layer 2 \(softmax1\): Softmax must be the last",
+        ),
         ([Residual([ReLU()], [ReLU, ReLU()])], r"not a layer; write ReLU\(\.\.\.\)"),
     ],
 )
@@ -131,13 +152,20 @@ def test_scales_and_running_variances_begin_at_one_and_a_prelu_at_a_quarter():
     tensors = network.unflatten(network.initialize(np.random.default_rng(0)))
     first = {"batchnorm1.weight": 1, "batchnorm1.bias": 0, "prelu1.weight": 0.25}
     first |= {"batchnorm1.running_mean": 0, "batchnorm1.running_var": 1}
-    first |= {f"{name}.{one}": value for name in ("groupnorm1", "layernorm1")
-              for one, value in [("weight", 1), ("bias", 0)]}  # fmt: skip
+    first |= {
+        f"{name}.{one}": value
+        for name in ("groupnorm1", "layernorm1")
+        for one, value in [("weight", 1), ("bias", 0)]
+    }
     assert all((tensors[name] == value).all() for name, value in first.items())
 
 
 def test_the_activation_is_found_past_normalization_and_joins():
-    layers = [Residual([Conv2d(200, (3, 5), bias=False), BatchNorm2d()], [Conv2d(200, (3, 5))]), ReLU(), *HEAD]
+    layers = [
+        Residual([Conv2d(200, (3, 5), bias=False), BatchNorm2d()], [Conv2d(200, (3, 5))]),
+        ReLU(),
+        *HEAD,
+    ]
     network = Network((3, 5, 8), layers)
     tensors = network.unflatten(network.initialize(np.random.default_rng(3), np.float64))
     for name in ("conv1.weight", "conv2.weight"):
@@ -150,7 +178,8 @@ def test_a_filter_of_a_grouped_convolution_has_as_many_inputs_as_it_reads():
     assert tensors["conv1.weight"].var() == pytest.approx(2 / (3 * 5), rel=0.05)
 
 
-# Written by the version that knew chains alone: offsets, and Σ i·p[i] over the first 1,000 of seed 7.
+# Written by the version that knew chains alone: offsets, and Σ i·p[i] over the first 1,000 of seed
+# 7.
 @pytest.mark.parametrize(
     ("name", "shape", "offsets", "mark"),
     [
@@ -175,7 +204,9 @@ def test_chains_begin_with_the_parameters_that_they_always_had(name, shape, offs
     assert flat[:1000].astype(float) @ np.arange(1000) == pytest.approx(mark, rel=1e-9)
 
 
-@pytest.mark.parametrize("network", [GATED, preset("resnet8", (16, 16, 3), 7)], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "network", [GATED, preset("resnet8", (16, 16, 3), 7)], ids=lambda one: one.name
+)
 def test_a_graph_survives_the_way_through_json(network):
     again = Network.from_dict(json.loads(json.dumps(network.to_dict())))
     assert (again, again.layer_names, again.reads) == (network, network.layer_names, network.reads)
@@ -187,8 +218,10 @@ def test_a_chain_is_described_without_names_and_inputs():
 
 
 def read(tmp_path, text):
-    (tmp_path / "net.toml").write_text(text + '[[layers]]\ntype = "GlobalAvgPool2d"\n'
-                                       '[[layers]]\ntype = "Dense"\nunits = "classes"\n')  # fmt: skip
+    (tmp_path / "net.toml").write_text(
+        text + '[[layers]]\ntype = "GlobalAvgPool2d"\n'
+        '[[layers]]\ntype = "Dense"\nunits = "classes"\n'
+    )
     return network_from_toml(tmp_path / "net.toml", (8, 6, 4), 3)
 
 
@@ -227,11 +260,27 @@ def test_blocks_are_nested_tables_of_toml(tmp_path):
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ('type = "Residual"\nlayer = []', UnknownNameError, "layer 1: unknown field of Residual 'layer'"),
-        ('type = "Residual"\nlayers = 3', SettingError, "layer 1: Residual: layers must be lists of layers"),
+        (
+            'type = "Residual"\nlayer = []',
+            UnknownNameError,
+            "layer 1: unknown field of Residual 'layer'",
+        ),
+        (
+            'type = "Residual"\nlayers = 3',
+            SettingError,
+            "layer 1: Residual: layers must be lists of layers",
+        ),
         ('type = "Residual"', SettingError, "layer 1: Residual: layers must be lists of layers"),
-        ('type = "Branches"\nbranches = [3]', SettingError, "layer 1: Branches: branches must be a list of lists"),
-        ('type = "Branches"\nbranches = 3', SettingError, "layer 1: Branches: branches must be a list of lists"),
+        (
+            'type = "Branches"\nbranches = [3]',
+            SettingError,
+            "layer 1: Branches: branches must be a list of lists",
+        ),
+        (
+            'type = "Branches"\nbranches = 3',
+            SettingError,
+            "layer 1: Branches: branches must be a list of lists",
+        ),
         (
             'type = "Residual"\nlayers = [{type = "Flatten"}, {type = "Dens"}]',
             UnknownNameError,

@@ -31,8 +31,12 @@ def weights(layers, input_shape) -> dict[str, np.ndarray]:
     ],
     ids=str,
 )
-def test_the_variance_is_that_of_the_formula_for_the_activation_that_follows(activation, conv_variance, dense_variance):
-    conv = weights([Conv2d(200, (3, 5)), activation, Flatten(), Dense(1)], (3, 5, 8))["conv1.weight"]
+def test_the_variance_is_that_of_the_formula_for_the_activation_that_follows(
+    activation, conv_variance, dense_variance
+):
+    conv = weights([Conv2d(200, (3, 5)), activation, Flatten(), Dense(1)], (3, 5, 8))[
+        "conv1.weight"
+    ]
     dense = weights([Flatten(), Dense(300), activation, Dense(1)], (20, 20, 1))["dense1.weight"]
     # The variance of n values strays by about sqrt(2 / n), here 0.9% and 0.4%.
     assert conv.var() == pytest.approx(conv_variance, rel=0.04)
@@ -54,7 +58,9 @@ def test_the_activation_is_found_past_pooling_dropout_and_flattening():
 
 
 def test_an_activation_behind_the_next_weights_does_not_count():
-    weight = weights([Flatten(), Dense(300), Dense(50), ReLU(), Dense(1)], (20, 20, 1))["dense1.weight"]
+    weight = weights([Flatten(), Dense(300), Dense(50), ReLU(), Dense(1)], (20, 20, 1))[
+        "dense1.weight"
+    ]
     assert weight.var() == pytest.approx(GLOROT_DENSE, rel=0.02)
 
 
@@ -65,7 +71,9 @@ def test_biases_and_gaps_are_zero():
     assert {name for name, tensor in tensors.items() if not tensor.any()} == {
         name for name in tensors if name.endswith(".bias")
     }
-    assert np.count_nonzero(flat) == sum(t.size for name, t in tensors.items() if name.endswith(".weight"))
+    assert np.count_nonzero(flat) == sum(
+        t.size for name, t in tensors.items() if name.endswith(".weight")
+    )
 
 
 def test_one_seed_gives_one_start_in_either_dtype_and_another_seed_another():

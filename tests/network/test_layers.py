@@ -72,7 +72,8 @@ EVERY_LAYER = [
 
 
 def positions(size: int, before: int, after: int, kernel: int, stride: int, dilation: int) -> int:
-    """Counts the places of a dilated kernel at which all that it reads lies within the padded axis."""
+    """Counts the places of a dilated kernel at which all that it reads lies within the padded
+    axis."""
     axis = range(-before, size + after)
     starts = range(-before, size + after, stride)
     return sum(all(start + r * dilation in axis for r in range(kernel)) for start in starts)
@@ -82,12 +83,17 @@ pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 images = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 3))
 
 
-@given(images, pairs, pairs, st.tuples(st.integers(0, 3), st.integers(0, 3)), pairs, st.integers(1, 5))
+@given(
+    images, pairs, pairs, st.tuples(st.integers(0, 3), st.integers(0, 3)), pairs, st.integers(1, 5)
+)
 def test_a_convolution_gives_as_many_rows_and_columns_as_its_kernel_has_places(
     image, kernel, stride, padding, dilation, filters
 ):
     layer = Conv2d(filters, kernel, stride, padding, dilation)
-    expected = tuple(positions(image[i], padding[i], padding[i], kernel[i], stride[i], dilation[i]) for i in range(2))
+    expected = tuple(
+        positions(image[i], padding[i], padding[i], kernel[i], stride[i], dilation[i])
+        for i in range(2)
+    )
     if 0 in expected:
         with pytest.raises(NetworkError, match="is larger than its input"):
             layer.output_shape(image)
@@ -98,10 +104,14 @@ def test_a_convolution_gives_as_many_rows_and_columns_as_its_kernel_has_places(
 
 
 @given(images, pairs, pairs, st.sampled_from([MaxPool2d, AvgPool2d]), st.data())
-def test_a_pooling_gives_as_many_rows_and_columns_as_its_window_has_places(image, kernel, stride, pooling, data):
+def test_a_pooling_gives_as_many_rows_and_columns_as_its_window_has_places(
+    image, kernel, stride, pooling, data
+):
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
     layer = pooling(kernel, stride, padding)
-    expected = tuple(positions(image[i], padding[i], padding[i], kernel[i], stride[i], 1) for i in range(2))
+    expected = tuple(
+        positions(image[i], padding[i], padding[i], kernel[i], stride[i], 1) for i in range(2)
+    )
     if 0 in expected:
         with pytest.raises(NetworkError, match="is larger than its input"):
             layer.output_shape(image)
@@ -120,7 +130,10 @@ def test_same_padding_gives_the_input_divided_by_the_stride_with_as_little_as_wi
     for i, (before, after) in enumerate([(top, bottom), (left, right)]):
         assert 0 <= after - before <= 1  # an odd element is at the bottom or right
         if before + after > 0:  # with one element less there would be one output less
-            assert positions(image[i], before, after - 1, kernel[i], stride[i], dilation[i]) < outputs[i]
+            assert (
+                positions(image[i], before, after - 1, kernel[i], stride[i], dilation[i])
+                < outputs[i]
+            )
 
 
 def test_same_padding_is_that_of_tensorflow():
@@ -151,7 +164,12 @@ def test_a_grouped_convolution_reads_the_channels_of_its_group_alone():
 # Values of torch.nn.functional.max_pool2d on one axis: size, kernel, stride, padding, dilation.
 @pytest.mark.parametrize(
     ("geometry", "floor", "ceil"),
-    [((5, 2, 2, 0, 1), 2, 3), ((6, 3, 2, 1, 1), 3, 4), ((7, 2, 3, 1, 1), 3, 3), ((8, 3, 2, 1, 2), 3, 4)],
+    [
+        ((5, 2, 2, 0, 1), 2, 3),
+        ((6, 3, 2, 1, 1), 3, 4),
+        ((7, 2, 3, 1, 1), 3, 3),
+        ((8, 3, 2, 1, 2), 3, 4),
+    ],
 )
 def test_ceil_mode_adds_a_last_window_that_begins_inside(geometry, floor, ceil):
     size, *fields = geometry
@@ -164,7 +182,9 @@ def test_ceil_mode_adds_a_last_window_that_begins_inside(geometry, floor, ceil):
 
 def test_joins_say_which_shapes_do_not_fit_and_what_makes_them():
     assert Add().output_shape((4, 5, 6), (4, 5, 6), (4, 5, 6)) == (4, 5, 6)
-    with pytest.raises(NetworkError, match=r"one shape, not \(4, 5, 6\) and \(4, 5, 7\): a 1×1 conv"):
+    with pytest.raises(
+        NetworkError, match=r"one shape, not \(4, 5, 6\) and \(4, 5, 7\): a 1×1 conv"
+    ):
         Add().output_shape((4, 5, 6), (4, 5, 7))
     assert Concat().output_shape((4, 5, 6), (4, 5, 7)) == (4, 5, 13)
     assert Concat().output_shape((6,), (7,)) == (13,)
@@ -212,10 +232,13 @@ def test_what_the_error_says_would_fit_does_fit_and_only_just(image, excess, dil
     with pytest.raises(NetworkError) as caught:
         layer.output_shape(image)
     found = re.search(
-        r"kernel_size of at most (\d+)×(\d+) would fit, or an input of at least (\d+)×(\d+)$", str(caught.value)
+        r"kernel_size of at most (\d+)×(\d+) would fit, or an input of at least (\d+)×(\d+)$",
+        str(caught.value),
     )
     rows, columns, height, width = map(int, found.groups())
-    assert len(Conv2d(1, (rows, columns), padding=padding, dilation=dilation).output_shape(image)) == 3
+    assert (
+        len(Conv2d(1, (rows, columns), padding=padding, dilation=dilation).output_shape(image)) == 3
+    )
     for larger in [(rows + 1, columns), (rows, columns + 1)]:
         with pytest.raises(NetworkError):
             Conv2d(1, larger, padding=padding, dilation=dilation).output_shape(image)
@@ -223,7 +246,9 @@ def test_what_the_error_says_would_fit_does_fit_and_only_just(image, excess, dil
 
 
 def test_numbers_become_pairs_and_valid_becomes_no_padding():
-    assert Conv2d(6, 5) == Conv2d(filters=6, kernel_size=(5, 5), stride=(1, 1), padding="valid", dilation=[1, 1])
+    assert Conv2d(6, 5) == Conv2d(
+        filters=6, kernel_size=(5, 5), stride=(1, 1), padding="valid", dilation=[1, 1]
+    )
     assert Conv2d(6, 5).kernel_size == (5, 5)
     assert Conv2d(6, 5, padding="valid").padding == (0, 0)
 
@@ -264,9 +289,13 @@ def test_dense_on_an_image_says_what_to_put_before_it():
     )
 
 
-@pytest.mark.parametrize("layer", [Conv2d(6, 5), MaxPool2d(2), AvgPool2d(2), GlobalAvgPool2d()], ids=str)
+@pytest.mark.parametrize(
+    "layer", [Conv2d(6, 5), MaxPool2d(2), AvgPool2d(2), GlobalAvgPool2d()], ids=str
+)
 def test_an_image_layer_on_a_row_says_where_it_belongs(layer):
-    with pytest.raises(NetworkError, match=r"needs an image .* but its input is \(84,\); put it before Flatten"):
+    with pytest.raises(
+        NetworkError, match=r"needs an image .* but its input is \(84,\); put it before Flatten"
+    ):
         layer.output_shape((84,))
 
 
@@ -287,14 +316,23 @@ def test_a_kernel_larger_than_its_input_names_the_layer_its_input_and_what_would
         (lambda: Conv2d(6, (3, 3, 3)), "Conv2d: kernel_size must be"),
         (lambda: Conv2d(6, 3, stride=(1, 0)), "Conv2d: stride must be"),
         (lambda: Conv2d(6, 3, dilation=-1), "Conv2d: dilation must be"),
-        (lambda: Conv2d(6, 3, padding=-1), "Conv2d: padding must be a whole number from 0 on or a pair"),
-        (lambda: Conv2d(6, 3, padding="full"), 'Conv2d: padding must be .*"same" or "valid", not \'full\''),
+        (
+            lambda: Conv2d(6, 3, padding=-1),
+            "Conv2d: padding must be a whole number from 0 on or a pair",
+        ),
+        (
+            lambda: Conv2d(6, 3, padding="full"),
+            'Conv2d: padding must be .*"same" or "valid", not \'full\'',
+        ),
         (lambda: Conv2d(6, 3, padding=(1, 1, 1)), "Conv2d: padding must be"),
         (lambda: Conv2d(6, 3, groups=0), "Conv2d: groups must be a whole number from 1 on, not 0"),
         (lambda: MaxPool2d(2, ceil_mode=1), "MaxPool2d: ceil_mode must be true or false, not 1"),
         (lambda: Conv2d(6, 3, bias=1), "Conv2d: bias must be true or false, not 1"),
         (lambda: Conv2d(True, 3), "Conv2d: filters must be a whole number"),
-        (lambda: MaxPool2d(2, padding=2), "MaxPool2d: padding is at most half of the kernel_size, 1×1, not 2×2"),
+        (
+            lambda: MaxPool2d(2, padding=2),
+            "MaxPool2d: padding is at most half of the kernel_size, 1×1, not 2×2",
+        ),
         (lambda: AvgPool2d(0), "AvgPool2d: kernel_size must be"),
         (lambda: AvgPool2d(2, count_include_pad=0), "AvgPool2d: count_include_pad must be true"),
         (lambda: BatchNorm2d(eps=-1), "BatchNorm2d: eps must be"),
@@ -303,7 +341,10 @@ def test_a_kernel_larger_than_its_input_names_the_layer_its_input_and_what_would
         (lambda: GELU("erf"), 'GELU: approximate must be "none" or "tanh", not \'erf\''),
         (lambda: LeakyReLU(-0.1), "LeakyReLU: negative_slope must be a number from 0 on, not -0.1"),
         (lambda: DropPath(1), r"DropPath: rate must be a number in \[0, 1\), not 1"),
-        (lambda: ReLU(name="2nd"), "ReLU: name must be a letter with letters, digits, _ and - after it"),
+        (
+            lambda: ReLU(name="2nd"),
+            "ReLU: name must be a letter with letters, digits, _ and - after it",
+        ),
         (lambda: ReLU(name="input"), "ReLU: name must not be 'input'"),
         (lambda: Add(inputs=(1, 2)), r"Add: inputs must be names of layers, not \(1, 2\)"),
         (lambda: Dense(-1), "Dense: units must be a whole number from 1 on, not -1"),
@@ -347,7 +388,9 @@ def test_an_unknown_layer_type_lists_near_matches():
 
 
 def test_an_unknown_field_lists_near_matches():
-    with pytest.raises(UnknownNameError, match="unknown field of Conv2d 'kernel'; did you mean 'kernel_size'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown field of Conv2d 'kernel'; did you mean 'kernel_size'"
+    ):
         layer_from_dict({"type": "Conv2d", "filters": 6, "kernel": 5})
 
 

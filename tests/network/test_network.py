@@ -9,14 +9,31 @@ from hypothesis import strategies as st
 
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
 from minicnn.network.activations import ReLU
-from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Dropout, Flatten, GlobalAvgPool2d, MaxPool2d
+from minicnn.network.layers import (
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+)
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.summary import summary_rows
 
 SMALL = Network(
     (9, 7, 2),
-    [Conv2d(3, (3, 2)), ReLU(), AvgPool2d(2), Conv2d(5, 2, bias=False), ReLU(), Dropout(), Flatten(), Dense(1)],
+    [
+        Conv2d(3, (3, 2)),
+        ReLU(),
+        AvgPool2d(2),
+        Conv2d(5, 2, bias=False),
+        ReLU(),
+        Dropout(),
+        Flatten(),
+        Dense(1),
+    ],
     name="small",
 )
 
@@ -84,24 +101,32 @@ def test_layers_that_do_not_fit_name_the_layer_its_place_its_input_and_what_woul
 
 
 def test_a_dense_layer_on_an_image_names_its_place():
-    with pytest.raises(NetworkError, match=r"^layer 2 \(dense1\): .* put Flatten or GlobalAvgPool2d before it$"):
+    with pytest.raises(
+        NetworkError, match=r"^layer 2 \(dense1\): .* put Flatten or GlobalAvgPool2d before it$"
+    ):
         Network((8, 8), [Conv2d(6, 5), Dense(10)])
 
 
 def test_a_network_that_does_not_end_in_a_row_says_how_to_end_it():
-    with pytest.raises(NetworkError, match=r"^conv1 gives \(4, 4, 6\), not one row of logits: end with Flatten or"):
+    with pytest.raises(
+        NetworkError, match=r"^conv1 gives \(4, 4, 6\), not one row of logits: end with Flatten or"
+    ):
         Network((8, 8), [Conv2d(6, 5)])
     with pytest.raises(NetworkError, match="a network without layers"):
         Network((8, 8), [])
 
 
 def test_a_layer_class_without_its_call_is_caught():
-    with pytest.raises(NetworkError, match=r"layer 2 is .*ReLU.*, not a layer; write ReLU\(\.\.\.\)"):
+    with pytest.raises(
+        NetworkError, match=r"layer 2 is .*ReLU.*, not a layer; write ReLU\(\.\.\.\)"
+    ):
         Network((8, 8), [Flatten(), ReLU, Dense(10)])
 
 
 def test_parameters_lie_one_after_the_other_weight_before_bias_at_multiples_of_sixteen():
-    assert [(spec.name, spec.layer, spec.shape, spec.offset, spec.size) for spec in SMALL.parameters] == [
+    assert [
+        (spec.name, spec.layer, spec.shape, spec.offset, spec.size) for spec in SMALL.parameters
+    ] == [
         ("conv1.weight", 0, (3, 2, 2, 3), 0, 36),
         ("conv1.bias", 0, (3,), 48, 3),
         ("conv2.weight", 3, (2, 2, 3, 5), 64, 60),
@@ -144,7 +169,9 @@ def test_unflatten_gives_views():
 
 
 def test_a_flat_vector_of_another_length_is_refused():
-    with pytest.raises(NetworkError, match=r"the flat vector of 'small' has the shape \(176,\), not \(175,\)"):
+    with pytest.raises(
+        NetworkError, match=r"the flat vector of 'small' has the shape \(176,\), not \(175,\)"
+    ):
         SMALL.unflatten(np.zeros(175, np.float32))
 
 
@@ -152,14 +179,18 @@ def test_tensors_that_are_missing_foreign_or_of_another_shape_are_named():
     tensors = SMALL.unflatten(np.zeros(SMALL.flat_size, np.float32))
     missing = {name: tensor for name, tensor in tensors.items() if name != "conv2.weight"}
     with pytest.raises(
-        NetworkError, match=r"the parameter 'conv2.weight' of 'small', shape \(2, 2, 3, 5\), is missing"
+        NetworkError,
+        match=r"the parameter 'conv2.weight' of 'small', shape \(2, 2, 3, 5\), is missing",
     ):
         SMALL.flatten(missing)
     with pytest.raises(
-        NetworkError, match=r"'conv2\.bias' is no parameter of 'small', which has conv1.weight, conv1.bias"
+        NetworkError,
+        match=r"'conv2\.bias' is no parameter of 'small', which has conv1.weight, conv1.bias",
     ):
         SMALL.flatten(tensors | {"conv2.bias": np.zeros(5)})
-    with pytest.raises(NetworkError, match=r"'dense1.weight' of 'small' has the shape \(20, 1\), not \(1, 20\)"):
+    with pytest.raises(
+        NetworkError, match=r"'dense1.weight' of 'small' has the shape \(20, 1\), not \(1, 20\)"
+    ):
         SMALL.flatten(tensors | {"dense1.weight": np.zeros((1, 20))})
 
 
@@ -169,7 +200,9 @@ def test_lenet5_has_the_parameters_and_multiply_adds_of_the_texts():
     assert network.multiply_adds == 281_640
 
 
-@pytest.mark.parametrize("network", [SMALL, preset("vgg-small", (32, 20, 3), 7)], ids=lambda network: network.name)
+@pytest.mark.parametrize(
+    "network", [SMALL, preset("vgg-small", (32, 20, 3), 7)], ids=lambda network: network.name
+)
 def test_a_network_survives_the_way_through_json(network):
     assert Network.from_dict(json.loads(json.dumps(network.to_dict()))) == network
 
@@ -178,9 +211,13 @@ def test_a_described_network_with_something_unknown_or_missing_says_so():
     described = SMALL.to_dict()
     with pytest.raises(UnknownNameError, match="unknown layer 'Dens'; did you mean 'Dense'"):
         Network.from_dict(described | {"layers": [{"type": "Dens"}]})
-    with pytest.raises(UnknownNameError, match="unknown field of Dense 'unit'; did you mean 'units'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown field of Dense 'unit'; did you mean 'units'"
+    ):
         Network.from_dict(described | {"layers": [{"type": "Dense", "unit": 3}]})
-    with pytest.raises(UnknownNameError, match="unknown key of a network 'layer'; did you mean 'layers'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown key of a network 'layer'; did you mean 'layers'"
+    ):
         Network.from_dict(described | {"layer": []})
     with pytest.raises(NetworkError, match="a network needs name, input_shape"):
         Network.from_dict({"layers": []})

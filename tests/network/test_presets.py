@@ -7,8 +7,12 @@ from minicnn.network.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
-@pytest.mark.parametrize(("shape", "outputs"), [((28, 28, 1), 10), ((17, 40, 3), 1), ((32, 32), 100)])
-def test_every_preset_fits_grey_and_colour_any_shape_and_any_number_of_classes(name, shape, outputs):
+@pytest.mark.parametrize(
+    ("shape", "outputs"), [((28, 28, 1), 10), ((17, 40, 3), 1), ((32, 32), 100)]
+)
+def test_every_preset_fits_grey_and_colour_any_shape_and_any_number_of_classes(
+    name, shape, outputs
+):
     network = preset(name, shape, outputs)
     assert (network.name, network.outputs) == (name, outputs)
 
@@ -38,7 +42,8 @@ def test_presets_have_their_known_numbers_of_parameters(name, parameters):
 def test_presets_of_mlperf_tiny_have_its_weights_when_normalization_is_folded(
     name, shape, outputs, weights
 ):
-    """What is folded leaves the convolution before it a bias: as many numbers as the normalization shifts by."""
+    """What is folded leaves the convolution before it a bias: as many numbers as the normalization
+    shifts by."""
     specs = preset(name, shape, outputs).parameters
     assert sum(spec.size for spec in specs if spec.kind in ("weight", "bias", "shift")) == weights
 
@@ -73,7 +78,11 @@ def test_an_unknown_network_lists_near_matches_and_the_way_out():
 
 @pytest.mark.parametrize(
     ("name", "smallest", "layer"),
-    [("lenet5", 16, "6 (maxpool2)"), ("vgg-small", 4, "6 (maxpool2)"), ("fast", 9, "18 (maxpool3)")],
+    [
+        ("lenet5", 16, "6 (maxpool2)"),
+        ("vgg-small", 4, "6 (maxpool2)"),
+        ("fast", 9, "18 (maxpool3)"),
+    ],
 )
 def test_images_too_small_for_a_preset_name_the_preset_the_layer_and_what_takes_them(
     name, smallest, layer

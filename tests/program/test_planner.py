@@ -1,4 +1,5 @@
-"""Places in the workspace: no two buffers that are alive together overlap, and what can share a place does."""
+"""Places in the workspace: no two buffers that are alive together overlap, and what can share a
+place does."""
 
 import os
 import subprocess
@@ -22,7 +23,11 @@ from tests.networks import random_params
 from tests.test_project import ROOT
 
 # Numbers in the workspace of 16 images before values had live ranges, with one lane, in training.
-BEFORE = {("lenet5", (28, 28, 1)): 216_160, ("vgg-small", (28, 28, 1)): 1_570_208, ("mlp", (28, 28, 1)): 39_840}
+BEFORE = {
+    ("lenet5", (28, 28, 1)): 216_160,
+    ("vgg-small", (28, 28, 1)): 1_570_208,
+    ("mlp", (28, 28, 1)): 39_840,
+}
 
 
 @pytest.mark.parametrize(("name", "shape"), BEFORE)
@@ -40,7 +45,11 @@ def test_sharing_places_changes_no_bit(network, seed):
     found = []
     for keep in (False, True):
         plan = lay_out(network, 3, True, params.dtype, keep=keep)
-        work, transposed, grads = np.zeros(plan.work_size), np.zeros_like(params), np.zeros_like(params)
+        work, transposed, grads = (
+            np.zeros(plan.work_size),
+            np.zeros_like(params),
+            np.zeros_like(params),
+        )
         logits = np.empty((3, network.outputs))
         passes.forward_keep(plan.table, params, work, x, logits, np.uint64(0))
         passes.backward(plan.table, params, transposed, work, dlogits, grads, np.uint64(0))
@@ -64,7 +73,9 @@ def test_a_layer_that_no_operation_computes_is_refused_by_name(training):
         """Computes nothing that the planner knows."""
 
     network = Network((5, 5, 1), [Conv2d(2, 3), MyReLU(), Flatten(), Dense(3)])
-    with pytest.raises(NetworkError, match=r"MyReLU\(\): no operation computes a layer of the class MyReLU"):
+    with pytest.raises(
+        NetworkError, match=r"MyReLU\(\): no operation computes a layer of the class MyReLU"
+    ):
         make_plan(network, 1, training, 1)
 
 
@@ -74,7 +85,8 @@ def test_a_negative_slope_of_a_leaky_relu_is_refused():
 
 
 def test_the_gradient_of_the_logits_has_a_place_though_nothing_needs_it():
-    """The loss, and `Passes.backward`, write it: without a place they wrote before and behind the workspace."""
+    """The loss, and `Passes.backward`, write it: without a place they wrote before and behind the
+    workspace."""
     for layers in ([Flatten()], [MaxPool2d(2), Flatten()]):
         plan = make_plan(Network((4, 4, 1), layers), 3, True, 1)
         dy, size = int(plan.table[-1]["dy"]), 3 * int(plan.table[-1]["output_size"])
@@ -85,13 +97,20 @@ def test_every_operation_has_kernels_on_both_devices():
     for name, row in OPERATIONS.items():
         for device in ("cpu", "cuda"):
             path = ROOT / "minicnn" / "kernels" / device / f"{row.module}.py"
-            assert row.rule is not None or path.is_file() or (device, name) == ("cuda", "conv_pool_grey"), path
+            assert (
+                row.rule is not None
+                or path.is_file()
+                or (device, name) == ("cuda", "conv_pool_grey")
+            ), path
 
 
 def test_a_relu_that_only_a_max_pooling_reads_is_fused_into_it_and_the_node_stands_for_both():
     network = Network((6, 6, 2), [Conv2d(3, 3), ReLU(), MaxPool2d(2), Flatten()])
     nodes = fuse(lower(network, frozen=False), 1).nodes
-    assert [(node.operation, node.layers) for node in nodes[:2]] == [("conv2d", (0,)), ("max_pool2d", (1, 2))]
+    assert [(node.operation, node.layers) for node in nodes[:2]] == [
+        ("conv2d", (0,)),
+        ("max_pool2d", (1, 2)),
+    ]
 
 
 def test_a_program_can_be_cut_where_only_one_value_is_read_later():
@@ -103,8 +122,12 @@ def test_a_program_can_be_cut_where_only_one_value_is_read_later():
 def test_a_model_file_of_the_time_before_the_graph_predicts_the_same(name):
     folder = ROOT / "tests" / "fixtures" / "models"
     stored = np.load(folder / f"{name}.npz")
-    np.testing.assert_allclose(load(folder / f"{name}.safetensors").logits(stored["images"]), stored["logits"],
-                               rtol=1e-5, atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(
+        load(folder / f"{name}.safetensors").logits(stored["images"]),
+        stored["logits"],
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 def test_an_edit_of_one_kernel_leaves_the_machine_code_of_the_others_in_use(tmp_path):
@@ -118,8 +141,14 @@ def test_an_edit_of_one_kernel_leaves_the_machine_code_of_the_others_in_use(tmp_
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
 
     def digests():
-        done = subprocess.run([sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, text=True,
-                              check=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return done.stdout.split()
 
     conv, pool, walker = digests()

@@ -1,1 +1,2 @@
-"""The oracle: what minicnn must compute, as NumPy float64 loops that import nothing from minicnn."""
+"""The oracle: what minicnn must compute, as NumPy float64 loops that import nothing from
+minicnn."""

@@ -1,4 +1,5 @@
-"""The activations of the oracle: y = f(x) and dx = dy · f'(x); at a corner of f, the derivative that PyTorch takes."""
+"""The activations of the oracle: y = f(x) and dx = dy · f'(x); at a corner of f, the derivative
+that PyTorch takes."""
 
 import math
 
@@ -36,7 +37,11 @@ def sigmoid_forward(x):
 
 def sigmoid_backward(x, dy):
     """dx = dy · σ(x) · σ(-x), since 1 - σ(x) = σ(-x)."""
-    return np.asarray(dy, np.float64) * sigmoid_forward(x) * sigmoid_forward(-np.asarray(x, np.float64))
+    return (
+        np.asarray(dy, np.float64)
+        * sigmoid_forward(x)
+        * sigmoid_forward(-np.asarray(x, np.float64))
+    )
 
 
 def tanh_forward(x):
@@ -62,7 +67,9 @@ def silu_backward(x, dy):
 
 def _normal_cdf(x):
     """Φ(x) = (1 + erf(x / √2)) / 2, the distribution function of the standard normal."""
-    return np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in np.ravel(x)]).reshape(np.shape(x))
+    return np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in np.ravel(x)]).reshape(
+        np.shape(x)
+    )
 
 
 def gelu_forward(x):
@@ -146,16 +153,20 @@ def mish_backward(x, dy):
 
 
 def tanhgelu_forward(x):
-    """y = x / 2 · (1 + tanh(u)) with u = √(2/π) · (x + 0.044715 x³), the GELU of most published weights."""
+    """y = x / 2 · (1 + tanh(u)) with u = √(2/π) · (x + 0.044715 x³), the GELU of most published
+    weights."""
     x = np.asarray(x, np.float64)
     return x / 2 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def tanhgelu_backward(x, dy):
-    """dx = dy · ((1 + t) / 2 + x / 2 · (1 - t²) · √(2/π) · (1 + 3 · 0.044715 x²)) with t = tanh(u)."""
+    """dx = dy · ((1 + t) / 2 + x / 2 · (1 - t²) · √(2/π) · (1 + 3 · 0.044715 x²)) with t =
+    tanh(u)."""
     x, root = np.asarray(x, np.float64), math.sqrt(2 / math.pi)
     t = np.tanh(root * (x + 0.044715 * x**3))
-    return np.asarray(dy, np.float64) * ((1 + t) / 2 + x / 2 * (1 - t**2) * root * (1 + 3 * 0.044715 * x**2))
+    return np.asarray(dy, np.float64) * (
+        (1 + t) / 2 + x / 2 * (1 - t**2) * root * (1 + 3 * 0.044715 * x**2)
+    )
 
 
 def prelu_forward(x, w):

@@ -1,4 +1,5 @@
-"""Layers of the oracle with options, on small inputs: what is compared with PyTorch and with numeric derivatives."""
+"""Layers of the oracle with options, on small inputs: what is compared with PyTorch and with
+numeric derivatives."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from tests.reference import layers
 
 @dataclass(frozen=True)
 class Case:
-    """One layer: the shapes of its inputs (batch first) and of its tensors, and the options of the oracle's functions."""
+    """One layer: the shapes of its inputs (batch first) and of its tensors, and the options of the
+    oracle's functions."""
 
     layer: str
     inputs: tuple[tuple[int, ...], ...]
@@ -38,17 +40,41 @@ class Case:
         return list(result) if isinstance(result, tuple | list) else [result]
 
     def arrays(self, rng):
-        """Inputs and tensors: multiples of 1/64 in [-4, 4], which half precision stores exactly; variances are positive."""
-        drawn = [np.clip(np.rint(rng.normal(size=shape) * 96), -255, 255) / 64 for shape in (*self.inputs, *self.tensors)]
+        """Inputs and tensors: multiples of 1/64 in [-4, 4], which half precision stores exactly;
+        variances are positive."""
+        drawn = [
+            np.clip(np.rint(rng.normal(size=shape) * 96), -255, 255) / 64
+            for shape in (*self.inputs, *self.tensors)
+        ]
         if self.layer == "frozenbatchnorm":
             drawn[-1] = np.abs(drawn[-1]) + 0.25
         return drawn
 
 
-CORNERS = {"relu6": (0, 6), "hardsigmoid": (-3, 3), "hardswish": (-3, 3), "relu": (0,), "leakyrelu": (0,), "elu": (0,),
-           "prelu": (0,)}  # fmt: skip
-ACTIVATIONS = ("relu", "leakyrelu", "sigmoid", "tanh", "silu", "gelu", "tanhgelu", "relu6", "hardsigmoid", "hardswish",
-               "elu", "softplus", "mish")  # fmt: skip
+CORNERS = {
+    "relu6": (0, 6),
+    "hardsigmoid": (-3, 3),
+    "hardswish": (-3, 3),
+    "relu": (0,),
+    "leakyrelu": (0,),
+    "elu": (0,),
+    "prelu": (0,),
+}
+ACTIVATIONS = (
+    "relu",
+    "leakyrelu",
+    "sigmoid",
+    "tanh",
+    "silu",
+    "gelu",
+    "tanhgelu",
+    "relu6",
+    "hardsigmoid",
+    "hardswish",
+    "elu",
+    "softplus",
+    "mish",
+)
 
 
 def _conv(shape, kernel, filters, groups, **options):
@@ -66,33 +92,71 @@ CASES = {
     "conv depthwise": _conv((2, 5, 5, 3), (3, 3), 3, 3, padding=(1, 1, 1, 1), stride=(2, 2)),
     "conv depthwise, two filters a channel": _conv((2, 4, 5, 3), (2, 3), 6, 3, dilation=(1, 2)),
     "conv four sides": _conv((2, 4, 3, 2), (3, 3), 2, 1, padding=(2, 0, 1, 3)),
-    "conv four sides, groups": _conv((1, 4, 3, 4), (2, 3), 4, 2, padding=(0, 3, 2, 1), stride=(1, 2), dilation=(2, 1)),
-    "max dilation": Case("maxpool2d", ((2, 6, 5, 2),), (), {"kernel": (2, 2), "stride": (1, 2), "dilation": (3, 2)}),
-    "max ceil": Case("maxpool2d", ((2, 6, 5, 2),), (), {"kernel": (3, 2), "stride": (2, 2), "ceil_mode": True}),
+    "conv four sides, groups": _conv(
+        (1, 4, 3, 4), (2, 3), 4, 2, padding=(0, 3, 2, 1), stride=(1, 2), dilation=(2, 1)
+    ),
+    "max dilation": Case(
+        "maxpool2d", ((2, 6, 5, 2),), (), {"kernel": (2, 2), "stride": (1, 2), "dilation": (3, 2)}
+    ),
+    "max ceil": Case(
+        "maxpool2d", ((2, 6, 5, 2),), (), {"kernel": (3, 2), "stride": (2, 2), "ceil_mode": True}
+    ),
     "max ceil, last window in the padding": Case(
-        "maxpool2d", ((2, 4, 4, 2),), (), {"kernel": (2, 2), "stride": (3, 3), "padding": (1, 1, 1, 1), "ceil_mode": True}
+        "maxpool2d",
+        ((2, 4, 4, 2),),
+        (),
+        {"kernel": (2, 2), "stride": (3, 3), "padding": (1, 1, 1, 1), "ceil_mode": True},
     ),
     "max ceil, dilation, padding": Case(
-        "maxpool2d", ((2, 6, 7, 1),), (),
-        {"kernel": (3, 2), "stride": (2, 3), "padding": (1, 1, 1, 1), "dilation": (2, 1), "ceil_mode": True},
+        "maxpool2d",
+        ((2, 6, 7, 1),),
+        (),
+        {
+            "kernel": (3, 2),
+            "stride": (2, 3),
+            "padding": (1, 1, 1, 1),
+            "dilation": (2, 1),
+            "ceil_mode": True,
+        },
     ),
-    "average padded": Case("avgpool2d", ((2, 5, 4, 2),), (), {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 1, 1, 1)}),
+    "average padded": Case(
+        "avgpool2d",
+        ((2, 5, 4, 2),),
+        (),
+        {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 1, 1, 1)},
+    ),
     "average of what is inside": Case(
-        "avgpool2d", ((2, 5, 4, 2),), (),
+        "avgpool2d",
+        ((2, 5, 4, 2),),
+        (),
         {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 1, 1, 1), "count_include_pad": False},
     ),
     "average ceil": Case(
-        "avgpool2d", ((2, 6, 4, 2),), (), {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1), "ceil_mode": True}
+        "avgpool2d",
+        ((2, 6, 4, 2),),
+        (),
+        {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1), "ceil_mode": True},
     ),
     "average ceil, no padding": Case(
         "avgpool2d", ((2, 6, 4, 2),), (), {"kernel": (3, 3), "stride": (2, 2), "ceil_mode": True}
     ),
     "average ceil of what is inside": Case(
-        "avgpool2d", ((2, 6, 4, 2),), (),
-        {"kernel": (3, 3), "stride": (2, 2), "padding": (1, 1, 1, 1), "ceil_mode": True, "count_include_pad": False},
+        "avgpool2d",
+        ((2, 6, 4, 2),),
+        (),
+        {
+            "kernel": (3, 3),
+            "stride": (2, 2),
+            "padding": (1, 1, 1, 1),
+            "ceil_mode": True,
+            "count_include_pad": False,
+        },
     ),
     "average ceil, last window in the padding": Case(
-        "avgpool2d", ((2, 4, 4, 2),), (), {"kernel": (2, 2), "stride": (3, 3), "padding": (1, 1, 1, 1), "ceil_mode": True}
+        "avgpool2d",
+        ((2, 4, 4, 2),),
+        (),
+        {"kernel": (2, 2), "stride": (3, 3), "padding": (1, 1, 1, 1), "ceil_mode": True},
     ),
     "global average": Case("globalavgpool2d", ((2, 3, 4, 3),)),
     "global max": Case("globalmaxpool2d", ((2, 3, 4, 3),)),
@@ -119,5 +183,8 @@ CASES = {
     "prelu of rows": Case("prelu", ((5, 3),), ((3,),)),
     "elu, alpha": Case("elu", ((3, 7),), (), {"alpha": 0.4}),
     **{name: Case(name, ((4, 9),)) for name in ACTIVATIONS},
-}  # fmt: skip
-STATISTICS = {"batch norm": 0.1, "batch norm of rows": 0.3}  # cases with running statistics, and the momentum
+}
+STATISTICS = {
+    "batch norm": 0.1,
+    "batch norm of rows": 0.3,
+}  # cases with running statistics, and the momentum

@@ -1,4 +1,5 @@
-"""The layers of the oracle that read several values: forward from a list of them, backward to the gradient of each."""
+"""The layers of the oracle that read several values: forward from a list of them, backward to the
+gradient of each."""
 
 import numpy as np
 
@@ -21,11 +22,15 @@ def concat_forward(xs):
 def concat_backward(xs, dy):
     """dx_i = the channels of dy that were x_i's."""
     ends = np.cumsum([x.shape[-1] for x in xs])
-    return [np.array(dy, np.float64)[..., end - x.shape[-1] : end] for x, end in zip(xs, ends, strict=True)]
+    return [
+        np.array(dy, np.float64)[..., end - x.shape[-1] : end]
+        for x, end in zip(xs, ends, strict=True)
+    ]
 
 
 def _gate(x, g):
-    """g as it multiplies x [N,H,W,C] or [N,C]: itself, or [N,1,1,C] where it was [N,C] beside an image."""
+    """g as it multiplies x [N,H,W,C] or [N,C]: itself, or [N,1,1,C] where it was [N,C] beside an
+    image."""
     g = np.asarray(g, np.float64)
     return g if g.ndim == np.ndim(x) else g.reshape(len(g), 1, 1, -1)
 

@@ -1,11 +1,13 @@
-"""Forward and backward passes of every layer, in NumPy float64, as close to the formulas as plain loops can be.
+"""Forward and backward passes of every layer, in NumPy float64, as close to the formulas as plain
+loops can be.
 
-Here are the layers with weights; beside this file are the other kinds, which can be had from here as well.
+Here are the layers with weights; beside this file are the other kinds, which can be had from here
+as well.
 
-Letters: N batch; H W C input height, width, channels; R S K filter height, width, number; P Q output height, width.
-Arrays: x [N,H,W,C], w [R,S,C,K], y and dy [N,P,Q,K]; dense x [N,I], w [I,O]. ``stride``, ``dilation`` and ``kernel``
-are (height, width); ``padding`` is (top, bottom, left, right). A backward pass takes dy = dLoss/dy and returns
-dLoss/dx and the same of each parameter.
+Letters: N batch; H W C input height, width, channels; R S K filter height, width, number; P Q
+output height, width. Arrays: x [N,H,W,C], w [R,S,C,K], y and dy [N,P,Q,K]; dense x [N,I], w [I,O].
+``stride``, ``dilation`` and ``kernel`` are (height, width); ``padding`` is (top, bottom, left,
+right). A backward pass takes dy = dLoss/dy and returns dLoss/dx and the same of each parameter.
 """
 
 import numpy as np
@@ -19,7 +21,8 @@ from .shapes import output_size, without_border, zero_bordered
 
 
 def numeric_gradient(f, x, step=1e-6):
-    """dx[i] = (f(x + step·e_i) - f(x - step·e_i)) / (2 step) for a scalar function f of the array x."""
+    """dx[i] = (f(x + step·e_i) - f(x - step·e_i)) / (2 step) for a scalar function f of the array
+    x."""
     x = np.array(x, np.float64)
     dx = np.zeros_like(x)
     for i in np.ndindex(x.shape):
@@ -34,9 +37,11 @@ def numeric_gradient(f, x, step=1e-6):
 
 
 def conv2d_forward(x, w, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
-    """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,g·C/G + c] · w[r,s,c,k] with w [R,S,C/G,K] and filter k's group g = k // (K/G).
+    """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,g·C/G + c] · w[r,s,c,k] with w [R,S,C/G,K] and filter
+    k's group g = k // (K/G).
 
-    h = p·stride_h + r·dilation_h - top and v = q·stride_w + s·dilation_w - left; the border is zero.
+    h = p·stride_h + r·dilation_h - top and v = q·stride_w + s·dilation_w - left; the border is
+    zero.
     """
     (N, H, W, C), (R, S, _, K) = x.shape, w.shape
     P = output_size(H, R, stride[0], padding[0], padding[1], dilation[0])
@@ -51,9 +56,14 @@ def conv2d_forward(x, w, bias=None, stride=(1, 1), padding=(0, 0, 0, 0), dilatio
 
 
 def conv2d_backward(x, dy, w, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), groups=1):
-    """dx, dw, db: each product x[n,h,v,c] · w[r,s,c,k] of the forward pass hands dy[n,p,q,k] to both of its factors."""
+    """dx, dw, db: each product x[n,h,v,c] · w[r,s,c,k] of the forward pass hands dy[n,p,q,k] to
+    both of its factors."""
     (R, S, _, K), (_, P, Q, _) = w.shape, dy.shape
-    bordered, dy, w = zero_bordered(x, padding), np.asarray(dy, np.float64), np.asarray(w, np.float64)
+    bordered, dy, w = (
+        zero_bordered(x, padding),
+        np.asarray(dy, np.float64),
+        np.asarray(w, np.float64),
+    )
     d_bordered, dw = np.zeros_like(bordered), np.zeros_like(w)
     for p, q, r, s, g in np.ndindex(P, Q, R, S, groups):
         h, v = p * stride[0] + r * dilation[0], q * stride[1] + s * dilation[1]
@@ -70,7 +80,8 @@ def _channels_of(group, groups, channels):
 
 
 def same_padding(size, kernel, stride, dilation=(1, 1)):
-    """(top, bottom, left, right) of TensorFlow's "SAME": ⌈size / stride⌉ outputs, the odd element at the end."""
+    """(top, bottom, left, right) of TensorFlow's "SAME": ⌈size / stride⌉ outputs, the odd element
+    at the end."""
     sides = []
     for length, taps, step, spread in zip(size, kernel, stride, dilation, strict=True):
         outputs = -(-length // step)

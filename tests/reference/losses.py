@@ -1,7 +1,8 @@
-"""The losses over a batch as the texts define them, in NumPy float64, by way of the probabilities where there are any.
+"""The losses over a batch as the texts define them, in NumPy float64, by way of the probabilities
+where there are any.
 
-Each takes logits [N, K] and labels [N] or target values [N, K], and returns the mean loss; the gradients are taken
-numerically. ``log_softmax`` and ``log_sigmoid`` are exact for any logits.
+Each takes logits [N, K] and labels [N] or target values [N, K], and returns the mean loss; the
+gradients are taken numerically. ``log_softmax`` and ``log_sigmoid`` are exact for any logits.
 """
 
 import numpy as np

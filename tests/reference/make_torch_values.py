@@ -1,11 +1,13 @@
-"""Store what PyTorch computes for every case of `tests.reference.cases`, in float64, in torch_values.npz beside this file.
+"""Store what PyTorch computes for every case of `tests.reference.cases`, in float64, in
+torch_values.npz beside this file.
 
     pip install torch==2.13.0 numpy
     python -m tests.reference.make_torch_values
 
-Run by hand, from the repository's root, when a case is added; the tests need no PyTorch. A case's arrays are ``CASE/0``,
-``CASE/1``, ... (inputs, then tensors: multiples of 1/64, in half precision), ``CASE/dy`` (the same), ``CASE/y``, and the
-gradients ``CASE/d0``, ``CASE/d1``, ...; all are as minicnn has them, channels last, filters [R,S,C/G,K].
+Run by hand, from the repository's root, when a case is added; the tests need no PyTorch. A case's
+arrays are ``CASE/0``, ``CASE/1``, ... (inputs, then tensors: multiples of 1/64, in half precision),
+``CASE/dy`` (the same), ``CASE/y``, and the gradients ``CASE/d0``, ``CASE/d1``, ...; all are as
+minicnn has them, channels last, filters [R,S,C/G,K].
 """
 
 from pathlib import Path
@@ -18,11 +20,22 @@ from tests.reference.cases import CASES, CORNERS, STATISTICS, Case
 
 FILE = Path(__file__).with_name("torch_values.npz")
 ACTIVATIONS = {
-    "relu": F.relu, "leakyrelu": F.leaky_relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "silu": F.silu,
-    "gelu": F.gelu, "tanhgelu": lambda x: F.gelu(x, approximate="tanh"), "relu6": F.relu6,
-    "hardsigmoid": F.hardsigmoid, "hardswish": F.hardswish, "elu": F.elu, "softplus": F.softplus, "mish": F.mish,
-    "softmax": lambda x: F.softmax(x, dim=-1), "prelu": F.prelu,
-}  # fmt: skip
+    "relu": F.relu,
+    "leakyrelu": F.leaky_relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "gelu": F.gelu,
+    "tanhgelu": lambda x: F.gelu(x, approximate="tanh"),
+    "relu6": F.relu6,
+    "hardsigmoid": F.hardsigmoid,
+    "hardswish": F.hardswish,
+    "elu": F.elu,
+    "softplus": F.softplus,
+    "mish": F.mish,
+    "softmax": lambda x: F.softmax(x, dim=-1),
+    "prelu": F.prelu,
+}
 
 
 def first(x):
@@ -36,8 +49,13 @@ def last(x):
 
 
 def _average(x, o):
-    kwargs = {"ceil_mode": o.get("ceil_mode", False), "count_include_pad": o.get("count_include_pad", True)}
-    return F.avg_pool2d(first(x), o["kernel"], o["stride"], o.get("padding", (0,) * 4)[::2], **kwargs)
+    kwargs = {
+        "ceil_mode": o.get("ceil_mode", False),
+        "count_include_pad": o.get("count_include_pad", True),
+    }
+    return F.avg_pool2d(
+        first(x), o["kernel"], o["stride"], o.get("padding", (0,) * 4)[::2], **kwargs
+    )
 
 
 def value(case: Case, arrays: list[torch.Tensor]) -> torch.Tensor:
@@ -51,7 +69,12 @@ def value(case: Case, arrays: list[torch.Tensor]) -> torch.Tensor:
             geometry = o.get("stride", (1, 1)), 0, o.get("dilation", (1, 1)), o["groups"]
             return last(F.conv2d(padded, arrays[1].permute(3, 2, 0, 1), arrays[2], *geometry))
         case "maxpool2d":
-            geometry = o["kernel"], o["stride"], o.get("padding", (0,) * 4)[::2], o.get("dilation", (1, 1))
+            geometry = (
+                o["kernel"],
+                o["stride"],
+                o.get("padding", (0,) * 4)[::2],
+                o.get("dilation", (1, 1)),
+            )
             return last(F.max_pool2d(first(x), *geometry, ceil_mode=o.get("ceil_mode", False)))
         case "avgpool2d":
             return last(_average(x, o))
@@ -92,12 +115,24 @@ def main() -> None:
         y = value(case, tensors)
         dy = np.rint(rng.normal(size=y.shape) * 64) / 64
         y.backward(torch.tensor(dy))
-        inputs = {str(i): array.astype(np.float16) for i, array in enumerate(arrays)} | {"dy": dy.astype(np.float16)}
-        assert all(np.array_equal(half, whole) for half, whole in zip(inputs.values(), [*arrays, dy], strict=True))
-        gradients = {f"d{i}": tensor.grad.numpy() for i, tensor in enumerate(tensors) if tensor.grad is not None}
+        inputs = {str(i): array.astype(np.float16) for i, array in enumerate(arrays)} | {
+            "dy": dy.astype(np.float16)
+        }
+        assert all(
+            np.array_equal(half, whole)
+            for half, whole in zip(inputs.values(), [*arrays, dy], strict=True)
+        )
+        gradients = {
+            f"d{i}": tensor.grad.numpy()
+            for i, tensor in enumerate(tensors)
+            if tensor.grad is not None
+        }
         found = {**inputs, "y": y.detach().numpy(), **gradients}
         if name in STATISTICS:
-            mean, var = torch.full((arrays[0].shape[-1],), 0.5).double(), torch.full((arrays[0].shape[-1],), 2.0).double()
+            mean, var = (
+                torch.full((arrays[0].shape[-1],), 0.5).double(),
+                torch.full((arrays[0].shape[-1],), 2.0).double(),
+            )
             F.batch_norm(first(tensors[0]), mean, var, training=True, momentum=STATISTICS[name])
             found |= {"running_mean": mean.numpy(), "running_var": var.numpy()}
         stored |= {f"{name}/{key}": array for key, array in found.items()}

@@ -1,4 +1,5 @@
-"""A whole network by the oracle: forward through a graph of layers, and back. Layers are plain tuples here."""
+"""A whole network by the oracle: forward through a graph of layers, and back. Layers are plain
+tuples here."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -27,7 +28,8 @@ class Step(NamedTuple):
 def forward(steps, x, tensors):
     """Run ``steps``; return every value, x first.
 
-    ``tensors[i]`` are the tensors of step i where it has any: (weight, bias or None), after them what is not trained.
+    ``tensors[i]`` are the tensors of step i where it has any: (weight, bias or None), after them
+    what is not trained.
     """
     values = [x]
     for index, step in enumerate(steps):
@@ -47,7 +49,9 @@ def backward(steps, values, tensors, dlogits):
         step = steps[index]
         own = tensors.get(index, ())
         function = getattr(oracle, f"{step.name}_backward")
-        result = function(*step.given(values), d[index + 1], *own[:1], *own[2:], **step.options)  # no need of a bias
+        result = function(
+            *step.given(values), d[index + 1], *own[:1], *own[2:], **step.options
+        )  # no need of a bias
         if step.name in JOINS:
             handed_back = result
         elif own:

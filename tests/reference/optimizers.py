@@ -1,7 +1,7 @@
 """The optimizers as their equations stand in the papers, in NumPy float64, for whole arrays.
 
-Each takes the parameters, the gradient, the number of the step (from 1), a dict in which it keeps what it needs (empty
-at the start), and its hyperparameters; it returns the new parameters.
+Each takes the parameters, the gradient, the number of the step (from 1), a dict in which it keeps
+what it needs (empty at the start), and its hyperparameters; it returns the new parameters.
 """
 
 import numpy as np

@@ -8,8 +8,8 @@ from .shapes import output_size
 def _outputs(size, kernel, stride, before, after, dilation, ceil_mode):
     """Number of windows on one side: PyTorch's rule.
 
-    With ``ceil_mode`` a window more where elements are left over, unless it begins at or after the image's end, in the
-    padding there.
+    With ``ceil_mode`` a window more where elements are left over, unless it begins at or after the
+    image's end, in the padding there.
     """
     outputs = output_size(size, kernel, stride, before, after, dilation)
     left_over = size + before + after - (dilation * (kernel - 1) + 1) - (outputs - 1) * stride
@@ -19,21 +19,34 @@ def _outputs(size, kernel, stride, before, after, dilation, ceil_mode):
 
 def _sizes(x, kernel, stride, padding, dilation, ceil_mode):
     return tuple(
-        _outputs(x.shape[1 + a], kernel[a], stride[a], *padding[2 * a : 2 * a + 2], dilation[a], ceil_mode) for a in (0, 1)
+        _outputs(
+            x.shape[1 + a],
+            kernel[a],
+            stride[a],
+            *padding[2 * a : 2 * a + 2],
+            dilation[a],
+            ceil_mode,
+        )
+        for a in (0, 1)
     )
 
 
 def _max_in_windows(x, kernel, stride, padding, dilation, ceil_mode):
-    """The maxima [N,P,Q,C] and which window element r·S + s each came from (-1: the window holds padding alone).
+    """The maxima [N,P,Q,C] and which window element r·S + s each came from (-1: the window holds
+    padding alone).
 
-    As in PyTorch: an element takes over if it is larger or a NaN: of equal elements the first stays, of NaNs the last.
+    As in PyTorch: an element takes over if it is larger or a NaN: of equal elements the first
+    stays, of NaNs the last.
     """
     x = np.asarray(x, np.float64)
     (N, H, W, C), (R, S) = x.shape, kernel
     P, Q = _sizes(x, kernel, stride, padding, dilation, ceil_mode)
     y, winner = np.full((N, P, Q, C), -np.inf), np.full((N, P, Q, C), -1)
     for p, q, r, s in np.ndindex(P, Q, R, S):
-        h, v = p * stride[0] + r * dilation[0] - padding[0], q * stride[1] + s * dilation[1] - padding[2]
+        h, v = (
+            p * stride[0] + r * dilation[0] - padding[0],
+            q * stride[1] + s * dilation[1] - padding[2],
+        )
         if 0 <= h < H and 0 <= v < W:
             value, best, first = x[:, h, v, :], y[:, p, q, :], winner[:, p, q, :] < 0
             takes = first | (value > best) | np.isnan(value)
@@ -43,24 +56,32 @@ def _max_in_windows(x, kernel, stride, padding, dilation, ceil_mode):
 
 
 def maxpool2d_forward(x, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False):
-    """y[n,p,q,c] = max_{r,s} x[n, p·stride + r·dilation - top, q·stride + s·dilation - left, c]; the border is -inf."""
+    """y[n,p,q,c] = max_{r,s} x[n, p·stride + r·dilation - top, q·stride + s·dilation - left, c];
+    the border is -inf."""
     return _max_in_windows(x, kernel, stride, padding, dilation, ceil_mode)[0]
 
 
-def maxpool2d_backward(x, dy, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False):
-    """dx: all of dy[n,p,q,c] goes to the element that was the maximum (of equal ones the first in row-major order)."""
+def maxpool2d_backward(
+    x, dy, kernel, stride, padding=(0, 0, 0, 0), dilation=(1, 1), ceil_mode=False
+):
+    """dx: all of dy[n,p,q,c] goes to the element that was the maximum (of equal ones the first in
+    row-major order)."""
     winner = _max_in_windows(x, kernel, stride, padding, dilation, ceil_mode)[1]
     dx = np.zeros(x.shape)
     for n, p, q, c in np.ndindex(dy.shape):
         if winner[n, p, q, c] >= 0:
             r, s = divmod(winner[n, p, q, c], kernel[1])
-            h, v = p * stride[0] + r * dilation[0] - padding[0], q * stride[1] + s * dilation[1] - padding[2]
+            h, v = (
+                p * stride[0] + r * dilation[0] - padding[0],
+                q * stride[1] + s * dilation[1] - padding[2],
+            )
             dx[n, h, v, c] += dy[n, p, q, c]
     return dx
 
 
 def _average_windows(x, kernel, stride, padding, ceil_mode, count_include_pad):
-    """((p, q), rows of x, columns of x, divisor) of every window; what a window has beyond the padding never counts."""
+    """((p, q), rows of x, columns of x, divisor) of every window; what a window has beyond the
+    padding never counts."""
     (_, H, W, _), (top, bottom, left, right) = x.shape, padding
     for p, q in np.ndindex(_sizes(x, kernel, stride, padding, (1, 1), ceil_mode)):
         h, v = p * stride[0] - top, q * stride[1] - left
@@ -71,22 +92,31 @@ def _average_windows(x, kernel, stride, padding, ceil_mode, count_include_pad):
         yield (p, q), rows, columns, padded if count_include_pad else inside
 
 
-def avgpool2d_forward(x, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True):
-    """y[n,p,q,c] = Σ of the window / D: D = R·S, the zeros of the padding counted, or the number of elements inside.
+def avgpool2d_forward(
+    x, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True
+):
+    """y[n,p,q,c] = Σ of the window / D: D = R·S, the zeros of the padding counted, or the number of
+    elements inside.
 
     With ``ceil_mode`` a last window is cut where the padding ends. PyTorch's rules.
     """
     x = np.asarray(x, np.float64)
     y = np.zeros((len(x), *_sizes(x, kernel, stride, padding, (1, 1), ceil_mode), x.shape[3]))
-    for (p, q), rows, columns, divisor in _average_windows(x, kernel, stride, padding, ceil_mode, count_include_pad):
+    for (p, q), rows, columns, divisor in _average_windows(
+        x, kernel, stride, padding, ceil_mode, count_include_pad
+    ):
         y[:, p, q, :] = x[:, rows, columns, :].sum(axis=(1, 2)) / divisor
     return y
 
 
-def avgpool2d_backward(x, dy, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True):
+def avgpool2d_backward(
+    x, dy, kernel, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True
+):
     """dx: every element of a window receives dy[n,p,q,c] / D."""
     dx, dy = np.zeros(x.shape), np.asarray(dy, np.float64)
-    for (p, q), rows, columns, divisor in _average_windows(x, kernel, stride, padding, ceil_mode, count_include_pad):
+    for (p, q), rows, columns, divisor in _average_windows(
+        x, kernel, stride, padding, ceil_mode, count_include_pad
+    ):
         dx[:, rows, columns, :] += dy[:, p : p + 1, q : q + 1, :] / divisor
     return dx
 
@@ -98,7 +128,9 @@ def globalavgpool2d_forward(x):
 
 def globalavgpool2d_backward(x, dy):
     """dx[n,h,v,c] = dy[n,c] / (H·W)."""
-    return np.zeros(x.shape) + np.asarray(dy, np.float64)[:, None, None, :] / (x.shape[1] * x.shape[2])
+    return np.zeros(x.shape) + np.asarray(dy, np.float64)[:, None, None, :] / (
+        x.shape[1] * x.shape[2]
+    )
 
 
 def globalmaxpool2d_forward(x):

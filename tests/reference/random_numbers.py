@@ -1,8 +1,8 @@
 """Dropout in the oracle, and the counter-based random numbers that say what is kept.
 
-Whether a number is kept is a hash of (key, layer, sample, place): Salmon et al., Parallel random numbers: as easy as 1, 2,
-3 (2011); the mixing function is SplitMix64's finalizer (Steele, Lea, Flood: Fast splittable pseudorandom number generators,
-2014). Here in whole numbers of Python.
+Whether a number is kept is a hash of (key, layer, sample, place): Salmon et al., Parallel random
+numbers: as easy as 1, 2, 3 (2011); the mixing function is SplitMix64's finalizer (Steele, Lea,
+Flood: Fast splittable pseudorandom number generators, 2014). Here in whole numbers of Python.
 """
 
 import numpy as np
@@ -19,7 +19,8 @@ def mixed(value):
 
 
 def kept(places, samples, rate, key, layer, first_sample=0):
-    """The mask [samples, places]: 1 where the hash's upper half is at least rate · 2³²; the sum wraps at 2⁶⁴."""
+    """The mask [samples, places]: 1 where the hash's upper half is at least rate · 2³²; the sum
+    wraps at 2⁶⁴."""
     mask = np.zeros((samples, places))
     for i, j in np.ndindex(mask.shape):
         row = mixed(mixed(mixed(key) ^ layer) ^ (first_sample + i))
@@ -34,7 +35,9 @@ def dropout_mask(shape, rate, key, layer):
 
 def dropout2d_mask(shape, rate, key, layer):
     """A place for each channel: [N,1,1,C] or [N,C]."""
-    return kept(shape[-1], shape[0], rate, key, layer).reshape(shape[0], *(1 for _ in shape[1:-1]), shape[-1])
+    return kept(shape[-1], shape[0], rate, key, layer).reshape(
+        shape[0], *(1 for _ in shape[1:-1]), shape[-1]
+    )
 
 
 def droppath_mask(shape, rate, key, layer):

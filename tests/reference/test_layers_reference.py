@@ -1,4 +1,5 @@
-"""The oracle itself: forward passes by hand or by the scalar formula, backward passes by numeric derivatives."""
+"""The oracle itself: forward passes by hand or by the scalar formula, backward passes by numeric
+derivatives."""
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ ACTIVATIONS = ["relu", "leakyrelu", "sigmoid", "tanh", "silu", "gelu"]
 
 
 def assert_backward_is_derivative(forward, backward, *inputs, seed=1):
-    """``backward(dy)`` returns, for every one of ``inputs``, the derivative of Σ dy · forward(*inputs)."""
+    """``backward(dy)`` returns, for every one of ``inputs``, the derivative of Σ dy ·
+    forward(*inputs)."""
     dy = np.random.default_rng(seed).normal(size=forward(*inputs).shape)
     results = backward(dy)
     assert len(results) == len(inputs)
@@ -33,7 +35,9 @@ def assert_backward_is_derivative(forward, backward, *inputs, seed=1):
             return float(np.sum(dy * forward(*inputs[:i], changed, *inputs[i + 1 :])))
 
         assert result.dtype == np.float64 and np.any(result != 0)
-        np.testing.assert_allclose(result, layers.numeric_gradient(loss, inputs[i]), rtol=1e-6, atol=1e-8)
+        np.testing.assert_allclose(
+            result, layers.numeric_gradient(loss, inputs[i]), rtol=1e-6, atol=1e-8
+        )
 
 
 def random(*shape, seed=0):
@@ -62,15 +66,20 @@ def test_conv2d_is_the_scalar_sum_of_the_formula(case):
     for n, p, q, k in np.ndindex(y.shape):
         total = bias[k]
         for r, s, c in np.ndindex(R, S, C):
-            h, v = p * stride[0] + r * dilation[0] - padding[0], q * stride[1] + s * dilation[1] - padding[2]
+            h, v = (
+                p * stride[0] + r * dilation[0] - padding[0],
+                q * stride[1] + s * dilation[1] - padding[2],
+            )
             if 0 <= h < H and 0 <= v < W:
                 total += x[n, h, v, c] * w[r, s, c, k]
         assert y[n, p, q, k] == pytest.approx(total, rel=1e-12, abs=1e-12)
 
 
 def test_conv2d_output_has_as_many_positions_as_the_kernel_fits():
-    sizes = [layers.conv2d_forward(random(1, H, W, 1), random(R, S, 1, 1), None, *rest).shape[1:3]
-             for H, W, _, R, S, _, *rest in CONVOLUTIONS]  # fmt: skip
+    sizes = [
+        layers.conv2d_forward(random(1, H, W, 1), random(R, S, 1, 1), None, *rest).shape[1:3]
+        for H, W, _, R, S, _, *rest in CONVOLUTIONS
+    ]
     assert sizes == [(3, 3), (4, 6), (5, 3), (2, 3), (1, 1), (3, 2)]
 
 
@@ -88,8 +97,10 @@ def test_conv2d_backward_is_the_derivative(case):
     assert_backward_is_derivative(
         lambda x, w, bias: layers.conv2d_forward(x, w, bias, *geometry),
         lambda dy: layers.conv2d_backward(x, dy, w, *geometry),
-        x, w, bias,
-    )  # fmt: skip
+        x,
+        w,
+        bias,
+    )
 
 
 @pytest.mark.parametrize("name", ["maxpool2d", "avgpool2d"])
@@ -98,7 +109,9 @@ def test_pooling_backward_is_the_derivative(name, case):
     H, W, C, *geometry = case
     x = random(2, H, W, C)
     forward, backward = getattr(layers, f"{name}_forward"), getattr(layers, f"{name}_backward")
-    assert_backward_is_derivative(lambda x: forward(x, *geometry), lambda dy: (backward(x, dy, *geometry),), x)
+    assert_backward_is_derivative(
+        lambda x: forward(x, *geometry), lambda dy: (backward(x, dy, *geometry),), x
+    )
 
 
 def test_maxpool_takes_the_largest_and_never_the_border():
@@ -115,7 +128,9 @@ def test_maxpool_gives_the_gradient_of_equal_elements_to_the_first_in_row_major_
 
 
 def test_maxpool_of_equal_elements_beside_a_border_gives_the_gradient_inside():
-    dx = layers.maxpool2d_backward(np.full((1, 1, 2, 1), -np.inf), np.ones((1, 1, 1, 1)), (2, 3), (1, 1), (1, 0, 1, 0))
+    dx = layers.maxpool2d_backward(
+        np.full((1, 1, 2, 1), -np.inf), np.ones((1, 1, 1, 1)), (2, 3), (1, 1), (1, 0, 1, 0)
+    )
     np.testing.assert_array_equal(dx[0, :, :, 0], [[1, 0]])
 
 
@@ -123,7 +138,9 @@ def test_maxpool_hands_on_nan_and_gives_it_the_gradient():
     x = np.array([[9.0, np.nan], [np.nan, 3.0]]).reshape(1, 2, 2, 1)
     assert np.isnan(layers.maxpool2d_forward(x, (2, 2), (2, 2))).all()
     dx = layers.maxpool2d_backward(x, np.ones((1, 1, 1, 1)), (2, 2), (2, 2))
-    np.testing.assert_array_equal(dx[0, :, :, 0], [[0, 0], [1, 0]])  # of several NaN the last, as in PyTorch
+    np.testing.assert_array_equal(
+        dx[0, :, :, 0], [[0, 0], [1, 0]]
+    )  # of several NaN the last, as in PyTorch
 
 
 def test_avgpool_counts_the_border_in_the_divisor():
@@ -152,9 +169,13 @@ def test_dense_is_a_matrix_product_and_its_backward_the_derivative(N, inputs, ou
     x, w, bias = random(N, inputs), random(inputs, outputs, seed=1), random(outputs, seed=2)
     y = layers.dense_forward(x, w, bias)
     for n, o in np.ndindex(y.shape):
-        assert y[n, o] == pytest.approx(bias[o] + sum(x[n, i] * w[i, o] for i in range(inputs)), rel=1e-12, abs=1e-12)
+        assert y[n, o] == pytest.approx(
+            bias[o] + sum(x[n, i] * w[i, o] for i in range(inputs)), rel=1e-12, abs=1e-12
+        )
     np.testing.assert_allclose(layers.dense_forward(x, w), y - bias, rtol=1e-12, atol=1e-12)
-    assert_backward_is_derivative(layers.dense_forward, lambda dy: layers.dense_backward(x, dy, w), x, w, bias)
+    assert_backward_is_derivative(
+        layers.dense_forward, lambda dy: layers.dense_backward(x, dy, w), x, w, bias
+    )
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
@@ -162,7 +183,9 @@ def test_dense_is_a_matrix_product_and_its_backward_the_derivative(N, inputs, ou
 def test_activation_backward_is_the_derivative(name, shape):
     x = 2 * np.abs(random(*shape)) * np.where(np.arange(np.prod(shape)).reshape(shape) % 2, -1, 1)
     backward = getattr(layers, f"{name}_backward")
-    assert_backward_is_derivative(getattr(layers, f"{name}_forward"), lambda dy: (backward(x, dy),), x)
+    assert_backward_is_derivative(
+        getattr(layers, f"{name}_forward"), lambda dy: (backward(x, dy),), x
+    )
 
 
 @pytest.mark.parametrize(
@@ -177,7 +200,9 @@ def test_activation_backward_is_the_derivative(name, shape):
     ],
 )
 def test_activation_has_the_known_values(name, expected):
-    np.testing.assert_allclose(getattr(layers, f"{name}_forward")(np.array([-2.0, 0.0, 1.0])), expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        getattr(layers, f"{name}_forward")(np.array([-2.0, 0.0, 1.0])), expected, rtol=1e-12
+    )
 
 
 def test_relu_has_slope_zero_and_leakyrelu_its_negative_slope_at_zero():
@@ -202,13 +227,18 @@ def test_dropout_scales_the_kept_elements_and_its_backward_is_the_derivative():
     np.testing.assert_array_equal(y[~mask], 0)
     np.testing.assert_allclose(y[mask], x[mask] / 0.6, rtol=1e-12)
     assert_backward_is_derivative(
-        lambda x: layers.dropout_forward(x, mask, 0.4), lambda dy: (layers.dropout_backward(x, dy, mask, 0.4),), x
+        lambda x: layers.dropout_forward(x, mask, 0.4),
+        lambda dy: (layers.dropout_backward(x, dy, mask, 0.4),),
+        x,
     )
 
 
 def test_float32_input_is_computed_in_float64():
     x, w = random(1, 3, 3, 1).astype(np.float32), random(2, 2, 1, 1).astype(np.float32)
-    results = [layers.conv2d_forward(x, w), *layers.conv2d_backward(x, layers.conv2d_forward(x, w), w)]
+    results = [
+        layers.conv2d_forward(x, w),
+        *layers.conv2d_backward(x, layers.conv2d_forward(x, w), w),
+    ]
     results += [layers.maxpool2d_forward(x, (2, 2), (1, 1)), layers.flatten_forward(x)]
     results += [getattr(layers, f"{name}_forward")(x) for name in ACTIVATIONS]
     assert {result.dtype for result in results} == {np.dtype(np.float64)}

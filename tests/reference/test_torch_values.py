@@ -1,4 +1,5 @@
-"""The oracle equals PyTorch's values, and its backward passes the numeric derivatives, for every case of `cases`."""
+"""The oracle equals PyTorch's values, and its backward passes the numeric derivatives, for every
+case of `cases`."""
 
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import pytest
 from . import layers
 from .cases import CASES, CORNERS, STATISTICS
 
-PYTORCHS_OWN_ERROR = {"hardsigmoid": 5e-8}  # its backward pass multiplies by a sixth in float32, for float64 as well
+PYTORCHS_OWN_ERROR = {
+    "hardsigmoid": 5e-8
+}  # its backward pass multiplies by a sixth in float32, for float64 as well
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +22,10 @@ def stored():
 
 def arrays_of(stored, name):
     case = CASES[name]
-    return [stored[f"{name}/{i}"].astype(np.float64) for i in range(len(case.inputs) + len(case.tensors))]
+    return [
+        stored[f"{name}/{i}"].astype(np.float64)
+        for i in range(len(case.inputs) + len(case.tensors))
+    ]
 
 
 def test_every_case_is_stored_and_every_activations_corners_are_in_it(stored):
@@ -33,7 +39,9 @@ def test_values_and_gradients_are_pytorchs(stored, name):
     case, arrays = CASES[name], arrays_of(stored, name)
     np.testing.assert_allclose(case.forward(*arrays), stored[f"{name}/y"], rtol=1e-10, atol=1e-10)
     gradients = case.backward(arrays, stored[f"{name}/dy"].astype(np.float64))
-    assert len(gradients) == sum(key.startswith(f"{name}/d") and key != f"{name}/dy" for key in stored)
+    assert len(gradients) == sum(
+        key.startswith(f"{name}/d") and key != f"{name}/dy" for key in stored
+    )
     for i, gradient in enumerate(gradients):
         tolerance = PYTORCHS_OWN_ERROR.get(case.layer, 1e-10)
         np.testing.assert_allclose(gradient, stored[f"{name}/d{i}"], rtol=tolerance, atol=1e-10)
@@ -42,7 +50,9 @@ def test_values_and_gradients_are_pytorchs(stored, name):
 @pytest.mark.parametrize("name", STATISTICS)
 def test_running_statistics_are_pytorchs(stored, name):
     x = stored[f"{name}/0"]
-    mean, var = layers.batchnorm_running(x, np.full(x.shape[-1], 0.5), np.full(x.shape[-1], 2.0), STATISTICS[name])
+    mean, var = layers.batchnorm_running(
+        x, np.full(x.shape[-1], 0.5), np.full(x.shape[-1], 2.0), STATISTICS[name]
+    )
     np.testing.assert_allclose(mean, stored[f"{name}/running_mean"], rtol=1e-10)
     np.testing.assert_allclose(var, stored[f"{name}/running_var"], rtol=1e-10)
 
@@ -51,7 +61,9 @@ def test_running_statistics_are_pytorchs(stored, name):
 def test_backward_is_the_derivative(name):
     case = CASES[name]
     rng = np.random.default_rng(5)
-    arrays = [array + rng.uniform(0, 1 / 256, array.shape) for array in case.arrays(rng)]  # no ties, no corners
+    arrays = [
+        array + rng.uniform(0, 1 / 256, array.shape) for array in case.arrays(rng)
+    ]  # no ties, no corners
     dy = rng.normal(size=case.forward(*arrays).shape)
     for i, gradient in enumerate(case.backward(arrays, dy)):
 
@@ -59,7 +71,9 @@ def test_backward_is_the_derivative(name):
             return float(np.sum(dy * case.forward(*arrays[:i], changed, *arrays[i + 1 :])))
 
         assert np.any(gradient != 0)
-        np.testing.assert_allclose(gradient, layers.numeric_gradient(loss, arrays[i]), rtol=1e-5, atol=1e-7)
+        np.testing.assert_allclose(
+            gradient, layers.numeric_gradient(loss, arrays[i]), rtol=1e-5, atol=1e-7
+        )
 
 
 def test_running_variance_stays_where_there_is_one_number_a_channel():
@@ -82,7 +96,8 @@ def test_same_padding_is_tensorflows(size, kernel, stride, expected):
 
 
 def test_dropout_hash_is_splitmix64():
-    # The first outputs of the generator of Steele et al. with seed 0: mixed(0), mixed(γ) with γ its increment.
+    # The first outputs of the generator of Steele et al. with seed 0: mixed(0), mixed(γ) with γ its
+    # increment.
     assert layers.mixed(0) == 0xE220A8397B1DCDAF
     assert layers.mixed(0x9E3779B97F4A7C15) == 0x6E789E6AA1B965F4
 
@@ -93,5 +108,10 @@ def test_masks_keep_their_share_and_differ_by_key_layer_and_sample(kind):
     shape = (400, 2, 2, 3)
     one = mask(shape, 0.3, 7, 2)
     assert abs(one.mean() - 0.7) < 4 * np.sqrt(0.21 / one.size)
-    assert not np.array_equal(one, mask(shape, 0.3, 8, 2)) and not np.array_equal(one, mask(shape, 0.3, 7, 3))
-    assert one.shape == {"dropout": shape, "dropout2d": (400, 1, 1, 3), "droppath": (400, 1, 1, 1)}[kind]
+    assert not np.array_equal(one, mask(shape, 0.3, 8, 2)) and not np.array_equal(
+        one, mask(shape, 0.3, 7, 3)
+    )
+    assert (
+        one.shape
+        == {"dropout": shape, "dropout2d": (400, 1, 1, 3), "droppath": (400, 1, 1, 1)}[kind]
+    )

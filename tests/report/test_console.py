@@ -1,4 +1,5 @@
-"""The console report, on consoles of fixed width that write into memory; the clock stands still unless moved."""
+"""The console report, on consoles of fixed width that write into memory; the clock stands still
+unless moved."""
 
 import io
 import subprocess
@@ -83,7 +84,13 @@ def console(width=80, terminal=False, clock=None):
 
 
 def batch(number=1, epoch=1, **changes):
-    figures = {"loss": 0.4321, "accuracy": 0.8512, "images": 64, "images_per_second": 14321.4, "seconds_left": 83.2}
+    figures = {
+        "loss": 0.4321,
+        "accuracy": 0.8512,
+        "images": 64,
+        "images_per_second": 14321.4,
+        "seconds_left": 83.2,
+    }
     return BatchDone(epoch, number, **(figures | changes))
 
 
@@ -120,7 +127,13 @@ def test_the_header_names_network_images_and_every_setting_that_is_set():
     out, err = reported(STARTED)
     assert "lenet5, 44,426 parameters" in out
     assert "10,800 for training, 1,200 for validation" in out
-    for setting in ("optimizer=adam", "learning_rate=0.001", "batch_size=64", "seed=0", "threads=2"):
+    for setting in (
+        "optimizer=adam",
+        "learning_rate=0.001",
+        "batch_size=64",
+        "seed=0",
+        "threads=2",
+    ):
         assert setting in out
     assert "hyperparameters.beta1=0.9" in out and "patience" not in out and "resumed" not in out
     assert max(map(len, out.splitlines())) <= 80
@@ -134,7 +147,9 @@ def test_the_header_of_a_resumed_run_says_where_it_goes_on():
 
 def test_markup_and_emoji_codes_in_names_and_paths_are_printed_literally():
     run = RunStarted("[red]net[/red] :dog:", 1, 2, 0, 1, 1, 1, {"data": "[/] :cat:"})
-    end = RunEnded("epochs done", "done", 1, 1, 1.0, 0.0, output=Path("[/b] :owl:"), files={"[i]": ":pig:"})
+    end = RunEnded(
+        "epochs done", "done", 1, 1, 1.0, 0.0, output=Path("[/b] :owl:"), files={"[i]": ":pig:"}
+    )
     out, _ = reported(run, end)
     for text in ("[red]net[/red] :dog:", "data=[/] :cat:", "[/b] :owl:", "[i]  :pig:"):
         assert text in out
@@ -145,10 +160,24 @@ def test_compile_time_has_a_line_of_its_own():
 
 
 def test_the_epoch_table_has_one_header_and_a_line_an_epoch_with_the_best_marked():
-    out, err = reported(STARTED, epoch(1), CheckpointSaved(Path("model")), epoch(2, best=True), epoch(3))
+    out, err = reported(
+        STARTED, epoch(1), CheckpointSaved(Path("model")), epoch(2, best=True), epoch(3)
+    )
     lines = out.splitlines()[-5:]
     assert lines[0].split() == ["train", "train", "val", "val", "learning", "gradient"]
-    assert lines[1].split() == ["epoch", "loss", "acc", "%", "loss", "acc", "%", "rate", "norm", "seconds", "best"]
+    assert lines[1].split() == [
+        "epoch",
+        "loss",
+        "acc",
+        "%",
+        "loss",
+        "acc",
+        "%",
+        "rate",
+        "norm",
+        "seconds",
+        "best",
+    ]
     assert lines[2].split() == ["1", "0.5123", "81.23", "0.4568", "83.45", "0.001", "1.23", "3.2"]
     assert [line.endswith("*") for line in lines[2:]] == [False, True, False]
     assert out.count("epoch ") == 1 and err == ""
@@ -168,14 +197,26 @@ def test_the_epoch_table_stays_aligned_and_within_80_columns_for_extreme_figures
     )
     out, _ = reported(epoch(1, best=True), extreme)
     header, usual, unusual = out.splitlines()[1:]
-    assert unusual.split() == ["99999", "1.50e+09", "100.00", "-1.23e+05", "0.00", "1.23e-05", "inf", "123456.7", "*"]
+    assert unusual.split() == [
+        "99999",
+        "1.50e+09",
+        "100.00",
+        "-1.23e+05",
+        "0.00",
+        "1.23e-05",
+        "inf",
+        "123456.7",
+        "*",
+    ]
     assert len(usual) == len(unusual) == len(header) <= 80
     for line in (usual, unusual):
         assert [line[i] for i in (5, 15, 23, 33, 41, 51, 61, 71)] == [" "] * 8
 
 
 def test_none_and_not_a_number_are_shown_as_a_dash():
-    out, _ = reported(epoch(validation_loss=None, validation_accuracy=None, train_loss=float("nan")))
+    out, _ = reported(
+        epoch(validation_loss=None, validation_accuracy=None, train_loss=float("nan"))
+    )
     assert out.splitlines()[-1].split() == ["1", "–", "81.23", "–", "–", "0.001", "1.23", "3.2"]
     assert "nan" not in out.lower() and "none" not in out.lower()
 
@@ -192,13 +233,18 @@ def test_the_end_says_why_the_result_the_times_the_files_and_what_to_do_next():
     assert "loss 0.3412, accuracy 87.65 % ± 0.74 (2,000 images), weights of epoch 4" in end
     assert "41.2 s training, 6.2 s compiling" in end
     assert "files     runs/a run\n" in end
-    assert "model.safetensors  the best weights\n" in end and "last.safetensors   what --resume needs\n" in end
+    assert (
+        "model.safetensors  the best weights\n" in end
+        and "last.safetensors   what --resume needs\n" in end
+    )
     assert "minicnn evaluate 'runs/a run/model.safetensors'\n" in end
     assert err == ""
 
 
 def test_an_interrupted_run_says_how_to_resume():
-    out, _ = reported(RunEnded("interrupted", "stopped by Ctrl-C", 2, 1, 1.0, 0.0, output=Path("runs/x")))
+    out, _ = reported(
+        RunEnded("interrupted", "stopped by Ctrl-C", 2, 1, 1.0, 0.0, output=Path("runs/x"))
+    )
     assert "minicnn train --resume runs/x\n" in out and "evaluate" not in out and "test" not in out
 
 
@@ -216,14 +262,16 @@ def test_quiet_leaves_the_end_lines():
 def test_without_a_terminal_log_interval_gives_a_plain_line_every_n_batches():
     out, err = reported(STARTED, *(batch(number) for number in range(1, 8)), log_interval=3)
     assert err.splitlines() == [
-        f"epoch 1/10  batch {number}/169  loss 0.432  acc 85.1 %  14,321 images/s  1:23 left" for number in (3, 6)
+        f"epoch 1/10  batch {number}/169  loss 0.432  acc 85.1 %  14,321 images/s  1:23 left"
+        for number in (3, 6)
     ]
     assert "batch 3" not in out
     assert reported(STARTED, batch())[1] == ""
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3725, "1:02:05"), (float("inf"), "–"), (float("nan"), "–")]
+    ("seconds", "text"),
+    [(0.4, "0:00"), (59.6, "1:00"), (3725, "1:02:05"), (float("inf"), "–"), (float("nan"), "–")],
 )
 def test_time_left_reads_as_a_clock(seconds, text):
     _, err = reported(STARTED, batch(seconds_left=seconds, loss=float("nan")), log_interval=1)
@@ -232,7 +280,9 @@ def test_time_left_reads_as_a_clock(seconds, text):
 
 def test_nothing_but_a_terminal_gets_escape_codes():
     out, err = reported(STARTED, Compiled(1.0), batch(), epoch(best=True), ENDED, log_interval=1)
-    tables = printed(evaluation_table, EVALUATION) + printed(predictions_table, ["a"], [[0.1, 0.9]], ["x", "y"])
+    tables = printed(evaluation_table, EVALUATION) + printed(
+        predictions_table, ["a"], [[0.1, 0.9]], ["x", "y"]
+    )
     assert err and "\x1b" not in out + err + tables
     assert "\x1b[1m" in printed(evaluation_table, EVALUATION, terminal=True)
 
@@ -260,7 +310,15 @@ def test_a_terminal_shows_epoch_batch_loss_accuracy_speed_and_time_left_on_one_l
     assert "compiling or loading kernels" in terminal.after(STARTED)
     terminal.after(Compiled(1.0))
     bar = terminal.after(batch(12))
-    for part in ("epoch 1/10", "━", "12/169", "loss 0.432", "acc 85.1 %", "14,321 images/s", "1:23 left"):
+    for part in (
+        "epoch 1/10",
+        "━",
+        "12/169",
+        "loss 0.432",
+        "acc 85.1 %",
+        "14,321 images/s",
+        "1:23 left",
+    ):
         assert part in bar
     assert "\n" not in bar
 
@@ -312,7 +370,12 @@ def test_the_evaluation_shows_figures_classes_and_confusion_with_markup_printed_
     rows = [line.split() for line in lines]
     assert ["[bold]T-shirt[/bold]/top", "1,000", "90.00", "80.00", "87.93"] in rows
     assert ["[/]", "1,000", "–", "–", "87.35"] in rows
-    assert ["0", "[bold]T-shirt[/bold]/top", "900", "100"] in rows and ["1", "[/]", "147", "853"] in rows
+    assert ["0", "[bold]T-shirt[/bold]/top", "900", "100"] in rows and [
+        "1",
+        "[/]",
+        "147",
+        "853",
+    ] in rows
 
 
 def test_an_unknown_loss_is_a_dash():
@@ -323,17 +386,23 @@ def test_an_unknown_loss_is_a_dash():
 def evaluation_of(classes, count=1):
     confusion = [[count] * classes for _ in range(classes)]
     names = [f"class {i}" for i in range(classes)]
-    return Evaluation(classes**2, 1.0, 0.5, [0.5] * classes, [0.5] * classes, confusion, names, 1.0, 0.0)
+    return Evaluation(
+        classes**2, 1.0, 0.5, [0.5] * classes, [0.5] * classes, confusion, names, 1.0, 0.0
+    )
 
 
 def test_the_confusion_matrix_is_left_out_above_twenty_classes_and_a_line_says_so():
     assert "left out: 21 classes" in printed(evaluation_table, evaluation_of(21), width=200)
     shown = printed(evaluation_table, evaluation_of(20), width=200)
-    assert "left out" not in shown and ["19", "class", "19"] + ["1"] * 20 in [row.split() for row in shown.splitlines()]
+    assert "left out" not in shown and ["19", "class", "19"] + ["1"] * 20 in [
+        row.split() for row in shown.splitlines()
+    ]
 
 
 def test_the_confusion_matrix_is_left_out_where_the_console_is_too_narrow():
-    assert "it needs 100 columns, the console has 80" in printed(evaluation_table, evaluation_of(10, count=999_999))
+    assert "it needs 100 columns, the console has 80" in printed(
+        evaluation_table, evaluation_of(10, count=999_999)
+    )
     assert "it needs" not in printed(evaluation_table, evaluation_of(10, count=9_999))
 
 
@@ -348,7 +417,9 @@ def test_long_class_names_are_folded_and_no_count_is_cut():
 
 def test_predictions_show_name_label_probability_and_runners_up():
     classes = ["[red]cat", "dog", "newt", "owl"]
-    shown = printed(predictions_table, ["a[0].png", "b.png"], [[0.7, 0.1, 0.15, 0.05], [0.25] * 4], classes)
+    shown = printed(
+        predictions_table, ["a[0].png", "b.png"], [[0.7, 0.1, 0.15, 0.05], [0.25] * 4], classes
+    )
     header, *rows = [line.split() for line in shown.splitlines()]
     assert header[0] == "image"
     assert rows == [
@@ -363,7 +434,11 @@ def test_predictions_of_two_classes_have_one_runner_up():
 
 
 def test_a_table_puts_numbers_to_the_right_and_text_to_the_left():
-    rows = [("conv1", 156, "1.5 %", True), ("pool", None, "–", False), ("dense", 44426, "98.5 %", 0.25)]
+    rows = [
+        ("conv1", 156, "1.5 %", True),
+        ("pool", None, "–", False),
+        ("dense", 44426, "98.5 %", 0.25),
+    ]
     shown = printed(table, "layers", ["name", "parameters", "share", "x"], rows)
     assert [line.rstrip() for line in shown.splitlines()] == [
         "layers",
@@ -381,8 +456,13 @@ def test_a_table_without_rows_or_title_is_its_header():
 def test_control_characters_and_undecodable_bytes_are_written_as_escapes():
     shown = printed(table, "t\x1b[31m", ["c\n"], [["\x1b[2J"], ["a\nb"], ["\udcff"], ["æ 鞋 é"]])
     assert [line.rstrip() for line in shown.splitlines()] == [
-        r"t\x1b[31m", r"c\n", r"\x1b[2J", r"a\nb", r"\udcff", "æ 鞋 é",
-    ]  # fmt: skip
+        r"t\x1b[31m",
+        r"c\n",
+        r"\x1b[2J",
+        r"a\nb",
+        r"\udcff",
+        "æ 鞋 é",
+    ]
 
 
 def test_wide_characters_keep_the_columns_aligned():
@@ -421,7 +501,10 @@ def test_a_warning_is_folded_below_the_row_of_its_epoch():
         reporter(event)
     *_, row, first, second = screen.file.getvalue().splitlines()
     assert row.split()[0] == "1"
-    assert (first, second) == ("    ! dead units: 80 % of relu1 are", "      dead; try a smaller learning rate")
+    assert (first, second) == (
+        "    ! dead units: 80 % of relu1 are",
+        "      dead; try a smaller learning rate",
+    )
 
 
 def test_the_line_of_a_record_leaves_the_bar_where_it_is():

@@ -15,12 +15,24 @@ from minicnn.training.events import Evaluation
 def evaluation(classes=3):
     confusion = np.arange(classes**2).reshape(classes, classes)
     names = [f"class {i}" for i in range(classes)]
-    return Evaluation(int(confusion.sum()), 0.5, 0.5, [0.5] * classes, [None] * classes, confusion.tolist(), names, 1.0, 0.0)
+    return Evaluation(
+        int(confusion.sum()),
+        0.5,
+        0.5,
+        [0.5] * classes,
+        [None] * classes,
+        confusion.tolist(),
+        names,
+        1.0,
+        0.0,
+    )
 
 
 def drawn(figure):
     """The figure's axes, after it was drawn, which is when matplotlib finds most faults."""
-    assert plots.encoded(figure, "png").startswith(b"\x89PNG") and b"<svg" in plots.encoded(figure, "svg")
+    assert plots.encoded(figure, "png").startswith(b"\x89PNG") and b"<svg" in plots.encoded(
+        figure, "svg"
+    )
     return figure.axes
 
 
@@ -29,17 +41,27 @@ def texts(axes):
 
 
 def run(name="a", epochs=4, validation=True):
-    lines = [{"epoch": i + 1, "steps": 10 * (i + 1), "seconds": 2.0, "train_loss": 1 / (i + 1), "train_accuracy": 0.1 * i,
-              "validation_loss": 1.0 if validation else None, "validation_accuracy": 0.2 * i if validation else None}
-             for i in range(epochs)]  # fmt: skip
+    lines = [
+        {
+            "epoch": i + 1,
+            "steps": 10 * (i + 1),
+            "seconds": 2.0,
+            "train_loss": 1 / (i + 1),
+            "train_accuracy": 0.1 * i,
+            "validation_loss": 1.0 if validation else None,
+            "validation_accuracy": 0.2 * i if validation else None,
+        }
+        for i in range(epochs)
+    ]
     return RunCurves(name, lines, {"optimizer": "sgd"}, {})
 
 
 def test_the_confusion_matrix_shows_every_count_and_colours_shares_of_the_true_class():
     axes, _ = drawn(confusion_matrix(evaluation()))
     assert texts(axes) == [str(count) for count in range(9)]
-    assert np.asarray(axes.images[0].get_array()) == pytest.approx(100 * np.array([[0, 1 / 3, 2 / 3], [0.25, 4 / 12, 5 / 12],
-                                                                       [6 / 21, 7 / 21, 8 / 21]]))  # fmt: skip
+    assert np.asarray(axes.images[0].get_array()) == pytest.approx(
+        100 * np.array([[0, 1 / 3, 2 / 3], [0.25, 4 / 12, 5 / 12], [6 / 21, 7 / 21, 8 / 21]])
+    )
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["class 0", "class 1", "class 2"]
 
@@ -54,7 +76,10 @@ def test_each_mistake_is_its_image_with_both_classes(channels):
     images = np.random.default_rng(0).integers(0, 255, (9, 5, 4, channels), np.uint8)
     found = [Mistake(7, 0, 2, 0.98765, 0.01), Mistake(3, 1, 0, 0.6, 0.4)]
     first, second = drawn(worst_mistakes(images, found, ["ant", "bee", "cat"], 255))
-    assert first.get_title() == "cat 98.8 %\nnot ant (#7)" and second.get_title() == "ant 60.0 %\nnot bee (#3)"
+    assert (
+        first.get_title() == "cat 98.8 %\nnot ant (#7)"
+        and second.get_title() == "ant 60.0 %\nnot bee (#3)"
+    )
     expected = images[7] / 255 if channels == 3 else images[7].mean(axis=2) / 255
     assert np.asarray(first.images[0].get_array()) == pytest.approx(expected)
 
@@ -75,17 +100,31 @@ def test_the_curves_of_a_run_are_loss_and_accuracy_of_both_sets():
     loss, accuracy = drawn(run_curves(run()))
     assert loss.lines[0].get_ydata() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
     assert accuracy.lines[1].get_ydata() == pytest.approx([0, 20, 40, 60])
-    assert (loss.get_xlabel(), loss.get_ylabel(), accuracy.get_ylabel()) == ("epoch", "mean loss", "accuracy (%)")
+    assert (loss.get_xlabel(), loss.get_ylabel(), accuracy.get_ylabel()) == (
+        "epoch",
+        "mean loss",
+        "accuracy (%)",
+    )
     assert [len(axes.lines) for axes in drawn(run_curves(run(validation=False)))] == [1, 1]
 
 
 def test_runs_are_compared_by_epoch_step_and_second():
     figure = comparison([run("a"), run("b", epochs=2), run("c", epochs=1)], 0.2)
     loss, epochs, steps, seconds = drawn(figure)
-    assert [len(axes.lines) for axes in (loss, epochs, steps, seconds)] == [3, 4, 4, 4]  # and the target
+    assert [len(axes.lines) for axes in (loss, epochs, steps, seconds)] == [
+        3,
+        4,
+        4,
+        4,
+    ]  # and the target
     assert steps.lines[0].get_xdata() == pytest.approx([10, 20, 30, 40])
     assert seconds.lines[1].get_xdata() == pytest.approx([2, 4])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c", "target 20 %"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "a",
+        "b",
+        "c",
+        "target 20 %",
+    ]
     assert seconds.get_xlabel() == "time (s)" and epochs.get_ylabel() == "validation accuracy (%)"
 
 

@@ -17,22 +17,35 @@ EMPTY = np.empty((0, 0))
 
 def record(lines, dead=True):
     """A record whose gradients are 1, 2, 3, ... and whose updates are tenths of them."""
-    made = [Recorded(0.0, 0, {}, {}, {"dense1.weight": 1.0}, {}, {}, {"relu1": 0.5} if dead else {})]
+    made = [
+        Recorded(0.0, 0, {}, {}, {"dense1.weight": 1.0}, {}, {}, {"relu1": 0.5} if dead else {})
+    ]
     for n in range(1, lines + 1):
-        norms = {"dense1.weight": float(n), "dense1.bias": 9.0, "dense2.weight": None if n == 2 else 0.0}
+        norms = {
+            "dense1.weight": float(n),
+            "dense1.bias": 9.0,
+            "dense2.weight": None if n == 2 else 0.0,
+        }
         ratios = {name: norm and norm / 10 for name, norm in norms.items()}
-        made.append(Recorded(n / 2, n, norms, ratios, {}, {}, {}, {"relu1": n / 10} if dead else {}))
+        made.append(
+            Recorded(n / 2, n, norms, ratios, {}, {}, {}, {"relu1": n / 10} if dead else {})
+        )
     return Record(made, np.empty(0), EMPTY, EMPTY)
 
 
 def test_there_is_a_panel_a_figure_and_a_curve_a_weight_over_the_epochs():
     gradients, updates, dead = health(record(4)).axes
     assert [line.get_label() for line in gradients.lines] == ["dense1.weight", "dense2.weight"]
-    np.testing.assert_array_equal(gradients.lines[0].get_xydata(), [[0.5, 1], [1, 2], [1.5, 3], [2, 4]])
+    np.testing.assert_array_equal(
+        gradients.lines[0].get_xydata(), [[0.5, 1], [1, 2], [1.5, 3], [2, 4]]
+    )
     np.testing.assert_allclose(updates.lines[0].get_ydata(), [0.1, 0.2, 0.3, 0.4])
     np.testing.assert_allclose(dead.lines[0].get_ydata(), [10, 20, 30, 40])
     assert (gradients.get_ylabel(), dead.get_ylabel(), dead.get_xlabel()) == (
-        "L2 norm of the gradient", "dead channels (%)", "epochs done")  # fmt: skip
+        "L2 norm of the gradient",
+        "dead channels (%)",
+        "epochs done",
+    )
 
 
 @pytest.mark.parametrize("lines", [1, 3])
@@ -55,8 +68,12 @@ def test_the_terminal_has_a_sparkline_a_weight_and_the_last_figure():
     assert lines[0] == ["gradient", "norm", "last"]
     name, bars, last = lines[1]
     assert (name, bars[0], bars[-1], last) == ("dense1.weight", "▁", "█", "4")
-    assert [line[0] for line in lines] == [*["gradient", "dense1.weight", "dense2.weight"],
-                                           *["update", "dense1.weight", "dense2.weight"], "dead", "relu1"]  # fmt: skip
+    assert [line[0] for line in lines] == [
+        *["gradient", "dense1.weight", "dense2.weight"],
+        *["update", "dense1.weight", "dense2.weight"],
+        "dead",
+        "relu1",
+    ]
 
 
 def test_a_record_of_the_start_alone_shows_nothing():

@@ -8,10 +8,17 @@ from minicnn.report.html import picture, run_page, table
 from minicnn.training.events import Evaluation
 
 NETWORK = Network((2, 2), [Flatten(), Dense(2)], name="<b>tiny</b>")
-EVALUATION = Evaluation(4, None, 0.75, [0.5, 1.0], [1.0, None], [[1, 0], [1, 2]], ["<i>ant</i>", "bee & cat"], 1.0, 0.0)
-REPORT = {"seconds": 2.0, "explanation": "all <1> epochs are done", "settings": {"opt": "adam", "kwargs": {"beta": 0.9}},
-          "warnings": [{"epoch": 2, "kind": "dead units", "text": "dead units: try <this>"}],
-          "machine": {"cores": 2}, "versions": {"python": "3"}}  # fmt: skip
+EVALUATION = Evaluation(
+    4, None, 0.75, [0.5, 1.0], [1.0, None], [[1, 0], [1, 2]], ["<i>ant</i>", "bee & cat"], 1.0, 0.0
+)
+REPORT = {
+    "seconds": 2.0,
+    "explanation": "all <1> epochs are done",
+    "settings": {"opt": "adam", "kwargs": {"beta": 0.9}},
+    "warnings": [{"epoch": 2, "kind": "dead units", "text": "dead units: try <this>"}],
+    "machine": {"cores": 2},
+    "versions": {"python": "3"},
+}
 
 
 class Page(HTMLParser):
@@ -46,22 +53,37 @@ def test_text_is_shown_literally():
     assert "b" not in shown.tags and "i" not in shown.tags
     assert "<b>tiny</b>, 10 parameters" in shown.text and "all <1> epochs are done" in shown.text
     assert "warning after epoch 2: dead units: try <this>" in shown.text
-    assert 'kwargs{"beta": 0.9}' in shown.text and "accuracy 75.00 % ± 21.65 on 4 images" in shown.text
+    assert (
+        'kwargs{"beta": 0.9}' in shown.text and "accuracy 75.00 % ± 21.65 on 4 images" in shown.text
+    )
     assert Page(table(["a", "b"], [("<x>", "&")])).text.split() == ["ab", "<x>&"]
 
 
 def test_the_page_needs_no_script_and_no_network(tmp_path):
     for name in ("a.svg", "b.png"):
         (tmp_path / name).write_bytes(b"picture")
-    text = page(None, [("Curves", picture(tmp_path / "a.svg", 'a "curve"') + picture(tmp_path / "b.png", "b"))])
+    text = page(
+        None,
+        [("Curves", picture(tmp_path / "a.svg", 'a "curve"') + picture(tmp_path / "b.png", "b"))],
+    )
     shown = Page(text)
-    assert "script" not in shown.tags and "link" not in shown.tags and "http" not in text and "url(" not in text
+    assert (
+        "script" not in shown.tags
+        and "link" not in shown.tags
+        and "http" not in text
+        and "url(" not in text
+    )
     sources = [value for name, value in shown.attributes if name in ("src", "href")]
-    assert sources == ["data:image/svg+xml;base64,cGljdHVyZQ==", "data:image/png;base64,cGljdHVyZQ=="]
+    assert sources == [
+        "data:image/svg+xml;base64,cGljdHVyZQ==",
+        "data:image/png;base64,cGljdHVyZQ==",
+    ]
     assert ("alt", 'a "curve"') in shown.attributes
 
 
 def test_the_page_fits_narrow_windows_and_dark_settings():
     text = page()
-    assert "width=device-width" in text and "color-scheme: light dark" in text and 'lang="en"' in text
+    assert (
+        "width=device-width" in text and "color-scheme: light dark" in text and 'lang="en"' in text
+    )
     assert text.startswith("<!DOCTYPE html>") and '<meta charset="utf-8">' in text

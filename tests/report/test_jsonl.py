@@ -71,7 +71,9 @@ def test_a_new_run_starts_an_empty_file(path):
 
 
 def test_a_resumed_run_keeps_the_epochs_before_it_and_drops_later_and_damaged_lines(path):
-    path.write_bytes(b'{"epoch": 1}\n\n[1]\n"\xff"\n{"epoch": 2}\n{"other": 0}\n{"epoch": 3}\n{"epo')
+    path.write_bytes(
+        b'{"epoch": 1}\n\n[1]\n"\xff"\n{"epoch": 2}\n{"other": 0}\n{"epoch": 3}\n{"epo'
+    )
     reporter = JsonlReporter(path)
     reporter(started(first_epoch=3))
     assert epochs_in(path) == [1, 2]
@@ -94,13 +96,17 @@ def test_a_failed_write_leaves_the_last_good_file_and_nothing_else(path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", disk_is_full)
-    with pytest.raises(MinicnnError, match=r"cannot write .*metrics\.jsonl: No space left on device"):
+    with pytest.raises(
+        MinicnnError, match=r"cannot write .*metrics\.jsonl: No space left on device"
+    ):
         reporter(epoch(2))
     assert epochs_in(path) == [1] and list(path.parent.iterdir()) == [path]
 
 
 def test_a_missing_folder_is_one_clear_error(tmp_path):
-    with pytest.raises(MinicnnError, match=r"cannot write .*metrics\.jsonl: No such file or directory"):
+    with pytest.raises(
+        MinicnnError, match=r"cannot write .*metrics\.jsonl: No such file or directory"
+    ):
         JsonlReporter(tmp_path / "missing" / "metrics.jsonl")(epoch(1))
 
 
@@ -109,5 +115,9 @@ def test_json_ready_makes_any_nesting_plain():
     result = json_ready(value)
     assert result["run"]["network"] == "mlp"
     assert result["1"] == ["a", [None, 0.5, True, None, 3]]
-    assert json_ready((np.array([[1.5, np.nan]]), np.float64("inf"), np.int64(2))) == [[[1.5, None]], None, 2]
+    assert json_ready((np.array([[1.5, np.nan]]), np.float64("inf"), np.int64(2))) == [
+        [[1.5, None]],
+        None,
+        2,
+    ]
     json.dumps(result, allow_nan=False)

@@ -30,7 +30,11 @@ def way(name="gd", points=((0.9, -1.9), (0.2, 0.4))):
 
 
 def texts(drawn):
-    return {label for axes in drawn.axes for label in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())}
+    return {
+        label
+        for axes in drawn.axes
+        for label in (axes.get_xlabel(), axes.get_ylabel(), axes.get_title())
+    }
 
 
 @pytest.mark.parametrize("steep", [False, True])
@@ -53,27 +57,47 @@ def test_an_interrupted_surface_is_drawn_as_far_as_it_goes():
 
 
 def test_the_path_of_a_run_is_drawn_on_its_principal_directions():
-    one = Direction("principal direction 1", np.ones(1, np.float32), 0.0, -1, 1, np.array([-0.5, 0.0]))
+    one = Direction(
+        "principal direction 1", np.ones(1, np.float32), 0.0, -1, 1, np.array([-0.5, 0.0])
+    )
     found = surface()
     both = Surface(one, one, found.x_values, found.x_values, found.losses[:9, :9], 1.0)
-    assert "path of the run" in {line.get_label() for line in landscape_plots.surface_plot(both).axes[1].lines}
+    assert "path of the run" in {
+        line.get_label() for line in landscape_plots.surface_plot(both).axes[1].lines
+    }
 
 
 def test_a_slice_has_a_panel_for_each_learning_rate_with_its_verdict():
     values = np.linspace(-1, 1, 21)
-    walk = Path("gd", 0.1, np.array([[0.9], [0.5], [0.3]]), np.array([0.8, 0.3, 0.1]), np.array([[1.8], [1.0], [0.6]]), "")
+    walk = Path(
+        "gd",
+        0.1,
+        np.array([[0.9], [0.5], [0.3]]),
+        np.array([0.8, 0.3, 0.1]),
+        np.array([[1.8], [1.0], [0.6]]),
+        "",
+    )
     cut = Slice(WEIGHT, values, values**2, 0.0625, 0.5, 0.0, 2.0, [walk, walk])
     drawn = landscape_plots.slice_plot(cut)
-    assert len(drawn.axes) == 3 and len(landscape_plots.slice_plot(replace(cut, walks=[walk] * 5)).axes) == 6
+    assert (
+        len(drawn.axes) == 3
+        and len(landscape_plots.slice_plot(replace(cut, walks=[walk] * 5)).axes) == 6
+    )
     assert {"learning rate 0.1:\nconverging", WEIGHT.label, "mean loss C"} <= texts(drawn)
     assert any("2/C'' = 1" in text for text in texts(drawn))
     (tangent,) = [line for line in drawn.axes[0].lines if line.get_label() == "tangent, slope 0.5"]
     (x0, y0), (x1, y1) = tangent.get_xydata()
-    assert (y1 - y0) / (x1 - x0) == pytest.approx(0.5) and y0 + 0.5 * (0.25 - x0) == pytest.approx(0.0625)
+    assert (y1 - y0) / (x1 - x0) == pytest.approx(0.5) and y0 + 0.5 * (0.25 - x0) == pytest.approx(
+        0.0625
+    )
 
 
 def test_a_loss_curve_has_the_loss_its_slope_and_the_images():
     curve = loss_curve(Loss("cross_entropy", 3), np.eye(3), np.arange(3))
     drawn = landscape_plots.loss_curve_plot(curve)
-    assert {"loss C (cross_entropy)", "slope dC/da", "predicted probability a of the true class"} <= texts(drawn)
+    assert {
+        "loss C (cross_entropy)",
+        "slope dC/da",
+        "predicted probability a of the true class",
+    } <= texts(drawn)
     assert "3 images" in {line.get_label() for line in drawn.axes[0].lines}

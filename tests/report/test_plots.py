@@ -39,7 +39,12 @@ def test_a_picture_is_as_wide_as_a_readmes_column():
 def test_no_state_of_pyplot_is_touched():
     draw = "from minicnn.report import plots as p; p.encoded(p.figure(), 'png')"
     code = f"import sys; {draw}; print('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_without_matplotlib_the_error_says_which_extra_to_install(monkeypatch):

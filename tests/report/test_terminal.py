@@ -9,7 +9,12 @@ from minicnn.report.terminal import heat_map, show_images, sparkline
 
 
 def printed(grid, marks=None, width=80, **options):
-    console = Console(file=io.StringIO(), width=width, color_system=options.pop("colours", None), force_terminal=True)
+    console = Console(
+        file=io.StringIO(),
+        width=width,
+        color_system=options.pop("colours", None),
+        force_terminal=True,
+    )
     heat_map(grid, marks, console, **options)
     return console.file.getvalue()
 

@@ -1,4 +1,5 @@
-"""The conformance kit: the built-in rules pass it, and every check finds the fault that it is for."""
+"""The conformance kit: the built-in rules pass it, and every check finds the fault that it is
+for."""
 
 import json
 import math
@@ -35,17 +36,24 @@ def failed(checks):
 
 @pytest.mark.parametrize("kind", ["optimizer", "loss", "schedule"])
 def test_every_built_in_rule_passes(kind):
-    check = {"optimizer": testing.check_optimizer, "loss": testing.check_loss, "schedule": testing.check_schedule}[kind]
+    check = {
+        "optimizer": testing.check_optimizer,
+        "loss": testing.check_loss,
+        "schedule": testing.check_schedule,
+    }[kind]
     for name in plugins.names(kind):
         checks = check(plugins.find(kind, name))
         assert not failed(checks), (name, failed(checks))
         assert len(checks) >= 5
         for found in checks:
             assert found.detail and "\n" not in found.detail
-            assert found.result == "passed" or (kind, found.name) == ("schedule", "declaration"), (name, found)
+            assert found.result == "passed" or (kind, found.name) == ("schedule", "declaration"), (
+                name,
+                found,
+            )
 
 
-# --- optimizers ------------------------------------------------------------------------------------------------------
+# --- optimizers -----------------------------------------------------------------------------------
 
 
 def prepare(step, state, learning_rate):
@@ -56,7 +64,9 @@ def descend(p, g, rate):
     return p - rate * g
 
 
-GOOD = OptimizerRule("under-test", descend, prepare, (RATE,), equation="w ← w − η g", source="Cauchy 1847")
+GOOD = OptimizerRule(
+    "under-test", descend, prepare, (RATE,), equation="w ← w − η g", source="Cauchy 1847"
+)
 
 
 def counts_in_integers(p, g, rate):
@@ -112,14 +122,17 @@ def test_arithmetic_in_float64_is_a_warning_also_when_the_machine_code_comes_fro
 
 
 def test_a_compiled_rule_that_differs_from_its_source_is_found():
-    """Here the host keeps count of the calls, so that the plain rule is asked for other steps than the compiled one."""
+    """Here the host keeps count of the calls, so that the plain rule is asked for other steps than
+    the compiled one."""
     calls = []
 
     def forgetful(step, state, learning_rate):
         calls.append(step)
         return (learning_rate * len(calls),)
 
-    assert "compiled equals plain Python" in failed(testing.check_optimizer(replace(GOOD, prepare=forgetful)))
+    assert "compiled equals plain Python" in failed(
+        testing.check_optimizer(replace(GOOD, prepare=forgetful))
+    )
 
 
 def test_what_is_kept_in_neither_slots_nor_state_is_found_by_resuming():
@@ -158,7 +171,7 @@ def test_a_second_compilation_is_found(monkeypatch):
         training.compiles_once(optimizer=GOOD)
 
 
-# --- other kinds of optimizer ----------------------------------------------------------------------------------------
+# --- other kinds of optimizer ---------------------------------------------------------------------
 
 
 def sharpness_aware(s):
@@ -180,8 +193,15 @@ def normalized(s):
 
 
 TENSORS = StepRule("normalized", normalized, (RATE,), equation="w ← w − η g / ‖g‖", source="here")
-STEP = StepRule("aware", sharpness_aware, (replace(RATE, default=0.001), Hyperparameter("rho", 0.05, meaning="radius")),
-                bases=("adam",), scratch=("center",), equation="w ← w − η ĝ", source="here")  # fmt: skip
+STEP = StepRule(
+    "aware",
+    sharpness_aware,
+    (replace(RATE, default=0.001), Hyperparameter("rho", 0.05, meaning="radius")),
+    bases=("adam",),
+    scratch=("center",),
+    equation="w ← w − η ĝ",
+    source="here",
+)
 
 
 @pytest.mark.parametrize("rule", [TENSORS, STEP], ids=lambda rule: rule.name)
@@ -196,10 +216,19 @@ def test_the_rules_inside_a_rule_on_steps_are_checked_apart():
         s.update("other")
         s.update("under-test")
 
-    rule = StepRule("both", step, (RATE,), bases=(replace(GOOD, name="other"), replace(GOOD, update=counts_in_integers)))
+    rule = StepRule(
+        "both",
+        step,
+        (RATE,),
+        bases=(replace(GOOD, name="other"), replace(GOOD, update=counts_in_integers)),
+    )
     found = results(testing.check_optimizer(rule))
     for name in ("other", "under-test"):
-        for check in ("compiled equals plain Python", "in parts equals whole", "first steps and long runs"):
+        for check in (
+            "compiled equals plain Python",
+            "in parts equals whole",
+            "first steps and long runs",
+        ):
             assert found[f"{check}: {name}"] == "passed"
     assert found["no float64 arithmetic in float32: under-test"] == "warning"
 
@@ -210,8 +239,13 @@ def test_a_tensor_that_takes_two_steps_of_a_base_in_a_batch_is_told():
         s.update("adam")
         s.update("adam", "matrices")
 
-    found = testing.optimizers.run_checks({"steps": lambda: testing.optimizers._counts(
-        StepRule("twice", step, (RATE,), bases=("adam",)))})  # fmt: skip
+    found = testing.optimizers.run_checks(
+        {
+            "steps": lambda: testing.optimizers._counts(
+                StepRule("twice", step, (RATE,), bases=("adam",))
+            )
+        }
+    )
     assert found[0].result == "warning"
     assert "adam.dense1.weight.step is 40" in found[0].detail and "bias" not in found[0].detail
 
@@ -243,7 +277,8 @@ def test_a_rule_that_decays_what_it_was_asked_to_spare_is_found():
         testing.optimizers._spares_biases(rule)
 
 
-# Adam's corrections 1 − βᵗ, where v's is under the root: how each may be meant, left out, or turned round.
+# Adam's corrections 1 − βᵗ, where v's is under the root: how each may be meant, left out, or turned
+# round.
 CORRECTIONS = {
     "both": (lambda m, v, step: v / m, True),
     "none": (lambda m, v, step: 1.0, True),
@@ -276,12 +311,15 @@ def test_a_bias_correction_that_multiplies_where_it_should_divide_is_found(corre
 
 
 def test_a_long_run_that_overflows_is_found():
-    rule = replace(GOOD, prepare=lambda step, state, learning_rate: (learning_rate * math.exp(0.001 * step * step),))
+    rule = replace(
+        GOOD,
+        prepare=lambda step, state, learning_rate: (learning_rate * math.exp(0.001 * step * step),),
+    )
     with pytest.raises((Failed, OverflowError)):
         testing.optimizers._corrects(rule)
 
 
-# --- losses ----------------------------------------------------------------------------------------------------------
+# --- losses ---------------------------------------------------------------------------------------
 
 
 def half_square(outputs, target, doutputs):
@@ -325,7 +363,9 @@ def unstable(logits, label, dlogits):
     return loss
 
 
-SQUARE = LossRule("half-square", half_square, target="values", equation="½ Σ (x − t)²", source="Gauss 1809")
+SQUARE = LossRule(
+    "half-square", half_square, target="values", equation="½ Σ (x − t)²", source="Gauss 1809"
+)
 
 FAULTS_OF_LOSSES = {
     "declaration": replace(SQUARE, hyperparameters=(Hyperparameter("delta", 1.0),)),
@@ -348,15 +388,21 @@ def test_a_loss_that_reads_what_it_should_write_is_found():
     assert failed(testing.check_loss(replace(SQUARE, row=adds_up)))
 
 
-# --- schedules -------------------------------------------------------------------------------------------------------
+# --- schedules ------------------------------------------------------------------------------------
 
 
 def linear(epoch, horizon, state, minimum):
     return 1.0 - (1.0 - minimum) * min(epoch / horizon, 1.0)
 
 
-LINEAR = ScheduleRule("linear", linear, (Hyperparameter("minimum", 0.1, 0.0, 1.0, meaning="last factor"),),
-                      has_horizon=True, equation="f = 1 − (1 − m) e", source="here")  # fmt: skip
+LINEAR = ScheduleRule(
+    "linear",
+    linear,
+    (Hyperparameter("minimum", 0.1, 0.0, 1.0, meaning="last factor"),),
+    has_horizon=True,
+    equation="f = 1 − (1 − m) e",
+    source="here",
+)
 OBSERVING = replace(LINEAR, state=(("seen", 0.0),))
 
 
@@ -369,11 +415,25 @@ def keeps_a_list(metric, state, minimum):
 
 
 FAULTS_OF_SCHEDULES = {
-    "a factor below zero": ("factors", replace(LINEAR, factor=lambda epoch, horizon, state, minimum: 1.0 - epoch)),
-    "no number": ("factors", replace(LINEAR, factor=lambda epoch, horizon, state, minimum: math.inf)),
-    "random": ("factors", replace(LINEAR, factor=lambda epoch, horizon, state, minimum: np.random.default_rng().random())),
+    "a factor below zero": (
+        "factors",
+        replace(LINEAR, factor=lambda epoch, horizon, state, minimum: 1.0 - epoch),
+    ),
+    "no number": (
+        "factors",
+        replace(LINEAR, factor=lambda epoch, horizon, state, minimum: math.inf),
+    ),
+    "random": (
+        "factors",
+        replace(
+            LINEAR, factor=lambda epoch, horizon, state, minimum: np.random.default_rng().random()
+        ),
+    ),
     "another argument": ("declaration", replace(LINEAR, factor=lambda epoch, horizon, state: 1.0)),
-    "another argument to observe": ("declaration", replace(LINEAR, observe=lambda metric, state: None)),
+    "another argument to observe": (
+        "declaration",
+        replace(LINEAR, observe=lambda metric, state: None),
+    ),
     "an undeclared state": ("state", replace(OBSERVING, observe=forgets_a_name)),
     "a state that no file can hold": ("state", replace(OBSERVING, observe=keeps_a_list)),
     "no learning": ("training", replace(LINEAR, factor=lambda epoch, horizon, state, minimum: 0.0)),

@@ -1,4 +1,5 @@
-"""A small run that has all that a run can have: dropout, a last batch that is smaller, validation, two lanes."""
+"""A small run that has all that a run can have: dropout, a last batch that is smaller, validation,
+two lanes."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,17 @@ from minicnn.storage import read_tensors
 from minicnn.training.checkpoint import load_checkpoint
 
 CLASSES = 3
-BATCHES = 4  # an epoch of `dataset` in batches of 12: 45 training images, so that the last batch has 9
+BATCHES = (
+    4  # an epoch of `dataset` in batches of 12: 45 training images, so that the last batch has 9
+)
 
 
 def network(dropout: float = 0.3) -> Network:
     layers = [Conv2d(3, 3), ReLU(), MaxPool2d(2), Flatten(), Dropout(dropout), Dense(CLASSES)]
-    return Network((6, 6, 1), layers if dropout else [layer for layer in layers if not isinstance(layer, Dropout)])
+    return Network(
+        (6, 6, 1),
+        layers if dropout else [layer for layer in layers if not isinstance(layer, Dropout)],
+    )
 
 
 def arrays(images: int, seed: int = 7) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +50,9 @@ def settings(**options) -> Settings:
     return Settings(**{"epochs": 4, "batch_size": 12, "threads": 2, **options})
 
 
-def train(output: Path | None = None, data: Dataset | None = None, reporters=(), **options) -> tuple[Trainer, list]:
+def train(
+    output: Path | None = None, data: Dataset | None = None, reporters=(), **options
+) -> tuple[Trainer, list]:
     """(trainer, events) of a run of the small network."""
     trainer, events = Trainer(network(), settings(**options)), []
     reporters = [events.append, *(reporter(trainer) for reporter in reporters)]
@@ -52,10 +60,15 @@ def train(output: Path | None = None, data: Dataset | None = None, reporters=(),
     return trainer, events
 
 
-def resume(folder: Path, reporters=(), data: Dataset | None = None, **options) -> tuple[Trainer, list]:
+def resume(
+    folder: Path, reporters=(), data: Dataset | None = None, **options
+) -> tuple[Trainer, list]:
     """Go on from the checkpoint in ``folder``, with the stored settings but for ``options``."""
     checkpoint = load_checkpoint(folder / "last.safetensors")
-    trainer, events = Trainer(checkpoint.network, replace(Settings(**checkpoint.settings), **options)), []
+    trainer, events = (
+        Trainer(checkpoint.network, replace(Settings(**checkpoint.settings), **options)),
+        [],
+    )
     reporters = [events.append, *(reporter(trainer) for reporter in reporters)]
     trainer.fit(data or dataset(), reporters=reporters, output=folder, resume=checkpoint)
     return trainer, events
@@ -67,8 +80,12 @@ def of_kind(events: list, kind: type) -> list:
 
 def tensors(folder: Path, file: str = "last") -> dict[str, tuple]:
     """Every tensor of a run's file down to its bits."""
-    found, _ = read_tensors(folder / f"{file}.safetensors", "checkpoint" if file == "last" else "model")
-    return {name: (tensor.dtype.str, tensor.shape, tensor.tobytes()) for name, tensor in found.items()}
+    found, _ = read_tensors(
+        folder / f"{file}.safetensors", "checkpoint" if file == "last" else "model"
+    )
+    return {
+        name: (tensor.dtype.str, tensor.shape, tensor.tobytes()) for name, tensor in found.items()
+    }
 
 
 def assert_same_run(folder: Path, other: Path) -> None:

@@ -1,4 +1,5 @@
-"""The trainer beside the whole computation written out in NumPy float64, with nothing of minicnn's kernels or rules."""
+"""The trainer beside the whole computation written out in NumPy float64, with nothing of minicnn's
+kernels or rules."""
 
 import numpy as np
 import pytest
@@ -34,7 +35,8 @@ CASES = {
 
 
 def trained(monkeypatch, **options):
-    """(trainer, first weights, [(images of the step, its result)]) of a run of small batches, the last one smaller."""
+    """(trainer, first weights, [(images of the step, its result)]) of a run of small batches, the
+    last one smaller."""
     steps, original = [], cpu.Training.step
 
     def spy(self, images, labels, order, *rest):
@@ -44,7 +46,13 @@ def trained(monkeypatch, **options):
         return result
 
     monkeypatch.setattr(cpu.Training, "step", spy)
-    chosen = {"optimizer": "sgd", "learning_rate": 0.2, "epochs": 2, "val_split": 0.0, "seed": 3} | options
+    chosen = {
+        "optimizer": "sgd",
+        "learning_rate": 0.2,
+        "epochs": 2,
+        "val_split": 0.0,
+        "seed": 3,
+    } | options
     trainer = Trainer(small.network(dropout=0), small.settings(**chosen))
     trainer.fit(small.dataset(test=False))
     return trainer, steps[0][2], [(order, result) for order, result, _ in steps]
@@ -70,7 +78,9 @@ def oracle_run(network, params, orders, options):
     loss_options = {name: value for name, value in options.items() if name.startswith("loss")}
     params, memory, found = params.astype(np.float64), {}, []
     for step, order in enumerate(orders, start=1):
-        logits, _ = oracle_passes(network, params, images[order], np.zeros((len(order), small.CLASSES)))
+        logits, _ = oracle_passes(
+            network, params, images[order], np.zeros((len(order), small.CLASSES))
+        )
         loss, dlogits = loss_and_slope(logits, labels[order], **loss_options)
         _, slope = oracle_passes(network, params, images[order], dlogits)
         norm = np.sqrt((slope**2).sum())
@@ -79,7 +89,9 @@ def oracle_run(network, params, orders, options):
             slope *= options["clip_grad"] / norm
         if "clip_grad_value" in options:
             slope = np.clip(slope, -options["clip_grad_value"], options["clip_grad_value"])
-        params = getattr(reference_optimizers, optimizer)(params, slope, step, memory, **hyperparameters)
+        params = getattr(reference_optimizers, optimizer)(
+            params, slope, step, memory, **hyperparameters
+        )
     return found, params
 
 
@@ -92,30 +104,42 @@ def test_losses_gradient_norms_and_weights_are_the_oracles(case, threads, monkey
     assert [len(order) for order in orders] == [12, 12, 12, 12, 2] * 2
     expected, params = oracle_run(trainer.network, first, orders, options)
     results = [result for _, result in steps]
-    np.testing.assert_allclose([result.loss for result in results], [loss for loss, _, _ in expected], rtol=1e-5)
+    np.testing.assert_allclose(
+        [result.loss for result in results], [loss for loss, _, _ in expected], rtol=1e-5
+    )
     assert [result.correct for result in results] == [correct for _, correct, _ in expected]
     norms = [norm for _, _, norm in expected]
     np.testing.assert_allclose([result.gradient_norm for result in results], norms, rtol=1e-4)
     np.testing.assert_allclose(trainer.progress.params, params, rtol=1e-4, atol=1e-5)
     if "clip_grad" in options:
-        assert max(norms) > options["clip_grad"] > min(norms)  # some steps were clipped and some were not
+        assert (
+            max(norms) > options["clip_grad"] > min(norms)
+        )  # some steps were clipped and some were not
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "sgd"])
 def test_every_setting_of_the_cases_makes_a_difference(case, monkeypatch):
-    plain, other = (trained(monkeypatch, **CASES[name])[0].progress.params for name in ("sgd", case))
+    plain, other = (
+        trained(monkeypatch, **CASES[name])[0].progress.params for name in ("sgd", case)
+    )
     assert np.abs(plain - other).max() > 1e-3
 
 
 def test_balanced_class_weights_are_the_inverse_of_the_classes_shares(monkeypatch):
-    keep = np.concatenate([np.arange(50)[small.dataset().train.labels == k][: 4 * k + 4] for k in range(3)])
+    keep = np.concatenate(
+        [np.arange(50)[small.dataset().train.labels == k][: 4 * k + 4] for k in range(3)]
+    )
     images, labels = small.dataset().train.images[keep], small.dataset().train.labels[keep]
     runs, expected = [], [24 / (3 * count) for count in (4, 8, 12)]
     for weights in ("balanced", expected):
-        trainer = Trainer(small.network(), small.settings(val_split=0.0, loss_kwargs={"class_weights": weights}))
+        trainer = Trainer(
+            small.network(), small.settings(val_split=0.0, loss_kwargs={"class_weights": weights})
+        )
         trainer.fit(images, labels)
         runs.append(trainer.progress.params)
-        np.testing.assert_allclose(trainer.model.training["loss"]["class_weights"], expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            trainer.model.training["loss"]["class_weights"], expected, rtol=1e-6
+        )
     np.testing.assert_array_equal(*runs)
 
 
@@ -127,5 +151,7 @@ def test_an_epochs_figures_are_means_over_its_images(monkeypatch):
     [epoch] = history.epochs
     assert epoch.train_loss == pytest.approx((losses * sizes).sum() / sizes.sum(), rel=1e-12)
     assert epoch.train_accuracy == sum(result.correct for _, result in steps) / 50
-    assert epoch.gradient_norm == pytest.approx(np.mean([result.gradient_norm for _, result in steps]), rel=1e-12)
+    assert epoch.gradient_norm == pytest.approx(
+        np.mean([result.gradient_norm for _, result in steps]), rel=1e-12
+    )
     assert epoch.validation_loss is None and epoch.validation_accuracy is None

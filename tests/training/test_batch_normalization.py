@@ -1,11 +1,24 @@
-"""Batch normalization in training: whole-batch statistics across shards, running ones as state, folded in inference."""
+"""Batch normalization in training: whole-batch statistics across shards, running ones as state,
+folded in inference."""
 
 import numpy as np
 import pytest
 from numba import njit
 
 import minicnn
-from minicnn import BatchNorm2d, Conv2d, Dense, Flatten, Loss, Model, Network, ReLU, Residual, Trainer, plugins
+from minicnn import (
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    Loss,
+    Model,
+    Network,
+    ReLU,
+    Residual,
+    Trainer,
+    plugins,
+)
 from minicnn.backends import Batch, Data, cpu
 from minicnn.inference import load
 from minicnn.program.fold import fold
@@ -13,10 +26,17 @@ from tests.networks import oracle_inference, oracle_training, random_params
 from tests.training import small
 
 LAYERS = [
-    Conv2d(4, 3, padding="same", bias=False), BatchNorm2d(), ReLU(),
+    Conv2d(4, 3, padding="same", bias=False),
+    BatchNorm2d(),
+    ReLU(),
     Residual([Conv2d(4, 3, padding="same"), BatchNorm2d(momentum=0.3)]),
-    Flatten(), BatchNorm2d(), Dense(5), BatchNorm2d(), ReLU(), Dense(small.CLASSES),
-]  # fmt: skip
+    Flatten(),
+    BatchNorm2d(),
+    Dense(5),
+    BatchNorm2d(),
+    ReLU(),
+    Dense(small.CLASSES),
+]
 NETWORK = Network((6, 6, 1), LAYERS)
 
 
@@ -24,8 +44,15 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None):
     """(training, result) of one step on all ``images`` [N, 6, 6, 1], with loss cross-entropy."""
     loss = Loss("cross_entropy", small.CLASSES, None, params.dtype)
     optimizer = minicnn.Optimizer(rule, NETWORK, params.dtype)
-    training = cpu.Training(NETWORK, params, batch_size or len(images), plugins.find("optimizer", rule), loss.rule, threads,
-                            spans=optimizer.spans)  # fmt: skip
+    training = cpu.Training(
+        NETWORK,
+        params,
+        batch_size or len(images),
+        plugins.find("optimizer", rule),
+        loss.rule,
+        threads,
+        spans=optimizer.spans,
+    )
     rows = images.reshape(len(images), -1)
     data = Data(rows, labels, 1.0, loss.one_hot, loss.class_weights, loss.hyperparameters)
     batch = Batch(np.arange(len(images)), float(len(images)), 0, optimizer.scalars())
@@ -75,7 +102,9 @@ def test_no_optimizer_touches_the_state():
         optimizer = minicnn.Optimizer(rule, NETWORK, weight_decay=0.1)
         params = np.ones(NETWORK.flat_size, np.float32)
         optimizer.update(params, np.ones(NETWORK.flat_size, np.float32))
-        assert (params[NETWORK.trainable_size :] == 1).all() and (params[: NETWORK.trainable_size] != 1).any()
+        assert (params[NETWORK.trainable_size :] == 1).all() and (
+            params[: NETWORK.trainable_size] != 1
+        ).any()
         assert optimizer.slots.shape[1] == NETWORK.trainable_size
 
 
@@ -84,7 +113,9 @@ def test_a_resumed_run_is_bitwise_the_whole_one(threads, tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder, epochs in ((whole, 4), (parts, 2)):
         folder.mkdir()
-        Trainer(NETWORK, small.settings(threads=threads, epochs=epochs)).fit(small.dataset(), output=folder)
+        Trainer(NETWORK, small.settings(threads=threads, epochs=epochs)).fit(
+            small.dataset(), output=folder
+        )
     assert small.tensors(parts) != small.tensors(whole)
     small.resume(parts, epochs=4)
     small.assert_same_run(parts, whole)
@@ -97,10 +128,18 @@ def test_inference_folds_it_into_the_layer_before_and_predicts_the_same(tmp_path
     x, _ = data_of(5)
     expected = oracle_inference(NETWORK, params, x)
     kinds = [type(layer).__name__ for layer in folded.layers]
-    assert kinds.count("BatchNorm2d") == 1  # the one after Flatten has no weights before it that it could be folded into
-    np.testing.assert_allclose(cpu.Inference(folded, weights, 1).logits(x, 1.0), expected, atol=1e-10)
-    np.testing.assert_allclose(cpu.Inference(NETWORK, params, 1).logits(x, 1.0), expected, atol=1e-10)
-    model = Model(NETWORK, params.astype(np.float32), tuple("abc"), maximum=1.0, image_dtype="float32")
+    assert (
+        kinds.count("BatchNorm2d") == 1
+    )  # the one after Flatten has no weights before it that it could be folded into
+    np.testing.assert_allclose(
+        cpu.Inference(folded, weights, 1).logits(x, 1.0), expected, atol=1e-10
+    )
+    np.testing.assert_allclose(
+        cpu.Inference(NETWORK, params, 1).logits(x, 1.0), expected, atol=1e-10
+    )
+    model = Model(
+        NETWORK, params.astype(np.float32), tuple("abc"), maximum=1.0, image_dtype="float32"
+    )
     model.save(tmp_path / "m.safetensors")
     scaled = np.abs(x).astype(np.float32) / 10
     assert np.array_equal(load(tmp_path / "m.safetensors").logits(scaled), model.logits(scaled))
@@ -122,6 +161,9 @@ def test_a_network_with_it_runs_in_the_users_compiled_code():
 
     params = random_params(NETWORK, np.random.default_rng(2), np.float32)
     model = Model(NETWORK, params, tuple("abc"), maximum=1.0, image_dtype="float32")
-    images, logits = np.random.default_rng(0).random((3, 6, 6, 1), np.float32), np.empty((3, 3), np.float32)
+    images, logits = (
+        np.random.default_rng(0).random((3, 6, 6, 1), np.float32),
+        np.empty((3, 3), np.float32),
+    )
     both(*model.njit_arguments(), images, logits)
     np.testing.assert_allclose(logits, model.logits(images), rtol=1e-5, atol=1e-6)

@@ -1,4 +1,5 @@
-"""Which images a run trains on, in which batches, what is held out, and how often the test set is touched."""
+"""Which images a run trains on, in which batches, what is held out, and how often the test set is
+touched."""
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def evaluated(monkeypatch):
     return seen
 
 
-# --- batches ---------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------
 
 
 def test_every_epoch_takes_every_training_image_once_in_another_order(steps):
@@ -67,7 +68,9 @@ def test_gradient_descent_refuses_a_batch_size():
 
 
 def test_an_explicit_batch_size_above_the_training_images_is_refused():
-    with pytest.raises(SettingError, match="batch_size 46 is above the number of training images, 45"):
+    with pytest.raises(
+        SettingError, match="batch_size 46 is above the number of training images, 45"
+    ):
         small.train(batch_size=46)
     assert small.train(batch_size=45, epochs=1)
 
@@ -79,7 +82,7 @@ def test_the_default_batch_size_is_64_or_the_size_of_a_smaller_set(images, batch
     assert small.of_kind(events, RunStarted)[0].settings["batch_size"] == batch
 
 
-# --- what is held out ------------------------------------------------------------------------------------------------
+# --- what is held out -----------------------------------------------------------------------------
 
 
 def test_the_validation_images_are_held_out_seeded_and_in_proportion(steps):
@@ -107,10 +110,15 @@ def test_the_limit_is_applied_before_the_split(steps):
 
 
 @pytest.mark.parametrize(("limit", "counts"), [(9, [3, 3, 3]), (20, [7, 7, 6]), (2, None)])
-def test_the_limit_takes_of_every_class_its_share_where_images_come_class_by_class(limit, counts, steps):
+def test_the_limit_takes_of_every_class_its_share_where_images_come_class_by_class(
+    limit, counts, steps
+):
     x, y = np.zeros((60, 6, 6), np.uint8), np.repeat(np.arange(3), 20)
     for seed in (0, 0, 1):
-        Trainer(small.network(), small.settings(limit=limit, val_split=0, epochs=1, batch_size=1, seed=seed)).fit(x, y)
+        Trainer(
+            small.network(),
+            small.settings(limit=limit, val_split=0, epochs=1, batch_size=1, seed=seed),
+        ).fit(x, y)
     runs = [np.sort(np.concatenate(steps[i * limit : (i + 1) * limit])) for i in range(3)]
     assert len(steps) == 3 * limit and runs[0].tolist() == runs[1].tolist() != runs[2].tolist()
     if counts is not None:
@@ -146,7 +154,10 @@ def test_the_test_set_is_touched_once_at_the_end(evaluated):
     assert [count for images, count in evaluations if images is data.test.images] == [20]
     assert evaluated[-1] is RunEnded and evaluated[-2][0] is data.test.images
     test = events[-1].test
-    assert test.images == 20 and test.accuracy == trainer.model.evaluate(*small.arrays(20, seed=8)).accuracy
+    assert (
+        test.images == 20
+        and test.accuracy == trainer.model.evaluate(*small.arrays(20, seed=8)).accuracy
+    )
 
 
 class Untouchable(np.ndarray):
@@ -162,7 +173,9 @@ class Untouchable(np.ndarray):
 def test_an_interrupted_and_a_diverged_run_leave_the_test_set_alone():
     data = small.dataset()
     forbidden = Dataset("forbidden", data.train, data.test, data.classes, data.maximum)
-    object.__setattr__(forbidden, "test", Split(data.test.images.view(Untouchable), data.test.labels))
+    object.__setattr__(
+        forbidden, "test", Split(data.test.images.view(Untouchable), data.test.labels)
+    )
     with pytest.raises(AssertionError, match="were read"):
         small.train(data=forbidden, epochs=1)
     trainer = Trainer(small.network(), small.settings())
@@ -171,7 +184,7 @@ def test_an_interrupted_and_a_diverged_run_leave_the_test_set_alone():
     assert list(wild.run(forbidden))[-1].reason == "diverged"
 
 
-# --- images of every kind --------------------------------------------------------------------------------------------
+# --- images of every kind -------------------------------------------------------------------------
 
 
 def test_floats_from_0_to_1_and_bytes_train_alike():
@@ -204,7 +217,9 @@ def test_a_declared_maximum_is_scaled_to_1_and_stored_with_the_model():
         ends.append(trainer)
     np.testing.assert_allclose(ends[0].progress.params, ends[1].progress.params, atol=1e-5)
     assert (ends[0].model.maximum, ends[1].model.maximum) == (16, 1)
-    np.testing.assert_allclose(ends[0].model.logits(x // 16), ends[1].model.logits(x // 16 / 16), atol=1e-4)
+    np.testing.assert_allclose(
+        ends[0].model.logits(x // 16), ends[1].model.logits(x // 16 / 16), atol=1e-4
+    )
     with pytest.raises(DataError, match="beyond the scale's end 16"):
         Trainer(small.network(), small.settings(data_max=16)).fit(x, y)
 
@@ -231,7 +246,7 @@ def test_one_image_of_each_class_leaves_none_for_validation():
     assert trainer.fit(x, y).epochs[0].validation_loss is None
 
 
-# --- what does not fit -----------------------------------------------------------------------------------------------
+# --- what does not fit ----------------------------------------------------------------------------
 
 
 def test_data_that_do_not_fit_the_network_or_each_other_are_named():
@@ -264,7 +279,10 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
         ("loss", {"loss": "cross"}),
         ("schedule", {"schedule": "cosin"}),
         ("option of Trainer", {"epoch": 3}),
-        ("hyperparameter of optimizer sgd", {"optimizer": "sgd", "optimizer_kwargs": {"beta1": 0.5}}),
+        (
+            "hyperparameter of optimizer sgd",
+            {"optimizer": "sgd", "optimizer_kwargs": {"beta1": 0.5}},
+        ),
         ("hyperparameter of schedule step", {"schedule": "step", "schedule_kwargs": {"gama": 0.5}}),
         ("hyperparameter of loss cross_entropy", {"loss_kwargs": {"smoothing": 0.5}}),
     ]:
@@ -279,9 +297,15 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
         ("val_split is a share", {"val_split": 1.0}),
         ("threads must be a whole number from 1 to", {"threads": 10**6}),
         ("device must be cpu or cuda, not 'tpu'", {"device": "tpu"}),
-        ("momentum must be a number in", {"optimizer": "momentum", "optimizer_kwargs": {"momentum": 1.5}}),
+        (
+            "momentum must be a number in",
+            {"optimizer": "momentum", "optimizer_kwargs": {"momentum": 1.5}},
+        ),
         ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2]}}),
-        ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2, float("nan")]}}),
+        (
+            "class_weights must be 3 numbers above 0",
+            {"loss_kwargs": {"class_weights": [1, 2, float("nan")]}},
+        ),
         ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2, 0]}}),
         ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": "even"}}),
         ("mse has no class_weights", {"loss": "mse", "loss_kwargs": {"class_weights": [1, 1, 1]}}),

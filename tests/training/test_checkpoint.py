@@ -45,7 +45,9 @@ def test_all_that_the_next_step_depends_on_are_tensors(folder):
         *(f"schedule_state.{name}" for name in ("best", "bad_epochs", "reached")),
         *(f"counters.{name}" for name in counters),
     }
-    assert tensors["counters.epoch"] == 3 and tensors["counters.optimizer_step"] == 2 * small.BATCHES
+    assert (
+        tensors["counters.epoch"] == 3 and tensors["counters.optimizer_step"] == 2 * small.BATCHES
+    )
     assert metadata.keys() == {"network", "settings", "data", "time"}
 
 
@@ -74,7 +76,9 @@ def test_a_checkpoint_cut_off_is_named(file):
 
 
 def test_a_model_is_no_checkpoint_and_a_missing_one_is_named(folder, tmp_path):
-    with pytest.raises(ModelFileError, match=r"model\.safetensors is a model, not a minicnn checkpoint"):
+    with pytest.raises(
+        ModelFileError, match=r"model\.safetensors is a model, not a minicnn checkpoint"
+    ):
         load_checkpoint(folder / "model.safetensors")
     with pytest.raises(ModelFileError, match=r"last\.safetensors: no such file"):
         load_checkpoint(tmp_path / "last.safetensors")
@@ -104,26 +108,51 @@ def rewritten(file, change_tensors=lambda tensors: None, change_metadata=lambda 
 )
 def test_tensors_that_are_missing_or_wrong_are_an_error_that_names_the_file(change, file):
     rewritten(file, change_tensors=change)
-    with pytest.raises(ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint") as caught:
+    with pytest.raises(
+        ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint"
+    ) as caught:
         load_checkpoint(file)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "value"), [
-    ("epoch", -3), ("epoch", 0), ("epoch", 1.5), ("epoch", float("nan")), ("batch", -2), ("batch", 10**9), ("batch", 0.5),
-    ("batch", 4),
-    ("optimizer_step", -1), ("optimizer_step", float("nan")), ("best_accuracy", float("nan")), ("epoch_images", -(10**9)),
-    ("epoch_divisor", 7.0), ("epoch_loss", float("nan")), ("watched", 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epoch", -3),
+        ("epoch", 0),
+        ("epoch", 1.5),
+        ("epoch", float("nan")),
+        ("batch", -2),
+        ("batch", 10**9),
+        ("batch", 0.5),
+        ("batch", 4),
+        ("optimizer_step", -1),
+        ("optimizer_step", float("nan")),
+        ("best_accuracy", float("nan")),
+        ("epoch_images", -(10**9)),
+        ("epoch_divisor", 7.0),
+        ("epoch_loss", float("nan")),
+        ("watched", 3),
+    ],
+)
 def test_counters_that_no_run_can_have_are_refused(name, value, file):
-    rewritten(file, change_tensors=lambda tensors: tensors.update({f"counters.{name}": np.array(value)}))
-    with pytest.raises(ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint: its counter"):
+    rewritten(
+        file, change_tensors=lambda tensors: tensors.update({f"counters.{name}": np.array(value)})
+    )
+    with pytest.raises(
+        ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint: its counter"
+    ):
         load_checkpoint(file)
 
 
-@pytest.mark.parametrize("name", ["weights.conv1.bias", "best.dense1.weight", "optimizer_state.mu_product"])
+@pytest.mark.parametrize(
+    "name", ["weights.conv1.bias", "best.dense1.weight", "optimizer_state.mu_product"]
+)
 def test_a_checkpoint_of_no_numbers_is_refused(name, file):
     rewritten(file, change_tensors=lambda tensors: tensors.update({name: tensors[name] * np.nan}))
-    with pytest.raises(ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint"):
+    with pytest.raises(
+        ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint"
+    ):
         load_checkpoint(file)
 
 
@@ -144,7 +173,9 @@ def test_a_checkpoint_of_no_numbers_is_refused(name, file):
 )
 def test_metadata_that_are_missing_or_wrong_are_an_error_that_names_the_file(change, file):
     rewritten(file, change_metadata=change)
-    with pytest.raises(ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint") as caught:
+    with pytest.raises(
+        ModelFileError, match=r"last\.safetensors does not hold a usable checkpoint"
+    ) as caught:
         load_checkpoint(file)
     assert "\n" not in str(caught.value)
 

@@ -1,4 +1,5 @@
-"""The record of a run: the way of its weights and the health of its tensors and layers, at no change to the run."""
+"""The record of a run: the way of its weights and the health of its tensors and layers, at no
+change to the run."""
 
 import json
 
@@ -44,7 +45,10 @@ def test_there_is_a_line_at_the_start_and_after_every_epoch():
     assert [(line.epoch, line.step) for line in lines] == [(0, 0), (1, 4), (2, 8), (3, 12), (4, 16)]
     assert record.lines == lines and lines[0].gradient_norm == lines[0].update_ratio == {}
     kinds = [type(event) for event in events if isinstance(event, Recorded | EpochDone)]
-    assert kinds == [Recorded, *[Recorded, EpochDone] * 4]  # so that whoever judges an epoch knows its line
+    assert kinds == [
+        Recorded,
+        *[Recorded, EpochDone] * 4,
+    ]  # so that whoever judges an epoch knows its line
 
 
 def test_there_is_a_line_every_so_many_batches_and_at_the_end_of_each_epoch():
@@ -71,13 +75,17 @@ def test_of_a_long_way_the_principal_directions_are_those_of_all_its_points():
     for k in range(2):
         assert abs(directions[k] @ rows[k]) > 0.99
     np.testing.assert_allclose(shares, singular[:2] ** 2 / (singular**2).sum(), rtol=0.01)
-    np.testing.assert_allclose(coordinates, differences @ directions.T, atol=0.02 * singular[0] / len(weights) ** 0.5)
+    np.testing.assert_allclose(
+        coordinates, differences @ directions.T, atol=0.02 * singular[0] / len(weights) ** 0.5
+    )
     np.testing.assert_allclose(coordinates[-1], 0)
 
 
 def test_a_way_of_two_points_has_no_plane():
     record, _, _, _ = record_run(record=0, epochs=1)
-    with pytest.raises(MinicnnError, match="the record has 2 points, too few for 2 principal directions"):
+    with pytest.raises(
+        MinicnnError, match="the record has 2 points, too few for 2 principal directions"
+    ):
         record.principal_directions()
 
 
@@ -99,13 +107,26 @@ def test_the_line_of_an_epoch_has_means_over_its_steps():
         assert norm == pytest.approx(np.mean([line.gradient_norm[name] for line in every[1:]]))
 
 
-LAYERS = [Conv2d(5, 3, padding="same"), ReLU(), MaxPool2d(2), Conv2d(4, 2), LeakyReLU(0.1),
-          Flatten(), Dense(7), ReLU(), Dense(3)]  # fmt: skip
+LAYERS = [
+    Conv2d(5, 3, padding="same"),
+    ReLU(),
+    MaxPool2d(2),
+    Conv2d(4, 2),
+    LeakyReLU(0.1),
+    Flatten(),
+    Dense(7),
+    ReLU(),
+    Dense(3),
+]
 
 
 def recorder_of(network, params, images):
     counters = Counters()
-    return next(Recorder(network, params, images, np.arange(len(images)), 1 / 255, 1000, 1000).begin(None, counters))
+    return next(
+        Recorder(network, params, images, np.arange(len(images)), 1 / 255, 1000, 1000).begin(
+            None, counters
+        )
+    )
 
 
 def test_activations_are_those_of_the_oracle():
@@ -114,13 +135,20 @@ def test_activations_are_those_of_the_oracle():
     images = rng.integers(0, 256, (16, 8 * 6 * 2), dtype=np.uint8)
     line = recorder_of(network, params, images)
     x = (images / 255).reshape(16, 8, 6, 2)
-    outputs = oracle.forward(oracle_steps(network), x, oracle_tensors(network, params.astype(np.float64)))[1:]
+    outputs = oracle.forward(
+        oracle_steps(network), x, oracle_tensors(network, params.astype(np.float64))
+    )[1:]
     by_name = dict(zip(network.layer_names, outputs, strict=True))
-    assert set(line.activation_mean) == {*network.layer_names} - {"flatten1", "relu1"}  # the pooling does relu1
+    assert set(line.activation_mean) == {*network.layer_names} - {
+        "flatten1",
+        "relu1",
+    }  # the pooling does relu1
     for name, mean in line.activation_mean.items():
         assert mean == pytest.approx(by_name[name].mean(), rel=1e-4, abs=1e-6)
         assert line.activation_std[name] == pytest.approx(by_name[name].std(), rel=1e-4)
-    channels = {name: by_name[name].reshape(-1, by_name[name].shape[-1]) for name in ("relu1", "relu2")}
+    channels = {
+        name: by_name[name].reshape(-1, by_name[name].shape[-1]) for name in ("relu1", "relu2")
+    }
     assert line.dead == {name: np.mean((y == 0).all(axis=0)) for name, y in channels.items()}
 
 
@@ -137,7 +165,10 @@ def test_a_channel_that_is_zero_on_every_image_is_dead():
 def interrupt_after(step):
     def reporter(trainer):
         def report(event):
-            if isinstance(event, BatchDone) and (event.epoch - 1) * small.BATCHES + event.batch == step:
+            if (
+                isinstance(event, BatchDone)
+                and (event.epoch - 1) * small.BATCHES + event.batch == step
+            ):
                 trainer.interrupt()
 
         return report
@@ -156,12 +187,17 @@ def test_a_resumed_run_goes_on_with_its_record(stop, tmp_path):
     found, expected = load_record(parts), load_record(whole)
     assert [line.step for line in found.lines] == [*range(0, 17, 2)]
     for ours, theirs in zip(found.lines, expected.lines, strict=True):
-        assert (ours.weight_norm, ours.dead, ours.epoch) == (theirs.weight_norm, theirs.dead, theirs.epoch)
+        assert (ours.weight_norm, ours.dead, ours.epoch) == (
+            theirs.weight_norm,
+            theirs.dead,
+            theirs.epoch,
+        )
     np.testing.assert_allclose(found.path @ found.basis, expected.path @ expected.basis, atol=1e-3)
 
 
 def test_lines_after_the_checkpoint_are_made_again(tmp_path):
-    """The record of a run that was killed after the record, but before the checkpoint, was written."""
+    """The record of a run that was killed after the record, but before the checkpoint, was
+    written."""
     small.train(tmp_path, record=0, epochs=2)
     checkpoint = (tmp_path / "last.safetensors").read_bytes()
     small.resume(tmp_path, epochs=3)
@@ -193,16 +229,28 @@ def test_files_come_back_as_they_were_and_a_kill_between_them_loses_one_line(tmp
         np.testing.assert_array_equal(getattr(loaded, field), getattr(record, field))
     lines = tmp_path / "record.jsonl"
     lines.write_text("".join(line + "\n" for line in lines.read_text().splitlines()[:-1]))
-    assert len(load_record(tmp_path).lines) == len(load_record(tmp_path).path) == len(record.path) - 1
+    assert (
+        len(load_record(tmp_path).lines) == len(load_record(tmp_path).path) == len(record.path) - 1
+    )
 
 
 def test_a_record_that_is_missing_or_damaged_is_named(tmp_path):
-    with pytest.raises(ModelFileError, match=r"record\.safetensors: no such file; `minicnn train --record` writes one"):
+    with pytest.raises(
+        ModelFileError,
+        match=r"record\.safetensors: no such file; `minicnn train --record` writes one",
+    ):
         load_record(tmp_path)
     small.train(tmp_path, record=0)
-    wrong = json.dumps(json.loads((tmp_path / "record.jsonl").read_text().splitlines()[0]) | {"dead": 3})
-    for text, message in (("{", "usable record"), ('{"epoch": 1}\n', "usable record"),
-                          ("[" * 100_000, "usable record"), (wrong, "its dead is 3"), (None, "cannot be read")):
+    wrong = json.dumps(
+        json.loads((tmp_path / "record.jsonl").read_text().splitlines()[0]) | {"dead": 3}
+    )
+    for text, message in (
+        ("{", "usable record"),
+        ('{"epoch": 1}\n', "usable record"),
+        ("[" * 100_000, "usable record"),
+        (wrong, "its dead is 3"),
+        (None, "cannot be read"),
+    ):
         (tmp_path / "record.jsonl").unlink()
         if text is not None:
             (tmp_path / "record.jsonl").write_text(text)
@@ -212,12 +260,16 @@ def test_a_record_that_is_missing_or_damaged_is_named(tmp_path):
         _ = Trainer(small.network()).record
 
 
-def test_the_files_wait_while_writing_them_would_take_more_than_2_percent_of_the_time(tmp_path, monkeypatch):
+def test_the_files_wait_while_writing_them_would_take_more_than_2_percent_of_the_time(
+    tmp_path, monkeypatch
+):
     clock = [100.0]
     monkeypatch.setattr("minicnn.training.record.time.perf_counter", lambda: clock[0])
     network = Network((2, 2, 1), [Flatten(), Dense(2)])
     params = network.initialize(np.random.default_rng(0))
-    recorder = Recorder(network, params, np.zeros((4, 4), np.uint8), np.arange(4), 1 / 255, 1000, 1000)
+    recorder = Recorder(
+        network, params, np.zeros((4, 4), np.uint8), np.arange(4), 1 / 255, 1000, 1000
+    )
     list(recorder.begin(tmp_path, Counters()))
     written = tmp_path / "record.jsonl"
 
@@ -227,7 +279,9 @@ def test_the_files_wait_while_writing_them_would_take_more_than_2_percent_of_the
         recorder.save(tmp_path, **options)
         return written.exists()
 
-    assert not wrote(0.9, may_wait=True)  # a run that is over within a second writes at its end alone
+    assert not wrote(
+        0.9, may_wait=True
+    )  # a run that is over within a second writes at its end alone
     assert wrote(0.2, may_wait=True)
 
     def slowly(path, content):

@@ -13,7 +13,10 @@ from tests.training import small
 OPTIMIZERS = plugins.names("optimizer")
 SCHEDULES = plugins.names("schedule")
 # Every schedule changes its factor within four epochs.
-SCHEDULE_KWARGS = {"step": {"step_size": 1.0}, "reduce_on_plateau": {"patience": 0.0, "threshold": 0.9}}
+SCHEDULE_KWARGS = {
+    "step": {"step_size": 1.0},
+    "reduce_on_plateau": {"patience": 0.0, "threshold": 0.9},
+}
 HORIZON = ["cosine", "one_cycle"]
 
 
@@ -32,7 +35,12 @@ def stop_at(epoch, batch):
 
 def options_of(optimizer="adam", schedule="constant"):
     batch = {"batch_size": None} if optimizer == "gd" else {}
-    return {"optimizer": optimizer, "schedule": schedule, "schedule_kwargs": SCHEDULE_KWARGS.get(schedule, {}), **batch}
+    return {
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "schedule_kwargs": SCHEDULE_KWARGS.get(schedule, {}),
+        **batch,
+    }
 
 
 def test_every_built_in_optimizer_and_schedule_is_tested_here():
@@ -79,7 +87,9 @@ def test_interrupted_at_every_batch_again_and_again(tmp_path):
     small.train(whole)
     small.train(parts, reporters=[stop_at(1, 1)])
     for step in range(1, 4 * small.BATCHES):
-        _, events = small.resume(parts, reporters=[stop_at(step // small.BATCHES + 1, step % small.BATCHES + 1)])
+        _, events = small.resume(
+            parts, reporters=[stop_at(step // small.BATCHES + 1, step % small.BATCHES + 1)]
+        )
         assert len(small.of_kind(events, BatchDone)) == 1
     small.resume(parts)
     small.assert_same_run(parts, whole)
@@ -87,8 +97,17 @@ def test_interrupted_at_every_batch_again_and_again(tmp_path):
 
 def test_the_figures_of_an_interrupted_epoch_are_those_of_the_whole_epoch(tmp_path):
     def figures(events):
-        return [(done.epoch, done.train_loss, done.train_accuracy, done.validation_loss, done.gradient_norm, done.best)
-                for done in small.of_kind(events, EpochDone)]  # fmt: skip
+        return [
+            (
+                done.epoch,
+                done.train_loss,
+                done.train_accuracy,
+                done.validation_loss,
+                done.gradient_norm,
+                done.best,
+            )
+            for done in small.of_kind(events, EpochDone)
+        ]
 
     _, whole = small.train()
     _, first = small.train(tmp_path, reporters=[stop_at(3, 2)])
@@ -96,7 +115,11 @@ def test_the_figures_of_an_interrupted_epoch_are_those_of_the_whole_epoch(tmp_pa
     assert figures(first) + figures(second) == figures(whole)
     assert small.of_kind(first, RunEnded)[0].test is None
     test, expected = small.of_kind(second, RunEnded)[0].test, small.of_kind(whole, RunEnded)[0].test
-    assert (test.loss, test.accuracy, test.confusion) == (expected.loss, expected.accuracy, expected.confusion)
+    assert (test.loss, test.accuracy, test.confusion) == (
+        expected.loss,
+        expected.accuracy,
+        expected.confusion,
+    )
 
 
 @pytest.mark.parametrize("schedule", [name for name in SCHEDULES if name not in HORIZON])
@@ -128,7 +151,10 @@ def test_a_run_that_is_done_is_evaluated_again_and_changes_no_weight(tmp_path):
     small.train(tmp_path)
     before = small.tensors(tmp_path), small.tensors(tmp_path, "model")
     _, events = small.resume(tmp_path)
-    assert small.of_kind(events, BatchDone) == [] and small.of_kind(events, RunEnded)[0].reason == "epochs done"
+    assert (
+        small.of_kind(events, BatchDone) == []
+        and small.of_kind(events, RunEnded)[0].reason == "epochs done"
+    )
     assert (small.tensors(tmp_path), small.tensors(tmp_path, "model")) == before
 
 
@@ -138,7 +164,11 @@ def test_patience_and_the_best_epoch_are_remembered(tmp_path):
     small.train(tmp_path, **options, patience=4, reporters=[stop_at(3, 1)])
     _, parts = small.resume(tmp_path)
     whole, parts = small.of_kind(whole, RunEnded)[0], small.of_kind(parts, RunEnded)[0]
-    assert (parts.reason, parts.epoch, parts.best_epoch) == (whole.reason, whole.epoch, whole.best_epoch)
+    assert (parts.reason, parts.epoch, parts.best_epoch) == (
+        whole.reason,
+        whole.epoch,
+        whole.best_epoch,
+    )
     assert whole.reason == "no improvement"
 
 
@@ -178,7 +208,9 @@ def test_other_data_another_network_and_another_optimizer_are_refused(tmp_path):
 def test_a_checkpoint_can_be_resumed_more_than_once():
     trainer, _ = small.train(epochs=2)
     progress = trainer.progress
-    checkpoint = Checkpoint(trainer.network, trainer.settings.to_dict(), progress, fingerprint(small.dataset().train))
+    checkpoint = Checkpoint(
+        trainer.network, trainer.settings.to_dict(), progress, fingerprint(small.dataset().train)
+    )
     ends = []
     for _ in range(2):
         again = small.Trainer(trainer.network, small.settings())
@@ -194,7 +226,9 @@ def test_another_schedule_begins_with_its_own_state(tmp_path):
     assert [done.epoch for done in small.of_kind(events, EpochDone)] == [2, 3]
 
 
-@pytest.mark.parametrize("changed", [{"batch_size": 10}, {"seed": 5}, {"limit": 40}, {"val_split": 0.3}], ids=repr)
+@pytest.mark.parametrize(
+    "changed", [{"batch_size": 10}, {"seed": 5}, {"limit": 40}, {"val_split": 0.3}], ids=repr
+)
 def test_an_epoch_cut_in_two_is_not_gone_on_with_in_other_batches(changed, tmp_path):
     small.train(tmp_path, reporters=[stop_at(2, 2)])
     with pytest.raises(SettingError, match=next(iter(changed))):
@@ -207,4 +241,8 @@ def test_the_weights_resumed_from_are_those_that_were_saved(tmp_path):
     np.testing.assert_array_equal(progress.params, trainer.progress.params)
     np.testing.assert_array_equal(progress.slots, trainer.progress.slots)
     assert progress.counters == trainer.progress.counters
-    assert progress.params.any() and progress.slots.any() and progress.counters.optimizer_step == small.BATCHES + 3
+    assert (
+        progress.params.any()
+        and progress.slots.any()
+        and progress.counters.optimizer_step == small.BATCHES + 3
+    )

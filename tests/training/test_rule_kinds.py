@@ -1,4 +1,5 @@
-"""The two kinds of optimizer rule, elementwise and whole step, and the schedule of any hyperparameter."""
+"""The two kinds of optimizer rule, elementwise and whole step, and the schedule of any
+hyperparameter."""
 
 import math
 import subprocess
@@ -38,7 +39,8 @@ def train(rule, images=IMAGES, **options):
     return trainer, events
 
 
-# Vectors and matrices -----------------------------------------------------------------------------------------------
+# Vectors and matrices
+# -----------------------------------------------------------------------------------------------
 
 
 def lars_step(s):
@@ -54,7 +56,13 @@ def lars_step(s):
     s.state["rates"] += s.hyper["learning_rate"]
 
 
-LARS = StepRule("lars", lars_step, (RATE, Hyperparameter("trust", 0.02)), slots=("velocity",), state=(("rates", 0.0),))
+LARS = StepRule(
+    "lars",
+    lars_step,
+    (RATE, Hyperparameter("trust", 0.02)),
+    slots=("velocity",),
+    state=(("rates", 0.0),),
+)
 
 
 def test_lars_follows_its_equation_on_every_tensor_of_a_network():
@@ -76,7 +84,8 @@ def test_lars_follows_its_equation_on_every_tensor_of_a_network():
 
 
 def lamb_step(s):
-    """LAMB (You et al. 2020): the length of AdamW's step is that of the tensor; what AdamW would do is taken from a copy."""
+    """LAMB (You et al. 2020): the length of AdamW's step is that of the tensor; what AdamW would do
+    is taken from a copy."""
     s.gradient()
     before, change = s.scratch["before"], s.scratch["change"]
     s.copy(s.params, before)
@@ -90,14 +99,18 @@ def lamb_step(s):
         s.axpy(s.hyper["learning_rate"] * (size / length if size > 0 < length else 1.0), d, p)
 
 
-LAMB = StepRule("lamb", lamb_step, ADAMW.hyperparameters, bases=("adamw",), scratch=("before", "change"))
+LAMB = StepRule(
+    "lamb", lamb_step, ADAMW.hyperparameters, bases=("adamw",), scratch=("before", "change")
+)
 
 
 def test_lamb_follows_its_equation_on_every_tensor_of_a_network():
     rng = np.random.default_rng(1)
     params = rng.normal(size=NETWORK.flat_size)
     expected = {name: tensor.copy() for name, tensor in NETWORK.unflatten(params).items()}
-    mean, square = ({name: np.zeros_like(tensor) for name, tensor in expected.items()} for _ in range(2))
+    mean, square = (
+        {name: np.zeros_like(tensor) for name, tensor in expected.items()} for _ in range(2)
+    )
     optimizer = Optimizer(LAMB, NETWORK, np.float64, weight_decay=0.2, learning_rate=0.03)
     for t in range(1, 11):
         grads = rng.normal(size=NETWORK.flat_size)
@@ -106,7 +119,10 @@ def test_lamb_follows_its_equation_on_every_tensor_of_a_network():
             w = expected[name]
             mean[name] = 0.9 * mean[name] + 0.1 * g
             square[name] = 0.999 * square[name] + 0.001 * g * g
-            r = mean[name] / (1 - 0.9**t) / (np.sqrt(square[name] / (1 - 0.999**t)) + 1e-8) + 0.2 * w
+            r = (
+                mean[name] / (1 - 0.9**t) / (np.sqrt(square[name] / (1 - 0.999**t)) + 1e-8)
+                + 0.2 * w
+            )
             expected[name] = w - 0.03 * np.linalg.norm(w) / np.linalg.norm(r) * r
     for name, tensor in NETWORK.unflatten(params).items():
         np.testing.assert_allclose(tensor, expected[name], rtol=1e-9, err_msg=name)
@@ -116,12 +132,16 @@ def looked_at(step, size=NETWORK, dtype=np.float64, **options):
     """Run ``step`` once on ones as parameters and twos as gradient; the parameters after it."""
     count = size if isinstance(size, int) else size.flat_size
     params = np.ones(count, dtype)
-    Optimizer(StepRule("looks", step, (RATE,), **options), size, dtype).update(params, np.full(count, 2, dtype))
+    Optimizer(StepRule("looks", step, (RATE,), **options), size, dtype).update(
+        params, np.full(count, 2, dtype)
+    )
     return params
 
 
 def test_a_rule_knows_the_tensors_of_its_network():
-    network = Network((6, 6, 1), [Conv2d(3, 3), ReLU(), Conv2d(5, 2, bias=False), Flatten(), Dense(4)])
+    network = Network(
+        (6, 6, 1), [Conv2d(3, 3), ReLU(), Conv2d(5, 2, bias=False), Flatten(), Dense(4)]
+    )
     tables = []
     looked_at(lambda s: (s.gradient(), tables.append(s.tensors)), network)
     assert [(t.name, t.shape, t.kind, t.layer, t.fan_in, t.first, t.last) for t in tables[0]] == [
@@ -154,7 +174,9 @@ def test_the_product_of_matrices_is_that_of_numpy(transpose_a, transpose_b, shap
     out = np.full((rows, columns), np.nan, dtype)
     looked_at(lambda s: (s.gradient(), s.matmul(a, b, out, transpose_a, transpose_b)), 3)
     a, b = (x.astype(np.float64) for x in (a.T if transpose_a else a, b.T if transpose_b else b))
-    np.testing.assert_allclose(out, a @ b, atol=(1e-5 if dtype == np.float32 else 1e-13) * math.sqrt(inner))
+    np.testing.assert_allclose(
+        out, a @ b, atol=(1e-5 if dtype == np.float32 else 1e-13) * math.sqrt(inner)
+    )
 
 
 def test_dot_norm_axpy_scale_and_copy_take_vectors_and_matrices():
@@ -185,25 +207,46 @@ def test_a_matrix_is_a_part_of_its_vector_and_room_in_it_may_have_another_shape(
         s.axpy(-1.0, s.matrix(s.grads, bias), s.matrix(s.params, bias))
 
     tensors = NETWORK.unflatten(looked_at(step))
-    np.testing.assert_array_equal(tensors["dense1.weight"].reshape(-1), np.repeat([3.0, 1.0], [21, 171]))
+    np.testing.assert_array_equal(
+        tensors["dense1.weight"].reshape(-1), np.repeat([3.0, 1.0], [21, 171])
+    )
     assert (tensors["conv1.weight"] == 1).all() and (tensors["dense1.bias"] == -1).all()
 
 
-@pytest.mark.parametrize(("step", "message"), [
-    (lambda s: s.matmul(s.matrix(s.params, s.tensors[0]), s.matrix(s.grads, s.tensors[0]), s.params[:9].reshape(3, 3)),
-     r"looks: matmul cannot multiply \[9, 3\], \[9, 3\], \[3, 3\]"),
-    (lambda s: s.axpy(1.0, s.params[:3], s.params[:4]), r"must be of one shape, not \[3\], \[4\]"),
-    (lambda s: s.copy(s.params[:1], s.params[:4]), r"must be of one shape"),
-    (lambda s: s.dot(s.params[:1], s.params[:4]), r"must be of one shape"),
-    (lambda s: s.matrix(s.params, s.tensors[1], (2, 2)), r"conv1.bias, 3 numbers, has no room for a matrix \[2, 2\]"),
-    (lambda s: s.update("sgd", "matrix"), "unknown choice of tensors 'matrix'; did you mean 'matrices'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        (
+            lambda s: s.matmul(
+                s.matrix(s.params, s.tensors[0]),
+                s.matrix(s.grads, s.tensors[0]),
+                s.params[:9].reshape(3, 3),
+            ),
+            r"looks: matmul cannot multiply \[9, 3\], \[9, 3\], \[3, 3\]",
+        ),
+        (
+            lambda s: s.axpy(1.0, s.params[:3], s.params[:4]),
+            r"must be of one shape, not \[3\], \[4\]",
+        ),
+        (lambda s: s.copy(s.params[:1], s.params[:4]), r"must be of one shape"),
+        (lambda s: s.dot(s.params[:1], s.params[:4]), r"must be of one shape"),
+        (
+            lambda s: s.matrix(s.params, s.tensors[1], (2, 2)),
+            r"conv1.bias, 3 numbers, has no room for a matrix \[2, 2\]",
+        ),
+        (
+            lambda s: s.update("sgd", "matrix"),
+            "unknown choice of tensors 'matrix'; did you mean 'matrices'",
+        ),
+    ],
+)
 def test_shapes_that_do_not_fit_are_refused_before_anything_is_computed(step, message):
     with pytest.raises((PluginError, UnknownNameError), match=message):
         looked_at(lambda s: (s.gradient(), step(s)), bases=(SGD,))
 
 
-# Whole steps --------------------------------------------------------------------------------------------------------
+# Whole steps
+# --------------------------------------------------------------------------------------------------------
 
 
 def plain_step(s):
@@ -227,11 +270,14 @@ def lookahead_step(s):
         s.copy(slow, s.params)
 
 
-LOOKAHEAD = StepRule("lookahead", lookahead_step, ADAM.hyperparameters, bases=(ADAM,), slots=("slow",))
+LOOKAHEAD = StepRule(
+    "lookahead", lookahead_step, ADAM.hyperparameters, bases=(ADAM,), slots=("slow",)
+)
 
 
 def average_step(s):
-    """Momentum with a moving average of the weights, which is what is used; it counts its steps itself."""
+    """Momentum with a moving average of the weights, which is what is used; it counts its steps
+    itself."""
     if s.number == 1:
         s.copy(s.params, s.slots["average"])
     s.gradient()
@@ -245,8 +291,15 @@ def average_evaluation(s, out):
     s.copy(s.slots["average"], out)
 
 
-AVERAGE = StepRule("average", average_step, MOMENTUM.hyperparameters, bases=("momentum",), slots=("average",),
-                   state=(("steps", 0.0),), evaluation=average_evaluation)  # fmt: skip
+AVERAGE = StepRule(
+    "average",
+    average_step,
+    MOMENTUM.hyperparameters,
+    bases=("momentum",),
+    slots=("average",),
+    state=(("steps", 0.0),),
+    evaluation=average_evaluation,
+)
 
 
 def two_gradients_step(s):
@@ -258,8 +311,13 @@ def two_gradients_step(s):
     s.update("nadam")
 
 
-TWO_GRADIENTS = StepRule("two_gradients", two_gradients_step, (*NADAM.hyperparameters, Hyperparameter("distance", 0.05)),
-                         bases=(NADAM,), scratch=("start",))  # fmt: skip
+TWO_GRADIENTS = StepRule(
+    "two_gradients",
+    two_gradients_step,
+    (*NADAM.hyperparameters, Hyperparameter("distance", 0.05)),
+    bases=(NADAM,),
+    scratch=("start",),
+)
 
 
 def split_step(s):
@@ -270,8 +328,14 @@ def split_step(s):
 
 SPLIT = StepRule("split", split_step, (RATE,), bases=(NADAM, "adam"))
 
-KINDS = {"elementwise": NADAM, "tensors": LARS, "lookahead": LOOKAHEAD, "average": AVERAGE,
-         "two gradients": TWO_GRADIENTS, "split": SPLIT}  # fmt: skip
+KINDS = {
+    "elementwise": NADAM,
+    "tensors": LARS,
+    "lookahead": LOOKAHEAD,
+    "average": AVERAGE,
+    "two gradients": TWO_GRADIENTS,
+    "split": SPLIT,
+}
 
 
 def test_a_base_rule_alone_trains_as_it_does_by_itself():
@@ -305,7 +369,9 @@ def test_matrices_and_others_are_all_tensors():
     Optimizer(ADAM, NETWORK, np.float64, learning_rate=0.05).update(others, grads)
     found, of_matrices, of_others = (NETWORK.unflatten(flat) for flat in (params, matrices, others))
     for name, tensor in found.items():
-        np.testing.assert_array_equal(tensor, (of_matrices if name.endswith("weight") else of_others)[name])
+        np.testing.assert_array_equal(
+            tensor, (of_matrices if name.endswith("weight") else of_others)[name]
+        )
 
 
 def test_weights_of_evaluation_are_validated_tested_and_saved_and_the_others_are_trained(tmp_path):
@@ -343,7 +409,9 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(kind, batch, tmp_path):
     stopped.fit(IMAGES, LABELS, reporters=[stop], test=(IMAGES[:20], LABELS[:20]), output=tmp_path)
     resumed, _ = train(rule, **options, resume=load_checkpoint(tmp_path / "last.safetensors"))
     for name in ("params", "best_params", "slots"):
-        np.testing.assert_array_equal(getattr(resumed.progress, name), getattr(whole.progress, name), err_msg=name)
+        np.testing.assert_array_equal(
+            getattr(resumed.progress, name), getattr(whole.progress, name), err_msg=name
+        )
     assert resumed.progress.optimizer_state == whole.progress.optimizer_state
     assert resumed.progress.counters == whole.progress.counters
     assert resumed.progress.counters.optimizer_step == 18
@@ -396,7 +464,10 @@ def test_a_gradient_that_is_not_finite_ends_the_run_with_the_best_weights(which)
 
     rule = StepRule("explodes", step, SGD.hyperparameters, bases=("sgd",))
     trainer = Trainer(NETWORK, optimizer=rule, batch_size=16, epochs=3)
-    with pytest.raises(DivergedError, match=f"epoch 2, batch {3 if which == 'second' else 4}; the weights of epoch 1"):
+    with pytest.raises(
+        DivergedError,
+        match=f"epoch 2, batch {3 if which == 'second' else 4}; the weights of epoch 1",
+    ):
         trainer.fit(IMAGES, LABELS)
     assert calls[-1] == 9
     assert np.isfinite(trainer.model.params).all()
@@ -412,8 +483,14 @@ def test_a_step_rule_on_the_full_batch_takes_it():
     [
         (lambda s: None, "wrong: step must call gradient"),
         (lambda s: s.update("sgd"), r"wrong: step must call gradient\(\) before update"),
-        (lambda s: (s.gradient(), s.update("sdg")), "unknown base of optimizer wrong 'sdg'; did you mean 'sgd'"),
-        (lambda s: (s.gradient(), s.update("sgd", momentum=0.5)), "unknown hyperparameter of sgd 'momentum'"),
+        (
+            lambda s: (s.gradient(), s.update("sdg")),
+            "unknown base of optimizer wrong 'sdg'; did you mean 'sgd'",
+        ),
+        (
+            lambda s: (s.gradient(), s.update("sgd", momentum=0.5)),
+            "unknown hyperparameter of sgd 'momentum'",
+        ),
         (lambda s: (s.gradient(), s.gradient()), "asks for the gradient at another point"),
     ],
 )
@@ -423,7 +500,9 @@ def test_a_step_that_is_wrong_says_how(step, message):
         optimizer.update(np.zeros(4, np.float32), np.ones(4, np.float32))
 
 
-@pytest.mark.parametrize(("bases", "message"), [((SGD, "sgd"), "sgd is there twice"), ((PLAIN,), "plain is a StepRule")])
+@pytest.mark.parametrize(
+    ("bases", "message"), [((SGD, "sgd"), "sgd is there twice"), ((PLAIN,), "plain is a StepRule")]
+)
 def test_bases_are_different_rules_that_are_no_step_rules(bases, message):
     with pytest.raises(PluginError, match=message):
         Optimizer(replace(PLAIN, name="outer", bases=bases), 4)
@@ -436,9 +515,13 @@ def test_a_base_has_the_hyperparameters_given_else_those_of_the_rule_else_its_de
         seen.append((a, b, c))
         return ()
 
-    base = OptimizerRule("base", lambda p, g: p, prepare, tuple(Hyperparameter(name, 1.0) for name in "abc"))
+    base = OptimizerRule(
+        "base", lambda p, g: p, prepare, tuple(Hyperparameter(name, 1.0) for name in "abc")
+    )
     outer = tuple(Hyperparameter(name, 2.0) for name in "ab")
-    rule = StepRule("outer", lambda s: (s.gradient(), s.update("base", a=3.0)), outer, bases=(base,))
+    rule = StepRule(
+        "outer", lambda s: (s.gradient(), s.update("base", a=3.0)), outer, bases=(base,)
+    )
     Optimizer(rule, 4).update(np.zeros(4, np.float32), np.ones(4, np.float32))
     assert seen == [(3.0, 2.0, 1.0)]
 
@@ -477,16 +560,24 @@ def test_a_tensor_that_rests_for_a_batch_is_a_step_behind():
         s.gradient()
         s.update("base", [tensor for tensor in s.tensors if s.number != 2 or tensor.is_matrix])
 
-    rule = StepRule("rests", step, (), bases=(OptimizerRule("base", lambda p, g: p - g, prepare, ()),))
+    rule = StepRule(
+        "rests", step, (), bases=(OptimizerRule("base", lambda p, g: p - g, prepare, ()),)
+    )
     optimizer, params = Optimizer(rule, NETWORK), np.zeros(NETWORK.flat_size, np.float32)
     for _ in range(3):
         optimizer.update(params, np.ones_like(params))
     assert sorted(steps) == [1, 2, 2, 3]
     moved = {name: set(np.unique(tensor)) for name, tensor in NETWORK.unflatten(params).items()}
-    assert moved == {"conv1.weight": {-3}, "conv1.bias": {-2}, "dense1.weight": {-3}, "dense1.bias": {-2}}
+    assert moved == {
+        "conv1.weight": {-3},
+        "conv1.bias": {-2},
+        "dense1.weight": {-3},
+        "dense1.bias": {-2},
+    }
 
 
-# Weight decay -------------------------------------------------------------------------------------------------------
+# Weight decay
+# -------------------------------------------------------------------------------------------------------
 
 
 def decayed_step(s):
@@ -502,8 +593,22 @@ def decayed_step(s):
 DECAYED = StepRule("decayed", decayed_step, ADAMW.hyperparameters, bases=(ADAMW,))
 
 
-@pytest.mark.parametrize("rule", ["sgd", "momentum", "nesterov", "rmsprop", "adagrad", "adadelta", "adam", "adamw", "nadam",
-                                  "lion", DECAYED])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "sgd",
+        "momentum",
+        "nesterov",
+        "rmsprop",
+        "adagrad",
+        "adadelta",
+        "adam",
+        "adamw",
+        "nadam",
+        "lion",
+        DECAYED,
+    ],
+)
 def test_weight_decay_leaves_biases_alone_where_it_is_asked_to(rule):
     rng = np.random.default_rng(0)
     start, *gradients = rng.normal(size=(5, NETWORK.flat_size))
@@ -527,12 +632,26 @@ def test_the_fused_step_decays_as_a_step_of_its_own_does(threads, monkeypatch):
     """With tensors so large that the threads meet in the middle of one, and with clipping."""
     monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 0)
     network = Network((6, 6, 1), [Flatten(), Dense(150), ReLU(), Dense(70), ReLU(), Dense(4)])
-    wrapped = StepRule("wrapped", lambda s: (s.gradient(), s.update("adamw")), ADAMW.hyperparameters, bases=(ADAMW,))
+    wrapped = StepRule(
+        "wrapped",
+        lambda s: (s.gradient(), s.update("adamw")),
+        ADAMW.hyperparameters,
+        bases=(ADAMW,),
+    )
     ends = []
     for rule in (ADAMW, wrapped):
-        trainer = Trainer(network, optimizer=rule, optimizer_kwargs={"weight_decay": 0.5}, decay="weights", batch_size=16,
-                          threads=threads, clip_grad=0.1, schedule="cosine", schedule_of="weight_decay",
-                          epochs=2)  # fmt: skip
+        trainer = Trainer(
+            network,
+            optimizer=rule,
+            optimizer_kwargs={"weight_decay": 0.5},
+            decay="weights",
+            batch_size=16,
+            threads=threads,
+            clip_grad=0.1,
+            schedule="cosine",
+            schedule_of="weight_decay",
+            epochs=2,
+        )
         trainer.fit(IMAGES, LABELS)
         ends.append(trainer.progress.params)
     np.testing.assert_array_equal(ends[0], ends[1])
@@ -542,7 +661,9 @@ def test_a_run_that_spares_biases_is_resumed_as_one(tmp_path):
     options = {"optimizer_kwargs": {"weight_decay": 0.5}, "decay": "weights"}
     whole, _ = train("nadam", epochs=3, **options)
     train("nadam", epochs=1, output=tmp_path, **options)
-    resumed, _ = train("nadam", epochs=3, resume=load_checkpoint(tmp_path / "last.safetensors"), **options)
+    resumed, _ = train(
+        "nadam", epochs=3, resume=load_checkpoint(tmp_path / "last.safetensors"), **options
+    )
     np.testing.assert_array_equal(resumed.progress.params, whole.progress.params)
     assert resumed.progress.optimizer_state == whole.progress.optimizer_state != {}
     every, _ = train("nadam", epochs=3, optimizer_kwargs={"weight_decay": 0.5})
@@ -552,11 +673,14 @@ def test_a_run_that_spares_biases_is_resumed_as_one(tmp_path):
 def test_a_decay_that_is_none_or_that_the_rule_does_not_have_is_refused():
     with pytest.raises(SettingError, match="decay must be all or weights, not 'biases'"):
         Trainer(NETWORK, decay="biases")
-    with pytest.raises(SettingError, match="optimizer gd has no weight_decay: decay must be all, not 'weights'"):
+    with pytest.raises(
+        SettingError, match="optimizer gd has no weight_decay: decay must be all, not 'weights'"
+    ):
         Trainer(NETWORK, optimizer="gd", decay="weights")
 
 
-# Elementwise rules and schedules ------------------------------------------------------------------------------------
+# Elementwise rules and schedules
+# ------------------------------------------------------------------------------------
 
 
 def test_elementwise_rules_are_updated_inside_the_one_compiled_step(monkeypatch):
@@ -579,26 +703,49 @@ def _observer(seen):
 
 def test_any_hyperparameter_can_be_scheduled():
     seen = []
-    train(_observer(seen), schedule="exponential", schedule_kwargs={"gamma": 0.25}, schedule_of="momentum",
-          optimizer_kwargs={"momentum": 0.8}, learning_rate=0.02, warmup_epochs=1)  # fmt: skip
+    train(
+        _observer(seen),
+        schedule="exponential",
+        schedule_kwargs={"gamma": 0.25},
+        schedule_of="momentum",
+        optimizer_kwargs={"momentum": 0.8},
+        learning_rate=0.02,
+        warmup_epochs=1,
+    )
     batches = len(seen) // 2
-    np.testing.assert_allclose([hyper["momentum"] for hyper in seen],
-                               [0.8 * 0.25 ** (k / batches) for k in range(2 * batches)])  # fmt: skip
-    rates = [0.02 * min(1.0, (k + 1) / batches) for k in range(2 * batches)]  # the warm-up is the learning rate's
+    np.testing.assert_allclose(
+        [hyper["momentum"] for hyper in seen],
+        [0.8 * 0.25 ** (k / batches) for k in range(2 * batches)],
+    )
+    rates = [
+        0.02 * min(1.0, (k + 1) / batches) for k in range(2 * batches)
+    ]  # the warm-up is the learning rate's
     np.testing.assert_allclose([hyper["learning_rate"] for hyper in seen], rates)
 
 
 def test_the_fused_step_takes_scheduled_hyperparameters_too():
-    options = {"schedule": "step", "schedule_kwargs": {"step_size": 100}, "optimizer_kwargs": {"momentum": 0.8}}
+    options = {
+        "schedule": "step",
+        "schedule_kwargs": {"step_size": 100},
+        "optimizer_kwargs": {"momentum": 0.8},
+    }
     unchanged = train("momentum", **options, schedule_of="momentum")[0].progress.params
-    np.testing.assert_array_equal(unchanged, train("momentum", optimizer_kwargs={"momentum": 0.8})[0].progress.params)
+    np.testing.assert_array_equal(
+        unchanged, train("momentum", optimizer_kwargs={"momentum": 0.8})[0].progress.params
+    )
     options["schedule_kwargs"] = {"step_size": 1}
     changed = train("momentum", **options, schedule_of="momentum")[0].progress.params
     assert (changed != unchanged).any()
 
 
 def test_what_is_scheduled_is_stored_and_an_unknown_name_lists_the_known_ones(tmp_path):
-    train("momentum", schedule="cosine", schedule_of="weight_decay", optimizer_kwargs={"weight_decay": 0.1}, output=tmp_path)
+    train(
+        "momentum",
+        schedule="cosine",
+        schedule_of="weight_decay",
+        optimizer_kwargs={"weight_decay": 0.1},
+        output=tmp_path,
+    )
     assert load_checkpoint(tmp_path / "last.safetensors").settings["schedule_of"] == "weight_decay"
     with pytest.raises(UnknownNameError, match="'momentun'; did you mean 'momentum'"):
         Trainer(NETWORK, optimizer="momentum", schedule_of="momentun")
@@ -614,19 +761,28 @@ def test_a_rule_without_a_learning_rate_can_be_trained():
 
 def test_a_hyperparameter_may_be_called_anything():
     names = ("size", "dtype", "device", "rule")
-    rule = OptimizerRule("named", lambda p, g, a, b, c, d: p - a * g, lambda step, state, **h: tuple(h.values()),
-                         tuple(Hyperparameter(name, 0.0) for name in names))  # fmt: skip
+    rule = OptimizerRule(
+        "named",
+        lambda p, g, a, b, c, d: p - a * g,
+        lambda step, state, **h: tuple(h.values()),
+        tuple(Hyperparameter(name, 0.0) for name in names),
+    )
     params = np.ones(2)
     Optimizer(rule, 2, np.float64, **dict.fromkeys(names, 0.25)).update(params, np.ones(2))
     np.testing.assert_array_equal(params, [0.75, 0.75])
 
 
-# State behind what is trained ----------------------------------------------------------------------------------------
+# State behind what is trained
+# ----------------------------------------------------------------------------------------
 
-NORMALIZED = Network((6, 6, 1), [Conv2d(3, 3, bias=False), BatchNorm2d(), ReLU(), Flatten(), Dense(4)])
+NORMALIZED = Network(
+    (6, 6, 1), [Conv2d(3, 3, bias=False), BatchNorm2d(), ReLU(), Flatten(), Dense(4)]
+)
 
 
-@pytest.mark.parametrize("rule", ["adamw", LARS, AVERAGE], ids=lambda rule: getattr(rule, "name", rule))
+@pytest.mark.parametrize(
+    "rule", ["adamw", LARS, AVERAGE], ids=lambda rule: getattr(rule, "name", rule)
+)
 def test_running_means_are_no_business_of_an_optimizer(rule):
     rng = np.random.default_rng(0)
     params, grads = rng.normal(size=(2, NORMALIZED.flat_size))

@@ -1,4 +1,5 @@
-"""The same seed and threads give the same run bit by bit; dropout is a function of seed, step, layer, sample, element."""
+"""The same seed and threads give the same run bit by bit; dropout is a function of seed, step,
+layer, sample, element."""
 
 import numpy as np
 import pytest
@@ -54,15 +55,25 @@ def test_two_threads_differ_from_one_by_rounding_alone():
 def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
     trainer = Trainer(WIDE, small.settings(threads=2, optimizer="adam"))
     trainer.fit(small.dataset())
-    checkpoint = Checkpoint(WIDE, trainer.settings.to_dict(), trainer.progress, fingerprint(small.dataset().train))
+    checkpoint = Checkpoint(
+        WIDE, trainer.settings.to_dict(), trainer.progress, fingerprint(small.dataset().train)
+    )
     for resumed in (None, checkpoint):
         run = Run(trainer, small.dataset(), None, resumed)
         run.compile()
         training = run.training
         rows = [*training._work, *training._grads, *training._transposed, *run.inference._work]
-        for array in (training.params, run.inference.params, run.optimizer.slots, run.model(None).params, *rows):
+        for array in (
+            training.params,
+            run.inference.params,
+            run.optimizer.slots,
+            run.model(None).params,
+            *rows,
+        ):
             assert array.ctypes.data % 64 == 0
-        assert training._totals.strides[0] >= 128  # two threads write them, and lines are fetched in pairs
+        assert (
+            training._totals.strides[0] >= 128
+        )  # two threads write them, and lines are fetched in pairs
 
 
 def test_another_seed_gives_other_weights_another_split_another_order_and_another_dropout():
@@ -73,7 +84,9 @@ def test_another_seed_gives_other_weights_another_split_another_order_and_anothe
         orders.append((run.train, run.epoch_order(1), run.epoch_order(2), run.progress.params))
     (train, first, second, params), (other_train, other_first, _, other_params) = orders
     assert (train != other_train).any() and (params != other_params).any()
-    assert (first != second).any() and (np.argsort(np.argsort(first)) != np.argsort(np.argsort(other_first))).any()
+    assert (first != second).any() and (
+        np.argsort(np.argsort(first)) != np.argsort(np.argsort(other_first))
+    ).any()
     losses = []
     for seed in (0, 1):  # the same weights and images, so that dropout alone makes a difference
         run = prepared(Trainer(small.network(), small.settings(seed=seed)), data)
@@ -93,19 +106,27 @@ def test_dropout_is_the_same_for_any_chunks(threads, monkeypatch):
         assert run.training.plan.table["chunk"][0] == chunk
         found.append(run.step(np.arange(45), {"learning_rate": 0.001}))
     assert len({result.loss for result in found}) == 1
-    np.testing.assert_allclose([result.gradient_norm for result in found], found[0].gradient_norm, rtol=1e-5)
+    np.testing.assert_allclose(
+        [result.gradient_norm for result in found], found[0].gradient_norm, rtol=1e-5
+    )
 
 
 def test_dropout_is_the_same_for_any_number_of_threads():
-    runs = [prepared(Trainer(WIDE, small.settings(threads=threads)), small.dataset()) for threads in (1, 2)]
+    runs = [
+        prepared(Trainer(WIDE, small.settings(threads=threads)), small.dataset())
+        for threads in (1, 2)
+    ]
     one, two = (run.step(np.arange(12), {"learning_rate": 0.001}) for run in runs)
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
 
 
 def masks(rate, samples=64, features=300, key=1):
-    """What is kept, [samples, features], by a dropout layer behind a dense layer that gives ones."""
+    """What is kept, [samples, features], by a dropout layer behind a dense layer that gives
+    ones."""
     network = Network((1, 1, 1), [Flatten(), Dense(features), Dropout(rate)])
-    params = network.flatten({"dense1.weight": np.zeros((1, features)), "dense1.bias": np.ones(features)})
+    params = network.flatten(
+        {"dense1.weight": np.zeros((1, features)), "dense1.bias": np.ones(features)}
+    )
     passes = Passes(network, params, samples)
     kept = passes.forward(np.zeros((samples, 1, 1, 1)), key).copy()
     assert set(np.unique(kept)) == {0, np.float32(1 / (1 - rate))}
@@ -119,12 +140,19 @@ def test_dropout_keeps_the_share_that_it_promises(rate):
     assert abs(kept.mean() - (1 - rate)) < 4 * deviation
     for axis in (0, 1):  # in every sample and for every feature
         count = kept.shape[axis]
-        assert np.abs(kept.mean(axis=axis) - (1 - rate)).max() < 6 * np.sqrt(rate * (1 - rate) / count)
+        assert np.abs(kept.mean(axis=axis) - (1 - rate)).max() < 6 * np.sqrt(
+            rate * (1 - rate) / count
+        )
 
 
 def test_dropouts_masks_do_not_depend_on_each_other():
     kept = masks(0.5)[0] * 2.0 - 1
-    others = [kept[:, 1:], kept[1:], masks(0.5, key=2)[0] * 2.0 - 1, masks(0.5, key=2**63 + 1)[0] * 2.0 - 1]
+    others = [
+        kept[:, 1:],
+        kept[1:],
+        masks(0.5, key=2)[0] * 2.0 - 1,
+        masks(0.5, key=2**63 + 1)[0] * 2.0 - 1,
+    ]
     for other in others:
         here = kept[: len(other), : other.shape[1]]
         assert abs((here * other).mean()) < 4 / np.sqrt(here.size)
@@ -150,7 +178,10 @@ def test_the_backward_pass_drops_what_the_forward_pass_dropped():
 
 def test_the_four_lines_of_the_teaching_texts_are_the_trainers_step():
     data = small.dataset()
-    trainer = Trainer(small.network(dropout=0), small.settings(optimizer="adam", epochs=1, batch_size=45, threads=1))
+    trainer = Trainer(
+        small.network(dropout=0),
+        small.settings(optimizer="adam", epochs=1, batch_size=45, threads=1),
+    )
     run = prepared(trainer, data)
     order = run.epoch_order(1)
     params = run.progress.params.copy()
@@ -168,7 +199,9 @@ def test_the_four_lines_of_the_teaching_texts_are_the_trainers_step():
 
 
 def test_dropout_masks_of_neighbouring_steps_and_layers_differ():
-    network = Network((1, 1, 64), [Conv2d(64, 1), Dropout(0.5), Conv2d(64, 1), Dropout(0.5), Flatten()])
+    network = Network(
+        (1, 1, 64), [Conv2d(64, 1), Dropout(0.5), Conv2d(64, 1), Dropout(0.5), Flatten()]
+    )
     params = np.zeros(network.flat_size, np.float32)
     for name, tensor in network.unflatten(params).items():
         tensor[:] = 0 if name.endswith("weight") else 1
@@ -180,5 +213,7 @@ def test_dropout_masks_of_neighbouring_steps_and_layers_differ():
             if node.operation != "dropout":
                 continue
             kept = passes.work[record["y"] :][:64] != 0
-            assert kept.tobytes() not in masks, f"step {key}, layer {record['layer']} repeats {masks.get(kept.tobytes())}"
+            assert kept.tobytes() not in masks, (
+                f"step {key}, layer {record['layer']} repeats {masks.get(kept.tobytes())}"
+            )
             masks[kept.tobytes()] = key, int(record["layer"])

@@ -34,8 +34,14 @@ def test_the_settings_come_back_from_their_file(settings, tmp_path):
 def test_the_settings_of_a_trainer_say_all_and_give_the_same_run(tmp_path):
     trainer, _ = small.train(epochs=2, schedule="cosine")
     settings = trainer.settings
-    assert (settings.learning_rate, settings.horizon, settings.optimizer_kwargs["beta2"]) == (0.001, 2, 0.999)
-    assert settings.loss_kwargs == {"label_smoothing": 0.0} and settings.schedule_kwargs == {"minimum": 0.0}
+    assert (settings.learning_rate, settings.horizon, settings.optimizer_kwargs["beta2"]) == (
+        0.001,
+        2,
+        0.999,
+    )
+    assert settings.loss_kwargs == {"label_smoothing": 0.0} and settings.schedule_kwargs == {
+        "minimum": 0.0
+    }
     again = Trainer(small.network(), Settings(**tomllib.loads(settings.to_toml())))
     again.fit(small.dataset())
     np.testing.assert_array_equal(again.progress.params, trainer.progress.params)
@@ -43,7 +49,10 @@ def test_the_settings_of_a_trainer_say_all_and_give_the_same_run(tmp_path):
 
 def test_a_name_may_be_written_with_a_hyphen():
     for name in ("one-cycle", "one_cycle"):
-        for trainer in (Trainer(small.network(), schedule=name), Trainer(small.network(), Settings(schedule=name))):
+        for trainer in (
+            Trainer(small.network(), schedule=name),
+            Trainer(small.network(), Settings(schedule=name)),
+        ):
             assert trainer.settings.schedule == "one_cycle"
 
 
@@ -74,12 +83,20 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("seed", np.int64(3)), ("seed", np.random.default_rng(0).integers(1000)), ("epochs", np.int8(2)),
-     ("limit", np.uint16(50)), ("batch_size", np.arange(8, 9)[0]), ("threads", np.int32(1)),
-     ("learning_rate", np.float32(0.25)), ("learning_rate", np.int64(1)), ("val_split", np.float16(0.25)),
-     ("optimizer_kwargs", {"beta1": np.float32(0.5)}),
-     ("loss_kwargs", {"class_weights": np.array([1, 2, 3])})],
-)  # fmt: skip
+    [
+        ("seed", np.int64(3)),
+        ("seed", np.random.default_rng(0).integers(1000)),
+        ("epochs", np.int8(2)),
+        ("limit", np.uint16(50)),
+        ("batch_size", np.arange(8, 9)[0]),
+        ("threads", np.int32(1)),
+        ("learning_rate", np.float32(0.25)),
+        ("learning_rate", np.int64(1)),
+        ("val_split", np.float16(0.25)),
+        ("optimizer_kwargs", {"beta1": np.float32(0.5)}),
+        ("loss_kwargs", {"class_weights": np.array([1, 2, 3])}),
+    ],
+)
 def test_numbers_of_numpy_are_numbers(name, value, tmp_path):
     settings = Trainer(small.network(), **{name: value}).settings
     (tmp_path / "config.toml").write_text(settings.to_toml())
@@ -89,7 +106,11 @@ def test_numbers_of_numpy_are_numbers(name, value, tmp_path):
 
 
 @pytest.mark.parametrize("name", Settings.__dataclass_fields__)
-@pytest.mark.parametrize("value", [{"a": {"b": 1}}, [[[1]]], [], {"a": [None]}, Ellipsis, b"x", np.zeros((2, 2))], ids=repr)
+@pytest.mark.parametrize(
+    "value",
+    [{"a": {"b": 1}}, [[[1]]], [], {"a": [None]}, Ellipsis, b"x", np.zeros((2, 2))],
+    ids=repr,
+)
 def test_values_of_a_wrong_type_are_setting_errors_of_one_line(name, value):
     with pytest.raises(SettingError, match=name) as caught:
         Settings(**{name: value})
@@ -99,9 +120,18 @@ def test_values_of_a_wrong_type_are_setting_errors_of_one_line(name, value):
 DEEP = ".a" * 20_000 + " = 1"
 
 
-@pytest.mark.parametrize("text", ["epochs = " + "[" * 20_000, f"data{DEEP}", f"optimizer_kwargs{DEEP}", "a = 1\n" * 50_000,
-                                  "\ufeffepochs = 'three'", "x = " + "{a=" * 3000 + "1" + "}" * 3000],
-                         ids=range(6))  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "epochs = " + "[" * 20_000,
+        f"data{DEEP}",
+        f"optimizer_kwargs{DEEP}",
+        "a = 1\n" * 50_000,
+        "\ufeffepochs = 'three'",
+        "x = " + "{a=" * 3000 + "1" + "}" * 3000,
+    ],
+    ids=range(6),
+)
 def test_files_that_nest_deeply_or_are_huge_are_errors_of_one_line(text, tmp_path):
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises((SettingError, UnknownNameError)) as caught:
@@ -110,15 +140,28 @@ def test_files_that_nest_deeply_or_are_huge_are_errors_of_one_line(text, tmp_pat
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "3", float("nan")])
-@pytest.mark.parametrize("name", ["epochs", "batch_size", "horizon", "threads", "patience", "limit"])
+@pytest.mark.parametrize(
+    "name", ["epochs", "batch_size", "horizon", "threads", "patience", "limit"]
+)
 def test_counts_are_whole_numbers_from_1_on(name, value):
     with pytest.raises(SettingError, match=f"{name} must be a whole number from 1 on"):
         Settings(**{name: value})
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "0.1", True])
-@pytest.mark.parametrize("name", ["learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max", "min_delta",
-                                  "warmup_epochs", "val_split"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "learning_rate",
+        "clip_grad",
+        "clip_grad_value",
+        "tol",
+        "data_max",
+        "min_delta",
+        "warmup_epochs",
+        "val_split",
+    ],
+)
 def test_amounts_are_finite_numbers_that_are_not_negative(name, value):
     with pytest.raises(SettingError, match=f"{name} must be"):
         Settings(**{name: value})

@@ -9,7 +9,14 @@ from minicnn import Hyperparameter, OptimizerRule, ScheduleRule, Trainer, load
 from minicnn.errors import DivergedError, SettingError
 from minicnn.training import run as run_module
 from minicnn.training.checkpoint import load_checkpoint
-from minicnn.training.events import BatchDone, CheckpointSaved, Compiled, EpochDone, RunEnded, RunStarted
+from minicnn.training.events import (
+    BatchDone,
+    CheckpointSaved,
+    Compiled,
+    EpochDone,
+    RunEnded,
+    RunStarted,
+)
 from tests.training import small
 
 
@@ -42,11 +49,18 @@ def test_with_a_folder_the_files_are_announced_after_they_are_written(tmp_path):
             seen.append((event.path.name, event.path.exists()))
 
     small.train(tmp_path, epochs=1, reporters=[lambda trainer: look])
-    assert seen == [("model.safetensors", True), ("last.safetensors", True), ("model.safetensors", True)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.safetensors", "model.safetensors"]
+    assert seen == [
+        ("model.safetensors", True),
+        ("last.safetensors", True),
+        ("model.safetensors", True),
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "last.safetensors",
+        "model.safetensors",
+    ]
 
 
-# --- converged -------------------------------------------------------------------------------------------------------
+# --- converged ------------------------------------------------------------------------------------
 
 
 def test_a_run_converges_when_the_training_loss_changes_by_less_than_tol():
@@ -64,12 +78,15 @@ def test_without_tol_a_run_that_stands_still_goes_on():
     assert ended(events).reason == "epochs done"
 
 
-# --- no improvement --------------------------------------------------------------------------------------------------
+# --- no improvement -------------------------------------------------------------------------------
 
 
 def overfitting(**options):
     """(trainer, events, weights after each epoch) of a run whose validation loss soon rises."""
-    trainer, events = Trainer(small.network(), small.settings(**{"epochs": 40, "learning_rate": 0.01} | options)), []
+    trainer, events = (
+        Trainer(small.network(), small.settings(**{"epochs": 40, "learning_rate": 0.01} | options)),
+        [],
+    )
     snapshots = {}
 
     def keep(event):
@@ -92,7 +109,11 @@ def test_a_run_without_improvement_stops_and_restores_the_best_weights():
     assert (trainer.model.params != snapshots[end.epoch]).any()
     images, labels = small.arrays(20, seed=8)
     last = replace(trainer.model, params=snapshots[end.epoch])
-    assert end.test.loss == trainer.model.evaluate(images, labels).loss != last.evaluate(images, labels).loss
+    assert (
+        end.test.loss
+        == trainer.model.evaluate(images, labels).loss
+        != last.evaluate(images, labels).loss
+    )
 
 
 def test_the_best_epoch_has_the_highest_accuracy_and_among_equals_the_lowest_loss():
@@ -117,13 +138,15 @@ def test_an_improvement_below_min_delta_is_none():
 
 def test_patience_counts_anew_after_an_improvement(monkeypatch):
     losses, original = iter([5.0, 6.0, 4.0, 4.5, 4.0, 3.0, 3.5, 3.5, 9.0, 9.0]), run_module.evaluate
-    monkeypatch.setattr(run_module, "evaluate", lambda *args: replace(original(*args), loss=next(losses)))
+    monkeypatch.setattr(
+        run_module, "evaluate", lambda *args: replace(original(*args), loss=next(losses))
+    )
     _, events = small.train(epochs=10, patience=2, data=small.dataset(test=False))
     assert small.of_kind(events, EpochDone)[0].validation_loss == 5.0
     assert ended(events).reason == "no improvement" and ended(events).epoch == 5
 
 
-# --- diverged --------------------------------------------------------------------------------------------------------
+# --- diverged -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [1e20, 1e30, 3e38])
@@ -144,23 +167,38 @@ def test_weights_that_the_last_step_made_infinite_are_not_the_best():
     def update(p, g, learning_rate):
         return p - learning_rate * learning_rate * g
 
-    rule = OptimizerRule("leap", update, lambda step, state, learning_rate: (learning_rate,),
-                         (Hyperparameter("learning_rate", 1e30),))  # fmt: skip
-    trainer = Trainer(small.network(), small.settings(epochs=1, batch_size=50, val_split=0.0), optimizer=rule)
-    with pytest.raises(DivergedError, match="the weights are no longer finite numbers after epoch 1; the first weights"):
+    rule = OptimizerRule(
+        "leap",
+        update,
+        lambda step, state, learning_rate: (learning_rate,),
+        (Hyperparameter("learning_rate", 1e30),),
+    )
+    trainer = Trainer(
+        small.network(), small.settings(epochs=1, batch_size=50, val_split=0.0), optimizer=rule
+    )
+    with pytest.raises(
+        DivergedError,
+        match="the weights are no longer finite numbers after epoch 1; the first weights",
+    ):
         trainer.fit(small.dataset())
     assert not np.isfinite(trainer.progress.params).all()
     assert np.isfinite(trainer.model.params).all()
 
 
 def test_the_weights_before_the_step_that_diverged_are_kept(tmp_path):
-    """The rate grows at the third epoch; the best weights of the two good ones stay, and so does their checkpoint."""
+    """The rate grows at the third epoch; the best weights of the two good ones stay, and so does
+    their checkpoint."""
 
     def factor(epoch, horizon, state):
         return 1.0 if epoch < 2 else 1e37
 
     rule = ScheduleRule("explosion", factor)
-    trainer, events = Trainer(small.network(), small.settings(optimizer="sgd"), schedule=rule, learning_rate=0.05), []
+    trainer, events = (
+        Trainer(
+            small.network(), small.settings(optimizer="sgd"), schedule=rule, learning_rate=0.05
+        ),
+        [],
+    )
     with pytest.raises(DivergedError, match=r"epoch 3, batch \d"):
         trainer.fit(small.dataset(), reporters=[events.append], output=tmp_path)
     good, _ = small.train(epochs=2, optimizer="sgd", learning_rate=0.05)
@@ -177,7 +215,7 @@ def test_a_run_as_an_iterator_tells_of_divergence_and_raises_nothing():
     assert list(trainer.run(small.dataset()))[-1].reason == "diverged"
 
 
-# --- interrupted -----------------------------------------------------------------------------------------------------
+# --- interrupted ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("batch", [1, 2, 4])

@@ -2,7 +2,8 @@
 
     y = x + x2          dx = dy, dx2 = dy
 
-Where x has no other reader, y lies where x lies and dx where dy lies, and nothing is copied for them.
+Where x has no other reader, y lies where x lies and dx where dy lies, and nothing is copied for
+them.
 """
 
 from numba import njit
@@ -17,7 +18,12 @@ def forward(plan, params, work, n, key, first_sample):
     op = plan[0]
     count = n * op.output_size
     for i in range(0, count, VECTOR_BYTES // work.itemsize):
-        store(work, op.y + i, add(load(work, op.x + i, count - i), load(work, op.x2 + i, count - i)), count - i)
+        store(
+            work,
+            op.y + i,
+            add(load(work, op.x + i, count - i), load(work, op.x2 + i, count - i)),
+            count - i,
+        )
 
 
 @njit(**JIT)
@@ -26,7 +32,12 @@ def hand_on(work, dy, dx, accumulate, count):
     if dx >= 0 and dx != dy:
         for i in range(0, count, VECTOR_BYTES // work.itemsize):
             gradient = load(work, dy + i, count - i)
-            store(work, dx + i, add(gradient, load(work, dx + i, count - i)) if accumulate else gradient, count - i)
+            store(
+                work,
+                dx + i,
+                add(gradient, load(work, dx + i, count - i)) if accumulate else gradient,
+                count - i,
+            )
 
 
 @njit(**JIT)

@@ -2,9 +2,10 @@
 
     y[n,p,q,c] = Σ over the window of x[n,h,v,c] / D          each element of the window gets dy / D
 
-with h = p·stride_h + r − pad_top, v = q·stride_w + s − pad_left, 0 ≤ r < R, 0 ≤ s < S. The divisor D is R·S, padded zeros
-counted (``a0`` = 1), or the number of elements inside the image (``a0`` = 0). Where ``a1`` is 1 (`ceil_mode`), the last
-windows may reach beyond the padding, and what lies there is never counted: PyTorch's conventions.
+with h = p·stride_h + r − pad_top, v = q·stride_w + s − pad_left, 0 ≤ r < R, 0 ≤ s < S. The divisor
+D is R·S, padded zeros counted (``a0`` = 1), or the number of elements inside the image (``a0`` =
+0). Where ``a1`` is 1 (`ceil_mode`), the last windows may reach beyond the padding, and what lies
+there is never counted: PyTorch's conventions.
 """
 
 from numba import njit

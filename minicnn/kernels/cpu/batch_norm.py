@@ -1,10 +1,12 @@
-"""Batch normalization with the statistics of the whole batch, which `minicnn.kernels.cpu.batch_statistics` takes before.
+"""Batch normalization with the statistics of the whole batch, which
+`minicnn.kernels.cpu.batch_statistics` takes before.
 
     y[n,h,w,c] = γ[c] · x̂ + β[c]     x̂ = (x − μ[c]) / √(σ²[c] + ε)
     dβ[c] = Σ dy     dγ[c] = Σ dy · x̂          over n, h, w
 
-The backward pass hands dy on; the operation before makes dx of it once the sums of all shards are there. Source: Ioffe,
-Szegedy: Batch normalization: accelerating deep network training by reducing internal covariate shift, 2015.
+The backward pass hands dy on; the operation before makes dx of it once the sums of all shards are
+there. Source: Ioffe, Szegedy: Batch normalization: accelerating deep network training by reducing
+internal covariate shift, 2015.
 """
 
 from numba import njit
@@ -23,7 +25,9 @@ def scale_and_shift(work, x, a, b, y, channels, rows):
     for m in range(rows):
         for c in range(0, channels, VECTOR_BYTES // work.itemsize):
             count, here = channels - c, m * channels + c
-            scaled = multiply_add(load(work, a + c, count), load(work, x + here, count), load(work, b + c, count))
+            scaled = multiply_add(
+                load(work, a + c, count), load(work, x + here, count), load(work, b + c, count)
+            )
             store(work, y + here, scaled, count)
 
 
@@ -32,14 +36,20 @@ def forward(plan, params, work, n, key, first_sample):
     """y = a·x + b for the first ``n`` samples of the shard."""
     op = plan[0]
     C, at = op.input_channels, shared_numbers(op, work.itemsize)
-    scale_and_shift(work, op.x, at + 2 * C, at + 3 * C, op.y, C, n * op.input_height * op.input_width)
+    scale_and_shift(
+        work, op.x, at + 2 * C, at + 3 * C, op.y, C, n * op.input_height * op.input_width
+    )
 
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dβ and dγ of this shard, and its sums for dx."""
     op = plan[0]
-    C, rows, lanes = op.input_channels, n * op.input_height * op.input_width, VECTOR_BYTES // work.itemsize
+    C, rows, lanes = (
+        op.input_channels,
+        n * op.input_height * op.input_width,
+        VECTOR_BYTES // work.itemsize,
+    )
     at, sums = shared_numbers(op, work.itemsize), shard_sums(op, work)
     total, product = sums[1 + 2 * C : 1 + 3 * C], sums[1 + 3 * C : 1 + 4 * C]
     partial = at + 4 * C  # two numbers a channel, not yet in use
@@ -52,7 +62,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
             for m in range(begin, min(rows, begin + _ROWS)):
                 dy = load(work, op.dy + m * C + c, count)
                 sum_dy = add(sum_dy, dy)
-                sum_product = multiply_add(dy, subtract(load(work, op.x + m * C + c, count), mean), sum_product)
+                sum_product = multiply_add(
+                    dy, subtract(load(work, op.x + m * C + c, count), mean), sum_product
+                )
             store(work, partial + c, sum_dy, count)
             store(work, partial + C + c, sum_product, count)
         for c in range(C):

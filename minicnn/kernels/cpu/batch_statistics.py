@@ -3,14 +3,16 @@
     μ[c] = 1/M Σ x[n,h,w,c]     σ²[c] = 1/M Σ (x[n,h,w,c] − μ[c])²          M = N · H · W, the sums over n, h, w
     dx = γ·ρ · (dy − 1/M Σ dy − x̂ · 1/M Σ dy·x̂)     ρ = 1 / √(σ² + ε), x̂ = (x − μ)·ρ
 
-Source: Ioffe, Szegedy: Batch normalization, 2015. The second half is `minicnn.kernels.cpu.batch_norm`, whose x this
-operation's y is: the same numbers in the same place. Between the two, forward and backward, all shards are combined, in
-their order: counts, means and sums of squared distances by Chan's formula (Chan, Golub, LeVeque: Updating formulae and a
-pairwise algorithm for computing sample variances, 1979), in float64.
+Source: Ioffe, Szegedy: Batch normalization, 2015. The second half is
+`minicnn.kernels.cpu.batch_norm`, whose x this operation's y is: the same numbers in the same place.
+Between the two, forward and backward, all shards are combined, in their order: counts, means and
+sums of squared distances by Chan's formula (Chan, Golub, LeVeque: Updating formulae and a pairwise
+algorithm for computing sample variances, 1979), in float64.
 
-``saved`` begins with 6 C + 1 numbers of float64: M of this shard, and for each channel mean, sum of squared distances,
-Σ dy and Σ dy · (x − μ) of this shard, then mean and unbiased variance of the batch. What all shards use follows: for each
-channel μ, ρ, the factors a, b of y = a·x + b, and the factors p, q, r of dx = p·dy + q·x + r.
+``saved`` begins with 6 C + 1 numbers of float64: M of this shard, and for each channel mean, sum of
+squared distances, Σ dy and Σ dy · (x − μ) of this shard, then mean and unbiased variance of the
+batch. What all shards use follows: for each channel μ, ρ, the factors a, b of y = a·x + b, and the
+factors p, q, r of dx = p·dy + q·x + r.
 """
 
 import math
@@ -21,7 +23,8 @@ from numba import njit
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import add, load, multiply_add, store, subtract
 
-_ROWS = 64  # that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
+# that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
+_ROWS = 64
 
 
 @njit(**JIT)
@@ -33,7 +36,8 @@ def shard_sums(op, work):
 
 @njit(**JIT)
 def shared_numbers(op, itemsize):
-    """Where μ begins in the workspace; ρ, a, b, p, q and r follow, each as many as there are channels."""
+    """Where μ begins in the workspace; ρ, a, b, p, q and r follow, each as many as there are
+    channels."""
     return op.saved + (6 * op.input_channels + 1) * (8 // itemsize)
 
 
@@ -44,7 +48,11 @@ def forward(plan, params, work, n, key, first_sample):
     Distances are summed from the mean of the first rows, not from 0, so that no digits are lost.
     """
     op = plan[0]
-    C, rows, lanes = op.input_channels, n * op.input_height * op.input_width, VECTOR_BYTES // work.itemsize
+    C, rows, lanes = (
+        op.input_channels,
+        n * op.input_height * op.input_width,
+        VECTOR_BYTES // work.itemsize,
+    )
     sums, near = shard_sums(op, work), shared_numbers(op, work.itemsize)
     partial = near + C  # two numbers a channel, not yet in use
     mean, square = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
@@ -122,7 +130,8 @@ def combine_backward(plan, params, works):
 
 @njit(**JIT)
 def finish(plan, params, work):
-    """The running mean and variance, the latter unbiased: r ← (1 − momentum) · r + momentum · batch.
+    """The running mean and variance, the latter unbiased: r ← (1 − momentum) · r + momentum ·
+    batch.
 
     A batch with one number a channel has no unbiased variance, and leaves the running one as it is.
     """
@@ -141,7 +150,11 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     op = plan[0]
     if op.dx < 0:
         return
-    C, rows, lanes = op.input_channels, n * op.input_height * op.input_width, VECTOR_BYTES // work.itemsize
+    C, rows, lanes = (
+        op.input_channels,
+        n * op.input_height * op.input_width,
+        VECTOR_BYTES // work.itemsize,
+    )
     at = shared_numbers(op, work.itemsize)
     for m in range(rows):
         for c in range(0, C, lanes):

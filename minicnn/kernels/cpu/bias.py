@@ -8,7 +8,8 @@ from minicnn.kernels.cpu.vector import add, load, store
 
 @njit(**JIT)
 def backward(op, work, grads, rows):
-    """Add the column sums of dy [rows, K] to db. Four sums run side by side, since one would wait for each addition."""
+    """Add the column sums of dy [rows, K] to db. Four sums run side by side, since one would wait
+    for each addition."""
     K, lanes = op.output_channels, VECTOR_BYTES // work.itemsize
     for k in range(0, K, lanes):
         count = K - k

@@ -1,8 +1,9 @@
 """Calling compiled rules and kernels by their address from compiled code.
 
-An address is a plain integer: the caller is compiled once for all rules and stays in the disk cache, and handing the
-rule over costs nothing, where a function object takes 19 to 60 µs at every call from Python. Large kernels are called
-so too: else LLVM would optimize their whole body again in every function above them.
+An address is a plain integer: the caller is compiled once for all rules and stays in the disk
+cache, and handing the rule over costs nothing, where a function object takes 19 to 60 µs at every
+call from Python. Large kernels are called so too: else LLVM would optimize their whole body again
+in every function above them.
 """
 
 import functools
@@ -19,32 +20,38 @@ from minicnn.program.plan import record_type
 
 @functools.cache
 def plan_of(module):
-    """The Numba type of a plan for the compiled code of ``module``: its name changes with all that the code depends on."""
+    """The Numba type of a plan for the compiled code of ``module``: its name changes with all that
+    the code depends on."""
     return types.Array(from_dtype(record_type(f"kernels_{digest_of(module)}")), 1, "C")
 
 
 @functools.cache
 def compiled(function, *arguments):
-    """The njit ``function`` as a C function that returns nothing, from the disk cache if it is there."""
+    """The njit ``function`` as a C function that returns nothing, from the disk cache if it is
+    there."""
     options = {"fastmath": FASTMATH, "error_model": "numpy"}
     return cfunc(types.void(*arguments), cache=True, **options)(function.py_func)
 
 
 @intrinsic
 def call(typing_context, address, arguments):
-    """Call what `compiled` made, at ``address``, with a tuple of arguments: contiguous arrays, numbers.
+    """Call what `compiled` made, at ``address``, with a tuple of arguments: contiguous arrays,
+    numbers.
 
     All whole numbers are passed as int64, but for uint64, which stays.
     """
     kinds = [
-        types.int64 if isinstance(kind, types.Integer) and kind != types.uint64 else kind for kind in arguments.types
+        types.int64 if isinstance(kind, types.Integer) and kind != types.uint64 else kind
+        for kind in arguments.types
     ]
     if any(isinstance(kind, types.Array) and kind.layout != "C" for kind in kinds):
         raise TypingError("call: contiguous arrays are needed")
 
     def generate(context, builder, signature, values):
         given = enumerate(zip(arguments.types, kinds, strict=True))
-        passed = [context.cast(builder, builder.extract_value(values[1], i), *pair) for i, pair in given]
+        passed = [
+            context.cast(builder, builder.extract_value(values[1], i), *pair) for i, pair in given
+        ]
         _call(builder, ir.VoidType(), values[0], passed)
         return context.get_dummy_value()
 
@@ -53,13 +60,16 @@ def call(typing_context, address, arguments):
 
 @intrinsic
 def call_update(typing_context, address, params, grads, slots, slot_stride, scalars, begin, end):
-    """Update ``params[begin:end]`` and every slot in place with the update at ``address`` (`rules.compile_update`).
+    """Update ``params[begin:end]`` and every slot in place with the update at ``address``
+    (`rules.compile_update`).
 
-    ``params``, ``grads``, ``slots`` and ``scalars`` are contiguous arrays of the update's dtype; slot k starts
-    ``slot_stride`` · k elements into ``slots``.
+    ``params``, ``grads``, ``slots`` and ``scalars`` are contiguous arrays of the update's dtype;
+    slot k starts ``slot_stride`` · k elements into ``slots``.
     """
     _check("call_update", params, grads, slots, scalars)
-    signature = types.void(types.int64, params, grads, slots, types.int64, scalars, types.int64, types.int64)
+    signature = types.void(
+        types.int64, params, grads, slots, types.int64, scalars, types.int64, types.int64
+    )
 
     def generate(context, builder, signature, arguments):
         address, *passed = arguments
@@ -72,18 +82,25 @@ def call_update(typing_context, address, params, grads, slots, slot_stride, scal
 
 
 @intrinsic
-def call_loss(typing_context, address, logits, label, target_values, dlogits, class_weights, hyperparameters):
-    """Write ``dlogits`` and return the loss (float64) of one sample with the row at ``address`` (`rules.compile_loss`).
+def call_loss(
+    typing_context, address, logits, label, target_values, dlogits, class_weights, hyperparameters
+):
+    """Write ``dlogits`` and return the loss (float64) of one sample with the row at ``address``
+    (`rules.compile_loss`).
 
-    The arrays are contiguous, of the row's dtype, ``logits`` and ``dlogits`` of shape [outputs]; so are
-    ``target_values`` and ``class_weights`` if the rule reads them, else they may be anything.
+    The arrays are contiguous, of the row's dtype, ``logits`` and ``dlogits`` of shape [outputs]; so
+    are ``target_values`` and ``class_weights`` if the rule reads them, else they may be anything.
     """
     _check("call_loss", logits, target_values, dlogits, class_weights, hyperparameters)
-    signature = types.float64(types.int64, logits, types.int64, target_values, dlogits, class_weights, hyperparameters)
+    signature = types.float64(
+        types.int64, logits, types.int64, target_values, dlogits, class_weights, hyperparameters
+    )
 
     def generate(context, builder, signature, arguments):
         address, *passed = arguments
-        outputs = builder.extract_value(context.make_array(logits)(context, builder, passed[0]).shape, 0)
+        outputs = builder.extract_value(
+            context.make_array(logits)(context, builder, passed[0]).shape, 0
+        )
         for k in (0, 2, 3, 4, 5):
             passed[k] = _data(context, builder, signature.args[k + 1], passed[k])
         return _call(builder, ir.DoubleType(), address, [passed[0], outputs, *passed[1:]])
@@ -93,7 +110,11 @@ def call_loss(typing_context, address, logits, label, target_values, dlogits, cl
 
 def _check(name, *arrays):
     for array in arrays:
-        if not (isinstance(array, types.Array) and array.layout == "C" and array.dtype == arrays[0].dtype):
+        if not (
+            isinstance(array, types.Array)
+            and array.layout == "C"
+            and array.dtype == arrays[0].dtype
+        ):
             raise TypingError(f"{name}: contiguous arrays of one dtype are needed, not {array}")
 
 

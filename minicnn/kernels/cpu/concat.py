@@ -1,6 +1,6 @@
 """Two images of one height and width, channel after channel, forward and backward.
 
-    y[n,p,q,:] = x[n,p,q,:], x2[n,p,q,:]          dx and dx2 are the parts of dy
+y[n,p,q,:] = x[n,p,q,:], x2[n,p,q,:]          dx and dx2 are the parts of dy
 """
 
 from numba import njit
@@ -11,12 +11,18 @@ from minicnn.kernels.cpu.vector import add, load, store
 
 @njit(**JIT)
 def _copy_columns(work, source, source_row, target, target_row, columns, rows, accumulate):
-    """target[m, :columns] = source[m, :columns], or += it; the rows are ``source_row`` and ``target_row`` apart."""
+    """target[m, :columns] = source[m, :columns], or += it; the rows are ``source_row`` and
+    ``target_row`` apart."""
     for m in range(rows):
         read, write = source + m * source_row, target + m * target_row
         for c in range(0, columns, VECTOR_BYTES // work.itemsize):
             numbers = load(work, read + c, columns - c)
-            store(work, write + c, add(numbers, load(work, write + c, columns - c)) if accumulate else numbers, columns - c)
+            store(
+                work,
+                write + c,
+                add(numbers, load(work, write + c, columns - c)) if accumulate else numbers,
+                columns - c,
+            )
 
 
 @njit(**JIT)

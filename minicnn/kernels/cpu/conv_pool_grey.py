@@ -1,19 +1,20 @@
-"""A convolution of images of one channel with few filters, and the 2×2 max pooling after it, fused: both work in planes.
+"""A convolution of images of one channel with few filters, and the 2×2 max pooling after it, fused:
+both work in planes.
 
-Such a convolution (the first of a network for grey images) leaves most of a vector empty where vectors run along its
-filters. Here they run along the width instead: every filter has a plane of its own, y[k, p, q], with rows as far
-apart as those of the image. Then all of a plane's pixels are one row of the product, x[p·W + q + r·W + s], and
-nothing is moved:
+Such a convolution (the first of a network for grey images) leaves most of a vector empty where
+vectors run along its filters. Here they run along the width instead: every filter has a plane of
+its own, y[k, p, q], with rows as far apart as those of the image. Then all of a plane's pixels are
+one row of the product, x[p·W + q + r·W + s], and nothing is moved:
 
     y[k,p,q]   = Σ_{r,s} w[r,s,k] · x[p+r, q+s]           dw[r,s,k] = Σ_{p,q} x[p+r, q+s] · dy[k,p,q]
 
-The last S−1 columns of a plane mix the end of one line with the beginning of the next: nobody reads them, and their dy
-is 0. The pooling adds the bias, since max(x) + b = max(x + b), and transposes its
-result to NHWC. LeNet-5's first two layers take 6 tenths of the time that they took with the pixels of all filters side by
-side.
+The last S−1 columns of a plane mix the end of one line with the beginning of the next: nobody reads
+them, and their dy is 0. The pooling adds the bias, since max(x) + b = max(x + b), and transposes
+its result to NHWC. LeNet-5's first two layers take 6 tenths of the time that they took with the
+pixels of all filters side by side.
 
-Kept for the backward pass (``saved``) are the planes of all samples and the maxima; one sample's maxima or their gradient,
-the gradient of its planes, and the sums of each lane are ``scratch``.
+Kept for the backward pass (``saved``) are the planes of all samples and the maxima; one sample's
+maxima or their gradient, the gradient of its planes, and the sums of each lane are ``scratch``.
 """
 
 from numba import njit
@@ -65,15 +66,40 @@ def _sum(numbers):
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
-    """y = the largest of each window of 2×2 of x * w, plus the bias, and the ReLU if there is one, in NHWC."""
+    """y = the largest of each window of 2×2 of x * w, plus the bias, and the ReLU if there is one,
+    in NHWC."""
     op = plan[0]
     K, S, W = op.output_channels, op.kernel_width, op.input_width
     rows, plane, maxima, _, _ = _places(op)
     for i in range(n):
-        multiply(op.multiply, K, _length(op), op.kernel_height, S, params, op.weight, 1, S * K, K,
-                 work, op.x + i * op.input_size, W, 1, work, -1, 0,
-                 work, op.saved + i * K * plane, plane)  # fmt: skip
-    P, Q, width, lanes = op.output_height, op.output_width, 2 * op.output_width, VECTOR_BYTES // work.itemsize
+        multiply(
+            op.multiply,
+            K,
+            _length(op),
+            op.kernel_height,
+            S,
+            params,
+            op.weight,
+            1,
+            S * K,
+            K,
+            work,
+            op.x + i * op.input_size,
+            W,
+            1,
+            work,
+            -1,
+            0,
+            work,
+            op.saved + i * K * plane,
+            plane,
+        )
+    P, Q, width, lanes = (
+        op.output_height,
+        op.output_width,
+        2 * op.output_width,
+        VECTOR_BYTES // work.itemsize,
+    )
     for i in range(n):
         for q in range(0, Q, lanes):  # the outer loop, so that masks are made once
             count = width - 2 * q
@@ -83,11 +109,19 @@ def forward(plan, params, work, n, key, first_sample):
                     at = op.saved + ((i * K + k) * rows + 2 * p) * W + 2 * q
                     to = (k * P + p) * Q + q
                     left = maximum(load(work, at + W, count), load(work, at, count))
-                    right = maximum(load(work, at + W + lanes, count - lanes), load(work, at + lanes, count - lanes))
+                    right = maximum(
+                        load(work, at + W + lanes, count - lanes),
+                        load(work, at + lanes, count - lanes),
+                    )
                     largest = pair_maximum(left, right)
                     store(work, maxima + i * op.output_size + to, largest, Q - q)
                     y = plus(largest, bias)
-                    store(work, op.scratch + to, maximum(y, load(work, at, 0)) if op.relu else y, Q - q)
+                    store(
+                        work,
+                        op.scratch + to,
+                        maximum(y, load(work, at, 0)) if op.relu else y,
+                        Q - q,
+                    )
         transpose_matrix(work, op.scratch, K, P * Q, P * Q, work, op.y + i * op.output_size, K)
 
 
@@ -111,7 +145,17 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         for r in range(R):
             for s in range(0, S, taps):
                 for k in range(0, K, filters):
-                    dots(work, x + r * W + s, 1, S - s, d_planes + k * plane, plane, K - k, _length(op), sums)
+                    dots(
+                        work,
+                        x + r * W + s,
+                        1,
+                        S - s,
+                        d_planes + k * plane,
+                        plane,
+                        K - k,
+                        _length(op),
+                        sums,
+                    )
                     sums += size
         if op.bias >= 0:
             for k in range(K):
@@ -123,13 +167,16 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                 for tap in range(min(taps, S - s)):
                     for filter in range(min(filters, K - k)):
                         at = sums + (tap * filters + filter) * lanes
-                        grads[op.weight + (r * S + s + tap) * K + k + filter] += _sum(work[at : at + lanes])
+                        grads[op.weight + (r * S + s + tap) * K + k + filter] += _sum(
+                            work[at : at + lanes]
+                        )
                 sums += size
 
 
 @njit(**JIT)
 def _pool_backward(op, work, i):
-    """The gradient of sample ``i``'s planes from dy, all columns written: those that nobody reads get 0."""
+    """The gradient of sample ``i``'s planes from dy, all columns written: those that nobody reads
+    get 0."""
     K, W, width = op.output_channels, op.input_width, 2 * op.output_width
     rows, plane, maxima, d_planes, _ = _places(op)
     P, Q, lanes = op.output_height, op.output_width, VECTOR_BYTES // work.itemsize
@@ -137,18 +184,29 @@ def _pool_backward(op, work, i):
     y, dy = op.y + i * op.output_size, op.dy + i * op.output_size
     for j in range(0, op.output_size if op.relu else 0, lanes):
         count = op.output_size - j
-        gradient = zero_unless_less(load(work, dy + j, count), load(work, y, 0), load(work, y + j, count))
+        gradient = zero_unless_less(
+            load(work, dy + j, count), load(work, y, 0), load(work, y + j, count)
+        )
         store(work, dy + j, gradient, count)
     transpose_matrix(work, dy, P * Q, K, K, work, op.scratch, P * Q)
     for q in range(0, W, 2 * lanes):
         for k in range(K):
             for p in range(P):
                 line, to = (k * rows + 2 * p) * W + q, (k * P + p) * Q + q // 2
-                x, dx, count, room = op.saved + i * K * plane + line, d_planes + line, width - q, W - q
+                x, dx, count, room = (
+                    op.saved + i * K * plane + line,
+                    d_planes + line,
+                    width - q,
+                    W - q,
+                )
                 upper, upper_next, lower, lower_next = share(
-                    load(work, x, count), load(work, x + lanes, count - lanes), load(work, x + W, count),
-                    load(work, x + W + lanes, count - lanes), load(work, maxima + to, Q - q // 2),
-                    load(work, op.scratch + to, Q - q // 2))  # fmt: skip
+                    load(work, x, count),
+                    load(work, x + lanes, count - lanes),
+                    load(work, x + W, count),
+                    load(work, x + W + lanes, count - lanes),
+                    load(work, maxima + to, Q - q // 2),
+                    load(work, op.scratch + to, Q - q // 2),
+                )
                 store(work, dx, upper, room)
                 store(work, dx + lanes, upper_next, room - lanes)
                 store(work, dx + W, lower, room)

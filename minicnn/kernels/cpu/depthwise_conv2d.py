@@ -27,21 +27,37 @@ def _taps(position, stride, dilation, padding, taps, length):
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    H, W, C, Q, S = op.input_height, op.input_width, op.input_channels, op.output_width, op.kernel_width
+    H, W, C, Q, S = (
+        op.input_height,
+        op.input_width,
+        op.input_channels,
+        op.output_width,
+        op.kernel_width,
+    )
     lanes, y = VECTOR_BYTES // work.itemsize, op.y
     for i in range(n):
         x = op.x + i * op.input_size
         for p in range(op.output_height):
-            r_first, r_end = _taps(p, op.stride_height, op.dilation_height, op.padding_top, op.kernel_height, H)
+            r_first, r_end = _taps(
+                p, op.stride_height, op.dilation_height, op.padding_top, op.kernel_height, H
+            )
             h = p * op.stride_height - op.padding_top
             for q in range(Q):
                 s_first, s_end = _taps(q, op.stride_width, op.dilation_width, op.padding_left, S, W)
                 v = q * op.stride_width - op.padding_left
                 for c in range(0, C, lanes):
-                    total = load(params, op.bias + c, C - c) if op.bias >= 0 else load(params, op.weight, 0)
+                    total = (
+                        load(params, op.bias + c, C - c)
+                        if op.bias >= 0
+                        else load(params, op.weight, 0)
+                    )
                     for r in range(r_first, r_end):
                         for s in range(s_first, s_end):
-                            at = x + ((h + r * op.dilation_height) * W + v + s * op.dilation_width) * C + c
+                            at = (
+                                x
+                                + ((h + r * op.dilation_height) * W + v + s * op.dilation_width) * C
+                                + c
+                            )
                             w = load(params, op.weight + (r * S + s) * C + c, C - c)
                             total = multiply_add(load(work, at, C - c), w, total)
                     store(work, y + c, total, C - c)
@@ -75,15 +91,29 @@ def _filter_gradient(op, work, grads, n):
     for i in range(n):
         x, dy = op.x + i * op.input_size, op.dy + i * op.output_size
         for r in range(op.kernel_height):
-            p_first, p_end = outputs_of(r, op.stride_height, op.dilation_height, op.padding_top, op.input_height,
-                                      op.output_height)  # fmt: skip
+            p_first, p_end = outputs_of(
+                r,
+                op.stride_height,
+                op.dilation_height,
+                op.padding_top,
+                op.input_height,
+                op.output_height,
+            )
             for s in range(S):
-                q_first, q_end = outputs_of(s, op.stride_width, op.dilation_width, op.padding_left, W, Q)
+                q_first, q_end = outputs_of(
+                    s, op.stride_width, op.dilation_width, op.padding_left, W, Q
+                )
                 for c in range(0, C, lanes):
                     dw = op.weight + (r * S + s) * C + c
                     total = load(grads, dw, C - c)
                     for p in range(p_first, p_end):
-                        line = x + (p * op.stride_height + r * op.dilation_height - op.padding_top) * W * C + c
+                        line = (
+                            x
+                            + (p * op.stride_height + r * op.dilation_height - op.padding_top)
+                            * W
+                            * C
+                            + c
+                        )
                         for q in range(q_first, q_end):
                             v = q * op.stride_width + s * op.dilation_width - op.padding_left
                             gradient = load(work, dy + (p * Q + q) * C + c, C - c)
@@ -93,8 +123,14 @@ def _filter_gradient(op, work, grads, n):
 
 @njit(**JIT)
 def _data_gradient(op, params, work, n):
-    H, W, C, P, Q, S = (op.input_height, op.input_width, op.input_channels, op.output_height, op.output_width,
-                        op.kernel_width)  # fmt: skip
+    H, W, C, P, Q, S = (
+        op.input_height,
+        op.input_width,
+        op.input_channels,
+        op.output_height,
+        op.output_width,
+        op.kernel_width,
+    )
     lanes = VECTOR_BYTES // work.itemsize
     for i in range(n):
         dx, dy = op.dx + i * op.input_size, op.dy + i * op.output_size
@@ -111,6 +147,8 @@ def _data_gradient(op, params, work, n):
                             q = v + op.padding_left - s * op.dilation_width
                             if q >= 0 and q % op.stride_width == 0 and q // op.stride_width < Q:
                                 w = load(params, op.weight + (r * S + s) * C + c, C - c)
-                                total = multiply_add(load(work, line + q // op.stride_width * C, C - c), w, total)
+                                total = multiply_add(
+                                    load(work, line + q // op.stride_width * C, C - c), w, total
+                                )
                     store(work, dx + c, total, C - c)
                 dx += C

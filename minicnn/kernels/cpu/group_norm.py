@@ -1,11 +1,12 @@
-"""Group and layer normalization: each sample by itself, over the channels of a group and all pixels.
+"""Group and layer normalization: each sample by itself, over the channels of a group and all
+pixels.
 
     y = γ · x̂ + β     x̂ = (x − μ) · ρ     ρ = 1 / √(σ² + ε)     μ, σ²: mean and variance over the M numbers of the group
     dx = ρ · (g − 1/M Σ g − x̂ · 1/M Σ g·x̂)     g = γ · dy     dγ = Σ dy·x̂     dβ = Σ dy
 
-γ and β have one number a channel (GroupNorm; ``a0`` = 0), or one for each number of a sample (LayerNorm, one group;
-``a0`` = 1). μ and ρ of each group are ``saved``. Sums are taken in float64. Sources: Wu, He: Group normalization, 2018;
-Ba, Kiros, Hinton: Layer normalization, 2016.
+γ and β have one number a channel (GroupNorm; ``a0`` = 0), or one for each number of a sample
+(LayerNorm, one group; ``a0`` = 1). μ and ρ of each group are ``saved``. Sums are taken in float64.
+Sources: Wu, He: Group normalization, 2018; Ba, Kiros, Hinton: Layer normalization, 2016.
 """
 
 import math
@@ -20,7 +21,11 @@ from minicnn.kernels.cpu.tile import JIT
 def forward(plan, params, work, n, key, first_sample):
     """y for the first ``n`` samples of the chunk."""
     op = plan[0]
-    C, pixels, each = op.input_channels, op.input_height * op.input_width, op.input_channels // op.groups
+    C, pixels, each = (
+        op.input_channels,
+        op.input_height * op.input_width,
+        op.input_channels // op.groups,
+    )
     for i in range(n):
         for group in range(op.groups):
             start = op.x + i * op.input_size + group * each
@@ -52,7 +57,11 @@ def forward(plan, params, work, n, key, first_sample):
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dγ, dβ and dx for the first ``n`` samples of the chunk."""
     op = plan[0]
-    C, pixels, each = op.input_channels, op.input_height * op.input_width, op.input_channels // op.groups
+    C, pixels, each = (
+        op.input_channels,
+        op.input_height * op.input_width,
+        op.input_channels // op.groups,
+    )
     number = work.dtype.type
     for i in range(n):
         for group in range(op.groups):
@@ -61,7 +70,10 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
             total, product = 0.0, 0.0
             for pixel in range(pixels):
                 at = pixel * C + group * each
-                x, dy = work[op.x + i * op.input_size + at :], work[op.dy + i * op.input_size + at :]
+                x, dy = (
+                    work[op.x + i * op.input_size + at :],
+                    work[op.dy + i * op.input_size + at :],
+                )
                 own = at if op.a0 != 0 else group * each
                 for c in range(each):
                     normal = (x[c] - mu) * rho
@@ -72,10 +84,16 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                     product += g * normal
             if op.dx < 0:
                 continue
-            mean_g, mean_product = number(total / (pixels * each)), number(product / (pixels * each))
+            mean_g, mean_product = (
+                number(total / (pixels * each)),
+                number(product / (pixels * each)),
+            )
             for pixel in range(pixels):
                 at = pixel * C + group * each
-                x, dy = work[op.x + i * op.input_size + at :], work[op.dy + i * op.input_size + at :]
+                x, dy = (
+                    work[op.x + i * op.input_size + at :],
+                    work[op.dy + i * op.input_size + at :],
+                )
                 dx = work[op.dx + i * op.input_size + at :]
                 own = at if op.a0 != 0 else group * each
                 for c in range(each):

@@ -1,6 +1,7 @@
 """The same numbers under another shape, forward and backward: y = x and dx = dy.
 
-The planner lets y lie where x lies, so there is nothing to do forward; and backward only where x has another reader too.
+The planner lets y lie where x lies, so there is nothing to do forward; and backward only where x
+has another reader too.
 """
 
 from numba import njit

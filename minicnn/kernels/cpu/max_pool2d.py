@@ -2,11 +2,12 @@
 
     y[n,p,q,c] = max over the window of x[n,h,v,c]          dy goes to the window's first largest element
 
-with h = p·stride_h + r·dilation_h − pad_top, v = q·stride_w + s·dilation_w − pad_left, 0 ≤ r < R, 0 ≤ s < S. Padding
-counts as −∞: PyTorch's convention. With ``relu`` also y = max(0, y): a ReLU before the pooling may as well come after it.
+with h = p·stride_h + r·dilation_h − pad_top, v = q·stride_w + s·dilation_w − pad_left, 0 ≤ r < R, 0
+≤ s < S. Padding counts as −∞: PyTorch's convention. With ``relu`` also y = max(0, y): a ReLU before
+the pooling may as well come after it.
 
-Vectors run along the channels. Written as scalar loops, which LLVM does not vectorize for a few channels, both passes of
-LeNet-5's first pooling layer took ten times as long.
+Vectors run along the channels. Written as scalar loops, which LLVM does not vectorize for a few
+channels, both passes of LeNet-5's first pooling layer took ten times as long.
 """
 
 from numba import njit
@@ -18,7 +19,8 @@ from minicnn.kernels.cpu.window import window
 
 @njit(**JIT)
 def _covers(op):
-    """Whether the windows cover the image and neither overlap nor reach beyond it: each element belongs to one window."""
+    """Whether the windows cover the image and neither overlap nor reach beyond it: each element
+    belongs to one window."""
     return (
         op.padding_top == 0
         and op.padding_left == 0
@@ -69,13 +71,16 @@ def _store_largest(op, work, at, largest, count):
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """dy goes to the first element of the window, in reading order, that is not smaller than the maximum."""
+    """dy goes to the first element of the window, in reading order, that is not smaller than the
+    maximum."""
     op = plan[0]
     if op.dx < 0:
         return
     W, C = op.input_width, op.input_channels
     lanes = VECTOR_BYTES // work.itemsize
-    once = _covers(op) and op.accumulate == 0  # then every element of dx is written once, and need not be added to
+    once = (
+        _covers(op) and op.accumulate == 0
+    )  # then every element of dx is written once, and need not be added to
     halves = _covers(op) and op.kernel_height == 2 and op.kernel_width == 2
     if not once and op.accumulate == 0:
         work[op.dx : op.dx + n * op.input_size] = 0
@@ -88,14 +93,20 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                     top = 2 * (p * W + q) * C
                     for c in range(0, C, lanes):
                         count = C - c
-                        largest, left = load(work, y + c, count), _gradient(op, work, y + c, dy + c, count)
+                        largest, left = (
+                            load(work, y + c, count),
+                            _gradient(op, work, y + c, dy + c, count),
+                        )
                         for at in (top + c, top + C + c, top + W * C + c, top + W * C + C + c):
                             left = _take(work, x + at, dx + at, left, largest, count, once)
                 else:
                     h_first, h_end, v_first, v_end = window(op, p, q)
                     for c in range(0, C, lanes):
                         count = C - c
-                        largest, left = load(work, y + c, count), _gradient(op, work, y + c, dy + c, count)
+                        largest, left = (
+                            load(work, y + c, count),
+                            _gradient(op, work, y + c, dy + c, count),
+                        )
                         for h in range(h_first, h_end, op.dilation_height):
                             for v in range(v_first, v_end, op.dilation_width):
                                 at = (h * W + v) * C + c
@@ -106,14 +117,16 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
 
 @njit(**JIT)
 def _gradient(op, work, y, dy, count):
-    """dy, or 0 where a ReLU put out 0: what the elements of a window have to share, all or nothing."""
+    """dy, or 0 where a ReLU put out 0: what the elements of a window have to share, all or
+    nothing."""
     left = load(work, dy, count)
     return zero_unless_less(left, load(work, y, 0), load(work, y, count)) if op.relu else left
 
 
 @njit(**JIT)
 def _take(work, x, dx, left, largest, count, once):
-    """Give dx what is left of dy where x is not smaller than the maximum; return what is left after that."""
+    """Give dx what is left of dy where x is not smaller than the maximum; return what is left after
+    that."""
     candidate = load(work, x, count)
     taken = zero_where_less(left, candidate, largest)
     store(work, dx, taken if once else add(load(work, dx, count), taken), count)

@@ -1,4 +1,5 @@
-"""The product of two values, forward and backward: of one shape, or the second with one number a channel, a gate.
+"""The product of two values, forward and backward: of one shape, or the second with one number a
+channel, a gate.
 
     y[n,p,q,c] = x[n,p,q,c] · g          dx = dy · g,  dg = dy · x, summed over p and q for a gate
 
@@ -25,7 +26,10 @@ def forward(plan, params, work, n, key, first_sample):
     for i in range(n):
         gate = work[op.x2 + i * size : op.x2 + (i + 1) * size]
         for m in range(i * pixels, (i + 1) * pixels):
-            x, y = work[op.x + m * size : op.x + (m + 1) * size], work[op.y + m * size : op.y + (m + 1) * size]
+            x, y = (
+                work[op.x + m * size : op.x + (m + 1) * size],
+                work[op.y + m * size : op.y + (m + 1) * size],
+            )
             for c in range(size):
                 y[c] = x[c] * gate[c]
 
@@ -40,7 +44,10 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         gate = work[op.x2 + i * size : op.x2 + (i + 1) * size]
         if op.dx >= 0:  # first, for x2 may be x, and its gradient is then added to this
             for m in range(i * pixels, (i + 1) * pixels):
-                dx, dy = work[op.dx + m * size : op.dx + (m + 1) * size], work[op.dy + m * size : op.dy + (m + 1) * size]
+                dx, dy = (
+                    work[op.dx + m * size : op.dx + (m + 1) * size],
+                    work[op.dy + m * size : op.dy + (m + 1) * size],
+                )
                 for c in range(size):
                     dx[c] = dy[c] * gate[c] + (dx[c] if op.accumulate != 0 else zero)
         if op.dx2 >= 0:
@@ -48,6 +55,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
             for c in range(size):
                 d_gate[c] = d_gate[c] if op.accumulate2 != 0 else zero
             for m in range(i * pixels, (i + 1) * pixels):
-                x, dy = work[op.x + m * size : op.x + (m + 1) * size], work[op.dy + m * size : op.dy + (m + 1) * size]
+                x, dy = (
+                    work[op.x + m * size : op.x + (m + 1) * size],
+                    work[op.dy + m * size : op.dy + (m + 1) * size],
+                )
                 for c in range(size):
                     d_gate[c] += dy[c] * x[c]

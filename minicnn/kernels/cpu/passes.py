@@ -1,7 +1,9 @@
-"""The passes: walk the plan forward and backward for one chunk of samples, calling each operation's kernel by its address.
+"""The passes: walk the plan forward and backward for one chunk of samples, calling each operation's
+kernel by its address.
 
-``forward`` is public: a plain njit function of arrays for the user's own compiled code. The kernels are compiled one by one,
-when a network first uses them, and are cached on disk; what walks them is compiled once.
+``forward`` is public: a plain njit function of arrays for the user's own compiled code. The kernels
+are compiled one by one, when a network first uses them, and are cached on disk; what walks them is
+compiled once.
 """
 
 import functools
@@ -25,12 +27,17 @@ PLAN = plan_of(__name__)  # what walks the plan is compiled for this type of it
 
 @functools.cache
 def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
-    """Address of the function ``name`` of the operation ``row``, compiled for float32 or float64; 0 if it has none.
+    """Address of the function ``name`` of the operation ``row``, compiled for float32 or float64; 0
+    if it has none.
 
     ``ranks`` are those of a `LayerRule`'s arrays.
     """
     if row.rule is not None:
-        return compile_layer(row.rule, name, dtype, ranks).address if name in ("forward", "backward") else 0
+        return (
+            compile_layer(row.rule, name, dtype, ranks).address
+            if name in ("forward", "backward")
+            else 0
+        )
     function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{row.module}"), name, None)
     if function is None:
         return 0
@@ -48,14 +55,19 @@ def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
 
 
 def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
-    """With an empty cache, let another process compile half of ``kernels``, pairs of an operation and a function's name.
+    """With an empty cache, let another process compile half of ``kernels``, pairs of an operation
+    and a function's name.
 
-    Numba compiles under one lock, so only processes share the work. None is started with one core, or where Python runs
-    inside another program.
+    Numba compiles under one lock, so only processes share the work. None is started with one core,
+    or where Python runs inside another program.
     """
-    from minicnn.program.operations import OPERATIONS  # at the top, it would be one of the sources of `PLAN`
+    from minicnn.program.operations import (
+        OPERATIONS,
+    )  # at the top, it would be one of the sources of `PLAN`
 
-    alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith("python")
+    alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith(
+        "python"
+    )
     multiply_address(dtype)
     both = sorted({(*kernel, np.dtype(dtype).name) for kernel in kernels} - _compiled)
     _compiled.update(both)
@@ -64,7 +76,9 @@ def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
     code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import kernel_address\n"
     code += "from minicnn.program.operations import OPERATIONS\n"
     code += f"for row, name, number in {both[::2]}: kernel_address(OPERATIONS[row], name, number)"
-    other = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     for row, name, number in both[1::2]:
         kernel_address(OPERATIONS[row], name, np.dtype(number))
     other.wait()  # had it failed, the rest is compiled here
@@ -79,18 +93,23 @@ def forward_chunk(plan, params, work, n, key, first_sample):
 
 @njit(**JIT)
 def backward_chunk(plan, params, transposed, work, grads, n, key, first_sample):
-    """The chain rule, operation by operation from the last: dy becomes dx, and weight gradients are added to ``grads``.
+    """The chain rule, operation by operation from the last: dy becomes dx, and weight gradients are
+    added to ``grads``.
 
     ``work`` is as ``forward_chunk`` left it, with dlogits at the last operation's ``dy``.
     """
     for i in range(len(plan) - 1, -1, -1):
         if plan[i].backward != 0:
-            call(plan[i].backward, (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample))
+            call(
+                plan[i].backward,
+                (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample),
+            )
 
 
 @njit(**JIT)
 def transpose_weights(plan, params, transposed):
-    """Copy the weights into the order in which the backward pass reads them: once a step, before its chunks."""
+    """Copy the weights into the order in which the backward pass reads them: once a step, before
+    its chunks."""
     for i in range(len(plan)):
         if plan[i].transpose != 0:
             call(plan[i].transpose, (plan[i : i + 1], params, transposed))
@@ -98,7 +117,8 @@ def transpose_weights(plan, params, transposed):
 
 @njit(**JIT)
 def end_of_segment(plan, begin):
-    """One past the first operation from ``begin`` on that must have passed all shards before any of them goes on."""
+    """One past the first operation from ``begin`` on that must have passed all shards before any of
+    them goes on."""
     for i in range(begin, len(plan)):
         if plan[i].combine != 0:
             return i + 1
@@ -109,10 +129,11 @@ def end_of_segment(plan, begin):
 def forward(plan, params, work, x, logits):
     """Inference: logits[n,o] of the images x[n,h,w,c].
 
-    ``plan``, ``params`` and ``work`` come from ``Model.njit_arguments()``; ``x`` [N,H,W,C] and ``logits`` [N,outputs] are
-    C-contiguous and of the dtype of ``params``, and x is scaled as the network was trained (``Model.scale``). Any N:
-    the images are taken in chunks that fit ``work``. Allocates nothing, starts no thread, and can be called from any
-    njit function, which caches with it.
+    ``plan``, ``params`` and ``work`` come from ``Model.njit_arguments()``; ``x`` [N,H,W,C] and
+    ``logits`` [N,outputs] are C-contiguous and of the dtype of ``params``, and x is scaled as the
+    network was trained (``Model.scale``). Any N: the images are taken in chunks that fit ``work``.
+    Allocates nothing, starts no thread, and can be called from any njit function, which caches with
+    it.
     """
     first, last = plan[0], plan[len(plan) - 1]
     size, outputs = first.input_size, last.output_size
@@ -142,7 +163,8 @@ def forward_keep(plan, params, work, x, logits, key):
 
 @njit(cache=True, **JIT)
 def backward(plan, params, transposed, work, dlogits, grads, key):
-    """The gradient of the loss with respect to the weights, added to ``grads``, from dlogits[n,o] after ``forward_keep``."""
+    """The gradient of the loss with respect to the weights, added to ``grads``, from dlogits[n,o]
+    after ``forward_keep``."""
     last = plan[len(plan) - 1]
     n = len(dlogits)
     transpose_weights(plan, params, transposed)

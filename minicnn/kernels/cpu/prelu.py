@@ -33,4 +33,6 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
             grads[op.weight + c] += zero if x > zero else dy * x
             if op.dx >= 0:
                 dx = dy if x > zero else dy * params[op.weight + c]
-                work[op.dx + m * C + c] = dx + (work[op.dx + m * C + c] if op.accumulate != 0 else zero)
+                work[op.dx + m * C + c] = dx + (
+                    work[op.dx + m * C + c] if op.accumulate != 0 else zero
+                )

@@ -1,5 +1,6 @@
-"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a function of one row, an
-activation as the kernels of an operation. `minicnn.kernels.generated` makes the modules."""
+"""Rules compiled for the CPU: an optimizer's update as one fused, vectorized loop, a loss as a
+function of one row, an activation as the kernels of an operation. `minicnn.kernels.generated` makes
+the modules."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,9 @@ from minicnn.kernels.generated import arguments, check_activation, compile_rule,
 from minicnn.kernels.sources import digest_of
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
-# Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x − max(x), and "arcp"
-# makes g / √v an estimate, which differs between processors and is not a number for an infinite v. Adam's speed is
-# the same without both.
+# Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x −
+# max(x), and "arcp" makes g / √v an estimate, which differs between processors and is not a number
+# for an infinite v. Adam's speed is the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
 PLAN = plan_of(__name__)
 
@@ -27,8 +28,9 @@ PLAN = plan_of(__name__)
 class Update:
     """A compiled update of buffers of dtype T.
 
-    ``void(T* params, T* grads, T* slots, int64 slot_stride, T* scalars, int64 begin, int64 end)`` updates
-    the elements [begin, end) of ``params`` and of every slot; slot k starts at ``slots + k·slot_stride``.
+    ``void(T* params, T* grads, T* slots, int64 slot_stride, T* scalars, int64 begin, int64 end)``
+    updates the elements [begin, end) of ``params`` and of every slot; slot k starts at ``slots +
+    k·slot_stride``.
     """
 
     address: int
@@ -41,15 +43,17 @@ class LossRow:
     """A compiled loss of one sample, in the dtype T.
 
     ``double(T* logits, int64 outputs, int64 label, T* target_values, T* dlogits, T* class_weights,
-    T* hyperparameters)`` writes ``dlogits`` [outputs] and returns the loss. A rule on labels reads no target values,
-    a rule on target values no label, a rule without class weights no weights; those may be anything.
+    T* hyperparameters)`` writes ``dlogits`` [outputs] and returns the loss. A rule on labels reads
+    no target values, a rule on target values no label, a rule without class weights no weights;
+    those may be anything.
     """
 
     address: int
     cfunc: Any
 
 
-# The loop is a function of its own, whose pointers do not overlap: LLVM then vectorizes it for any number of slots.
+# The loop is a function of its own, whose pointers do not overlap: LLVM then vectorizes it for any
+# number of slots.
 _UPDATE = """\
 import numba
 from numba import types
@@ -89,8 +93,9 @@ def compiled(logits, outputs, label, target_values, dlogits, class_weights, hype
     return rule(numba.carray(logits, outputs), target, dlogits_row, {class_weights} {hyperparameters})
 """
 
-# An operation's kernels. The loops are told that their arrays do not overlap, even where y lies where x lies: an element is
-# written after all that is made of it, so they are right all the same, and LLVM vectorizes them.
+# An operation's kernels. The loops are told that their arrays do not overlap, even where y lies
+# where x lies: an element is written after all that is made of it, so they are right all the same,
+# and LLVM vectorizes them.
 _FORWARD = """\
 import numba
 from numba import types
@@ -149,8 +154,9 @@ def compiled(plan, params, transposed, work, grads, n, key, first_sample):
 """
 
 
-# A sample at a time. What the record has no fields for lies at the address in a0: hyperparameters, then the place and the
-# shape of each parameter. Where dx is not wanted, or added to, the rule writes it into the scratch.
+# A sample at a time. What the record has no fields for lies at the address in a0: hyperparameters,
+# then the place and the shape of each parameter. Where dx is not wanted, or added to, the rule
+# writes it into the scratch.
 _ARRAYS = """\
 import numba
 from numba import types
@@ -200,33 +206,47 @@ def compiled(plan, params, transposed, work, grads, n, key, first_sample):
 
 
 def compile_layer(rule: AnyLayer, name: str, dtype: Any, ranks: tuple[int, ...] = ()) -> Any:
-    """The kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers of ``dtype``,
-    as a C function.
+    """The kernel ``name`` ("forward" or "backward") of the operation that is ``rule``, for buffers
+    of ``dtype``, as a C function.
 
-    Its arguments are those of every operation (`minicnn.kernels.cpu.passes`). ``ranks`` has the number of dimensions of a
-    `LayerRule`'s x, y and parameters. It is compiled, or taken from the disk cache. Raises `PluginError` if that fails.
+    Its arguments are those of every operation (`minicnn.kernels.cpu.passes`). ``ranks`` has the
+    number of dimensions of a `LayerRule`'s x, y and parameters. It is compiled, or taken from the
+    disk cache. Raises `PluginError` if that fails.
     """
     if isinstance(rule, ActivationRule):
         return _compile_activation(rule, name, dtype)
-    function, hypers = rule.forward if name == "forward" else rule.backward, len(rule.hyperparameters)
+    function, hypers = (
+        rule.forward if name == "forward" else rule.backward,
+        len(rule.hyperparameters),
+    )
     leading, parameters = (2, 1) if name == "forward" else (4, 2), range(2, len(ranks))
     if arguments(rule.name, function) != leading[0] + leading[1] * len(parameters) + hypers:
-        wanted = "x, y, *parameters" if name == "forward" else "x, y, dy, dx, *parameters, *gradients"
-        raise PluginError(f"layer {rule.name!r}: {function.__name__} must take ({wanted}, *hyperparameters)")
+        wanted = (
+            "x, y, *parameters" if name == "forward" else "x, y, dy, dx, *parameters, *gradients"
+        )
+        raise PluginError(
+            f"layer {rule.name!r}: {function.__name__} must take ({wanted}, *hyperparameters)"
+        )
     pieces, at = [], hypers
     for k in parameters:
         shape = each("int(numbers[{}])", range(at + 1, at + 1 + ranks[k]))
         pieces.append(f"int(numbers[{at}]), ({shape})")
         at += 1 + ranks[k]
-    shapes = [f"(op.{side}_height, op.{side}_width, op.{side}_channels)" if rank == 3 else f"(op.{side}_size,)"
-              for side, rank in zip(("input", "output"), ranks, strict=False)]  # fmt: skip
+    shapes = [
+        f"(op.{side}_height, op.{side}_width, op.{side}_channels)"
+        if rank == 3
+        else f"(op.{side}_size,)"
+        for side, rank in zip(("input", "output"), ranks, strict=False)
+    ]
     template = _ARRAYS + (_ARRAYS_FORWARD if name == "forward" else _ARRAYS_BACKWARD)
     source = template.format(
-        dtype=np.dtype(dtype).name, input=shapes[0], output=shapes[1],
+        dtype=np.dtype(dtype).name,
+        input=shapes[0],
+        output=shapes[1],
         params="".join(f"piece(params, {piece}), " for piece in pieces),
         grads="".join(f"piece(grads, {piece}), " for piece in pieces),
         hypers=each("number(numbers[{}])", range(hypers)),
-    )  # fmt: skip
+    )
     return _compile("layer", rule, function, dtype, source)
 
 
@@ -236,20 +256,28 @@ def _compile_activation(rule: ActivationRule, name: str, dtype: Any) -> Any:
     hypers = range(len(rule.hyperparameters))
     check_activation(rule, function)
     template = _FORWARD if name == "forward" else _BACKWARD
-    source = template.format(dtype=np.dtype(dtype).name, reads=rule.reads, hypers=each("h{}", hypers),
-                             numbers=each("number(op.f{})", hypers))  # fmt: skip
+    source = template.format(
+        dtype=np.dtype(dtype).name,
+        reads=rule.reads,
+        hypers=each("h{}", hypers),
+        numbers=each("number(op.f{})", hypers),
+    )
     return _compile("layer", rule, function, dtype, source)
 
 
 def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
-    """Compile ``rule.update`` for buffers of ``dtype`` (float32 or float64), or take it from the disk cache.
+    """Compile ``rule.update`` for buffers of ``dtype`` (float32 or float64), or take it from the
+    disk cache.
 
-    Raises `PluginError` if the function cannot be compiled or does not take and return what the rule declares.
+    Raises `PluginError` if the function cannot be compiled or does not take and return what the
+    rule declares.
     """
     slots = range(len(rule.slots))
     count = arguments(rule.name, rule.update) - 2 - len(slots)
     if count < 0:
-        raise PluginError(f"optimizer {rule.name!r}: update must take (p, g, *{list(rule.slots)}, *scalars)")
+        raise PluginError(
+            f"optimizer {rule.name!r}: update must take (p, g, *{list(rule.slots)}, *scalars)"
+        )
     source = _UPDATE.format(
         dtype=np.dtype(dtype).name,
         slots=each("s{}", slots),
@@ -265,14 +293,17 @@ def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
 
 
 def compile_loss(rule: LossRule, dtype: Any) -> LossRow:
-    """Compile ``rule.row`` for buffers of ``dtype`` (float32 or float64), or take it from the disk cache.
+    """Compile ``rule.row`` for buffers of ``dtype`` (float32 or float64), or take it from the disk
+    cache.
 
     Raises `PluginError` if the function cannot be compiled or does not take what the rule declares.
     """
     if arguments(rule.name, rule.row) != 3 + rule.class_weights + len(rule.hyperparameters):
         weights = ", class_weights" if rule.class_weights else ""
         hypers = "".join(f", {hyper.name}" for hyper in rule.hyperparameters)
-        raise PluginError(f"loss {rule.name!r}: row must take (logits, target, dlogits{weights}{hypers})")
+        raise PluginError(
+            f"loss {rule.name!r}: row must take (logits, target, dlogits{weights}{hypers})"
+        )
     source = _LOSS.format(
         dtype=np.dtype(dtype).name,
         target="label" if rule.target == "label" else "numba.carray(target_values, outputs)",

@@ -1,10 +1,11 @@
-"""Batch normalization with the running statistics: in inference, and where the statistics are frozen.
+"""Batch normalization with the running statistics: in inference, and where the statistics are
+frozen.
 
     y[n,h,w,c] = γ[c] · x̂ + β[c] = a[c] · x + b[c]     x̂ = (x − μ[c]) · ρ[c]     ρ = 1 / √(σ² + ε), a = γ·ρ, b = β − μ·a
     dx = a · dy     dγ[c] = Σ dy · x̂     dβ[c] = Σ dy          over n, h, w
 
-μ and σ² are the running mean and variance. Where a convolution or a dense layer stands before it, a model's weights take
-a and b in, and this operation is not needed (`minicnn.program.fold`).
+μ and σ² are the running mean and variance. Where a convolution or a dense layer stands before it, a
+model's weights take a and b in, and this operation is not needed (`minicnn.program.fold`).
 """
 
 import math
@@ -46,7 +47,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         for m in range(n * op.input_height * op.input_width):
             dy = work[op.dy + m * C + c]
             grads[op.bias + c] += dy
-            grads[op.weight + c] += dy * (work[op.x + m * C + c] - params[op.running_mean + c]) * inverse
+            grads[op.weight + c] += (
+                dy * (work[op.x + m * C + c] - params[op.running_mean + c]) * inverse
+            )
             if op.dx >= 0:
                 dx = work[a + c] * dy + (work[op.dx + m * C + c] if op.accumulate != 0 else zero)
                 work[op.dx + m * C + c] = dx

@@ -1,4 +1,5 @@
-"""Softmax over the outputs of a sample, as a last layer of networks made elsewhere; a loss has its own.
+"""Softmax over the outputs of a sample, as a last layer of networks made elsewhere; a loss has its
+own.
 
     y[k] = exp(x[k] − max x) / Σ_j exp(x[j] − max x)          dx[k] = y[k] · (dy[k] − Σ_j dy[j] · y[j])
 
@@ -18,7 +19,10 @@ def forward(plan, params, work, n, key, first_sample):
     op = plan[0]
     size = op.output_size
     for i in range(n):
-        x, y = work[op.x + i * size : op.x + (i + 1) * size], work[op.y + i * size : op.y + (i + 1) * size]
+        x, y = (
+            work[op.x + i * size : op.x + (i + 1) * size],
+            work[op.y + i * size : op.y + (i + 1) * size],
+        )
         largest, total = x[0], work.dtype.type(0)
         for k in range(1, size):
             largest = x[k] if x[k] > largest else largest
@@ -37,7 +41,10 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         return
     size, zero = op.output_size, work.dtype.type(0)
     for i in range(n):
-        y, dy = work[op.y + i * size : op.y + (i + 1) * size], work[op.dy + i * size : op.dy + (i + 1) * size]
+        y, dy = (
+            work[op.y + i * size : op.y + (i + 1) * size],
+            work[op.dy + i * size : op.dy + (i + 1) * size],
+        )
         dx = work[op.dx + i * size : op.dx + (i + 1) * size]
         total = zero
         for k in range(size):

@@ -1,9 +1,10 @@
 """What Python calls: one training step, and inference, over the threads.
 
-A batch is cut into as many shards as there are gradient buffers; a shard goes chunk by chunk through all operations
-forward, through the loss, and back. Threads take the shards, and their gradients are added in their order, so that the
-result depends on the number of shards but not on which thread ran when. Where an operation needs the whole batch (batch
-normalization), it ends a segment: all shards pass it, what they measured is combined, and then they go on.
+A batch is cut into as many shards as there are gradient buffers; a shard goes chunk by chunk
+through all operations forward, through the loss, and back. Threads take the shards, and their
+gradients are added in their order, so that the result depends on the number of shards but not on
+which thread ran when. Where an operation needs the whole batch (batch normalization), it ends a
+segment: all shards pass it, what they measured is combined, and then they go on.
 """
 
 import functools
@@ -13,11 +14,18 @@ import numpy as np
 from numba import from_dtype, njit, prange, types
 
 from minicnn.kernels.cpu.call import call, call_loss, call_update, compiled, plan_of
-from minicnn.kernels.cpu.passes import backward_chunk, end_of_segment, forward_chunk, transpose_weights
+from minicnn.kernels.cpu.passes import (
+    backward_chunk,
+    end_of_segment,
+    forward_chunk,
+    transpose_weights,
+)
 from minicnn.kernels.cpu.tile import JIT
 
-_WORTH_SHARING = 10_000  # parameters from which on threads also share what is done once a step; a region costs 5 µs
-_BLOCK = 4096  # parameters that are reduced together: the order of the norm's sum does not depend on the threads
+# parameters from which on threads also share what is done once a step; a region costs 5 µs
+_WORTH_SHARING = 10_000
+# parameters that are reduced together: the order of the norm's sum does not depend on the threads
+_BLOCK = 4096
 
 
 @njit(**JIT)
@@ -42,27 +50,54 @@ def _largest(row):
 
 
 @njit(**JIT)
-def _loss(plan, work, labels, order, start, n, targets, class_weights, loss, loss_hyper, divisor, totals):
-    """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to ``totals``; write dlogits."""
+def _loss(
+    plan, work, labels, order, start, n, targets, class_weights, loss, loss_hyper, divisor, totals
+):
+    """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to
+    ``totals``; write dlogits."""
     last = plan[len(plan) - 1]
     outputs = last.output_size
     for i in range(n):
         label = labels[order[start + i]]
         logits = work[last.y + i * outputs : last.y + (i + 1) * outputs]
         dlogits = work[last.dy + i * outputs : last.dy + (i + 1) * outputs]
-        totals[0] += call_loss(loss, logits, label, targets[label], dlogits, class_weights, loss_hyper)
+        totals[0] += call_loss(
+            loss, logits, label, targets[label], dlogits, class_weights, loss_hyper
+        )
         totals[1] += _largest(logits) == label
         for k in range(outputs):
             dlogits[k] /= divisor
 
 
 @njit(**JIT)
-def _shard(plan, first_op, end_op, is_backward, params, transposed, work, grads, images, labels, order, begin, end, scale,
-           targets, class_weights, loss, loss_hyper, divisor, key, totals):  # fmt: skip
+def _shard(
+    plan,
+    first_op,
+    end_op,
+    is_backward,
+    params,
+    transposed,
+    work,
+    grads,
+    images,
+    labels,
+    order,
+    begin,
+    end,
+    scale,
+    targets,
+    class_weights,
+    loss,
+    loss_hyper,
+    divisor,
+    key,
+    totals,
+):
     """Loss and gradient of the samples ``begin`` to ``end`` of the batch.
 
-    A plan of one segment does all of it, chunk by chunk. Of several, this is the segment ``first_op`` to ``end_op`` forward,
-    the last one with the loss, or backward, on all samples of the shard.
+    A plan of one segment does all of it, chunk by chunk. Of several, this is the segment
+    ``first_op`` to ``end_op`` forward, the last one with the loss, or backward, on all samples of
+    the shard.
     """
     whole = first_op == 0 and end_op == len(plan)
     if first_op == 0 and is_backward == 0:
@@ -80,35 +115,98 @@ def _shard(plan, first_op, end_op, is_backward, params, transposed, work, grads,
                 _gather(plan[0], work, images, order, start, n, scale)
             forward_chunk(segment, params, work, n, key, start)
             if end_op == len(plan):
-                _loss(plan, work, labels, order, start, n, targets, class_weights, loss, loss_hyper, divisor, totals)
+                _loss(
+                    plan,
+                    work,
+                    labels,
+                    order,
+                    start,
+                    n,
+                    targets,
+                    class_weights,
+                    loss,
+                    loss_hyper,
+                    divisor,
+                    totals,
+                )
         if whole or is_backward != 0:
             backward_chunk(segment, params, transposed, work, grads, n, key, start)
 
 
 @functools.cache
 def shard_address(dtype, image_dtype) -> int:
-    """Address of a shard's passes compiled for parameters of ``dtype`` and images of ``image_dtype``."""
+    """Address of a shard's passes compiled for parameters of ``dtype`` and images of
+    ``image_dtype``."""
     number = from_dtype(np.dtype(dtype))
     image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
     row, table = types.Array(number, 1, "C"), types.Array(number, 2, "C")
     integers, sums, integer = types.int64[::1], types.float64[::1], types.int64
-    return compiled(_shard, plan_of(__name__), integer, integer, integer, row, row, row, row, image, integers, integers,
-                    integer, integer, number, table, row, integer, row, number, types.uint64, sums).address  # fmt: skip
+    return compiled(
+        _shard,
+        plan_of(__name__),
+        integer,
+        integer,
+        integer,
+        row,
+        row,
+        row,
+        row,
+        image,
+        integers,
+        integers,
+        integer,
+        integer,
+        number,
+        table,
+        row,
+        integer,
+        row,
+        number,
+        types.uint64,
+        sums,
+    ).address
 
 
 @njit(cache=True, parallel=True, **JIT)
-def train_step(shard_at, plan, trained, params, transposed, work, grads, images, labels, order, scale, targets,
-               class_weights, loss, loss_hyper, divisor, key, totals, squares, update_rule, slots, scalars, spans, clip_norm,
-               clip_value):  # fmt: skip
-    """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss, correct, gradient norm.
+def train_step(
+    shard_at,
+    plan,
+    trained,
+    params,
+    transposed,
+    work,
+    grads,
+    images,
+    labels,
+    order,
+    scale,
+    targets,
+    class_weights,
+    loss,
+    loss_hyper,
+    divisor,
+    key,
+    totals,
+    squares,
+    update_rule,
+    slots,
+    scalars,
+    spans,
+    clip_norm,
+    clip_value,
+):
+    """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss,
+    correct, gradient norm.
 
-    ``work`` [threads, work_size], ``grads`` [shards, P], ``totals`` [shards, 2 or more], ``squares`` [blocks]; ``shard_at``,
-    ``loss`` and ``update_rule`` are addresses of compiled functions; a clip of 0 is none. ``spans`` [count,
-    (begin, end, row)] are the parameters to update, all of them among the first ``trained`` of ``params``, with that row of
-    ``scalars`` [rows, S]. Parameters and state stay as they are when the loss or the norm is not finite, the parameters also
-    when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
+    ``work`` [threads, work_size], ``grads`` [shards, P], ``totals`` [shards, 2 or more],
+    ``squares`` [blocks]; ``shard_at``, ``loss`` and ``update_rule`` are addresses of compiled
+    functions; a clip of 0 is none. ``spans`` [count, (begin, end, row)] are the parameters to
+    update, all of them among the first ``trained`` of ``params``, with that row of ``scalars``
+    [rows, S]. Parameters and state stay as they are when the loss or the norm is not finite, the
+    parameters also when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
 
-    A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of both.
+    A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
+    both.
     """
     threads, shards, batch, count, none = len(work), len(grads), len(order), trained, np.int64(0)
     together, operations = count > _WORTH_SHARING, len(plan)
@@ -116,9 +214,32 @@ def train_step(shard_at, plan, trained, params, transposed, work, grads, images,
         for thread in prange(threads):
             transpose_weights(plan, params, transposed[thread])
             for shard in range(thread * shards // threads, (thread + 1) * shards // threads):
-                call(shard_at, (plan, none, operations, none, params, transposed[thread], work[thread], grads[shard], images,
-                                labels, order, shard * batch // shards, (shard + 1) * batch // shards, scale, targets,
-                                class_weights, loss, loss_hyper, divisor, key, totals[shard]))  # fmt: skip
+                call(
+                    shard_at,
+                    (
+                        plan,
+                        none,
+                        operations,
+                        none,
+                        params,
+                        transposed[thread],
+                        work[thread],
+                        grads[shard],
+                        images,
+                        labels,
+                        order,
+                        shard * batch // shards,
+                        (shard + 1) * batch // shards,
+                        scale,
+                        targets,
+                        class_weights,
+                        loss,
+                        loss_hyper,
+                        divisor,
+                        key,
+                        totals[shard],
+                    ),
+                )
     else:
         shards = min(shards, batch)
         for shard in range(shards, len(grads)):
@@ -126,9 +247,32 @@ def train_step(shard_at, plan, trained, params, transposed, work, grads, images,
         begin, end, is_backward = none, end_of_segment(plan, 0), none
         while end > begin:
             for shard in prange(shards):
-                call(shard_at, (plan, begin, end, is_backward, params, transposed[shard], work[shard], grads[shard], images,
-                                labels, order, shard * batch // shards, (shard + 1) * batch // shards, scale, targets,
-                                class_weights, loss, loss_hyper, divisor, key, totals[shard]))  # fmt: skip
+                call(
+                    shard_at,
+                    (
+                        plan,
+                        begin,
+                        end,
+                        is_backward,
+                        params,
+                        transposed[shard],
+                        work[shard],
+                        grads[shard],
+                        images,
+                        labels,
+                        order,
+                        shard * batch // shards,
+                        (shard + 1) * batch // shards,
+                        scale,
+                        targets,
+                        class_weights,
+                        loss,
+                        loss_hyper,
+                        divisor,
+                        key,
+                        totals[shard],
+                    ),
+                )
             if is_backward == 0:
                 if end < operations:
                     call(plan[end - 1].combine, (plan[end - 1 : end], params, work[:shards]))
@@ -138,14 +282,19 @@ def train_step(shard_at, plan, trained, params, transposed, work, grads, images,
             else:
                 end = begin
                 if begin > 0:
-                    call(plan[begin - 1].combine_backward, (plan[begin - 1 : begin], params, work[:shards]))
+                    call(
+                        plan[begin - 1].combine_backward,
+                        (plan[begin - 1 : begin], params, work[:shards]),
+                    )
                     begin -= 1
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
     blocks = len(squares)
     if together:
         for thread in prange(threads):
-            _add_blocks(grads, squares, thread * blocks // threads, (thread + 1) * blocks // threads)
+            _add_blocks(
+                grads, squares, thread * blocks // threads, (thread + 1) * blocks // threads
+            )
     else:
         _add_blocks(grads, squares, none, blocks)
     loss_sum, correct, square = 0.0, 0.0, 0.0
@@ -160,10 +309,17 @@ def train_step(shard_at, plan, trained, params, transposed, work, grads, images,
         limit = params.dtype.type(clip_value)
         if together:
             for thread in prange(threads):
-                begin, end = thread * blocks // threads * _BLOCK, min(count, (thread + 1) * blocks // threads * _BLOCK)
-                _update(update_rule, params, grads[0], slots, scalars, spans, begin, end, shrink, limit)
+                begin, end = (
+                    thread * blocks // threads * _BLOCK,
+                    min(count, (thread + 1) * blocks // threads * _BLOCK),
+                )
+                _update(
+                    update_rule, params, grads[0], slots, scalars, spans, begin, end, shrink, limit
+                )
         else:
-            _update(update_rule, params, grads[0], slots, scalars, spans, none, count, shrink, limit)
+            _update(
+                update_rule, params, grads[0], slots, scalars, spans, none, count, shrink, limit
+            )
         for i in range(operations):
             if plan[i].finish != 0:
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
@@ -172,9 +328,12 @@ def train_step(shard_at, plan, trained, params, transposed, work, grads, images,
 
 @njit(**JIT)
 def _add_blocks(grads, squares, first, end):
-    """Add up the shards of the blocks ``first`` to ``end``, and keep each block's sum of squares."""
+    """Add up the shards of the blocks ``first`` to ``end``, and keep each block's sum of
+    squares."""
     for block in range(first, end):
-        squares[block] = _sum_shards(grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK))
+        squares[block] = _sum_shards(
+            grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK)
+        )
 
 
 @njit(**JIT)
@@ -193,18 +352,22 @@ def _sum_shards(grads, begin, end):
 
 @njit(**JIT)
 def _update(rule, params, grads, slots, scalars, spans, begin, end, shrink, limit):
-    """Clip the gradient of the parameters ``begin`` to ``end`` and, unless ``rule`` is 0, update them."""
+    """Clip the gradient of the parameters ``begin`` to ``end`` and, unless ``rule`` is 0, update
+    them."""
     _clip(grads, begin, end, shrink, limit)
     if rule != 0:
         for k in range(len(spans)):
             first, last = max(begin, spans[k, 0]), min(end, spans[k, 1])
             if first < last:
-                call_update(rule, params, grads, slots, slots.shape[1], scalars[spans[k, 2]], first, last)
+                call_update(
+                    rule, params, grads, slots, slots.shape[1], scalars[spans[k, 2]], first, last
+                )
 
 
 @njit(**JIT)
 def _clip(grads, begin, end, shrink, clip_value):
-    """Scale by ``shrink`` (global norm), then limit every element to ±``clip_value``; 1 and 0 change nothing."""
+    """Scale by ``shrink`` (global norm), then limit every element to ±``clip_value``; 1 and 0
+    change nothing."""
     if shrink != 1:
         for i in range(begin, end):
             grads[i] *= shrink
@@ -229,29 +392,54 @@ def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
 
 @functools.cache
 def range_address(dtype, image_dtype) -> int:
-    """Address of the inference of a range compiled for parameters of ``dtype`` and images of ``image_dtype``."""
+    """Address of the inference of a range compiled for parameters of ``dtype`` and images of
+    ``image_dtype``."""
     number = from_dtype(np.dtype(dtype))
     image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
     row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
-    return compiled(_infer_range, plan_of(__name__), row, row, image, types.int64[::1], integer, integer, number,
-                    table).address  # fmt: skip
+    return compiled(
+        _infer_range,
+        plan_of(__name__),
+        row,
+        row,
+        image,
+        types.int64[::1],
+        integer,
+        integer,
+        number,
+        table,
+    ).address
 
 
 @njit(cache=True, parallel=True, **JIT)
 def infer(range_at, plan, params, work, images, order, scale, logits):
-    """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads, work_size].
+    """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads,
+    work_size].
 
     ``range_at`` is the address of the compiled `_infer_range`.
     """
     threads, total = len(work), len(order)
     for thread in prange(threads):
-        call(range_at, (plan, params, work[thread], images, order, thread * total // threads,
-                        (thread + 1) * total // threads, scale, logits))  # fmt: skip
+        call(
+            range_at,
+            (
+                plan,
+                params,
+                work[thread],
+                images,
+                order,
+                thread * total // threads,
+                (thread + 1) * total // threads,
+                scale,
+                logits,
+            ),
+        )
 
 
 @njit(cache=True, **JIT)
 def infer_serial(range_at, plan, params, work, images, order, scale, logits):
-    """The same on the calling thread: for a few images, waking the other threads takes longer than the work."""
+    """The same on the calling thread: for a few images, waking the other threads takes longer than
+    the work."""
     call(range_at, (plan, params, work[0], images, order, 0, len(order), scale, logits))
 
 
@@ -260,15 +448,27 @@ def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
     """The summed loss of all rows; ``dlogits`` receives the gradient of each row's own loss."""
     total = 0.0
     for i in range(len(logits)):
-        total += call_loss(loss, logits[i], labels[i], targets[labels[i]], dlogits[i], class_weights, loss_hyper)
+        total += call_loss(
+            loss, logits[i], labels[i], targets[labels[i]], dlogits[i], class_weights, loss_hyper
+        )
     return total
 
 
 @njit(cache=True, **JIT)
 def update(address, params, grads, slots, scalars, spans):
-    """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see `train_step`), on one thread."""
+    """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see
+    `train_step`), on one thread."""
     for k in range(len(spans)):
-        call_update(address, params, grads, slots, slots.shape[1], scalars[spans[k, 2]], spans[k, 0], spans[k, 1])
+        call_update(
+            address,
+            params,
+            grads,
+            slots,
+            slots.shape[1],
+            scalars[spans[k, 2]],
+            spans[k, 0],
+            spans[k, 1],
+        )
 
 
 def reduction_blocks(count: int) -> int:

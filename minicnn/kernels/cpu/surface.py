@@ -1,13 +1,15 @@
-"""The loss at many weights: params + c · direction for every c of a row, doing once what they have in common.
+"""The loss at many weights: params + c · direction for every c of a row, doing once what they have
+in common.
 
-Let k be the first operation that the direction changes. All before k is the same for every c, and a convolution or a dense
-layer is ``linear`` in its weights (anything else runs anew for each c):
+Let k be the first operation that the direction changes. All before k is the same for every c, and a
+convolution or a dense layer is ``linear`` in its weights (anything else runs anew for each c):
 
     y(c) = y_params + c · y_direction            two products a row, where there was one for each c
 
-Where the direction changes k alone, and there only some channels (one weight changes one), all other channels are the same
-for every c too, and so is their share in g, the next layer with weights. That share is computed once, and for each c the
-``packed`` layers, which have no other channels, add the rest. Threads take chunks of images.
+Where the direction changes k alone, and there only some channels (one weight changes one), all
+other channels are the same for every c too, and so is their share in g, the next layer with
+weights. That share is computed once, and for each c the ``packed`` layers, which have no other
+channels, add the rest. Threads take chunks of images.
 """
 
 import numpy as np
@@ -21,7 +23,8 @@ from minicnn.kernels.cpu.vector import copy
 
 @njit(**JIT)
 def _run(plan, params, work, n):
-    """The operations of ``plan``, if there are any, on ``n`` images; without dropout there is no need of a key."""
+    """The operations of ``plan``, if there are any, on ``n`` images; without dropout there is no
+    need of a key."""
     forward_chunk(plan, params, work, n, np.uint64(0), 0)
 
 
@@ -37,9 +40,34 @@ def _pick(op, channels, work, n, out):
 
 
 @njit(**JIT)
-def _chunk(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels, coordinates,
-           linear, x, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved, dlogits,
-           totals):  # fmt: skip
+def _chunk(
+    before,
+    changing,
+    following,
+    packed,
+    rest,
+    params,
+    fixed,
+    packed_params,
+    direction,
+    tail,
+    channels,
+    coordinates,
+    linear,
+    x,
+    labels,
+    targets,
+    class_weights,
+    loss,
+    loss_hyper,
+    work,
+    y_params,
+    y_direction,
+    share,
+    moved,
+    dlogits,
+    totals,
+):
     """totals[i] = summed loss of the images x at the i-th coordinate."""
     n, layer = len(x), changing[0]
     first = before[0] if len(before) > 0 else layer
@@ -66,7 +94,11 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
         rest_params = moved
         copy(params, np.int64(0), moved, np.int64(0), len(params))
     # Slices, whose indices begin at 0, are what LLVM vectorizes.
-    tail_params, tail_direction, tail_moved = params[begin:end], direction[begin:end], moved[begin:end]
+    tail_params, tail_direction, tail_moved = (
+        params[begin:end],
+        direction[begin:end],
+        moved[begin:end],
+    )
     z, after = work[layer.y : layer.y + size], work[joint.y : joint.y + shared]
     for index in range(len(coordinates)):
         c = work.dtype.type(coordinates[index])
@@ -84,27 +116,79 @@ def _chunk(before, changing, following, packed, rest, params, fixed, packed_para
         total = 0.0
         for i in range(n):
             logits = work[last.y + i * last.output_size : last.y + (i + 1) * last.output_size]
-            total += call_loss(loss, logits, labels[i], targets[labels[i]], dlogits, class_weights, loss_hyper)
+            total += call_loss(
+                loss, logits, labels[i], targets[labels[i]], dlogits, class_weights, loss_hyper
+            )
         totals[index] = total
 
 
 @njit(cache=True, parallel=True, **JIT)
-def loss_row(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels, coordinates,
-             linear, images, labels, targets, class_weights, loss, loss_hyper, work, y_params, y_direction, share, moved,
-             dlogits, totals):  # fmt: skip
+def loss_row(
+    before,
+    changing,
+    following,
+    packed,
+    rest,
+    params,
+    fixed,
+    packed_params,
+    direction,
+    tail,
+    channels,
+    coordinates,
+    linear,
+    images,
+    labels,
+    targets,
+    class_weights,
+    loss,
+    loss_hyper,
+    work,
+    y_params,
+    y_direction,
+    share,
+    moved,
+    dlogits,
+    totals,
+):
     """totals[chunk, i] = summed loss of the chunk's images at params + coordinates[i] · direction.
 
-    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and the same
-    ``packed``, with the changing ``channels`` alone (both empty: nothing is shared); the ``rest``. ``fixed`` [P] are
-    the parameters of g without the changing channels, ``packed_params`` those channels' weights; ``tail`` is the
-    range (begin, end) of parameters after k that the direction changes. ``images`` [N, H·W·C] are scaled. The buffers
-    from ``work`` to ``dlogits`` have one row a thread.
+    The operations: all ``before`` k; k, which is ``changing``; ``following`` from there to g, and
+    the same ``packed``, with the changing ``channels`` alone (both empty: nothing is shared); the
+    ``rest``. ``fixed`` [P] are the parameters of g without the changing channels, ``packed_params``
+    those channels' weights; ``tail`` is the range (begin, end) of parameters after k that the
+    direction changes. ``images`` [N, H·W·C] are scaled. The buffers from ``work`` to ``dlogits``
+    have one row a thread.
     """
     threads, size = len(work), changing[0].chunk
     for thread in prange(threads):
         for chunk in range(thread, len(totals), threads):
             begin, end = chunk * size, min(len(images), (chunk + 1) * size)
-            _chunk(before, changing, following, packed, rest, params, fixed, packed_params, direction, tail, channels,
-                   coordinates, linear, images[begin:end], labels[begin:end], targets, class_weights, loss, loss_hyper,
-                   work[thread], y_params[thread], y_direction[thread], share[thread], moved[thread], dlogits[thread],
-                   totals[chunk])  # fmt: skip
+            _chunk(
+                before,
+                changing,
+                following,
+                packed,
+                rest,
+                params,
+                fixed,
+                packed_params,
+                direction,
+                tail,
+                channels,
+                coordinates,
+                linear,
+                images[begin:end],
+                labels[begin:end],
+                targets,
+                class_weights,
+                loss,
+                loss_hyper,
+                work[thread],
+                y_params[thread],
+                y_direction[thread],
+                share[thread],
+                moved[thread],
+                dlogits[thread],
+                totals[chunk],
+            )

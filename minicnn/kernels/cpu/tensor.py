@@ -1,4 +1,5 @@
-"""What rules on whole steps do with vectors and matrices: norm, dot, axpy, matmul. A sum is taken in float64."""
+"""What rules on whole steps do with vectors and matrices: norm, dot, axpy, matmul. A sum is taken
+in float64."""
 
 import math
 
@@ -36,17 +37,39 @@ def axpy(factor, x, y):
 
 @njit(cache=True, **JIT)
 def matmul(address, a, b, out, transpose_a, transpose_b):
-    """out [rows, columns] ← A · B, A being ``a`` or its transpose, B likewise, by the register tile at ``address``.
+    """out [rows, columns] ← A · B, A being ``a`` or its transpose, B likewise, by the register tile
+    at ``address``.
 
-    The tile reads vectors along the columns of B: where ``b`` holds its transpose, panels of it are transposed before.
+    The tile reads vectors along the columns of B: where ``b`` holds its transpose, panels of it are
+    transposed before.
     """
     rows, columns = out.shape
     inner = a.shape[0] if transpose_a else a.shape[1]
     a_row, a_inner = (1, rows) if transpose_a else (inner, 1)
     left, right, result = a.reshape(-1), b.reshape(-1), out.reshape(-1)
     if not transpose_b:
-        multiply(address, rows, columns, 1, inner, left, 0, a_row, 0, a_inner, right, 0, 0, columns,
-                 result, -1, 0, result, 0, columns)  # fmt: skip
+        multiply(
+            address,
+            rows,
+            columns,
+            1,
+            inner,
+            left,
+            0,
+            a_row,
+            0,
+            a_inner,
+            right,
+            0,
+            0,
+            columns,
+            result,
+            -1,
+            0,
+            result,
+            0,
+            columns,
+        )
         return
     panel = np.empty(_PANEL * _PANEL, out.dtype)
     for k in range(0, inner, _PANEL):
@@ -54,5 +77,25 @@ def matmul(address, a, b, out, transpose_a, transpose_b):
         for n in range(0, columns, _PANEL):
             width = min(_PANEL, columns - n)
             transpose(right, n * inner + k, width, depth, inner, panel, 0, width)
-            multiply(address, rows, width, 1, depth, left, k * a_inner, a_row, 0, a_inner, panel, 0, 0, width,
-                     result, n if k > 0 else -1, columns, result, n, columns)  # fmt: skip
+            multiply(
+                address,
+                rows,
+                width,
+                1,
+                depth,
+                left,
+                k * a_inner,
+                a_row,
+                0,
+                a_inner,
+                panel,
+                0,
+                0,
+                width,
+                result,
+                n if k > 0 else -1,
+                columns,
+                result,
+                n,
+                columns,
+            )

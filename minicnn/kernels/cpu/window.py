@@ -13,7 +13,8 @@ def _first_inside(start, dilation):
 
 @njit(**JIT)
 def window(op, p, q):
-    """The part of output (p, q)'s window that lies inside the image: first and end row, first and end column.
+    """The part of output (p, q)'s window that lies inside the image: first and end row, first and
+    end column.
 
     Rows are ``dilation_height`` apart, columns ``dilation_width``.
     """

@@ -36,7 +36,11 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
 
 def handed_on(record, n):
     """Blocks of `backward`: none where both gradients are dy."""
-    return outputs(record, n) if {int(record["dx"]), int(record["dx2"])} - {-1, int(record["dy"])} else 0
+    return (
+        outputs(record, n)
+        if {int(record["dx"]), int(record["dx2"])} - {-1, int(record["dy"])}
+        else 0
+    )
 
 
 LAUNCHES = {"forward": (Launch(forward, outputs),), "backward": (Launch(backward, handed_on),)}

@@ -1,6 +1,8 @@
-"""Average pooling over windows of one channel, forward and backward; formulas and fields: `minicnn.kernels.cpu.avg_pool2d`.
+"""Average pooling over windows of one channel, forward and backward; formulas and fields:
+`minicnn.kernels.cpu.avg_pool2d`.
 
-A thread makes one number: an output of the forward pass, or an element of dx, which collects from all windows that hold it.
+A thread makes one number: an output of the forward pass, or an element of dx, which collects from
+all windows that hold it.
 """
 
 import numpy as np
@@ -33,7 +35,12 @@ def _counted(plan, op, position, along):
 def forward(plan, floats, params, work, op, n, key, first_sample):
     """The mean of each window."""
     rows, columns = along_height(plan, op), along_width(plan, op)
-    size, C, W, Q = plan[op, at.OUTPUT_SIZE], np.int32(plan[op, at.INPUT_CHANNELS]), columns[4], columns[5]
+    size, C, W, Q = (
+        plan[op, at.OUTPUT_SIZE],
+        np.int32(plan[op, at.INPUT_CHANNELS]),
+        columns[4],
+        columns[5],
+    )
     for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         i = place // size
         j = np.int32(place - i * size)
@@ -54,7 +61,12 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
 def backward(plan, floats, params, work, op, n, key, first_sample):
     """Each element of a window gets the same part of dy."""
     rows, columns = along_height(plan, op), along_width(plan, op)
-    size, C, W, Q = plan[op, at.INPUT_SIZE], np.int32(plan[op, at.INPUT_CHANNELS]), columns[4], columns[5]
+    size, C, W, Q = (
+        plan[op, at.INPUT_SIZE],
+        np.int32(plan[op, at.INPUT_CHANNELS]),
+        columns[4],
+        columns[5],
+    )
     for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         i = place // size
         j = np.int32(place - i * size)

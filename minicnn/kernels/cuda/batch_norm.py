@@ -1,4 +1,5 @@
-"""Batch normalization with the statistics of `minicnn.kernels.cuda.batch_statistics`, with which it shares ``saved``.
+"""Batch normalization with the statistics of `minicnn.kernels.cuda.batch_statistics`, with which it
+shares ``saved``.
 
     y = γ[c] · x̂ + β[c]     x̂ = (x − μ[c]) · ρ[c]          dγ[c] = Σ dy·x̂     dβ[c] = Σ dy          over n, h, w
 
@@ -47,7 +48,9 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
 LAUNCHES = {
     "forward": (Launch(forward, outputs),),
     "backward": (
-        Launch(backward, lambda record, n: blocks(int(record["input_channels"]), int(record["splits"]))),
+        Launch(
+            backward, lambda record, n: blocks(int(record["input_channels"]), int(record["splits"]))
+        ),
         Launch(add.backward, add.handed_on),
     ),
 }

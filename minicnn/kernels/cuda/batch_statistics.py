@@ -1,8 +1,10 @@
-"""Mean and variance of each channel over the whole batch; the formulas are in `minicnn.kernels.cpu.batch_statistics`.
+"""Mean and variance of each channel over the whole batch; the formulas are in
+`minicnn.kernels.cpu.batch_statistics`.
 
-Sums are taken in parts (`minicnn.kernels.cuda.column`) where later those of the gradient are: Σ x, then Σ (x − μ)², and in
-the backward pass, by `minicnn.kernels.cuda.batch_norm`, Σ dy·x̂ and Σ dy. ``saved`` are, for each channel, μ, ρ, the
-unbiased variance, γ·ρ, and the two factors of dx = γρ · (dy − s) − t · (x − μ): s = 1/M Σ dy, t = γρ² · 1/M Σ dy·x̂.
+Sums are taken in parts (`minicnn.kernels.cuda.column`) where later those of the gradient are: Σ x,
+then Σ (x − μ)², and in the backward pass, by `minicnn.kernels.cuda.batch_norm`, Σ dy·x̂ and Σ dy.
+``saved`` are, for each channel, μ, ρ, the unbiased variance, γ·ρ, and the two factors of dx = γρ ·
+(dy − s) − t · (x − μ): s = 1/M Σ dy, t = γρ² · 1/M Σ dy·x̂.
 """
 
 import math
@@ -17,7 +19,9 @@ from minicnn.kernels.cuda.launches import Launch, gradients
 from minicnn.kernels.cuda.step import STOPPED
 from minicnn.kernels.cuda.tile import THREADS, device
 
-MEAN, INVERSE, VARIANCE, FACTOR, MEAN_DY, SLOPE = range(6)  # of ``saved``, each as many numbers as there are channels
+MEAN, INVERSE, VARIANCE, FACTOR, MEAN_DY, SLOPE = range(
+    6
+)  # of ``saved``, each as many numbers as there are channels
 
 
 @device
@@ -73,7 +77,14 @@ def combine(plan, floats, params, work, op, n, key, first_sample):
         inverse = np.float32(1) / math.sqrt(square / count + floats[op, at.F0])
         _save(plan, op, work, MEAN, c, sum_parts(plan, op, work, c) / count)
         _save(plan, op, work, INVERSE, c, inverse)
-        _save(plan, op, work, VARIANCE, c, square / (count - np.float32(1)) if count > 1 else np.float32(-1))
+        _save(
+            plan,
+            op,
+            work,
+            VARIANCE,
+            c,
+            square / (count - np.float32(1)) if count > 1 else np.float32(-1),
+        )
         _save(plan, op, work, FACTOR, c, inverse * params[np.uint64(plan[op, at.WEIGHT] + c)])
 
 
@@ -91,21 +102,34 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
     C = plan[op, at.INPUT_CHANNELS]
     for i in range(cuda.grid(1), n * plan[op, at.INPUT_SIZE], cuda.gridsize(1)):
         c = i % C
-        value = saved(plan, op, work, FACTOR, c) * (work[np.uint64(plan[op, at.DY] + i)] - saved(plan, op, work, MEAN_DY, c))
+        value = saved(plan, op, work, FACTOR, c) * (
+            work[np.uint64(plan[op, at.DY] + i)] - saved(plan, op, work, MEAN_DY, c)
+        )
         x = work[np.uint64(plan[op, at.X] + i)] - saved(plan, op, work, MEAN, c)
-        store(work, plan[op, at.DX] + i, value - saved(plan, op, work, SLOPE, c) * x, plan[op, at.ACCUMULATE])
+        store(
+            work,
+            plan[op, at.DX] + i,
+            value - saved(plan, op, work, SLOPE, c) * x,
+            plan[op, at.ACCUMULATE],
+        )
 
 
 def finish(plan, floats, params, work, op, n, row, results):
-    """The running mean and variance, the latter unbiased: r ← (1 − momentum) · r + momentum · batch; not after a step that
-    is not finite. A batch with one number a channel leaves the running variance as it is."""
+    """The running mean and variance, the latter unbiased: r ← (1 − momentum) · r + momentum ·
+    batch; not after a step that is not finite. A batch with one number a channel leaves the running
+    variance as it is."""
     momentum = floats[op, at.F1]
     for c in range(cuda.grid(1), plan[op, at.INPUT_CHANNELS], cuda.gridsize(1)):
         if results[row, STOPPED] == 0:
-            mean, variance = np.uint64(plan[op, at.RUNNING_MEAN] + c), np.uint64(plan[op, at.RUNNING_VAR] + c)
+            mean, variance = (
+                np.uint64(plan[op, at.RUNNING_MEAN] + c),
+                np.uint64(plan[op, at.RUNNING_VAR] + c),
+            )
             params[mean] += momentum * (saved(plan, op, work, MEAN, c) - params[mean])
             if saved(plan, op, work, VARIANCE, c) >= 0:
-                params[variance] += momentum * (saved(plan, op, work, VARIANCE, c) - params[variance])
+                params[variance] += momentum * (
+                    saved(plan, op, work, VARIANCE, c) - params[variance]
+                )
 
 
 def _sums(record, n):
@@ -119,7 +143,9 @@ def _channels(record, n):
 LAUNCHES = {
     "forward": (Launch(forward, _sums), Launch(squares, _sums), Launch(combine, _channels)),
     "backward": (
-        Launch(combine_backward, lambda record, n: _channels(record, n) if record["dx"] >= 0 else 0),
+        Launch(
+            combine_backward, lambda record, n: _channels(record, n) if record["dx"] >= 0 else 0
+        ),
         Launch(backward, gradients),
     ),
     "finish": (Launch(finish, _channels),),

@@ -1,7 +1,9 @@
-"""Sums over the rows of a matrix, column by column, in parts and in a fixed tree: gradients of a parameter a channel.
+"""Sums over the rows of a matrix, column by column, in parts and in a fixed tree: gradients of a
+parameter a channel.
 
-A block does `COLUMNS` neighbouring columns of one part of the rows, with `ROWS` threads one below the other a column. What
-they sum up goes to the parts of the operation's gradient (`minicnn.kernels.cuda.layout`).
+A block does `COLUMNS` neighbouring columns of one part of the rows, with `ROWS` threads one below
+the other a column. What they sum up goes to the parts of the operation's gradient
+(`minicnn.kernels.cuda.layout`).
 """
 
 import numpy as np
@@ -33,7 +35,12 @@ def own(plan, op, task, columns, rows):
     split = divide(task, divide(columns + COLUMNS - 1, COLUMNS))
     tile = task - split * divide(columns + COLUMNS - 1, COLUMNS)
     first = rows * split // splits + (cuda.threadIdx.x >> COLUMNS_LOG2)
-    return np.int64(tile * COLUMNS + (cuda.threadIdx.x & (COLUMNS - 1))), split, first, rows * (split + 1) // splits
+    return (
+        np.int64(tile * COLUMNS + (cuda.threadIdx.x & (COLUMNS - 1))),
+        split,
+        first,
+        rows * (split + 1) // splits,
+    )
 
 
 @device
@@ -56,7 +63,8 @@ def sum_rows(number):
 
 @device
 def store_part(plan, op, work, split, place, total, adds):
-    """Part ``split`` of number ``place`` of the operation's gradient, by one thread a column; with ``adds`` added to it."""
+    """Part ``split`` of number ``place`` of the operation's gradient, by one thread a column; with
+    ``adds`` added to it."""
     if cuda.threadIdx.x < COLUMNS:
         there = np.uint64(plan[op, at.PARTS] + split * plan[op, at.DISTANCE] + place)
         work[there] = total + work[there] if adds else total

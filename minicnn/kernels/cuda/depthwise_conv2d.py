@@ -1,4 +1,5 @@
-"""Depthwise convolution: each channel has a filter of its own. It is a convolution in groups of one channel."""
+"""Depthwise convolution: each channel has a filter of its own. It is a convolution in groups of one
+channel."""
 
 from minicnn.kernels.cuda.grouped_conv2d import LAUNCHES, backward, forward
 

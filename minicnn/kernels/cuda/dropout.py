@@ -1,4 +1,5 @@
-"""Dropout with the same counter-based random numbers, bit by bit, as `minicnn.kernels.cpu.dropout`."""
+"""Dropout with the same counter-based random numbers, bit by bit, as
+`minicnn.kernels.cpu.dropout`."""
 
 import numpy as np
 from numba import cuda
@@ -20,7 +21,8 @@ def mix(value):
 
 @device
 def _scale_kept(plan, floats, op, work, source, target, adds, n, key, first_sample):
-    """What is kept times 1 / (1 − rate), and the rest times 0. A block takes pieces of one sample."""
+    """What is kept times 1 / (1 − rate), and the rest times 0. A block takes pieces of one
+    sample."""
     size, threshold = plan[op, at.OUTPUT_SIZE], np.uint64(plan[op, at.THRESHOLD])
     scale = np.float32(1) / (np.float32(1) - floats[op, at.F0])
     pieces = (size + THREADS - 1) // THREADS
@@ -40,13 +42,25 @@ def _scale_kept(plan, floats, op, work, source, target, adds, n, key, first_samp
 
 
 def forward(plan, floats, params, work, op, n, key, first_sample):
-    """y from x; ``key`` stands for seed and step, ``first_sample`` is the place in the batch of sample 0."""
+    """y from x; ``key`` stands for seed and step, ``first_sample`` is the place in the batch of
+    sample 0."""
     _scale_kept(plan, floats, op, work, plan[op, at.X], plan[op, at.Y], 0, n, key, first_sample)
 
 
 def backward(plan, floats, params, work, op, n, key, first_sample):
     """dx from dy with the same numbers as in the forward pass."""
-    _scale_kept(plan, floats, op, work, plan[op, at.DY], plan[op, at.DX], plan[op, at.ACCUMULATE], n, key, first_sample)
+    _scale_kept(
+        plan,
+        floats,
+        op,
+        work,
+        plan[op, at.DY],
+        plan[op, at.DX],
+        plan[op, at.ACCUMULATE],
+        n,
+        key,
+        first_sample,
+    )
 
 
 def _pieces(record, n):
@@ -55,5 +69,7 @@ def _pieces(record, n):
 
 LAUNCHES = {
     "forward": (Launch(forward, _pieces),),
-    "backward": (Launch(backward, lambda record, n: _pieces(record, n) if record["dx"] >= 0 else 0),),
+    "backward": (
+        Launch(backward, lambda record, n: _pieces(record, n) if record["dx"] >= 0 else 0),
+    ),
 }

@@ -13,7 +13,9 @@ from minicnn.kernels.cuda.tile import THREADS
 @functools.cache
 def gather_signature(images):
     """The signature of `gather` for images of the Numba type ``images``, uint8 or float32."""
-    return types.void(PLAN, NUMBERS, images[:, ::1], types.int64[::1], INTEGER, INTEGER, types.float32)
+    return types.void(
+        PLAN, NUMBERS, images[:, ::1], types.int64[::1], INTEGER, INTEGER, types.float32
+    )
 
 
 def gather(plan, work, images, order, start, n, scale):

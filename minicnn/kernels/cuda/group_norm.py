@@ -1,6 +1,8 @@
-"""Group and layer normalization: each sample by itself; the formulas and fields are in `minicnn.kernels.cpu.group_norm`.
+"""Group and layer normalization: each sample by itself; the formulas and fields are in
+`minicnn.kernels.cpu.group_norm`.
 
-A block does one group of one sample; the gradients of γ and β are summed in parts (`minicnn.kernels.cuda.column`).
+A block does one group of one sample; the gradients of γ and β are summed in parts
+(`minicnn.kernels.cuda.column`).
 """
 
 import math
@@ -21,7 +23,12 @@ def _group(plan, op, unit):
     """(first number of x's sample, first channel, channels, numbers) of group number ``unit``."""
     groups = plan[op, at.GROUPS]
     sample, each = unit // groups, plan[op, at.INPUT_CHANNELS] // groups
-    return sample * plan[op, at.INPUT_SIZE], (unit - sample * groups) * each, each, plan[op, at.INPUT_SIZE] // groups
+    return (
+        sample * plan[op, at.INPUT_SIZE],
+        (unit - sample * groups) * each,
+        each,
+        plan[op, at.INPUT_SIZE] // groups,
+    )
 
 
 @device
@@ -46,7 +53,9 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
             place, _ = _place(plan, op, j, each, first_channel)
             distance = work[np.uint64(plan[op, at.X] + start + place)] - mean
             square += distance * distance
-        inverse = np.float32(1) / math.sqrt(block_sum(square) / np.float32(size) + floats[op, at.F0])
+        inverse = np.float32(1) / math.sqrt(
+            block_sum(square) / np.float32(size) + floats[op, at.F0]
+        )
         if cuda.threadIdx.x == 0:
             work[np.uint64(plan[op, at.SAVED] + 2 * unit)] = mean
             work[np.uint64(plan[op, at.SAVED] + 2 * unit + 1)] = inverse
@@ -54,13 +63,18 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
             place, own_place = _place(plan, op, j, each, first_channel)
             normal = (work[np.uint64(plan[op, at.X] + start + place)] - mean) * inverse
             y = normal * params[np.uint64(plan[op, at.WEIGHT] + own_place)]
-            work[np.uint64(plan[op, at.Y] + start + place)] = y + params[np.uint64(plan[op, at.BIAS] + own_place)]
+            work[np.uint64(plan[op, at.Y] + start + place)] = (
+                y + params[np.uint64(plan[op, at.BIAS] + own_place)]
+            )
 
 
 @device
 def _normal(plan, op, work, place, unit):
     """x̂ at ``place`` of x, in group number ``unit``."""
-    mean, inverse = work[np.uint64(plan[op, at.SAVED] + 2 * unit)], work[np.uint64(plan[op, at.SAVED] + 2 * unit + 1)]
+    mean, inverse = (
+        work[np.uint64(plan[op, at.SAVED] + 2 * unit)],
+        work[np.uint64(plan[op, at.SAVED] + 2 * unit + 1)],
+    )
     return (work[np.uint64(plan[op, at.X] + place)] - mean) * inverse
 
 
@@ -92,7 +106,10 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
         total, product = float32(0), float32(0)
         for j in range(cuda.threadIdx.x, size, THREADS):
             place, own_place = _place(plan, op, j, each, first_channel)
-            g = work[np.uint64(plan[op, at.DY] + start + place)] * params[np.uint64(plan[op, at.WEIGHT] + own_place)]
+            g = (
+                work[np.uint64(plan[op, at.DY] + start + place)]
+                * params[np.uint64(plan[op, at.WEIGHT] + own_place)]
+            )
             total += g
             product += g * _normal(plan, op, work, start + place, unit)
         total = block_sum(total) / np.float32(size)
@@ -100,13 +117,19 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
         inverse = work[np.uint64(plan[op, at.SAVED] + 2 * unit + 1)]
         for j in range(cuda.threadIdx.x, size, THREADS):
             place, own_place = _place(plan, op, j, each, first_channel)
-            g = work[np.uint64(plan[op, at.DY] + start + place)] * params[np.uint64(plan[op, at.WEIGHT] + own_place)]
+            g = (
+                work[np.uint64(plan[op, at.DY] + start + place)]
+                * params[np.uint64(plan[op, at.WEIGHT] + own_place)]
+            )
             value = inverse * (g - total - _normal(plan, op, work, start + place, unit) * product)
             store(work, plan[op, at.DX] + start + place, value, plan[op, at.ACCUMULATE])
 
 
 def _columns(record, n):
-    return blocks(int(record["input_size"] if record["a0"] else record["input_channels"]), int(record["splits"]))
+    return blocks(
+        int(record["input_size"] if record["a0"] else record["input_channels"]),
+        int(record["splits"]),
+    )
 
 
 LAUNCHES = {

@@ -1,9 +1,11 @@
-"""Convolution in groups: filter k reads the C/G channels of group k // (K/G) alone, forward and backward.
+"""Convolution in groups: filter k reads the C/G channels of group k // (K/G) alone, forward and
+backward.
 
     y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, h, v, g·C/G + c] · w[r,s,c,k]          g = k // (K/G), 0 ≤ c < C/G
 
-with h = p·stride_h + r·dilation_h − pad_top, v = q·stride_w + s·dilation_w − pad_left. A thread makes one number of y, or
-of dx; the filters' gradients are summed in parts (`minicnn.kernels.cuda.column`), a column a weight, and then a bias.
+with h = p·stride_h + r·dilation_h − pad_top, v = q·stride_w + s·dilation_w − pad_left. A thread
+makes one number of y, or of dx; the filters' gradients are summed in parts
+(`minicnn.kernels.cuda.column`), a column a weight, and then a bias.
 """
 
 import numpy as np
@@ -20,7 +22,11 @@ from minicnn.kernels.cuda.window import along_height, along_width
 @device
 def _groups(plan, op):
     """Channels and filters of a group, and all of both."""
-    C, K, G = np.int32(plan[op, at.INPUT_CHANNELS]), np.int32(plan[op, at.OUTPUT_CHANNELS]), plan[op, at.GROUPS]
+    C, K, G = (
+        np.int32(plan[op, at.INPUT_CHANNELS]),
+        np.int32(plan[op, at.OUTPUT_CHANNELS]),
+        plan[op, at.GROUPS],
+    )
     return divide(C, G), divide(K, G), C, K
 
 
@@ -52,12 +58,16 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
                     there = x0 + np.int32((h * columns[4] + v) * C)
                     filters = plan[op, at.WEIGHT] + np.int32((r * columns[0] + s) * c_each * K + k)
                     for c in range(c_each):
-                        total += work[np.uint64(there + c)] * params[np.uint64(filters + np.int32(c * K))]
+                        total += (
+                            work[np.uint64(there + c)]
+                            * params[np.uint64(filters + np.int32(c * K))]
+                        )
         work[np.uint64(plan[op, at.Y] + place)] = total
 
 
 def backward_filter(plan, floats, params, work, op, n, key, first_sample):
-    """dw and db in parts: rows are positions (n, p, q), columns weights [r,s,c,k] and then biases."""
+    """dw and db in parts: rows are positions (n, p, q), columns weights [r,s,c,k] and then
+    biases."""
     rows, columns = along_height(plan, op), along_width(plan, op)
     c_each, k_each, C, K = _groups(plan, op)
     weights = np.int32(rows[0] * columns[0] * c_each * K)
@@ -80,7 +90,14 @@ def backward_filter(plan, floats, params, work, op, n, key, first_sample):
             if weight >= weights:
                 total += dy
             elif 0 <= h < rows[4] and 0 <= v < columns[4]:
-                total += dy * work[np.uint64(x0 + i * plan[op, at.INPUT_SIZE] + np.int32((h * columns[4] + v) * C))]
+                total += (
+                    dy
+                    * work[
+                        np.uint64(
+                            x0 + i * plan[op, at.INPUT_SIZE] + np.int32((h * columns[4] + v) * C)
+                        )
+                    ]
+                )
         total = sum_rows(total)
         if weight < count:
             store_part(plan, op, work, split, weight, total, first_sample > 0)

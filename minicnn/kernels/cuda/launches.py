@@ -1,8 +1,9 @@
 """What the backend launches for an operation.
 
-The module of an operation (`minicnn.program.operations`) has `LAUNCHES`: for "forward" and "backward", and where it has
-state for "finish", the kernels in their order. All of them take blocks of `THREADS` threads and any number of blocks, and
-share the work out in strides of the grid. Their arguments are
+The module of an operation (`minicnn.program.operations`) has `LAUNCHES`: for "forward" and
+"backward", and where it has state for "finish", the kernels in their order. All of them take blocks
+of `THREADS` threads and any number of blocks, and share the work out in strides of the grid. Their
+arguments are
 
     plan, floats            the layout (`minicnn.kernels.cuda.layout`)
     params, work            float32 [P], [Layout.work_size]
@@ -11,7 +12,8 @@ share the work out in strides of the grid. Their arguments are
     key                     numbers the step for dropout
     first_sample            the place in the batch of sample 0; above 0, gradients of parameters are added to those before
 
-and for "finish", after the update of a step: plan, floats, params, work, op, n, row of ``results``, results.
+and for "finish", after the update of a step: plan, floats, params, work, op, n, row of ``results``,
+results.
 """
 
 import importlib
@@ -24,13 +26,20 @@ from numba import types
 
 from minicnn.kernels.cuda.tile import THREADS
 
-PLAN, NUMBERS, ROWS, INTEGER, KEY = types.int64[:, ::1], types.float32[::1], types.float32[:, ::1], types.int64, types.uint64
+PLAN, NUMBERS, ROWS, INTEGER, KEY = (
+    types.int64[:, ::1],
+    types.float32[::1],
+    types.float32[:, ::1],
+    types.int64,
+    types.uint64,
+)
 OPERATION = types.void(PLAN, ROWS, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
 FINISH = types.void(PLAN, ROWS, NUMBERS, NUMBERS, INTEGER, INTEGER, INTEGER, ROWS)
 
 
 class Launch(NamedTuple):
-    """A kernel, and how many blocks have work for a record and a number of samples: with 0 it is not launched."""
+    """A kernel, and how many blocks have work for a record and a number of samples: with 0 it is
+    not launched."""
 
     kernel: Callable[..., None]
     blocks: Callable[[np.void, int], int]

@@ -1,12 +1,15 @@
-"""How a program and the work of a step are laid out for the device: plain tables, made once on the host.
+"""How a program and the work of a step are laid out for the device: plain tables, made once on the
+host.
 
     plan    int64 [operations, columns]: the planner's records (`minicnn.program.plan`) with a few fields more, the same
-            memory read as whole numbers; a field is the column of its name: ``plan[op, at.INPUT_SIZE]``
+            memory read as whole numbers; a field is the column of its name: ``plan[op,
+            at.INPUT_SIZE]``
     floats  float32 [operations, 2]: f0 and f1
     sums    int64 [tensors, 5]: (offset in the gradient, count, first place in ``work``, distance of two splits, splits)
 
-The gradient of an operation's parameters is computed in ``splits`` parts, each over one part of the positions. The sum of
-the parts, in their order, is the gradient: no number depends on which block ran when.
+The gradient of an operation's parameters is computed in ``splits`` parts, each over one part of the
+positions. The sum of the parts, in their order, is the gradient: no number depends on which block
+ran when.
 """
 
 from collections.abc import Mapping
@@ -28,12 +31,19 @@ _OWN = (
 )
 TABLE = np.dtype([*RECORD.descr[:-1], *((name, np.int64) for name in _OWN)])
 F0, F1 = range(2)
-vars().update({name.upper(): column for column, name in enumerate(TABLE.names) if name not in ("f0", "f1")})
-_LEAST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = 256, 128, 1024  # positions a split at least; splits; blocks of a launch
+vars().update(
+    {name.upper(): column for column, name in enumerate(TABLE.names) if name not in ("f0", "f1")}
+)
+_LEAST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = (
+    256,
+    128,
+    1024,
+)  # positions a split at least; splits; blocks of a launch
 
 
 class Layout(NamedTuple):
-    """What the kernels are given, still in host memory, and the size of the workspace in numbers."""
+    """What the kernels are given, still in host memory, and the size of the workspace in
+    numbers."""
 
     table: np.ndarray  # [operations] of `TABLE`
     work_size: int
@@ -50,8 +60,11 @@ class Layout(NamedTuple):
         return np.stack([self.table["f0"], self.table["f1"]], 1).astype(np.float32)
 
 
-def lay_out(records: np.ndarray, work_size: int, sizes: Mapping[int, int], training: bool) -> Layout:
-    """The layout of a plan made by ``make_plan(network, chunk, training, 1)``: chunk is the largest batch of one launch.
+def lay_out(
+    records: np.ndarray, work_size: int, sizes: Mapping[int, int], training: bool
+) -> Layout:
+    """The layout of a plan made by ``make_plan(network, chunk, training, 1)``: chunk is the largest
+    batch of one launch.
 
     ``sizes`` are those of the trained parameters by their offsets.
     """
@@ -63,7 +76,10 @@ def lay_out(records: np.ndarray, work_size: int, sizes: Mapping[int, int], train
     table["threshold"] = np.clip(table["f0"], 0, 1) * 2.0**32
     _check(table)
     table["sums"] = work_size
-    if any(splits_of(1, max(_depth(record, side) for side in ("input", "output"))) > 1 for record in table):
+    if any(
+        splits_of(1, max(_depth(record, side) for side in ("input", "output"))) > 1
+        for record in table
+    ):
         work_size += MOST_SPLIT  # whatever is split, and for any number of samples
     sums: list[tuple[int, int, int, int, int]] = []
     placed: dict[int, tuple[int, int, int]] = {}
@@ -72,7 +88,10 @@ def lay_out(records: np.ndarray, work_size: int, sizes: Mapping[int, int], train
         if not offsets:
             continue
         if offsets[0] not in placed:  # two operations may share the parameters of one layer
-            distance, splits = round_up(sum(sizes[offset] for offset in offsets)), _splits(record, sizes[offsets[0]])
+            distance, splits = (
+                round_up(sum(sizes[offset] for offset in offsets)),
+                _splits(record, sizes[offsets[0]]),
+            )
             placed[offsets[0]] = work_size, splits, distance
             place = work_size
             for offset in offsets:
@@ -86,21 +105,27 @@ def lay_out(records: np.ndarray, work_size: int, sizes: Mapping[int, int], train
 def _check(table: np.ndarray) -> None:
     """Raise `SettingError` for places that 32 bits do not hold."""
     sides = ("input", "output")
-    pixels = int(table["chunk"][0]) * int(max((table[f"{side}_height"] * table[f"{side}_width"]).max() for side in sides))
+    pixels = int(table["chunk"][0]) * int(
+        max((table[f"{side}_height"] * table[f"{side}_width"]).max() for side in sides)
+    )
     if max(pixels, *(int(table[f"{side}_size"].max()) for side in sides)) >= 2**31:
-        raise SettingError("on CUDA a batch has fewer than 2147483648 pixels in any layer, and an image as many numbers")
+        raise SettingError(
+            "on CUDA a batch has fewer than 2147483648 pixels in any layer, and an image as many numbers"
+        )
     trained = table[table["weight"] >= 0]
     if any(_depth(record, "input") * int(record["output_channels"]) >= 2**31 for record in trained):
         raise SettingError("on CUDA a layer has fewer than 2147483648 weights")
 
 
 def _depth(record: np.void, side: str) -> int:
-    """The length of the reduction of a convolution or a dense layer over the numbers of its input, or of its output."""
+    """The length of the reduction of a convolution or a dense layer over the numbers of its input,
+    or of its output."""
     return int(record["kernel_height"] * record["kernel_width"] * record[f"{side}_channels"])
 
 
 def _splits(record: np.void, size: int) -> int:
-    """In how many parts the gradient of ``size`` weights is computed: enough blocks to fill a card."""
+    """In how many parts the gradient of ``size`` weights is computed: enough blocks to fill a
+    card."""
     columns = int(record["output_channels"])
     rows = -(-size // columns) + 1
     tiles = tiles_of(rows, columns, shape_of(rows, columns))

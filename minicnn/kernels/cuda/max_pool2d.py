@@ -1,7 +1,8 @@
-"""Maximum pooling over windows of one channel, forward and backward; the formulas are in `minicnn.kernels.cpu.max_pool2d`.
+"""Maximum pooling over windows of one channel, forward and backward; the formulas are in
+`minicnn.kernels.cpu.max_pool2d`.
 
-A thread makes one number: an output of the forward pass, or an element of dx, which collects from all windows that hold
-it. So nothing is added by two threads, whether the windows overlap or not.
+A thread makes one number: an output of the forward pass, or an element of dx, which collects from
+all windows that hold it. So nothing is added by two threads, whether the windows overlap or not.
 """
 
 import numpy as np
@@ -19,7 +20,12 @@ _ZERO = np.float32(0)
 def forward(plan, floats, params, work, op, n, key, first_sample):
     """The largest number of each window (NaN wins), or 0 if there is a ReLU and that is larger."""
     rows, columns = along_height(plan, op), along_width(plan, op)
-    size, C, W, Q = plan[op, at.OUTPUT_SIZE], np.int32(plan[op, at.INPUT_CHANNELS]), columns[4], columns[5]
+    size, C, W, Q = (
+        plan[op, at.OUTPUT_SIZE],
+        np.int32(plan[op, at.INPUT_CHANNELS]),
+        columns[4],
+        columns[5],
+    )
     for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         i = place // size
         j = np.int32(place - i * size)
@@ -41,7 +47,8 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
 
 @device
 def _is_first_largest(work, x0, C, h, v, p, q, rows, columns, largest):
-    """Whether (h, v) is the first element of window (p, q), in reading order, that is not smaller than the maximum."""
+    """Whether (h, v) is the first element of window (p, q), in reading order, that is not smaller
+    than the maximum."""
     W = columns[4]
     first = not work[np.uint64(x0 + np.int32((h * W + v) * C))] < largest
     if first:
@@ -57,7 +64,12 @@ def _is_first_largest(work, x0, C, h, v, p, q, rows, columns, largest):
 def backward(plan, floats, params, work, op, n, key, first_sample):
     """dy of each window goes to its first largest element, to none where a ReLU made y 0."""
     rows, columns = along_height(plan, op), along_width(plan, op)
-    size, C, W, Q = plan[op, at.INPUT_SIZE], np.int32(plan[op, at.INPUT_CHANNELS]), columns[4], columns[5]
+    size, C, W, Q = (
+        plan[op, at.INPUT_SIZE],
+        np.int32(plan[op, at.INPUT_CHANNELS]),
+        columns[4],
+        columns[5],
+    )
     for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         i = place // size
         j = np.int32(place - i * size)

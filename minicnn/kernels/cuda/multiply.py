@@ -1,4 +1,5 @@
-"""The product of two values, forward and backward: of one shape, or the second with one number a channel, a gate.
+"""The product of two values, forward and backward: of one shape, or the second with one number a
+channel, a gate.
 
     y[n,p,q,c] = x[n,p,q,c] · g          dx = dy · g,  dg = dy · x, summed over p and q for a gate
 
@@ -34,7 +35,12 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
     size, gate_size = plan[op, at.INPUT_SIZE], plan[op, at.SECOND_SIZE]
     for i in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         gate = work[np.uint64(plan[op, at.X2] + _of_gate(i, size, gate_size))]
-        store(work, plan[op, at.DX] + i, work[np.uint64(plan[op, at.DY] + i)] * gate, plan[op, at.ACCUMULATE])
+        store(
+            work,
+            plan[op, at.DX] + i,
+            work[np.uint64(plan[op, at.DY] + i)] * gate,
+            plan[op, at.ACCUMULATE],
+        )
 
 
 def backward_gate(plan, floats, params, work, op, n, key, first_sample):
@@ -52,6 +58,11 @@ LAUNCHES = {
     "forward": (Launch(forward, outputs),),
     "backward": (
         Launch(backward, lambda record, n: outputs(record, n) if record["dx"] >= 0 else 0),
-        Launch(backward_gate, lambda record, n: -(-n * int(record["second_size"]) // THREADS) if record["dx2"] >= 0 else 0),
+        Launch(
+            backward_gate,
+            lambda record, n: (
+                -(-n * int(record["second_size"]) // THREADS) if record["dx2"] >= 0 else 0
+            ),
+        ),
     ),
 }

@@ -1,6 +1,6 @@
 """PReLU: a leaky ReLU whose slope below zero is a parameter of each channel.
 
-    y = x where x > 0, else w[c] · x          dx = dy or w[c] · dy     dw[c] = Σ dy · x where x ≤ 0
+y = x where x > 0, else w[c] · x          dx = dy or w[c] · dy     dw[c] = Σ dy · x where x ≤ 0
 """
 
 import numpy as np
@@ -41,14 +41,21 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
     C = plan[op, at.INPUT_CHANNELS]
     for i in range(cuda.grid(1), n * plan[op, at.INPUT_SIZE], cuda.gridsize(1)):
         dy = work[np.uint64(plan[op, at.DY] + i)]
-        dx = dy if work[np.uint64(plan[op, at.X] + i)] > 0 else dy * params[np.uint64(plan[op, at.WEIGHT] + i % C)]
+        dx = (
+            dy
+            if work[np.uint64(plan[op, at.X] + i)] > 0
+            else dy * params[np.uint64(plan[op, at.WEIGHT] + i % C)]
+        )
         store(work, plan[op, at.DX] + i, dx, plan[op, at.ACCUMULATE])
 
 
 LAUNCHES = {
     "forward": (Launch(forward, outputs),),
     "backward": (
-        Launch(backward_weight, lambda record, n: blocks(int(record["input_channels"]), int(record["splits"]))),
+        Launch(
+            backward_weight,
+            lambda record, n: blocks(int(record["input_channels"]), int(record["splits"])),
+        ),
         Launch(backward, gradients),
     ),
 }

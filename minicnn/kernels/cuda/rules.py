@@ -1,5 +1,6 @@
-"""Rules compiled for CUDA: an activation as two kernels, a loss as a kernel with a thread a sample, an update as a kernel
-over all weights. The rules are the same as on the CPU (`minicnn.kernels.generated`)."""
+"""Rules compiled for CUDA: an activation as two kernels, a loss as a kernel with a thread a sample,
+an update as a kernel over all weights. The rules are the same as on the CPU
+(`minicnn.kernels.generated`)."""
 
 import functools
 from collections.abc import Callable
@@ -18,14 +19,30 @@ from minicnn.kernels.generated import arguments, check_activation, compile_rule,
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
 INTEGERS = types.int64[::1]
-LOSS = types.void(NUMBERS, INTEGER, INTEGER, INTEGER, INTEGERS, INTEGERS, INTEGER, INTEGER, ROWS, NUMBERS, NUMBERS, ROWS,
-                  INTEGER, ROWS, INTEGER)  # fmt: skip
+LOSS = types.void(
+    NUMBERS,
+    INTEGER,
+    INTEGER,
+    INTEGER,
+    INTEGERS,
+    INTEGERS,
+    INTEGER,
+    INTEGER,
+    ROWS,
+    NUMBERS,
+    NUMBERS,
+    ROWS,
+    INTEGER,
+    ROWS,
+    INTEGER,
+)
 UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, INTEGER, ROWS, ROWS, ROWS, TABLE)
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """A kernel made of a rule, as a plain function with its signature: `minicnn.kernels.cuda.call` launches it."""
+    """A kernel made of a rule, as a plain function with its signature: `minicnn.kernels.cuda.call`
+    launches it."""
 
     rule: str
     function: Callable[..., None]
@@ -33,11 +50,14 @@ class Kernel:
     scalars: int = 0  # how many scalars an optimizer's ``prepare`` must return
 
     def compile(self) -> None:
-        """Compile it for the card, or load it from the disk; raises `PluginError` if the rule cannot be compiled."""
+        """Compile it for the card, or load it from the disk; raises `PluginError` if the rule
+        cannot be compiled."""
         try:
             launchable(self.function, self.signature)
         except Exception as error:
-            raise PluginError(f"{self.rule} cannot be compiled for cuda: {reason(error)}") from error
+            raise PluginError(
+                f"{self.rule} cannot be compiled for cuda: {reason(error)}"
+            ) from error
 
 
 _LOSS = '''\
@@ -136,16 +156,21 @@ def rule_launches(rule: AnyLayer) -> dict[str, tuple[Launch, ...]] | None:
         return None
     hypers = range(len(rule.hyperparameters))
     found = {}
-    for name, function, template, blocks in (("forward", rule.value, _FORWARD, outputs),
-                                             ("backward", rule.derivative, _BACKWARD, gradients)):  # fmt: skip
+    for name, function, template, blocks in (
+        ("forward", rule.value, _FORWARD, outputs),
+        ("backward", rule.derivative, _BACKWARD, gradients),
+    ):
         check_activation(rule, function)
-        source = template.format(reads=rule.reads, field=rule.reads.upper(), hypers=each("floats[op, {}]", hypers))
+        source = template.format(
+            reads=rule.reads, field=rule.reads.upper(), hypers=each("floats[op, {}]", hypers)
+        )
         found[name] = (Launch(_compile("layer", rule.name, function, source), blocks),)
     return found
 
 
 def compile_loss(rule: LossRule) -> Kernel:
-    """The kernel of a loss, with the signature `LOSS`; raises `PluginError` if it cannot be made."""
+    """The kernel of a loss, with the signature `LOSS`; raises `PluginError` if it cannot be
+    made."""
     if arguments(rule.name, rule.row) != 3 + rule.class_weights + len(rule.hyperparameters):
         raise PluginError(f"loss {rule.name!r}: row does not take what the rule declares")
     source = _LOSS.format(
@@ -157,12 +182,15 @@ def compile_loss(rule: LossRule) -> Kernel:
 
 
 def compile_update(rule: OptimizerRule) -> Kernel:
-    """The kernel of an elementwise rule, with the signature `UPDATE`; raises `PluginError` if it cannot be made."""
+    """The kernel of an elementwise rule, with the signature `UPDATE`; raises `PluginError` if it
+    cannot be made."""
     slots, four = range(len(rule.slots)), range(4)
     count = arguments(rule.name, rule.update) - 2 - len(slots)
     scalars = each("c{}", range(count))
-    updates = [f"p{k}, {each(f'n{{}}_{k}', slots)} = as_tuple(rule(p[{k}], g[{k}], {each(f's{{}}[{k}]', slots)} {scalars}))"
-               for k in four]  # fmt: skip
+    updates = [
+        f"p{k}, {each(f'n{{}}_{k}', slots)} = as_tuple(rule(p[{k}], g[{k}], {each(f's{{}}[{k}]', slots)} {scalars}))"
+        for k in four
+    ]
     source = _UPDATE.format(
         count=count,
         scalars="; ".join(f"c{k} = scalars[np.uint64({k})]" for k in range(count)) or "pass",
@@ -170,9 +198,17 @@ def compile_update(rule: OptimizerRule) -> Kernel:
         clipped=each("clipped(g[{}], shrink, limit)", four),
         updates="; ".join(updates),
         new_params=f"({each('p{}', four)})",
-        store_slots="; ".join(f"store4(slots[{k}], i, end, ({each(f'n{k}_{{}}', four)}))" for k in slots) or "pass",
+        store_slots="; ".join(
+            f"store4(slots[{k}], i, end, ({each(f'n{k}_{{}}', four)}))" for k in slots
+        )
+        or "pass",
     )
-    return Kernel(f"optimizer {rule.name!r}", _compile("optimizer", rule.name, rule.update, source), UPDATE, count)
+    return Kernel(
+        f"optimizer {rule.name!r}",
+        _compile("optimizer", rule.name, rule.update, source),
+        UPDATE,
+        count,
+    )
 
 
 def _compile(kind: str, name: str, function: Any, source: str) -> Any:
@@ -203,4 +239,6 @@ if not SIMULATED:
         if isinstance(value, types.BaseTuple):
             return value(value), lambda context, builder, signature, values: values[0]
         made = types.UniTuple(value, 1)
-        return made(value), lambda context, builder, signature, values: context.make_tuple(builder, made, values)
+        return made(value), lambda context, builder, signature, values: context.make_tuple(
+            builder, made, values
+        )

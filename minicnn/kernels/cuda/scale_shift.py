@@ -1,4 +1,5 @@
-"""Batch normalization with the running statistics; the formulas are in `minicnn.kernels.cpu.scale_shift`."""
+"""Batch normalization with the running statistics; the formulas are in
+`minicnn.kernels.cpu.scale_shift`."""
 
 import math
 
@@ -15,7 +16,9 @@ from minicnn.kernels.cuda.tile import device
 @device
 def _inverse(plan, floats, params, op, c):
     """ρ[c] = 1 / √(σ²[c] + ε)."""
-    return np.float32(1) / math.sqrt(params[np.uint64(plan[op, at.RUNNING_VAR] + c)] + floats[op, at.F0])
+    return np.float32(1) / math.sqrt(
+        params[np.uint64(plan[op, at.RUNNING_VAR] + c)] + floats[op, at.F0]
+    )
 
 
 def forward(plan, floats, params, work, op, n, key, first_sample):
@@ -35,7 +38,10 @@ def backward_scale(plan, floats, params, work, op, n, key, first_sample):
         c, split, first, end = own(plan, op, task, C, rows)
         d_scale = d_shift = float32(0)
         if c < C:
-            mean, inverse = params[np.uint64(plan[op, at.RUNNING_MEAN] + c)], _inverse(plan, floats, params, op, c)
+            mean, inverse = (
+                params[np.uint64(plan[op, at.RUNNING_MEAN] + c)],
+                _inverse(plan, floats, params, op, c),
+            )
             for m in range(first, end, ROWS):
                 dy = work[np.uint64(plan[op, at.DY] + m * C + c)]
                 d_shift += dy
@@ -53,13 +59,21 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
     for i in range(cuda.grid(1), n * plan[op, at.INPUT_SIZE], cuda.gridsize(1)):
         c = i % C
         factor = params[np.uint64(plan[op, at.WEIGHT] + c)] * _inverse(plan, floats, params, op, c)
-        store(work, plan[op, at.DX] + i, factor * work[np.uint64(plan[op, at.DY] + i)], plan[op, at.ACCUMULATE])
+        store(
+            work,
+            plan[op, at.DX] + i,
+            factor * work[np.uint64(plan[op, at.DY] + i)],
+            plan[op, at.ACCUMULATE],
+        )
 
 
 LAUNCHES = {
     "forward": (Launch(forward, outputs),),
     "backward": (
-        Launch(backward_scale, lambda record, n: blocks(int(record["input_channels"]), int(record["splits"]))),
+        Launch(
+            backward_scale,
+            lambda record, n: blocks(int(record["input_channels"]), int(record["splits"])),
+        ),
         Launch(backward, gradients),
     ),
 }

@@ -1,9 +1,10 @@
-"""Softmax over the outputs of a sample, as a last layer of networks made elsewhere; a loss has its own.
+"""Softmax over the outputs of a sample, as a last layer of networks made elsewhere; a loss has its
+own.
 
     y[k] = exp(x[k] − max x) / Σ_j exp(x[j] − max x)          dx[k] = y[k] · (dy[k] − Σ_j dy[j] · y[j])
 
-A thread does one sample, which has few outputs. Source: Bridle: Probabilistic interpretation of feedforward classification
-network outputs, 1990.
+A thread does one sample, which has few outputs. Source: Bridle: Probabilistic interpretation of
+feedforward classification network outputs, 1990.
 """
 
 import math

@@ -1,8 +1,10 @@
-"""What a training step does besides the passes: the sum of the gradient's parts, its norm, clipping, and vectors.
+"""What a training step does besides the passes: the sum of the gradient's parts, its norm,
+clipping, and vectors.
 
-A sum over many numbers is made in a fixed tree, so that it does not depend on which block ran when. Squares are summed
-as (size, sum of (number / size)²): in float32 the square of 1e30, or of 1e-30, is no number to add.
-Each thread takes four neighbouring numbers of a vector at a time (`minicnn.kernels.cuda.vector`).
+A sum over many numbers is made in a fixed tree, so that it does not depend on which block ran when.
+Squares are summed as (size, sum of (number / size)²): in float32 the square of 1e30, or of 1e-30,
+is no number to add. Each thread takes four neighbouring numbers of a vector at a time
+(`minicnn.kernels.cuda.vector`).
 """
 
 import math
@@ -12,7 +14,12 @@ from numba import cuda, float32, types
 from minicnn.kernels.cuda.tile import THREADS, device
 from minicnn.kernels.cuda.vector import add4, load4, store4
 
-NUMBERS, ROWS, TABLE, INTEGER = types.float32[::1], types.float32[:, ::1], types.int64[:, ::1], types.int64
+NUMBERS, ROWS, TABLE, INTEGER = (
+    types.float32[::1],
+    types.float32[:, ::1],
+    types.int64[:, ::1],
+    types.int64,
+)
 # Columns of the table of steps, one row a step; the scalars of the optimizer follow.
 DIVISOR, CLIP_NORM, CLIP_VALUE, GROUPS, SCALARS = range(5)
 # Columns of the results, one row a step.
@@ -82,7 +89,9 @@ def block_squares(size, total):
     half = THREADS >> 1
     while half > 0:
         if thread < half:
-            s, t = add_squares(sizes[thread], totals[thread], sizes[thread + half], totals[thread + half])
+            s, t = add_squares(
+                sizes[thread], totals[thread], sizes[thread + half], totals[thread + half]
+            )
             sizes[thread] = s
             totals[thread] = t
         cuda.syncthreads()
@@ -94,9 +103,11 @@ def block_squares(size, total):
 
 @device
 def judge(table, row, squares, partials, results):
-    """(factor of the gradient, whether to update): loss and norm of a step, written to ``results`` by the first block.
+    """(factor of the gradient, whether to update): loss and norm of a step, written to ``results``
+    by the first block.
 
-    Every block adds up the same numbers in the same order. After a step that is not finite no later one is made.
+    Every block adds up the same numbers in the same order. After a step that is not finite no later
+    one is made.
     """
     size, total = float32(0), float32(0)
     for i in range(cuda.threadIdx.x, len(squares), THREADS):
@@ -132,7 +143,8 @@ def clipped(number, shrink, limit):
 
 
 def add_parts(parts, sums, grads, squares):
-    """grads = the sum of its parts, in their order (`layout.Layout.sums`); ``squares`` [blocks, 2] of what a block added."""
+    """grads = the sum of its parts, in their order (`layout.Layout.sums`); ``squares`` [blocks, 2]
+    of what a block added."""
     size, total = float32(0), float32(0)
     for index in range(len(sums)):
         offset, count, place = sums[index, 0], sums[index, 1], sums[index, 2]
@@ -157,8 +169,17 @@ def finish(grads, table, row, squares, partials, results):
     if go_on:
         for i in range(4 * cuda.grid(1), len(grads), 4 * cuda.gridsize(1)):
             a, b, c, d = load4(grads, i, len(grads))
-            store4(grads, i, len(grads), (clipped(a, shrink, limit), clipped(b, shrink, limit),
-                                          clipped(c, shrink, limit), clipped(d, shrink, limit)))  # fmt: skip
+            store4(
+                grads,
+                i,
+                len(grads),
+                (
+                    clipped(a, shrink, limit),
+                    clipped(b, shrink, limit),
+                    clipped(c, shrink, limit),
+                    clipped(d, shrink, limit),
+                ),
+            )
 
 
 def square_sums(x, squares):
@@ -176,7 +197,12 @@ def axpy(factor, x, y):
     """y ← factor · x + y of vectors."""
     for i in range(4 * cuda.grid(1), len(y), 4 * cuda.gridsize(1)):
         a, b, c, d = load4(x, i, len(y))
-        store4(y, i, len(y), add4(load4(y, i, len(y)), (factor * a, factor * b, factor * c, factor * d)))
+        store4(
+            y,
+            i,
+            len(y),
+            add4(load4(y, i, len(y)), (factor * a, factor * b, factor * c, factor * d)),
+        )
 
 
 SIGNATURES = {

@@ -1,4 +1,5 @@
-"""What rules on whole steps do with vectors and matrices besides `step.axpy` and `step.square_sums`: scale, dot, matmul."""
+"""What rules on whole steps do with vectors and matrices besides `step.axpy` and
+`step.square_sums`: scale, dot, matmul."""
 
 import numpy as np
 from numba import cuda, float32, types
@@ -27,7 +28,8 @@ def products(x, y, sums):
 
 
 def matmul(a, b, out, transpose_a, transpose_b):
-    """out [rows, columns] ← A · B, A being ``a`` or its transpose, B likewise, square by square through shared memory."""
+    """out [rows, columns] ← A · B, A being ``a`` or its transpose, B likewise, square by square
+    through shared memory."""
     left = cuda.shared.array((SIDE, SIDE), float32)
     right = cuda.shared.array((SIDE, SIDE), float32)
     rows, columns = np.int32(out.shape[0]), np.int32(out.shape[1])
@@ -36,7 +38,10 @@ def matmul(a, b, out, transpose_a, transpose_b):
     across = np.int32((columns + SIDE - 1) >> _SIDE_LOG2)
     squares = np.int32(across * ((rows + SIDE - 1) >> _SIDE_LOG2))
     for square in range(np.int32(cuda.blockIdx.x), squares, np.int32(cuda.gridDim.x)):
-        m, n = np.int32((square // across << _SIDE_LOG2) + y), np.int32((square % across << _SIDE_LOG2) + x)
+        m, n = (
+            np.int32((square // across << _SIDE_LOG2) + y),
+            np.int32((square % across << _SIDE_LOG2) + x),
+        )
         total = float32(0)
         for k in range(np.int32(0), inner, np.int32(SIDE)):
             left[y, x] = float32(0)

@@ -1,14 +1,17 @@
 """The tile: the part of a matrix product that one block of threads computes.
 
-Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction goes `DEPTH` steps at a
-time through shared memory, in two buffers: while one is multiplied, the numbers for the other are on their way in registers.
-How the threads stand is chosen at run time from the product's size. A shape is ``across + 8 · deep``: ``1 << across``
-threads stand along the columns, ``1 << deep`` share each result, with different steps of the reduction, and the rest stand
-along the rows. So a product with few rows or columns takes a small tile, and not a large one full of zeros.
+Each of the block's `THREADS` threads has `RESULTS` × `RESULTS` results in registers. The reduction
+goes `DEPTH` steps at a time through shared memory, in two buffers: while one is multiplied, the
+numbers for the other are on their way in registers. How the threads stand is chosen at run time
+from the product's size. A shape is ``across + 8 · deep``: ``1 << across`` threads stand along the
+columns, ``1 << deep`` share each result, with different steps of the reduction, and the rest stand
+along the rows. So a product with few rows or columns takes a small tile, and not a large one full
+of zeros.
 
-Two habits keep the machine code short. Indices are cast to unsigned at each access, since a signed one may count from the
-end, and every access would test for that. Numbers that fit 32 bits are cast to them wherever they are computed, since Numba
-computes whole numbers in 64 bits, which a card does in pieces.
+Two habits keep the machine code short. Indices are cast to unsigned at each access, since a signed
+one may count from the end, and every access would test for that. Numbers that fit 32 bits are cast
+to them wherever they are computed, since Numba computes whole numbers in 64 bits, which a card does
+in pieces.
 """
 
 import numpy as np
@@ -21,43 +24,64 @@ SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 RESULTS_LOG2 = 2
 RESULTS = 1 << RESULTS_LOG2  # rows, and columns, that a thread computes
 THREADS_LOG2, DEPTH_LOG2 = (4, 2) if SIMULATED else (8, 3)
-THREADS, DEPTH = 1 << THREADS_LOG2, 1 << DEPTH_LOG2  # threads; reduction steps in shared memory at a time
+THREADS, DEPTH = (
+    1 << THREADS_LOG2,
+    1 << DEPTH_LOG2,
+)  # threads; reduction steps in shared memory at a time
 LANES_LOG2 = THREADS_LOG2 - DEPTH_LOG2
 LANES = 1 << LANES_LOG2  # threads that load numbers of one reduction step, each every LANES-th
 LEAST_LOG2 = (THREADS_LOG2 + 1) // 3  # of the threads along the columns
 MOST_LOG2 = THREADS_LOG2 - LEAST_LOG2
 LONGEST = RESULTS << MOST_LOG2  # most rows, or columns, of a tile
 LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at a time
-# One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores at once in other banks.
+# One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores
+# at once in other banks.
 LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
-_ENOUGH_TILES, _LEAST_SPLIT = 128, 16 * DEPTH  # tiles that fill a card; reduction steps that make a split worth its sum
-_STEP, _LOAD, _TURN = 21, 25, 130  # instructions of a thread, about, counted in the machine code for 9.0
-MOST_SPLIT = _ENOUGH_TILES * RESULTS * RESULTS * THREADS  # numbers in the sums of all blocks that share reductions
+_ENOUGH_TILES, _LEAST_SPLIT = (
+    128,
+    16 * DEPTH,
+)  # tiles that fill a card; reduction steps that make a split worth its sum
+_STEP, _LOAD, _TURN = (
+    21,
+    25,
+    130,
+)  # instructions of a thread, about, counted in the machine code for 9.0
+MOST_SPLIT = (
+    _ENOUGH_TILES * RESULTS * RESULTS * THREADS
+)  # numbers in the sums of all blocks that share reductions
 BUFFER = DEPTH * LEADING
 BUFFERS = 2 * BUFFER
 
 
 def launch_bounds(kernel):
-    """(threads, blocks that must have room on a multiprocessor together), which limits the registers a thread has."""
+    """(threads, blocks that must have room on a multiprocessor together), which limits the
+    registers a thread has."""
     return THREADS, getattr(kernel, "blocks_together", 2)
 
 
 def tiles_of(rows, columns, shape):
     """How many tiles of a shape cover a product of ``rows`` × ``columns``."""
-    across, down = RESULTS_LOG2 + (shape & 7), RESULTS_LOG2 + THREADS_LOG2 - (shape & 7) - (shape >> 3)
+    across, down = (
+        RESULTS_LOG2 + (shape & 7),
+        RESULTS_LOG2 + THREADS_LOG2 - (shape & 7) - (shape >> 3),
+    )
     return ((rows + (1 << down) - 1) >> down) * ((columns + (1 << across) - 1) >> across)
 
 
 def shape_of(rows, columns):
-    """The shape with which a product takes the fewest instructions: a step takes `_STEP`, a load `_LOAD`, a turn `_TURN`."""
+    """The shape with which a product takes the fewest instructions: a step takes `_STEP`, a load
+    `_LOAD`, a turn `_TURN`."""
     best, least = 0, 1 << 62
     for deep in range(DEPTH_LOG2 + 1):
         for across in range(MOST_LOG2 + 1):
             down = THREADS_LOG2 - deep - across
             if 0 <= down <= MOST_LOG2:
-                loads = (((RESULTS << down) + LANES - 1) >> LANES_LOG2) + (((RESULTS << across) + LANES - 1) >> LANES_LOG2)
+                loads = (((RESULTS << down) + LANES - 1) >> LANES_LOG2) + (
+                    ((RESULTS << across) + LANES - 1) >> LANES_LOG2
+                )
                 tiles = ((rows + (RESULTS << down) - 1) >> (RESULTS_LOG2 + down)) * (
-                    (columns + (RESULTS << across) - 1) >> (RESULTS_LOG2 + across))  # fmt: skip
+                    (columns + (RESULTS << across) - 1) >> (RESULTS_LOG2 + across)
+                )
                 cost = tiles * (_STEP * (DEPTH >> deep) + _LOAD * loads + _TURN)
                 if cost < least:
                     best, least = across + 8 * deep, cost
@@ -65,7 +89,8 @@ def shape_of(rows, columns):
 
 
 def splits_of(tiles, depth):
-    """How many blocks share the reduction of a tile, where few tiles with a long one would leave most of the card idle."""
+    """How many blocks share the reduction of a tile, where few tiles with a long one would leave
+    most of the card idle."""
     splits = _ENOUGH_TILES // tiles
     most = depth // _LEAST_SPLIT if depth >= 4 * _LEAST_SPLIT else 1
     splits = splits if splits < most else most
@@ -80,7 +105,8 @@ def divide(a, b):
 
 @device
 def keep(tiles, start, lane, length, numbers):
-    """Store the ``numbers`` that a thread has loaded: places ``lane``, ``lane + LANES``, ... below ``length``."""
+    """Store the ``numbers`` that a thread has loaded: places ``lane``, ``lane + LANES``, ... below
+    ``length``."""
     for j in range(LOADS):
         place = lane + j * LANES
         if place < length:
@@ -89,7 +115,8 @@ def keep(tiles, start, lane, length, numbers):
 
 @device
 def _step(tiles, down, across, sums):
-    """sums[i,j] += tiles[down + i] · tiles[across + j]; both are multiples of 4, so that each takes one 128-bit load."""
+    """sums[i,j] += tiles[down + i] · tiles[across + j]; both are multiples of 4, so that each takes
+    one 128-bit load."""
     a = cuda.local.array(RESULTS, np.float32)
     b = cuda.local.array(RESULTS, np.float32)
     for i in range(RESULTS):
@@ -102,7 +129,8 @@ def _step(tiles, down, across, sums):
 
 @device
 def multiply(tiles, down, across, sums, steps):
-    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j] over ``steps`` steps of one buffer."""
+    """sums[i,j] += Σ_k tiles[k, down + i] · tiles[k, across + j] over ``steps`` steps of one
+    buffer."""
     down, across = down & -4, across & -4  # as they are; but now the compiler knows
     for _ in range(steps >> 2):
         _step(tiles, down, across, sums)
@@ -119,7 +147,8 @@ def multiply(tiles, down, across, sums, steps):
 
 @device
 def add_shares(tiles, sums, steps):
-    """Add up what the threads that share a result have in ``sums``, in a fixed tree; return how many have results then.
+    """Add up what the threads that share a result have in ``sums``, in a fixed tree; return how
+    many have results then.
 
     ``steps`` of the `DEPTH` steps of a buffer are what each of them has multiplied.
     """

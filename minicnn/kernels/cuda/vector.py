@@ -1,8 +1,9 @@
-"""Four neighbouring numbers in one access of 128 bits, the widest that a thread has: `load4` and `store4`.
+"""Four neighbouring numbers in one access of 128 bits, the widest that a thread has: `load4` and
+`store4`.
 
-A kernel that does little with each number takes as long as its loads and stores, and four times fewer of them keep the
-memory of a card busier. The hardware wants such an access at a multiple of 16 bytes; where a place is none, or fewer than
-four numbers are left, they go one by one.
+A kernel that does little with each number takes as long as its loads and stores, and four times
+fewer of them keep the memory of a card busier. The hardware wants such an access at a multiple of
+16 bytes; where a place is none, or fewer than four numbers are left, they go one by one.
 """
 
 import numpy as np
@@ -40,7 +41,9 @@ if not SIMULATED:  # the same three, compiled
     @intrinsic
     def _aligned(typing_context, array, i):
         def build(context, builder, *given):
-            rest = builder.and_(builder.ptrtoint(_place(context, builder, *given), _INDEX), _INDEX(15))
+            rest = builder.and_(
+                builder.ptrtoint(_place(context, builder, *given), _INDEX), _INDEX(15)
+            )
             return builder.icmp_unsigned("==", rest, _INDEX(0))
 
         return types.boolean(array, types.int64), build
@@ -71,7 +74,12 @@ def load4(array, i, end):
     """array[i : i + 4], a tuple of float32 with 0 for numbers from ``end`` on."""
     if i + 4 <= end and _aligned(array, i):
         return _load(array, i)
-    return _one(array, i, end), _one(array, i + 1, end), _one(array, i + 2, end), _one(array, i + 3, end)
+    return (
+        _one(array, i, end),
+        _one(array, i + 1, end),
+        _one(array, i + 2, end),
+        _one(array, i + 3, end),
+    )
 
 
 @device

@@ -24,12 +24,23 @@ def adan(w, gradients, rate, b1, b2, b3, epsilon, decay):
 def test_forty_steps_follow_the_paper():
     rng = np.random.default_rng(0)
     start, gradients = rng.normal(size=30), rng.normal(0.3, 1.0, (40, 30))
-    optimizer = minicnn.Optimizer(ADAN, 30, np.float64, learning_rate=0.02, beta1=0.9, beta2=0.8, beta3=0.95,
-                                  epsilon=1e-3, weight_decay=0.1)  # fmt: skip
+    optimizer = minicnn.Optimizer(
+        ADAN,
+        30,
+        np.float64,
+        learning_rate=0.02,
+        beta1=0.9,
+        beta2=0.8,
+        beta3=0.95,
+        epsilon=1e-3,
+        weight_decay=0.1,
+    )
     params = start.copy()
     for g in gradients:
         optimizer.update(params, g)
-    np.testing.assert_allclose(params, adan(start, gradients, 0.02, 0.9, 0.8, 0.95, 1e-3, 0.1), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        params, adan(start, gradients, 0.02, 0.9, 0.8, 0.95, 1e-3, 0.1), rtol=1e-10, atol=1e-12
+    )
 
 
 def test_it_passes_the_conformance_kit():

@@ -39,7 +39,9 @@ def test_without_focus_it_is_cross_entropy():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 def test_a_sample_that_is_surely_right_has_no_slope(gamma):
-    value, slopes = minicnn.Loss(FOCAL, 3, gamma=gamma)(np.array([[500.0, 0, 0]], np.float32), np.array([0]))
+    value, slopes = minicnn.Loss(FOCAL, 3, gamma=gamma)(
+        np.array([[500.0, 0, 0]], np.float32), np.array([0])
+    )
     assert value == 0
     assert not slopes.any()
 

@@ -20,7 +20,8 @@ def orthogonal(g):
 
 
 def muon(tensors, gradients, hidden, rate, momentum, decay, share):
-    """The steps of a list of matrices and rows, in float64; ``hidden`` says which are made orthogonal."""
+    """The steps of a list of matrices and rows, in float64; ``hidden`` says which are made
+    orthogonal."""
     tensors = [tensor.copy() for tensor in tensors]
     memory = [[np.zeros_like(tensor), np.zeros_like(tensor)] for tensor in tensors]
     for t, grads in enumerate(gradients, 1):
@@ -28,28 +29,51 @@ def muon(tensors, gradients, hidden, rate, momentum, decay, share):
             if inside:
                 kept[0] = momentum * kept[0] + g
                 w *= 1 - rate * decay
-                w -= rate * max(1, w.shape[1] / w.shape[0]) ** 0.5 * orthogonal(g + momentum * kept[0])
+                w -= (
+                    rate
+                    * max(1, w.shape[1] / w.shape[0]) ** 0.5
+                    * orthogonal(g + momentum * kept[0])
+                )
             else:
                 kept[0] = 0.9 * kept[0] + 0.1 * g
                 kept[1] = 0.95 * kept[1] + 0.05 * g * g
                 w *= 1 - share * rate * decay
-                w -= share * rate * (kept[0] / (1 - 0.9**t)) / (np.sqrt(kept[1] / (1 - 0.95**t)) + 1e-10)
+                w -= (
+                    share
+                    * rate
+                    * (kept[0] / (1 - 0.9**t))
+                    / (np.sqrt(kept[1] / (1 - 0.95**t)) + 1e-10)
+                )
     return tensors
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_ten_steps_follow_the_source(dtype):
-    layers = [minicnn.Conv2d(4, 3), minicnn.ReLU(), minicnn.Conv2d(9, 2), minicnn.Flatten(), minicnn.Dense(70),
-              minicnn.Dense(150), minicnn.Dense(3)]  # fmt: skip
-    network = minicnn.Network((8, 9, 2), layers)  # hidden [16, 9], [270, 70], [70, 150]: tall, and wider than a panel
-    hidden = [name in ("conv2.weight", "dense1.weight", "dense2.weight") for name in network.unflatten(
-        np.zeros(network.flat_size))]  # fmt: skip
+    layers = [
+        minicnn.Conv2d(4, 3),
+        minicnn.ReLU(),
+        minicnn.Conv2d(9, 2),
+        minicnn.Flatten(),
+        minicnn.Dense(70),
+        minicnn.Dense(150),
+        minicnn.Dense(3),
+    ]
+    network = minicnn.Network(
+        (8, 9, 2), layers
+    )  # hidden [16, 9], [270, 70], [70, 150]: tall, and wider than a panel
+    hidden = [
+        name in ("conv2.weight", "dense1.weight", "dense2.weight")
+        for name in network.unflatten(np.zeros(network.flat_size))
+    ]
     rng = np.random.default_rng(0)
     params = network.initialize(rng, dtype)
     optimizer = minicnn.Optimizer(MUON, network, dtype, weight_decay=0.1, learning_rate=0.03)
 
     def matrices(flat):
-        return [tensor.reshape(-1, tensor.shape[-1]).astype(np.float64) for tensor in network.unflatten(flat).values()]
+        return [
+            tensor.reshape(-1, tensor.shape[-1]).astype(np.float64)
+            for tensor in network.unflatten(flat).values()
+        ]
 
     start, gradients = matrices(params), rng.normal(size=(10, network.flat_size)).astype(dtype)
     for g in gradients:

@@ -24,7 +24,9 @@ def test_thirty_steps_follow_the_paper():
         velocity = 0.8 * velocity + g
         w = w - 0.05 * velocity
     params = np.zeros(12)
-    optimizer = minicnn.Optimizer(SAM, 12, np.float64, learning_rate=0.05, momentum=0.8, weight_decay=0.01, rho=0.3)
+    optimizer = minicnn.Optimizer(
+        SAM, 12, np.float64, learning_rate=0.05, momentum=0.8, weight_decay=0.01, rho=0.3
+    )
     for _ in range(30):
         optimizer.update(params, lambda p: (0.25 * ((p - TARGET) ** 4).sum(), slope(p)))
     np.testing.assert_allclose(params, w, rtol=1e-10)

@@ -26,7 +26,9 @@ def test_thirty_steps_follow_the_paper():
     rates = [0.02 * min(1, t / 5) for t in range(1, 31)]
     start = np.random.default_rng(0).normal(size=20)
     y, x = schedule_free(start, np.sin, rates, 0.8, 0.95, 1e-3, 0.1)
-    optimizer = minicnn.Optimizer(SCHEDULE_FREE, 20, np.float64, beta1=0.8, beta2=0.95, epsilon=1e-3, weight_decay=0.1)
+    optimizer = minicnn.Optimizer(
+        SCHEDULE_FREE, 20, np.float64, beta1=0.8, beta2=0.95, epsilon=1e-3, weight_decay=0.1
+    )
     params, evaluated = start.copy(), np.empty(20)
     for rate in rates:
         optimizer.update(params, lambda p: (0.0, np.sin(p)), learning_rate=rate)
@@ -42,7 +44,11 @@ def test_the_model_has_the_average_and_not_the_weights_that_are_trained():
     network = minicnn.Network((4, 4), [minicnn.Flatten(), minicnn.Dense(3)])
     trainer = minicnn.Trainer(network, optimizer=SCHEDULE_FREE, epochs=1, val_split=0.0)
     trainer.fit(images, labels)
-    (average,) = (row for name, row in zip(["z", "x", "v"], trainer.progress.slots, strict=True) if name == "x")
+    (average,) = (
+        row
+        for name, row in zip(["z", "x", "v"], trainer.progress.slots, strict=True)
+        if name == "x"
+    )
     np.testing.assert_array_equal(trainer.model.params, average)
     assert (trainer.model.params != trainer.progress.params).any()
 

@@ -22,7 +22,11 @@ def test_a_network_has_it_by_name():
     x = np.linspace(-1, 1, 6, dtype=np.float32).reshape(1, 2, 3, 1)
     y = minicnn.Passes(network, network.initialize(np.random.default_rng(0)), 1).forward(x)
     np.testing.assert_allclose(y[0], (x + np.sin(2 * x) ** 2 / 2).reshape(-1), rtol=1e-6)
-    assert network.to_dict()["layers"][0] == {"type": "snake", "alpha": 2.0, "plugin": "minicnn-snake 0.1.0"}
+    assert network.to_dict()["layers"][0] == {
+        "type": "snake",
+        "alpha": 2.0,
+        "plugin": "minicnn-snake 0.1.0",
+    }
 
 
 def test_it_passes_the_conformance_kit():
