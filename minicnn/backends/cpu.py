@@ -2,7 +2,6 @@
 
 import functools
 import math
-import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,10 +26,7 @@ _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 1_000_000
-
-# Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads
-# enter it at once.
-_one_at_a_time = threading.Lock()
+_FIRST = np.arange(1)
 
 
 def thread_count(threads: int | None = None) -> int:
@@ -283,7 +279,8 @@ class Passes:
 
 
 class Inference:
-    """Forward passes alone, in a workspace that keeps nothing."""
+    """Forward passes alone, in workspaces that keep nothing; any number of Python threads may call
+    at once."""
 
     def __init__(
         self,
@@ -295,42 +292,37 @@ class Inference:
         self.network, self.params = network, params
         self.threads = thread_count(threads)
         self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
-        self._work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
+        self._workspaces: list[np.ndarray] = []  # those that nobody computes in
         self._row, self._outputs = math.prod(network.input_shape), network.outputs
-        self._multiply_adds = network.multiply_adds
-        self._first = np.arange(1)
+        self._worth_a_thread = _WORTH_A_THREAD / max(1, network.multiply_adds)  # images
 
     def logits(
         self, images: np.ndarray, scale: float, order: np.ndarray | None = None
     ) -> np.ndarray:
         """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by
         ``scale``."""
-        if order is None:
-            order = (
-                np.arange(len(images)) if len(images) != 1 else self._first
-            )  # one image takes 5 µs, so 0.2 count
-        out = np.empty((len(order), self._outputs), self.params.dtype)
+        if order is None:  # one image takes 5 µs, so 0.2 count
+            order = np.arange(len(images)) if len(images) != 1 else _FIRST
+        params, count = self.params, len(order)
+        out = np.empty((count, self._outputs), params.dtype)
         rows = images.reshape(len(images), self._row)
-        arguments = (
+        try:
+            work = self._workspaces.pop()
+        except IndexError:
+            work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
+        threads = 1 if count == 1 or count < self._worth_a_thread else self.threads
+        step.infer(
+            threads,
             step.range_address(out.dtype, rows.dtype),
             self.plan.table,
-            self.params,
-            self._work,
+            params,
+            work[:threads],
             rows,
             order,
             out.dtype.type(scale),
             out,
         )
-        if (
-            self.threads == 1
-            or len(order) == 1
-            or len(order) * self._multiply_adds < _WORTH_A_THREAD
-        ):
-            step.infer_serial(*arguments)
-            return out
-        with _one_at_a_time:
-            numba.set_num_threads(self.threads)
-            step.infer(*arguments)
+        self._workspaces.append(work)
         return out
 
 
@@ -483,32 +475,31 @@ class Training:
         number = params.dtype.type
         if self._update:
             check_scalars(self._name, self._update.scalars, scalars)
-        with _one_at_a_time:
-            numba.set_num_threads(self.threads)
-            total, correct, norm = step.train_step(
-                step.shard_address(params.dtype, images.dtype),
-                self.plan.table,
-                self._trained,
-                params,
-                self._transposed,
-                self._work,
-                self._grads,
-                images,
-                labels,
-                order,
-                number(scale),
-                targets,
-                class_weights,
-                self._loss.address,
-                loss_hyperparameters,
-                number(divisor),
-                np.uint64(key),
-                self._totals,
-                self._squares,
-                self._update.address if self._update else 0,
-                slots,
-                scalars,
-                self._spans,
-                *self._clip,
-            )
+        total, correct, norm = step.train_step(
+            self.threads,
+            step.shard_address(params.dtype, images.dtype),
+            self.plan.table,
+            self._trained,
+            params,
+            self._transposed,
+            self._work,
+            self._grads,
+            images,
+            labels,
+            order,
+            number(scale),
+            targets,
+            class_weights,
+            self._loss.address,
+            loss_hyperparameters,
+            number(divisor),
+            np.uint64(key),
+            self._totals,
+            self._squares,
+            self._update.address if self._update else 0,
+            slots,
+            scalars,
+            self._spans,
+            *self._clip,
+        )
         return StepResult(total / divisor, int(correct), norm)

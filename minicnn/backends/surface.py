@@ -3,10 +3,9 @@
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
-from minicnn.backends.cpu import _one_at_a_time, lay_out, thread_count
+from minicnn.backends.cpu import lay_out, thread_count
 from minicnn.kernels.cpu import surface
 from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.memory import aligned_copy, aligned_zeros
@@ -114,24 +113,23 @@ class LossRows:
             packed = np.ascontiguousarray(weights[:, self._channels]).reshape(-1)
             weights[:, self._channels] = 0
         totals = np.zeros((self._chunks, len(coordinates)))
-        with _one_at_a_time:
-            numba.set_num_threads(self._threads)
-            surface.loss_row(
-                *self._plans,
-                params,
-                fixed,
-                packed,
-                self._direction,
-                self._tail,
-                self._channels,
-                np.asarray(coordinates, np.float64),
-                self._linear,
-                *self._data,
-                self._loss.address,
-                self._hyperparameters,
-                *self._buffers,
-                totals,
-            )
+        surface.loss_row(
+            self._threads,
+            *self._plans,
+            params,
+            fixed,
+            packed,
+            self._direction,
+            self._tail,
+            self._channels,
+            np.asarray(coordinates, np.float64),
+            self._linear,
+            *self._data,
+            self._loss.address,
+            self._hyperparameters,
+            *self._buffers,
+            totals,
+        )
         return totals.sum(axis=0)
 
     def _weights_by_channel(self, params: np.ndarray) -> np.ndarray:

@@ -33,6 +33,11 @@ PLACES = (
 )
 _INTEGERS = (
     "chunk",  # most samples that the workspace has room for, the same in every record
+    "params_size",  # of the parameters of the network, and the next four too
+    "work_size",
+    "image_height",
+    "image_width",
+    "image_channels",
     # number in its network of the last layer that the operation stands for: a key of dropout's
     # random numbers
     "layer",

@@ -29,6 +29,9 @@ class Plan(NamedTuple):
     work_size: int
     nodes: tuple[Node, ...]  # of each record
 
+    def __reduce__(self) -> Any:
+        raise TypeError("a plan holds addresses of compiled code, which mean nothing elsewhere")
+
 
 _ONES = ("stride_height", "stride_width", "dilation_height", "dilation_width", "groups")
 
@@ -47,9 +50,10 @@ def make_plan(
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
     network as it is in inference: without dropout, and with the running statistics.
     """
-    return lay_out(
-        fuse(lower(network, frozen or not training), lanes), chunk, training, lanes, keep
-    )
+    graph = fuse(lower(network, frozen or not training), lanes)
+    plan = lay_out(graph, chunk, training, lanes, keep)
+    plan.table["params_size"] = network.flat_size
+    return plan
 
 
 @dataclass
@@ -139,6 +143,8 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
     table[working[-1]]["dy"] = table[-1][
         "dy"
     ]  # of the logits, also where what is left out wrote them
+    table["work_size"] = work_size
+    table["image_height"], table["image_width"], table["image_channels"] = _image(graph.shapes[0])
     return Plan(table[working], work_size, tuple(nodes[i] for i in working))
 
 

@@ -9,20 +9,15 @@ in every function above them.
 import functools
 
 from llvmlite import ir
-from numba import cfunc, from_dtype, types
+from numba import from_dtype, types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
+from minicnn.kernels.cpu.cache import cfunction
 from minicnn.kernels.cpu.tile import FASTMATH
-from minicnn.kernels.sources import digest_of
-from minicnn.program.plan import record_type
+from minicnn.program.plan import RECORD
 
-
-@functools.cache
-def plan_of(module):
-    """The Numba type of a plan for the compiled code of ``module``: its name changes with all that
-    the code depends on."""
-    return types.Array(from_dtype(record_type(f"kernels_{digest_of(module)}")), 1, "C")
+TABLE = types.Array(from_dtype(RECORD), 1, "C")  # a plan's, as the kernels know it
 
 
 @functools.cache
@@ -30,7 +25,7 @@ def compiled(function, *arguments):
     """The njit ``function`` as a C function that returns nothing, from the disk cache if it is
     there."""
     options = {"fastmath": FASTMATH, "error_model": "numpy"}
-    return cfunc(types.void(*arguments), cache=True, **options)(function.py_func)
+    return cfunction(types.void(*arguments), **options)(function.py_func)
 
 
 @intrinsic

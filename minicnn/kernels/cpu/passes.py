@@ -15,14 +15,21 @@ from pathlib import Path
 
 import numpy as np
 from numba import config, from_dtype, njit, types
+from numba.extending import intrinsic
 
-from minicnn.kernels.cpu.call import call, compiled, plan_of
+from minicnn.kernels.cpu.cache import cached
+from minicnn.kernels.cpu.call import TABLE, call, compiled
 from minicnn.kernels.cpu.rules import compile_layer
 from minicnn.kernels.cpu.tile import JIT, multiply_address, product_was_compiled
 from minicnn.kernels.cpu.vector import copy
+from minicnn.kernels.sources import digest_of
+from minicnn.program.plan import record_type
 
 _compiled: set[tuple[str, str, str]] = set()  # kernels that were asked for in this process
-PLAN = plan_of(__name__)  # what walks the plan is compiled for this type of it
+
+# A user's own compiled function is cached by the types of its arguments: the name in the plan's
+# changes with what `forward` is compiled from.
+PLAN = types.Array(from_dtype(record_type(f"passes_{digest_of(__name__)}")), 1, "C")
 
 
 @functools.cache
@@ -51,7 +58,7 @@ def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
         "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
         "finish": (numbers, numbers),
     }[name]
-    return compiled(function, plan_of(function.__module__), *arguments).address
+    return compiled(function, TABLE, *arguments).address
 
 
 def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
@@ -61,9 +68,8 @@ def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
     Numba compiles under one lock, so only processes share the work. None is started with one core,
     or where Python runs inside another program.
     """
-    from minicnn.program.operations import (
-        OPERATIONS,
-    )  # at the top, it would be one of the sources of `PLAN`
+    # at the top, it would be one of the sources of `PLAN`
+    from minicnn.program.operations import OPERATIONS
 
     alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith(
         "python"
@@ -125,20 +131,57 @@ def end_of_segment(plan, begin):
     return len(plan)
 
 
-@njit(cache=True, **JIT)
+@intrinsic
+def _check_types(typing_context, plan, params, work, x, logits):
+    """Refuse what `forward` cannot compute with, when it is compiled, with a `TypeError`."""
+    number = types.float64 if getattr(params, "dtype", None) == types.float64 else types.float32
+    wanted = {"params": (params, 1), "work": (work, 1), "x": (x, 4), "logits": (logits, 2)}
+    if plan != PLAN:
+        raise TypeError("minicnn.forward: plan must be that of Model.njit_arguments()")
+    for name, (kind, rank) in wanted.items():
+        array = isinstance(kind, types.Array) and (kind.dtype, kind.ndim, kind.layout)
+        if array != (number, rank, "C"):
+            needed = f"a C-contiguous array of {number} with {rank} dimension{'s' * (rank > 1)}"
+            raise TypeError(f"minicnn.forward: {name} must be {needed}, not {kind}")
+        if not kind.mutable and name in ("work", "logits"):
+            raise TypeError(f"minicnn.forward: {name} is read-only, but is written to")
+    return types.void(plan, params, work, x, logits), lambda *_: None
+
+
+@cached
+@njit(**JIT)
 def forward(plan, params, work, x, logits):
     """Inference: logits[n,o] of the images x[n,h,w,c].
 
     ``plan``, ``params`` and ``work`` come from ``Model.njit_arguments()``; ``x`` [N,H,W,C] and
     ``logits`` [N,outputs] are C-contiguous and of the dtype of ``params``, and x is scaled as the
-    network was trained (``Model.scale``). Any N: the images are taken in chunks that fit ``work``.
-    Allocates nothing, starts no thread, and can be called from any njit function, which caches with
-    it.
+    network was trained (``Model.scale``). Any N: the images are taken in chunks that fit ``work``,
+    which serves one thread at a time. Allocates nothing, starts no thread, and can be called from
+    any njit function, which caches with it. Raises ValueError for arrays that do not fit the
+    network, and TypeError, when it is compiled, for other dtypes and ranks.
     """
+    _check_types(plan, params, work, x, logits)
+    if len(plan) == 0:
+        raise ValueError("minicnn.forward: the plan is empty")
     first, last = plan[0], plan[len(plan) - 1]
     size, outputs = first.input_size, last.output_size
-    images, out = x.reshape(-1), logits.reshape(-1)
+    image = (first.image_height, first.image_width, first.image_channels)
     total = len(x)
+    if x.shape[1:] != image:
+        raise ValueError(
+            "minicnn.forward: an image [H, W, C] of x must be", image, "not", x.shape[1:]
+        )
+    if logits.shape != (total, outputs):
+        raise ValueError("minicnn.forward: logits must be", (total, outputs), "not", logits.shape)
+    if len(params) != first.params_size:
+        raise ValueError(
+            "minicnn.forward: params must have the length", first.params_size, "not", len(params)
+        )
+    if len(work) < first.work_size:
+        raise ValueError(
+            "minicnn.forward: work must have the length", first.work_size, "not", len(work)
+        )
+    images, out = x.reshape(-1), logits.reshape(-1)
     for start in range(0, total, first.chunk):
         n = min(first.chunk, total - start)
         copy(images, start * size, work, first.x, n * size)
@@ -146,7 +189,8 @@ def forward(plan, params, work, x, logits):
         copy(work, last.y, out, start * outputs, n * outputs)
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def forward_keep(plan, params, work, x, logits, key):
     """The forward pass of one chunk in the training plan, which keeps what ``backward`` reads."""
     first, last = plan[0], plan[len(plan) - 1]
@@ -161,7 +205,8 @@ def forward_keep(plan, params, work, x, logits, key):
     copy(work, last.y, logits.reshape(-1), np.int64(0), n * last.output_size)
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def backward(plan, params, transposed, work, dlogits, grads, key):
     """The gradient of the loss with respect to the weights, added to ``grads``, from dlogits[n,o]
     after ``forward_keep``."""

@@ -12,7 +12,6 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
-from minicnn.kernels.cpu.call import plan_of
 from minicnn.kernels.generated import arguments, check_activation, compile_rule, each
 from minicnn.kernels.sources import digest_of
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
@@ -21,7 +20,6 @@ from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 # max(x), and "arcp" makes g / √v an estimate, which differs between processors and is not a number
 # for an infinite v. Adam's speed is the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
-PLAN = plan_of(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,6 +55,7 @@ class LossRow:
 _UPDATE = """\
 import numba
 from numba import types
+from minicnn.kernels.cpu.cache import cfunction
 from minicnn.kernels.cpu.rules import OPTIONS, Disjoint, advance, as_tuple
 
 T = types.{dtype}
@@ -72,7 +71,7 @@ def loop(params, grads, {slots} scalars, begin, end):
         {store_slots}
 
 
-@numba.cfunc(types.void(P, P, P, types.int64, P, types.int64, types.int64), cache=True, **OPTIONS)
+@cfunction(types.void(P, P, P, types.int64, P, types.int64, types.int64), **OPTIONS)
 def compiled(params, grads, slots, slot_stride, scalars, begin, end):
     loop(params, grads, {slot_pointers} scalars, begin, end)
 """
@@ -80,13 +79,14 @@ def compiled(params, grads, slots, slot_stride, scalars, begin, end):
 _LOSS = """\
 import numba
 from numba import types
+from minicnn.kernels.cpu.cache import cfunction
 from minicnn.kernels.cpu.rules import OPTIONS
 
 T = types.{dtype}
 P = types.CPointer(T)
 
 
-@numba.cfunc(types.float64(P, types.int64, types.int64, P, P, P, P), cache=True, **OPTIONS)
+@cfunction(types.float64(P, types.int64, types.int64, P, P, P, P), **OPTIONS)
 def compiled(logits, outputs, label, target_values, dlogits, class_weights, hyperparameters):
     target = {target}
     dlogits_row = numba.carray(dlogits, outputs)
@@ -99,7 +99,9 @@ def compiled(logits, outputs, label, target_values, dlogits, class_weights, hype
 _FORWARD = """\
 import numba
 from numba import types
-from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+from minicnn.kernels.cpu.cache import cfunction
+from minicnn.kernels.cpu.call import TABLE
+from minicnn.kernels.cpu.rules import OPTIONS, Disjoint
 
 V = types.{dtype}[::1]
 I = types.int64
@@ -111,7 +113,7 @@ def loop(x, y, {hypers}):
         y[i] = rule(x[i], {hypers})
 
 
-@numba.cfunc(types.void(PLAN, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+@cfunction(types.void(TABLE, V, V, I, types.uint64, I), **OPTIONS)
 def compiled(plan, params, work, n, key, first_sample):
     op, number = plan[0], work.dtype.type
     count = n * op.output_size
@@ -121,7 +123,9 @@ def compiled(plan, params, work, n, key, first_sample):
 _BACKWARD = """\
 import numba
 from numba import types
-from minicnn.kernels.cpu.rules import OPTIONS, PLAN, Disjoint
+from minicnn.kernels.cpu.cache import cfunction
+from minicnn.kernels.cpu.call import TABLE
+from minicnn.kernels.cpu.rules import OPTIONS, Disjoint
 
 V = types.{dtype}[::1]
 I = types.int64
@@ -139,7 +143,7 @@ def loop_that_adds({reads}, dy, dx, {hypers}):
         dx[i] += rule({reads}[i], {hypers}) * dy[i]
 
 
-@numba.cfunc(types.void(PLAN, V, V, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+@cfunction(types.void(TABLE, V, V, V, V, I, types.uint64, I), **OPTIONS)
 def compiled(plan, params, transposed, work, grads, n, key, first_sample):
     op, number = plan[0], work.dtype.type
     if op.dx < 0:
@@ -160,7 +164,9 @@ def compiled(plan, params, transposed, work, grads, n, key, first_sample):
 _ARRAYS = """\
 import numba
 from numba import types
-from minicnn.kernels.cpu.rules import OPTIONS, PLAN, numbers_at
+from minicnn.kernels.cpu.cache import cfunction
+from minicnn.kernels.cpu.call import TABLE
+from minicnn.kernels.cpu.rules import OPTIONS, numbers_at
 
 V = types.{dtype}[::1]
 I = types.int64
@@ -176,7 +182,7 @@ def piece(buffer, begin, shape):
 
 _ARRAYS_FORWARD = """
 
-@numba.cfunc(types.void(PLAN, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+@cfunction(types.void(TABLE, V, V, I, types.uint64, I), **OPTIONS)
 def compiled(plan, params, work, n, key, first_sample):
     op, number = plan[0], work.dtype.type
     numbers = numbers_at(op.a0)
@@ -188,7 +194,7 @@ def compiled(plan, params, work, n, key, first_sample):
 
 _ARRAYS_BACKWARD = """
 
-@numba.cfunc(types.void(PLAN, V, V, V, V, I, types.uint64, I), cache=True, **OPTIONS)
+@cfunction(types.void(TABLE, V, V, V, V, I, types.uint64, I), **OPTIONS)
 def compiled(plan, params, transposed, work, grads, n, key, first_sample):
     op, number = plan[0], work.dtype.type
     numbers = numbers_at(op.a0)

@@ -13,13 +13,15 @@ import math
 import numpy as np
 from numba import from_dtype, njit, prange, types
 
-from minicnn.kernels.cpu.call import call, call_loss, call_update, compiled, plan_of
+from minicnn.kernels.cpu.cache import cached
+from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled
 from minicnn.kernels.cpu.passes import (
     backward_chunk,
     end_of_segment,
     forward_chunk,
     transpose_weights,
 )
+from minicnn.kernels.cpu.team import over_threads
 from minicnn.kernels.cpu.tile import JIT
 
 # parameters from which on threads also share what is done once a step; a region costs 5 µs
@@ -143,7 +145,7 @@ def shard_address(dtype, image_dtype) -> int:
     integers, sums, integer = types.int64[::1], types.float64[::1], types.int64
     return compiled(
         _shard,
-        plan_of(__name__),
+        TABLE,
         integer,
         integer,
         integer,
@@ -167,7 +169,7 @@ def shard_address(dtype, image_dtype) -> int:
     ).address
 
 
-@njit(cache=True, parallel=True, **JIT)
+@over_threads
 def train_step(
     shard_at,
     plan,
@@ -399,7 +401,7 @@ def range_address(dtype, image_dtype) -> int:
     row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
     return compiled(
         _infer_range,
-        plan_of(__name__),
+        TABLE,
         row,
         row,
         image,
@@ -411,7 +413,7 @@ def range_address(dtype, image_dtype) -> int:
     ).address
 
 
-@njit(cache=True, parallel=True, **JIT)
+@over_threads
 def infer(range_at, plan, params, work, images, order, scale, logits):
     """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads,
     work_size].
@@ -436,14 +438,8 @@ def infer(range_at, plan, params, work, images, order, scale, logits):
         )
 
 
-@njit(cache=True, **JIT)
-def infer_serial(range_at, plan, params, work, images, order, scale, logits):
-    """The same on the calling thread: for a few images, waking the other threads takes longer than
-    the work."""
-    call(range_at, (plan, params, work[0], images, order, 0, len(order), scale, logits))
-
-
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
     """The summed loss of all rows; ``dlogits`` receives the gradient of each row's own loss."""
     total = 0.0
@@ -454,7 +450,8 @@ def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
     return total
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def update(address, params, grads, slots, scalars, spans):
     """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see
     `train_step`), on one thread."""

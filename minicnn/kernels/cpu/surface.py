@@ -17,6 +17,7 @@ from numba import njit, prange
 
 from minicnn.kernels.cpu.call import call_loss
 from minicnn.kernels.cpu.passes import forward_chunk
+from minicnn.kernels.cpu.team import over_threads
 from minicnn.kernels.cpu.tile import JIT
 from minicnn.kernels.cpu.vector import copy
 
@@ -122,7 +123,7 @@ def _chunk(
         totals[index] = total
 
 
-@njit(cache=True, parallel=True, **JIT)
+@over_threads
 def loss_row(
     before,
     changing,

@@ -6,13 +6,15 @@ import math
 import numpy as np
 from numba import njit
 
+from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.tile import JIT, multiply
 from minicnn.kernels.cpu.vector import transpose
 
 _PANEL = 64  # rows and columns of a panel
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def dot(x, y):
     """Σ x·y of flat vectors, in float64."""
     total = 0.0
@@ -21,13 +23,15 @@ def dot(x, y):
     return total
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def norm(x):
     """√Σ x² of a flat vector, in float64."""
     return math.sqrt(dot(x, x))
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def axpy(factor, x, y):
     """y ← factor · x + y of flat vectors."""
     factor = y.dtype.type(factor)
@@ -35,7 +39,8 @@ def axpy(factor, x, y):
         y[i] += factor * x[i]
 
 
-@njit(cache=True, **JIT)
+@cached
+@njit(**JIT)
 def matmul(address, a, b, out, transpose_a, transpose_b):
     """out [rows, columns] ← A · B, A being ``a`` or its transpose, B likewise, by the register tile
     at ``address``.

@@ -20,6 +20,8 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minicnn.kernels.cpu.cache import cached
+
 FASTMATH = {
     "nsz",
     "arcp",
@@ -336,7 +338,8 @@ def _product(typing_context, number):
     return types.int64(number), generate
 
 
-@njit(cache=True)
+@cached
+@njit
 def _product_address(number):
     return _product(number)
 

@@ -1,0 +1,80 @@
+"""Numba's disk cache for the functions of this package.
+
+Machine code is stamped with all sources that it depends on, where Numba alone looks at the file of
+the function itself (numba#9483). Where the folder cannot be written, the disk is full or a file is
+damaged, there is one warning, and compiled code lives as long as the process.
+"""
+
+import contextlib
+import warnings
+
+from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
+from numba.core.ccallback import CFunc
+from numba.core.sigutils import normalize_signature
+
+from minicnn.kernels.sources import digest_of
+
+
+class _Cache(FunctionCache):
+    def __init__(self, function, form):
+        super().__init__(function)
+        if function.__module__.startswith("minicnn."):  # a rule's module has a digest in its name
+            name, stamp = self._impl.filename_base + form, digest_of(function.__module__)
+            self._cache_file = IndexDataCacheFile(self.cache_path, name, stamp)
+
+    def load_overload(self, sig, target_context):
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # a damaged pickle raises anything
+            _warn(error)
+            with contextlib.suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            super().save_overload(sig, data)
+        except OSError as error:
+            _warn(error)
+
+
+def cached(dispatcher, form=""):
+    """``dispatcher``, made by `numba.njit`, with the disk cache; ``form`` tells what is compiled of
+    one function in several ways apart."""
+    dispatcher._cache = _cache_of(dispatcher.py_func, form)
+    return dispatcher
+
+
+def cfunction(signature, **options):
+    """Decorator: the function compiled for C's calling convention, from the disk cache if it is
+    there; `numba.cfunc` with the cache of this module."""
+
+    def compile(function):
+        compiled = CFunc(function, normalize_signature(signature), {}, options)
+        compiled._cache = _cache_of(function)
+        compiled.compile()
+        return compiled
+
+    return compile
+
+
+def _cache_of(function, form=""):
+    try:
+        return _Cache(function, form)
+    except RuntimeError as error:  # no folder can be written
+        _warn(error)
+        return NullCache()
+
+
+_warned: list[None] = []
+
+
+def _warn(error):
+    if not _warned:
+        _warned.append(None)
+        warnings.warn(
+            f"compiled code is not kept ({error}): it will be compiled again in each process; "
+            "set NUMBA_CACHE_DIR to a folder that can be written",
+            RuntimeWarning,
+            stacklevel=3,
+        )
