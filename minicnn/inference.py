@@ -2,8 +2,9 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.data.labels import Classes, plain_labels
-from minicnn.errors import DataError, MinicnnError, ModelFileError
-from minicnn.memory import aligned_zeros
+from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
+from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
 from minicnn.storage import check_types, read_tensors, write_tensors
@@ -34,6 +35,12 @@ class NjitArguments(NamedTuple):
     plan: np.ndarray
     params: np.ndarray
     work: np.ndarray
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "a plan holds addresses of compiled code, which mean nothing in another process: pickle "
+            "the model, and call njit_arguments() there"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +74,7 @@ class Model:
             raise MinicnnError(
                 f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes"
             )
+        check_array("params", self.params, (self.network.flat_size,), writable=False)
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
         for name, known in (
@@ -77,6 +85,11 @@ class Model:
                 raise MinicnnError(
                     f"{name} must be {' or '.join(known)}, not {getattr(self, name)!r}"
                 )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but what is made when it is first used, which belongs to this
+        process."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @functools.cached_property
     def _inference(self) -> Any:
@@ -218,17 +231,23 @@ class Model:
             raise DataError(f"there are {len(checked)} images but {len(truth)} labels")
         return checked, truth, scale
 
-    def njit_arguments(self, batch_size: int = 1) -> NjitArguments:
+    def njit_arguments(self, batch_size: int = 1, threads: int | None = None) -> NjitArguments:
         """Plan, parameters and workspace for calling `minicnn.forward` in compiled code, at best
         with ``batch_size`` images.
 
-        One workspace serves one thread.
+        One workspace serves one thread at a time. With ``threads`` there are as many, the rows of
+        ``work``, for a loop that is spread over threads: ``forward(plan, params, work[thread], x,
+        logits)``. Raises `SettingError` for numbers below 1.
         """
         from minicnn.backends.cpu import lay_out
 
+        for name, count in (("batch_size", batch_size), ("threads", threads or 1)):
+            if not isinstance(count, numbers.Integral) or count < 1:
+                raise SettingError(f"{name} must be a whole number above 0, not {count!r}")
         network, params = self._folded
-        plan = lay_out(network, batch_size, False, params.dtype)
-        return NjitArguments(plan.table, params, aligned_zeros(plan.work_size, params.dtype))
+        plan = lay_out(network, int(batch_size), False, params.dtype)
+        shape = (plan.work_size,) if threads is None else (threads, plan.work_size)
+        return NjitArguments(plan.table, params, aligned_zeros(shape, params.dtype))
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""

@@ -1,9 +1,12 @@
 """Flat buffers: aligned arrays of zeros, and where in them the next tensor may begin."""
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
+
+from minicnn.errors import SettingError
 
 # elements; buffers inside ``params`` and ``work`` begin at multiples of it: 64 bytes of float32
 ALIGNMENT = 16
@@ -32,6 +35,26 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
     copy = aligned_zeros(array.shape, array.dtype)
     copy[...] = array
     return copy
+
+
+def check_array(
+    name: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike = None, writable: bool = True
+) -> None:
+    """Raise `SettingError` unless compiled code can work in ``array``: C-contiguous, of this shape
+    and dtype (None is float32 or float64), in the machine's byte order, ``writable`` if asked."""
+    number = np.dtype(np.float32 if dtype is None else dtype).newbyteorder("=")
+    if isinstance(array, np.ndarray):
+        kinds = (np.float32, np.float64) if dtype is None else (number,)
+        if array.dtype in kinds and array.shape == shape and array.flags.c_contiguous:
+            if array.flags.writeable or not writable:
+                return
+            raise SettingError(f"{name} is read-only, but is written to")
+        given = f"{array.dtype} {list(array.shape)}"
+        given += "" if array.flags.c_contiguous else ", which is not contiguous"
+    else:
+        given = type(array).__name__
+    wanted = "float32 or float64" if dtype is None else number
+    raise SettingError(f"{name} must be a contiguous {wanted} array {list(shape)}, not {given}")
 
 
 def round_up(count: int) -> int:

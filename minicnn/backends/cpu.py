@@ -2,6 +2,7 @@
 
 import functools
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from minicnn.errors import SettingError
 from minicnn.kernels.cpu import passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
-from minicnn.memory import aligned_zeros
+from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.network import Network
 from minicnn.program.plan import ADDRESSES
 from minicnn.program.planner import Plan, make_plan
@@ -77,7 +78,7 @@ def lay_out(
         ((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype
     )
     for record, node in zip(table, plan.nodes, strict=True):
-        record["multiply"] = multiply_address(dtype)
+        record["multiply"], record["itemsize"] = multiply_address(dtype), np.dtype(dtype).itemsize
         if node.numbers:
             record["a0"] = _kept(node.numbers).ctypes.data
         for name in wanted:
@@ -190,23 +191,31 @@ class Passes:
     by hand.
 
     ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step
-    for dropout. ``by_operation`` is for those who want to look at each operation.
+    for dropout. ``by_operation`` is for those who want to look at each operation. Raises
+    `SettingError` for arrays that do not fit the network or the batch.
     """
 
     def __init__(
         self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False
     ):
-        self.params = params
+        check_array("params", params, (network.flat_size,), writable=False)
+        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
+            raise SettingError(f"batch_size must be a whole number above 0, not {batch_size!r}")
+        self.params, self._network, self._batch_size = params, network, int(batch_size)
+        self._by_operation, self._count = by_operation, 0
         self.plan = lay_out(
-            network, batch_size, True, params.dtype, plain=by_operation, keep=by_operation
+            network, self._batch_size, True, params.dtype, plain=by_operation, keep=by_operation
         )
         self.work = aligned_zeros(self.plan.work_size, params.dtype)
         self._transposed = aligned_zeros(len(params), params.dtype)
-        self._logits = np.empty((batch_size, network.outputs), params.dtype)
+        self._logits = np.empty((self._batch_size, network.outputs), params.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Passes, (self._network, self.params, self._batch_size, self._by_operation)
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
-        x = np.ascontiguousarray(x, self.params.dtype)
+        x = self._images(x)
         logits = self._logits[: len(x)]
         passes.forward_keep(self.plan.table, self.params, self.work, x, logits, np.uint64(key))
         return logits
@@ -214,8 +223,7 @@ class Passes:
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
         """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on
         the same batch."""
-        grads = aligned_zeros(len(self.params), self.params.dtype)
-        dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
+        grads, dlogits = aligned_zeros(len(self.params), self.params.dtype), self._rows(dlogits)
         passes.backward(
             self.plan.table,
             self.params,
@@ -238,15 +246,22 @@ class Passes:
         """
         table, number = self.plan.table, self.params.dtype
         if x is not None:
-            self._count = len(x)
-            self.work[table[0]["x"] :][: x.size] = np.asarray(x, number).reshape(-1)
+            x = self._images(x)
+            self.work[table[0]["x"] :][: x.size] = x.reshape(-1)
+        elif self._count == 0:
+            raise SettingError("x is None, but there was no forward pass to go on from")
         outputs = []
         for i in range(first, len(table)):
             y = np.empty((self._count, table[i]["output_size"]), number)
-            given = self.work[table[i]["x"] :][: self._count * table[i]["input_size"]].reshape(
-                self._count, 1, 1, -1
+            before = self.work[table[i]["x"] :][: self._count * table[i]["input_size"]]
+            passes.forward_keep(
+                table[i : i + 1],
+                self.params,
+                self.work,
+                before.reshape(self._count, 1, 1, -1),
+                y,
+                np.uint64(key),
             )
-            passes.forward_keep(table[i : i + 1], self.params, self.work, given, y, np.uint64(key))
             outputs.append(y)
         return outputs
 
@@ -259,12 +274,12 @@ class Passes:
         """
         table, grads = self.plan.table, aligned_zeros(len(self.params), self.params.dtype)
         gradients: list[np.ndarray] = []
-        n = len(dlogits)
+        dlogits = self._rows(dlogits)
         self.work[table[-1]["dy"] :][: dlogits.size] = dlogits.reshape(-1)
         for i in range(len(table) - 1, -1, -1):
             dy = table[i]["dy"]
-            size = n * table[i]["output_size"] if dy >= 0 else 0
-            gradients.insert(0, self.work[max(dy, 0) :][:size].reshape(n, -1).copy())
+            size = self._count * table[i]["output_size"] if dy >= 0 else 0
+            gradients.insert(0, self.work[max(dy, 0) :][:size].reshape(self._count, -1).copy())
             if size:
                 passes.backward(
                     table[i : i + 1],
@@ -276,6 +291,27 @@ class Passes:
                     np.uint64(key),
                 )
         return gradients
+
+    def _images(self, x: np.ndarray) -> np.ndarray:
+        """``x`` in the dtype of the parameters, if it is a batch of images."""
+        x = np.ascontiguousarray(x, self.params.dtype)
+        wanted = self._network.input_shape
+        if x.ndim != 4 or x.shape[1:] != wanted or not 1 <= len(x) <= self._batch_size:
+            raise SettingError(
+                f"x must be images [N, {', '.join(map(str, wanted))}], N from 1 to "
+                f"{self._batch_size}, the batch size, not {list(x.shape)}"
+            )
+        self._count = len(x)
+        return x
+
+    def _rows(self, dlogits: np.ndarray) -> np.ndarray:
+        dlogits = np.ascontiguousarray(dlogits, self.params.dtype)
+        if not self._count or dlogits.shape != (self._count, self._network.outputs):
+            raise SettingError(
+                f"dlogits must be [{self._count}, {self._network.outputs}], as the forward pass "
+                f"before it had images, not {list(dlogits.shape)}"
+            )
+        return dlogits
 
 
 class Inference:

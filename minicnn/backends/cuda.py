@@ -5,6 +5,7 @@ their results are read once for `Training.at_once` steps.
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -228,12 +229,17 @@ class Inference:
         self.network, self.params = network, vector(params)
         self._laid_out = LaidOut(network, largest_chunk(network, batch_size, False), False)
         self._orders = vector(np.arange(self._laid_out.chunk))
+        self._lock = threading.Lock()  # there is one workspace
 
     def logits(
         self, images: np.ndarray, scale: float, order: np.ndarray | None = None
     ) -> np.ndarray:
         """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by
         ``scale``."""
+        with self._lock:
+            return self._logits(images, scale, order)
+
+    def _logits(self, images: np.ndarray, scale: float, order: np.ndarray | None) -> np.ndarray:
         order = np.arange(len(images)) if order is None else order
         out, laid_out = np.empty((len(order), self.network.outputs), np.float32), self._laid_out
         source = Images(

@@ -27,6 +27,7 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
+from numba.core.compiler_lock import global_compiler_lock
 
 from minicnn.errors import PluginError
 from minicnn.rules import ActivationRule
@@ -103,12 +104,13 @@ def compile_rule(
 def imported(name: str, source: str, scope: Callable[[], Mapping[str, Any]]) -> Any:
     """The module ``name``, made once a process: ``source`` is written to the cache folder, where
     compiled code is kept beside it, and imported with the globals ``scope()``."""
-    if name in sys.modules:
-        return sys.modules[name]
-    try:
-        return _imported(_cache_folder(), name, source, scope())
-    except OSError:  # the folder cannot be written, or the disk is full
-        return _imported(_temporary_folder(), name, source, scope())
+    with global_compiler_lock:  # another thread may be about to make it
+        if name in sys.modules:
+            return sys.modules[name]
+        try:
+            return _imported(_cache_folder(), name, source, scope())
+        except OSError:  # the folder cannot be written, or the disk is full
+            return _imported(_temporary_folder(), name, source, scope())
 
 
 class _Retyping:

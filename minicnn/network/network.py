@@ -20,6 +20,8 @@ from minicnn.network.layers import Layer, Shape
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.network.tables import layer_to_dict
 
+_MOST_NUMBERS = 2**31  # in a tensor; places in memory are counted with 64 bits
+
 
 @dataclass(frozen=True)
 class ParameterSpec:
@@ -71,6 +73,14 @@ class Network:
                 f"{self.layer_names[-1] if self.layers else 'a network without layers'} gives {self.output_shape}, not "
                 "one row of logits: end with Flatten or GlobalAvgPool2d and Dense(number of classes)"
             )
+        for index, one in enumerate(self.layer_names):
+            tensors = (spec.shape for spec in self.parameters if spec.layer == index)
+            for shape in (self.shapes[index + 1], *tensors):
+                if math.prod(shape) > _MOST_NUMBERS:
+                    raise NetworkError(
+                        f"layer {index + 1} ({one}): {'×'.join(map(str, shape))} numbers are more "
+                        "than 2³¹, the most that a tensor may have"
+                    )
         read = {value for values in self.reads for value in values}
         for value, one in enumerate(self.layer_names[:-1], 1):
             if isinstance(self.layers[value - 1], Softmax):
@@ -220,24 +230,22 @@ class Network:
 
         Raises `NetworkError` for a tensor that is missing, not the network's, or of another shape.
         """
-        flat = aligned_zeros(self.flat_size, dtype)
-        views = self.unflatten(flat)
+        shapes = {spec.name: spec.shape for spec in self.parameters}
         for name in tensors:
-            if name not in views:
+            if name not in shapes:
                 raise NetworkError(
-                    f"{name!r} is no parameter of {self.name!r}, which has {', '.join(views) or 'none'}"
+                    f"{name!r} is no parameter of {self.name!r}, which has {', '.join(shapes) or 'none'}"
                 )
-        for name, view in views.items():
+        for name, shape in shapes.items():
             if name not in tensors:
                 raise NetworkError(
-                    f"the parameter {name!r} of {self.name!r}, shape {view.shape}, is missing"
+                    f"the parameter {name!r} of {self.name!r}, shape {shape}, is missing"
                 )
-            tensor = np.asarray(tensors[name])
-            if tensor.shape != view.shape:
-                raise NetworkError(
-                    f"{name!r} of {self.name!r} has the shape {view.shape}, not {tensor.shape}"
-                )
-            view[:] = tensor
+            if (given := np.shape(tensors[name])) != shape:
+                raise NetworkError(f"{name!r} of {self.name!r} has the shape {shape}, not {given}")
+        flat = aligned_zeros(self.flat_size, dtype)  # now that it is known to be of use
+        for name, view in self.unflatten(flat).items():
+            view[:] = tensors[name]
         return flat
 
     def to_dict(self) -> dict[str, Any]:

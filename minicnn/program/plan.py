@@ -32,8 +32,10 @@ PLACES = (
     "scratch",
 )
 _INTEGERS = (
-    "chunk",  # most samples that the workspace has room for, the same in every record
-    "params_size",  # of the parameters of the network, and the next four too
+    # the same in every record:
+    "chunk",  # most samples that the workspace has room for
+    "itemsize",  # bytes of the numbers that the kernels are compiled for
+    "params_size",
     "work_size",
     "image_height",
     "image_width",

@@ -67,6 +67,9 @@ class Loss:
         from minicnn.backends import cpu
 
         logits, targets = np.ascontiguousarray(logits, self.one_hot.dtype), np.asarray(targets)
+        if logits.ndim != 2 or logits.shape[1] != len(self.class_weights):
+            wanted = f"[N, {len(self.class_weights)}]"
+            raise DataError(f"logits must be {wanted}, not {list(logits.shape)}")
         count, outputs = logits.shape
         if targets.dtype.kind in "iu" and targets.shape == (count,):
             labels, values = targets.astype(np.int64), self.one_hot

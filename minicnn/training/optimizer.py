@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.errors import PluginError, SettingError, UnknownNameError
-from minicnn.memory import aligned_zeros, round_up
+from minicnn.memory import aligned_zeros, check_array, round_up
 from minicnn.network.network import Network
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, Tensor, resolve
@@ -166,13 +166,25 @@ class Optimizer:
         rules that ask for the gradient at another point. What lies behind the trained parameters
         stays as it is.
         """
+        if self._device == "cpu":
+            self._check("params", params, True)
+            if not callable(grads):
+                grads = np.ascontiguousarray(grads, self.slots.dtype)
+                self._check("grads", grads, False)
         if isinstance(self.rule, StepRule):
             self.step += 1
             self._work.run(self.step, self.hyperparameters | scheduled, params, grads)
         else:
             gradient = grads(params)[1] if callable(grads) else grads
+            if callable(grads) and self._device == "cpu":
+                self._check("the gradient", gradient, False)
             part = self._parts[self.rule.name]
             part.compiled(params, gradient, part.slots, self.scalars(**scheduled), self.spans)
+
+    def _check(self, name: str, vector: np.ndarray, writable: bool) -> None:
+        """Raise `SettingError` unless ``vector`` has room for what is trained."""
+        shape = (max(self.size, np.size(vector)),)
+        check_array(name, vector, shape, self.slots.dtype, writable)
 
     def evaluation(self, params: np.ndarray, out: np.ndarray) -> None:
         """Fill ``out`` [size] with the weights to use: those of the rule's ``evaluation`` if it has

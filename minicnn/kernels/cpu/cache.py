@@ -8,11 +8,16 @@ damaged, there is one warning, and compiled code lives as long as the process.
 import contextlib
 import warnings
 
+from numba import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 
+from minicnn.errors import MinicnnError
 from minicnn.kernels.sources import digest_of
+
+if config.DISABLE_JIT:
+    raise MinicnnError("minicnn computes with compiled code alone: unset NUMBA_DISABLE_JIT")
 
 
 class _Cache(FunctionCache):
@@ -73,8 +78,8 @@ def _warn(error):
     if not _warned:
         _warned.append(None)
         warnings.warn(
-            f"compiled code is not kept ({error}): it will be compiled again in each process; "
-            "set NUMBA_CACHE_DIR to a folder that can be written",
+            f"the disk cache of compiled code fails ({error!r}): what it does not hold is compiled "
+            "again in each process; NUMBA_CACHE_DIR names a folder that can be written",
             RuntimeWarning,
             stacklevel=3,
         )

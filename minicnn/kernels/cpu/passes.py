@@ -167,6 +167,8 @@ def forward(plan, params, work, x, logits):
     size, outputs = first.input_size, last.output_size
     image = (first.image_height, first.image_width, first.image_channels)
     total = len(x)
+    if params.itemsize != first.itemsize:
+        raise ValueError("minicnn.forward: the plan is that of parameters of another dtype")
     if x.shape[1:] != image:
         raise ValueError(
             "minicnn.forward: an image [H, W, C] of x must be", image, "not", x.shape[1:]
