@@ -15,6 +15,7 @@ import importlib.util
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -283,12 +284,15 @@ def _rules(module: Any, kind: str, blame: str) -> list[Any]:
     return rules
 
 
+_stdout_is_moved = threading.RLock()  # of two threads, the second would not put it back
+
+
 @contextlib.contextmanager
 def _guarded(blame: str) -> Iterator[None]:
     """Run code of a plugin: whatever it raises becomes a `PluginError` of one line, and stdout
     stays the command's."""
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with _stdout_is_moved, contextlib.redirect_stdout(sys.stderr):
             yield
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())

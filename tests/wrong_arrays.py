@@ -18,7 +18,8 @@ from minicnn import Conv2d, Dense, Flatten, Loss, MaxPool2d, Model, Network, Opt
 GUARD = 4096  # numbers before and behind each array that is written to
 RNG = np.random.default_rng(int(sys.argv[1]))
 NETWORK = Network(
-    (8, 6, 3), [Conv2d(4, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), Dense(5), ReLU(), Dense(3)]
+    (8, 6, 3),
+    [Conv2d(4, 3, padding=1), ReLU(), MaxPool2d(2), Flatten(), Dense(5), ReLU(), Dense(3)],
 )
 PARAMS = NETWORK.initialize(np.random.default_rng(0))
 MODEL = Model(NETWORK, PARAMS, ("a", "b", "c"), maximum=1.0, image_dtype="float32")
@@ -92,7 +93,9 @@ MUTATIONS = {
     "transposed": lambda a: a.T,
     "another axis": lambda a: a[np.newaxis],
     "an axis more": lambda a: a[..., np.newaxis],
-    "an axis less": lambda a: a.reshape(len(a), -1)[:, 0].copy() if a.ndim > 1 else a[:1].reshape(()),
+    "an axis less": lambda a: (
+        a.reshape(len(a), -1)[:, 0].copy() if a.ndim > 1 else a[:1].reshape(())
+    ),
     "flat": lambda a: a.ravel(),
     "narrow": lambda a: a[..., :-1].copy(),
     "wide": lambda a: np.concatenate([a, a], axis=-1),

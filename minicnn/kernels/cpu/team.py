@@ -38,6 +38,7 @@ def over_threads(function):
             finally:
                 numba.set_num_threads(before)
 
+    call.dispatchers = parallel, alone
     return call
 
 
