@@ -153,7 +153,8 @@ OPERATIONS: dict[str, Operation] = {
     "softplus": row_of(rules.SOFTPLUS, activations.Softplus),
     "mish": row_of(rules.MISH, activations.Mish),
     "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
-    "softmax": Operation("softmax", activations.Softmax, _reads("y"), in_place=True),
+    # in place its loop, compiled for arrays that do not overlap, would round otherwise
+    "softmax": Operation("softmax", activations.Softmax, _reads("y")),
     "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
     "dropout2d": Operation(
         "dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}
