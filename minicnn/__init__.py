@@ -1,13 +1,45 @@
 """minicnn: a minimal convolutional-network framework with explicit passes, compiled with Numba.
 
 The public names are loaded when they are first used: ``import minicnn`` itself imports neither
-NumPy nor Numba.
+NumPy nor Numba. The layers are those that `minicnn.network` names in ``__all__``.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from minicnn.backends.cpu import Passes as Passes
+    from minicnn.data import Dataset as Dataset
+    from minicnn.data import load_dataset as load_dataset
+    from minicnn.errors import MinicnnError as MinicnnError
+    from minicnn.hookspecs import hookimpl as hookimpl
+    from minicnn.inference import Model as Model
+    from minicnn.inference import load as load
+    from minicnn.inference import save as save
+    from minicnn.kernels.cpu.passes import forward as forward
+    from minicnn.network.activations import *
+    from minicnn.network.blocks import Branches as Branches
+    from minicnn.network.blocks import Residual as Residual
+    from minicnn.network.description import network_from_toml as network_from_toml
+    from minicnn.network.layers import *
+    from minicnn.network.network import Network as Network
+    from minicnn.network.normalization import *
+    from minicnn.network.presets import preset as preset
+    from minicnn.network.tables import layer as layer
+    from minicnn.rules import ActivationRule as ActivationRule
+    from minicnn.rules import Hyperparameter as Hyperparameter
+    from minicnn.rules import LayerRule as LayerRule
+    from minicnn.rules import LossRule as LossRule
+    from minicnn.rules import OptimizerRule as OptimizerRule
+    from minicnn.rules import ScheduleRule as ScheduleRule
+    from minicnn.training.loss import Loss as Loss
+    from minicnn.training.optimizer import Optimizer as Optimizer
+    from minicnn.training.settings import Settings as Settings
+    from minicnn.training.trainer import History as History
+    from minicnn.training.trainer import Trainer as Trainer
+
 
 _NAMES = {  # by the module that has them
     "backends.cpu": ["Passes"],
@@ -16,40 +48,8 @@ _NAMES = {  # by the module that has them
     "hookspecs": ["hookimpl"],
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],
-    "network.description": ["network_from_toml"],
-    "network.activations": [
-        "ELU",
-        "GELU",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyReLU",
-        "Mish",
-        "PReLU",
-        "ReLU",
-        "ReLU6",
-        "SiLU",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Tanh",
-    ],
     "network.blocks": ["Branches", "Residual"],
-    "network.layers": [
-        "Add",
-        "AvgPool2d",
-        "Concat",
-        "Conv2d",
-        "Dense",
-        "DropPath",
-        "Dropout",
-        "Dropout2d",
-        "Flatten",
-        "GlobalAvgPool2d",
-        "GlobalMaxPool2d",
-        "MaxPool2d",
-        "Multiply",
-    ],
-    "network.normalization": ["BatchNorm2d", "GroupNorm", "LayerNorm"],
+    "network.description": ["network_from_toml"],
     "network.network": ["Network"],
     "network.presets": ["preset"],
     "network.tables": ["layer"],
@@ -67,74 +67,27 @@ _NAMES = {  # by the module that has them
     "training.trainer": ["History", "Trainer"],
 }
 _WHERE = {name: f"minicnn.{module}" for module, names in _NAMES.items() for name in names}
-__all__ = sorted([*_WHERE, "__version__"])
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'minicnn' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_WHERE[name]), name)
-    globals()[name] = value
-    return value
+def _layers() -> list[str]:
+    return importlib.import_module("minicnn.network").__all__
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*_WHERE, *_layers(), "__version__"])
 
 
-if TYPE_CHECKING:
-    from minicnn.backends.cpu import Passes
-    from minicnn.data import Dataset, load_dataset
-    from minicnn.errors import MinicnnError
-    from minicnn.hookspecs import hookimpl
-    from minicnn.inference import Model, load, save
-    from minicnn.kernels.cpu.passes import forward
-    from minicnn.network.activations import (
-        ELU,
-        GELU,
-        HardSigmoid,
-        HardSwish,
-        LeakyReLU,
-        Mish,
-        PReLU,
-        ReLU,
-        ReLU6,
-        Sigmoid,
-        SiLU,
-        Softmax,
-        Softplus,
-        Tanh,
-    )
-    from minicnn.network.blocks import Branches, Residual
-    from minicnn.network.description import network_from_toml
-    from minicnn.network.layers import (
-        Add,
-        AvgPool2d,
-        Concat,
-        Conv2d,
-        Dense,
-        Dropout,
-        Dropout2d,
-        DropPath,
-        Flatten,
-        GlobalAvgPool2d,
-        GlobalMaxPool2d,
-        MaxPool2d,
-        Multiply,
-    )
-    from minicnn.network.network import Network
-    from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
-    from minicnn.network.presets import preset
-    from minicnn.network.tables import layer
-    from minicnn.rules import (
-        ActivationRule,
-        Hyperparameter,
-        LayerRule,
-        LossRule,
-        OptimizerRule,
-        ScheduleRule,
-    )
-    from minicnn.training.loss import Loss
-    from minicnn.training.optimizer import Optimizer
-    from minicnn.training.settings import Settings
-    from minicnn.training.trainer import History, Trainer
+if not TYPE_CHECKING:  # a type checker refuses a name that is not imported above
+
+    def __getattr__(name: str) -> Any:
+        if name == "__all__":
+            return __dir__()
+        # A layer is a class; names in lower case that are not known are asked for by imports of
+        # modules.
+        where = _WHERE.get(name)
+        if where is None and name[0].isupper() and name in _layers():
+            where = "minicnn.network"
+        if where is None:
+            raise AttributeError(f"module 'minicnn' has no attribute {name!r}")
+        globals()[name] = value = getattr(importlib.import_module(where), name)
+        return value

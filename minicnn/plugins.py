@@ -1,5 +1,5 @@
-"""Finding optimizers, losses, schedules and layers by name, the built-in ones by the same road as
-anybody's.
+"""Finding optimizers, losses, schedules and layers by name. Built-in rules use the same entry
+points as third-party plugins.
 
 What exists is read from the metadata of the installed distributions; only the module that is asked
 for is imported, and what goes wrong in it is reported with the name of its distribution. ``-`` and
@@ -11,6 +11,7 @@ packaged yet.
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -19,10 +20,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, get_args
 
 import pluggy
 
@@ -33,19 +34,19 @@ from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, ScheduleRule
 Kind = Literal["optimizer", "loss", "schedule", "layer"]
 Rule = AnyOptimizer | LossRule | ScheduleRule | AnyLayer
 
-# kind: (the hook that offers rules of it, their type)
+# kind: (the hook that entries rules of it, their type)
 _KINDS: dict[str, tuple[str, Any]] = {
     "optimizer": ("minicnn_optimizers", AnyOptimizer),
     "loss": ("minicnn_losses", LossRule),
     "schedule": ("minicnn_schedules", ScheduleRule),
     "layer": ("minicnn_layers", AnyLayer),
 }
-_OURS = "minicnn_numba"
+_BUILT_IN = "minicnn_numba"
 _INSTALL = "a plugin is installed with: pip install PACKAGE, or given with: --plugin FILE.py"
 
 
 @dataclass(frozen=True)
-class Offer:
+class Entry:
     """A rule that a distribution or a file offers, as known before anything of it is imported."""
 
     kind: str
@@ -60,36 +61,36 @@ class Offer:
         return f"{self.distribution} {self.version}".rstrip()
 
     @property
-    def chosen(self) -> bool:
+    def enabled(self) -> bool:
         """Whether it counts: the built-in rules and files always do, others as ``MINICNN_PLUGINS``
         says."""
         wanted = os.environ.get("MINICNN_PLUGINS")
-        distribution = normal(self.distribution)
-        if wanted is None or not self.version or distribution == _OURS:
+        distribution = canonical_name(self.distribution)
+        if wanted is None or not self.version or distribution == _BUILT_IN:
             return True
         return not {distribution, self.name, f"{self.kind}.{self.name}"}.isdisjoint(
-            map(normal, wanted.split(","))
+            map(canonical_name, wanted.split(","))
         )
 
-    def clash(self, offers: "Sequence[Offer]") -> str | None:
+    def conflict(self, entries: "Sequence[Entry]") -> str | None:
         """What is wrong as far as it is known without an import: a name that is offered twice, or
         of no kind."""
         if self.version and self.kind not in _KINDS:
             return f"entry point {self.kind}.{self.name} of {self.owner}: the kinds are {', '.join(_KINDS)}"
         same = [
-            offer
-            for offer in offers
-            if (offer.kind, offer.name) == (self.kind, self.name) and offer.chosen
+            entry
+            for entry in entries
+            if (entry.kind, entry.name) == (self.kind, self.name) and entry.enabled
         ]
-        if not self.chosen or len(same) < 2:
+        if not self.enabled or len(same) < 2:
             return None
-        owners = " and ".join(sorted(offer.owner for offer in same))
+        owners = " and ".join(sorted(entry.owner for entry in same))
         return f"{self.kind} {self.name!r} is offered by {owners}; uninstall all but one, or choose with MINICNN_PLUGINS"
 
-    def state(self, offers: "Sequence[Offer]") -> str:
+    def state(self, entries: "Sequence[Entry]") -> str:
         """``ok``, ``off`` if it does not count, or what is wrong; imports the module to know."""
-        problem = self.clash(offers)
-        if problem is not None or not self.chosen:
+        problem = self.conflict(entries)
+        if problem is not None or not self.enabled:
             return problem or "off"
         try:
             self.get()
@@ -98,7 +99,7 @@ class Offer:
         return "ok"
 
 
-def normal(name: str) -> str:
+def canonical_name(name: str) -> str:
     """A name as it is compared: in lower case, with ``_`` for every ``-``."""
     return name.strip().lower().replace("-", "_")
 
@@ -109,18 +110,10 @@ def names(kind: Kind) -> list[str]:
 
     It reads their metadata only and imports nothing of theirs.
     """
-    return sorted({offer.name for offer in offers() if offer.kind == kind and offer.chosen})
+    return sorted({entry.name for entry in entries() if entry.kind == kind and entry.enabled})
 
 
-@overload
-def find(kind: Literal["optimizer"], name: str | AnyOptimizer) -> AnyOptimizer: ...
-@overload
-def find(kind: Literal["loss"], name: str | LossRule) -> LossRule: ...
-@overload
-def find(kind: Literal["schedule"], name: str | ScheduleRule) -> ScheduleRule: ...
-@overload
-def find(kind: Literal["layer"], name: str | AnyLayer) -> AnyLayer: ...
-def find(kind: Kind, name: str | Rule) -> Rule:
+def find(kind: Kind, name: str | Rule) -> Any:
     """Return the rule of that kind and name, importing only the module that offers it; a rule is
     returned as it is.
 
@@ -135,36 +128,36 @@ def find(kind: Kind, name: str | Rule) -> Rule:
                 f"{kind} must be a name or of type {_type_name(rule_type)}, not {type(name).__name__}"
             )
         return name
-    return pick([offer for offer in offers() if offer.kind == kind], kind, name).get()
+    return select([entry for entry in entries() if entry.kind == kind], kind, name).get()
 
 
-def pick(among: Sequence[Offer], kind: str, name: str) -> Offer:
-    """The one offer of that name that counts; raises what `find` raises without importing
+def select(among: Sequence[Entry], kind: str, name: str) -> Entry:
+    """The one entry of that name that counts; raises what `find` raises without importing
     anything."""
-    found = [offer for offer in among if offer.name == normal(name)]
+    found = [entry for entry in among if entry.name == canonical_name(name)]
     if not found:
-        known = {offer.name for offer in among if offer.chosen}
+        known = {entry.name for entry in among if entry.enabled}
         raise UnknownNameError(kind, name, known, hint=_INSTALL)
-    chosen = [offer for offer in found if offer.chosen]
-    if not chosen:
+    enabled = [entry for entry in found if entry.enabled]
+    if not enabled:
         raise PluginError(f"{kind} {name!r} of {found[0].owner} is switched off by MINICNN_PLUGINS")
-    if problem := chosen[0].clash(among):
+    if problem := enabled[0].conflict(among):
         raise PluginError(problem)
-    return chosen[0]
+    return enabled[0]
 
 
-def offers() -> list[Offer]:
+def entries() -> list[Entry]:
     """All that the installed distributions announce, sorted, and what the files of `use_files`
     offer."""
-    announced = []
-    for entry in entry_points(group=hookspecs.GROUP):
-        kind, _, name = entry.name.partition(".")
-        kind, name = kind.strip(), normal(name)
-        announced.append(
-            Offer(kind, name, *_whose(entry), partial(_rule_of_entry, entry, kind, name))
-        )
-    announced.sort(key=lambda offer: (offer.kind, offer.name, offer.owner))
-    return announced + [offer for path in _files for offer in _offers_of_file(path)]
+    announced, owner_of = [], functools.cache(_distribution)  # reads a distribution's metadata once
+    for point in entry_points(group=hookspecs.GROUP):
+        kind, _, name = point.name.partition(".")
+        kind, name = kind.strip(), canonical_name(name)
+        owner = owner_of(point.dist) or (point.value, "?")
+        get = partial(_rule_of_point, point, kind, name, " ".join(owner))
+        announced.append(Entry(kind, name, *owner, get))
+    announced.sort(key=lambda entry: (entry.kind, entry.name, entry.owner))
+    return announced + [entry for path in _files for entry in _entries_of_file(path)]
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -180,38 +173,39 @@ def use_files(paths: Iterable[str | Path]) -> None:
     """
     _files[:] = dict.fromkeys(Path(path).resolve() for path in paths)
     for path in _files:
-        for offer in _offers_of_file(path):
-            offer.get()
+        for entry in _entries_of_file(path):
+            entry.get()
 
 
-def _offers_of_file(path: Path) -> list[Offer]:
-    blame = f"plugin {path}"
+def _entries_of_file(path: Path) -> list[Entry]:
+    prefix = f"plugin {path}"
     try:
-        module = _module_of_file(path, blame)
-        found = [(kind, rule) for kind in _KINDS for rule in _rules(module, kind, blame)]
+        module = _module_of_file(path, prefix)
+        found = [(kind, rule) for kind in _KINDS for rule in _rules(module, kind, prefix)]
         if not found:
             raise PluginError(
-                f"{blame} offers nothing: it needs a function such as minicnn_optimizers marked @hookimpl"
+                f"{prefix} offers nothing: it needs a function such as minicnn_optimizers marked @hookimpl"
             )
     except PluginError as error:
-        return [Offer("file", normal(path.stem), str(path), "", partial(_raise, error))]
+        return [Entry("file", canonical_name(path.stem), str(path), "", partial(_raise, error))]
     return [
-        Offer(kind, normal(rule.name), str(path), "", partial(_same, rule)) for kind, rule in found
+        Entry(kind, canonical_name(rule.name), str(path), "", partial(_same, rule))
+        for kind, rule in found
     ]
 
 
-def _module_of_file(path: Path, blame: str) -> ModuleType:
+def _module_of_file(path: Path, prefix: str) -> ModuleType:
     """The module of a file, executed once a process."""
     name = "minicnn_plugin_" + re.sub(r"\W", "_", str(path))
     if name not in sys.modules:
         if not path.is_file():
-            raise PluginError(f"{blame}: no such file")
+            raise PluginError(f"{prefix}: no such file")
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
-            raise PluginError(f"{blame} must be a Python file, FILE.py")
+            raise PluginError(f"{prefix} must be a Python file, FILE.py")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
-            with _guarded(blame):
+            with _guarded(prefix):
                 spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
@@ -230,55 +224,55 @@ def _same(rule: Rule) -> Rule:
 # --- loading --------------------------------------------------------------------------------------
 
 
-def _whose(entry: EntryPoint) -> tuple[str, str]:
-    """(distribution, version) of an entry point; an install that was cut off may have left no
-    metadata."""
+def _distribution(distribution: Distribution | None) -> tuple[str, str] | None:
+    """(name, version) as the metadata say; None where an install that was cut off left none."""
     try:
-        assert entry.dist is not None
-        return entry.dist.metadata["Name"] or entry.value, entry.dist.metadata["Version"] or "?"
+        assert distribution is not None
+        metadata = distribution.metadata
+        return (metadata["Name"], metadata["Version"] or "?") if metadata["Name"] else None
     except Exception:
-        return entry.value, "?"
+        return None
 
 
-def _rule_of_entry(entry: EntryPoint, kind: str, name: str) -> Rule:
-    blame = f"{kind} {name!r} of {' '.join(_whose(entry))}"
-    for requirement in entry.dist.requires or [] if entry.dist else []:
+def _rule_of_point(point: EntryPoint, kind: str, name: str, owner: str) -> Rule:
+    prefix = f"{kind} {name!r} of {owner}"
+    for requirement in point.dist.requires or [] if point.dist else []:
         needed = re.match(r"minicnn[-_.]numba\b[^;]*?>=?\s*([\d.]+)", requirement, re.IGNORECASE)
         if needed and _release(needed[1]) > _release(__version__):
             raise PluginError(
-                f"{blame} needs minicnn-numba {needed[1]}, this is {__version__}: update minicnn-numba"
+                f"{prefix} needs minicnn-numba {needed[1]}, this is {__version__}: update minicnn-numba"
             )
-    with _guarded(blame):
-        module = entry.load()
-    for rule in _rules(module, kind, blame):
-        if normal(rule.name) == name:
+    with _guarded(prefix):
+        module = point.load()
+    for rule in _rules(module, kind, prefix):
+        if canonical_name(rule.name) == name:
             return rule
     raise PluginError(
-        f"{blame} does not offer what its entry point announces (hook {_KINDS[kind][0]})"
+        f"{prefix} does not offer what its entry point announces (hook {_KINDS[kind][0]})"
     )
 
 
-def _rules(module: Any, kind: str, blame: str) -> list[Any]:
+def _rules(module: Any, kind: str, prefix: str) -> list[Any]:
     """The rules of ``kind`` that a module offers, their type checked."""
     hook, rule_type = _KINDS[kind]
     wanted = getattr(module, "minicnn_api", hookspecs.API_VERSION)
     if not isinstance(wanted, int) or wanted > hookspecs.API_VERSION:
         raise PluginError(
-            f"{blame} is written for plugin API {wanted}, this minicnn has {hookspecs.API_VERSION}: "
+            f"{prefix} is written for plugin API {wanted}, this minicnn has {hookspecs.API_VERSION}: "
             "update minicnn-numba"
         )
-    with _guarded(blame):
+    with _guarded(prefix):
         manager = pluggy.PluginManager(hookspecs.GROUP)
         manager.add_hookspecs(hookspecs)
         manager.register(module)
         manager.check_pending()  # a misspelt hook
         handed_over = getattr(manager.hook, hook)()
     rules = []
-    for offer in handed_over:
-        for rule in offer if isinstance(offer, Sequence) else [offer]:
+    for entry in handed_over:
+        for rule in entry if isinstance(entry, Sequence) else [entry]:
             if not isinstance(rule, rule_type):
                 raise PluginError(
-                    f"{blame}: {hook} must return a list of {_type_name(rule_type)}, not {rule!r}"
+                    f"{prefix}: {hook} must return a list of {_type_name(rule_type)}, not {rule!r}"
                 )
             rules.append(rule)
     return rules
@@ -288,7 +282,7 @@ _stdout_is_moved = threading.RLock()  # of two threads, the second would not put
 
 
 @contextlib.contextmanager
-def _guarded(blame: str) -> Iterator[None]:
+def _guarded(prefix: str) -> Iterator[None]:
     """Run code of a plugin: whatever it raises becomes a `PluginError` of one line, and stdout
     stays the command's."""
     try:
@@ -296,7 +290,7 @@ def _guarded(blame: str) -> Iterator[None]:
             yield
     except (Exception, SystemExit) as error:
         reason = " ".join(str(error).split())
-        raise PluginError(f"{blame} cannot be loaded: {type(error).__name__}: {reason}") from error
+        raise PluginError(f"{prefix} cannot be loaded: {type(error).__name__}: {reason}") from error
 
 
 def _release(version: str) -> tuple[int, ...]:

@@ -150,8 +150,18 @@ def test_an_install_that_was_cut_off_stops_nobody(install):
     (install.folder / "minicnn_far-1.2.3.dist-info" / "METADATA").unlink()
     assert plugins.find("optimizer", "adam").name == "adam"
     assert ("minicnn_far", "?") in {
-        (offer.distribution, offer.version) for offer in plugins.offers()
+        (entry.distribution, entry.version) for entry in plugins.entries()
     }
+
+
+def test_the_metadata_of_a_distribution_are_read_once_however_many_rules_it_has(
+    install, monkeypatch
+):
+    install("minicnn-far", [f"optimizer.far-{number}" for number in range(20)], GOOD)
+    distribution, read = plugins._distribution, []
+    monkeypatch.setattr(plugins, "_distribution", lambda one: read.append(one) or distribution(one))
+    owners = {entry.owner for entry in plugins.entries()}
+    assert "minicnn-far 1.2.3" in owners and len(read) <= len(owners) < 10
 
 
 def test_a_plugin_cannot_replace_a_built_in_rule(install):
@@ -339,18 +349,18 @@ def test_states_say_what_is_wrong_and_only_a_state_imports(install, monkeypatch)
     install("minicnn-bad", ["loss.bad"], "raise RuntimeError('imported')")
     install("minicnn-odd", ["optimiser.odd", "odd"], "raise RuntimeError('imported')")
     install("minicnn-impostor", ["optimizer.adam"], "raise RuntimeError('imported')")
-    known = plugins.offers()
-    clashes = {offer.name: offer.clash(known) for offer in known if offer.clash(known)}
+    known = plugins.entries()
+    clashes = {entry.name: entry.conflict(known) for entry in known if entry.conflict(known)}
     assert set(clashes) == {"adam", "odd", ""}
     assert "minicnn-impostor 1.2.3 and minicnn-numba" in clashes["adam"]
     assert "the kinds are optimizer, loss, schedule" in clashes["odd"]
     assert not {"minicnn_far", "minicnn_bad", "minicnn_odd", "minicnn_impostor"} & set(sys.modules)
     states = {
-        offer.distribution: offer.state(known)
-        for offer in known
-        if offer.distribution != "minicnn-numba"
+        entry.distribution: entry.state(known)
+        for entry in known
+        if entry.distribution != "minicnn-numba"
     }
     assert states["minicnn-far"] == "ok" and "RuntimeError: imported" in states["minicnn-bad"]
     assert states["minicnn-impostor"] == clashes["adam"]
     monkeypatch.setenv("MINICNN_PLUGINS", "")
-    assert {offer.state(known) for offer in known if offer.distribution == "minicnn-far"} == {"off"}
+    assert {entry.state(known) for entry in known if entry.distribution == "minicnn-far"} == {"off"}

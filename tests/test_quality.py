@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import minicnn
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -37,6 +39,24 @@ def run(*command):
 def test_the_project_passes(command):
     result = run(*command)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_type_checker_sees_every_public_name_and_no_other(tmp_path):
+    """A user's file, checked strictly."""
+    names = [name for name in dir(minicnn) if not name.startswith("_")]
+    lines = [f"from minicnn import {name}" for name in [*names, "Conv3d"]]
+    (tmp_path / "user.py").write_text("\n".join([*lines, "ReLU().shape", "Dense(units=b'')"]))
+    result = run(
+        sys.executable,
+        "-m",
+        "mypy",
+        "--strict",
+        "--config-file=",
+        "--follow-imports=silent",
+        str(tmp_path / "user.py"),
+    )
+    wrong = [int(line.split(":")[1]) for line in result.stdout.splitlines() if ": error:" in line]
+    assert wrong == [len(lines), len(lines) + 1, len(lines) + 2], result.stdout + result.stderr
 
 
 def test_the_wheel_holds_data_licence_and_entry_points(tmp_path):

@@ -65,9 +65,9 @@ def use_plugins(arguments: argparse.Namespace) -> None:
 
     plugins.use_files(arguments.plugin)
     if arguments.strict_plugins:
-        offers = plugins.offers()
-        for offer in offers:
-            state = offer.state(offers)
+        entries = plugins.entries()
+        for entry in entries:
+            state = entry.state(entries)
             if state not in ("ok", "off"):
                 raise PluginError(f"--strict-plugins: {state}")
 
@@ -77,8 +77,8 @@ def warn_of_plugins() -> None:
     imported to know."""
     from minicnn import plugins
 
-    offers = plugins.offers()
-    for problem in dict.fromkeys(offer.clash(offers) for offer in offers):
+    entries = plugins.entries()
+    for problem in dict.fromkeys(entry.conflict(entries) for entry in entries):
         if problem is not None:
             warn(problem)
 

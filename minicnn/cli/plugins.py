@@ -13,7 +13,7 @@ from minicnn.cli.common import add_json, add_plugins, print_json, use_plugins, w
 from minicnn.errors import MinicnnError, PluginError, UsageError
 
 if TYPE_CHECKING:
-    from minicnn.plugins import Offer
+    from minicnn.plugins import Entry
 
 
 _KIND_OF = {"activation": "layer"}  # what `new` calls otherwise
@@ -67,16 +67,16 @@ def _list(arguments: argparse.Namespace) -> int:
 
     with contextlib.nullcontext() if arguments.strict_plugins else contextlib.suppress(PluginError):
         use_plugins(arguments)  # a broken file is a row
-    offers = plugins.offers()
+    entries = plugins.entries()
     rows = [
         {
-            "name": offer.name,
-            "kind": offer.kind,
-            "distribution": offer.distribution,
-            "version": offer.version,
-            "state": offer.state(offers),
+            "name": entry.name,
+            "kind": entry.kind,
+            "distribution": entry.distribution,
+            "version": entry.version,
+            "state": entry.state(entries),
         }
-        for offer in offers
+        for entry in entries
     ]
     if arguments.json:
         print_json({"plugins": rows})
@@ -89,27 +89,27 @@ def _list(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _asked_for(arguments: argparse.Namespace) -> "Offer":
-    """The one offer that NAME means."""
+def _asked_for(arguments: argparse.Namespace) -> "Entry":
+    """The one entry that NAME means."""
     from minicnn import plugins
 
     use_plugins(arguments)
-    offers = plugins.offers()
+    entries = plugins.entries()
     kind, _, name = arguments.name.rpartition(".")
-    among = [offer for offer in offers if kind in ("", offer.kind)]
-    kinds = sorted({offer.kind for offer in among if offer.name == plugins.normal(name)})
+    among = [entry for entry in entries if kind in ("", entry.kind)]
+    kinds = sorted({entry.kind for entry in among if entry.name == plugins.canonical_name(name)})
     if len(kinds) > 1:
         raise UsageError(
             f"{name} is the name of {' and '.join(kinds)}: say {' or '.join(f'{k}.{name}' for k in kinds)}"
         )
-    return plugins.pick(among, kinds[0] if kinds else kind or "plugin", name)
+    return plugins.select(among, kinds[0] if kinds else kind or "plugin", name)
 
 
 def _info(arguments: argparse.Namespace) -> int:
     from minicnn.report.console import make_console, say, table
 
-    offer = _asked_for(arguments)
-    about = _about(offer)
+    entry = _asked_for(arguments)
+    about = _about(entry)
     warn_of_plugins()
     if arguments.json:
         print_json(about)
@@ -131,21 +131,21 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _about(offer: "Offer") -> dict[str, Any]:
+def _about(entry: "Entry") -> dict[str, Any]:
     from minicnn.plugins import find
     from minicnn.rules import LayerRule
 
-    rule: Any = offer.get()
+    rule: Any = entry.get()
     about: dict[str, Any] = {
-        "name": offer.name,
-        "kind": offer.kind,
-        "distribution": offer.distribution,
-        "version": offer.version,
+        "name": entry.name,
+        "kind": entry.kind,
+        "distribution": entry.distribution,
+        "version": entry.version,
         "equation": rule.equation,
         "source": rule.source,
         "devices": ["cpu"] if isinstance(rule, LayerRule) else ["cpu", "cuda"],
     }
-    if offer.kind == "optimizer":
+    if entry.kind == "optimizer":
         slots = list(rule.slots)
         for base in getattr(rule, "bases", ()):
             base = find("optimizer", base)
@@ -156,7 +156,7 @@ def _about(offer: "Offer") -> dict[str, Any]:
             "slots": slots,
             "memory": 4 * (len(slots) + len(scratch)),
         }
-    if offer.kind == "layer":
+    if entry.kind == "layer":
         about |= {"type": type(rule).__name__}
     about["hyperparameters"] = [
         {
@@ -171,8 +171,8 @@ def _about(offer: "Offer") -> dict[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    offer = _asked_for(arguments)
-    rule: Any = offer.get()
+    entry = _asked_for(arguments)
+    rule: Any = entry.get()
     warn_of_plugins()
 
     from minicnn import testing
@@ -183,14 +183,14 @@ def _check(arguments: argparse.Namespace) -> int:
         "schedule": testing.check_schedule,
         "layer": testing.check_layer,
     }
-    checks: Sequence[testing.Check] = kit[offer.kind](rule)
+    checks: Sequence[testing.Check] = kit[entry.kind](rule)
     failed = [check for check in checks if not check.passed]
     if arguments.json:
-        print_json({"name": offer.name, "kind": offer.kind, "passed": not failed, "checks": checks})
+        print_json({"name": entry.name, "kind": entry.kind, "passed": not failed, "checks": checks})
     else:
         from minicnn.report.console import table
 
-        title = f"{offer.kind} {offer.name} of {offer.owner}: {len(failed) or 'none'} of {len(checks)} checks failed"
+        title = f"{entry.kind} {entry.name} of {entry.owner}: {len(failed) or 'none'} of {len(checks)} checks failed"
         table(
             title,
             ("check", "result", "detail"),

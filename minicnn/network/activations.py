@@ -5,28 +5,64 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from minicnn.activations import piecewise, smooth
 from minicnn.errors import NetworkError, SettingError
 from minicnn.network import checks
 from minicnn.network.layers import Layer, Shape
+from minicnn.rules import ActivationRule
+
+__all__ = [
+    "ELU",
+    "GELU",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyReLU",
+    "Mish",
+    "PReLU",
+    "ReLU",
+    "ReLU6",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]
 
 
 class _Activation(Layer):
-    """Base of the activations."""
+    """Base of the activations that a rule computes. A class says which rule, and has its
+    hyperparameters as fields."""
 
-    rectifies = False
+    rule: ClassVar[ActivationRule]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        own = type(self).__name__
+        for hyper in self.rule.hyperparameters:
+            value = checks.number(own, hyper.name, getattr(self, hyper.name))
+            vars(self)[hyper.name] = hyper.check(own, value)
+
+    @property
+    def rectifies(self) -> bool:  # type: ignore[override]
+        """Whether the weights before it begin as before a ReLU."""
+        return self.rule.rectifies
+
+    def attributes(self, *input_shapes: Shape) -> dict[str, float]:
+        values = (getattr(self, hyper.name) for hyper in self.rule.hyperparameters)
+        return dict(zip(("f0", "f1"), values, strict=False))
 
 
 class ReLU(_Activation):
     """``max(x, 0)``. Nair, Hinton: Rectified linear units improve restricted Boltzmann machines,
     2010."""
 
-    rectifies = True
+    rule = piecewise.RELU
 
 
 class ReLU6(_Activation):
     """``min(max(x, 0), 6)``. Krizhevsky: Convolutional deep belief networks on CIFAR-10, 2010."""
 
-    rectifies = True
+    rule = piecewise.RELU6
 
 
 @dataclass(frozen=True)
@@ -34,23 +70,11 @@ class LeakyReLU(_Activation):
     """``x`` above zero, ``negative_slope · x`` below. Maas, Hannun, Ng: Rectifier nonlinearities,
     2013."""
 
+    rule = piecewise.LEAKY_RELU
     negative_slope: float = 0.01
-    rectifies = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        value = checks.number("LeakyReLU", "negative_slope", self.negative_slope)
-        if value < 0:  # the backward pass knows the side of x by the sign of y
-            raise SettingError(
-                f"LeakyReLU: negative_slope must be a number from 0 on, not {value:g}"
-            )
-        vars(self).update(negative_slope=value)
-
-    def attributes(self, *input_shapes: Shape) -> dict[str, float]:
-        return {"f0": self.negative_slope}
 
 
-class PReLU(_Activation):
+class PReLU(Layer):
     """``x`` above zero, ``w[c] · x`` below, with one weight a channel that is trained, 0.25 at
     first: weight (C,).
 
@@ -69,55 +93,51 @@ class ELU(_Activation):
     """``x`` above zero, ``alpha · (exp(x) − 1)`` below. Clevert, Unterthiner, Hochreiter: ELU,
     2016."""
 
+    rule = smooth.ELU
     alpha: float = 1.0
-    rectifies = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        alpha = checks.number("ELU", "alpha", self.alpha)
-        if alpha < 0:  # the backward pass knows the side of x by the sign of y
-            raise SettingError(f"ELU: alpha must be a number from 0 on, not {alpha:g}")
-        vars(self).update(alpha=alpha)
-
-    def attributes(self, *input_shapes: Shape) -> dict[str, float]:
-        return {"f0": self.alpha}
 
 
 class Sigmoid(_Activation):
     """``1 / (1 + exp(−x))``."""
 
+    rule = smooth.SIGMOID
+
 
 class HardSigmoid(_Activation):
     """``min(max(x / 6 + 1/2, 0), 1)``. Howard et al.: Searching for MobileNetV3, 2019."""
+
+    rule = piecewise.HARD_SIGMOID
 
 
 class Tanh(_Activation):
     """The hyperbolic tangent."""
 
+    rule = smooth.TANH
+
 
 class SiLU(_Activation):
     """``x / (1 + exp(−x))``. Elfwing, Uchibe, Doya: Sigmoid-weighted linear units, 2018."""
 
-    rectifies = True
+    rule = smooth.SILU
 
 
 class HardSwish(_Activation):
     """``x · min(max(x / 6 + 1/2, 0), 1)``. Howard et al.: Searching for MobileNetV3, 2019."""
 
-    rectifies = True
+    rule = piecewise.HARD_SWISH
 
 
 class Mish(_Activation):
     """``x · tanh(log(1 + exp(x)))``. Misra: Mish: a self regularized non-monotonic activation
     function, 2020."""
 
-    rectifies = True
+    rule = smooth.MISH
 
 
 class Softplus(_Activation):
     """``log(1 + exp(x))``. Dugas et al.: Incorporating second-order functional knowledge, 2001."""
 
-    rectifies = True
+    rule = smooth.SOFTPLUS
 
 
 @dataclass(frozen=True)
@@ -129,7 +149,6 @@ class GELU(_Activation):
     """
 
     approximate: Literal["none", "tanh"] = "none"
-    rectifies = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -137,6 +156,11 @@ class GELU(_Activation):
             raise SettingError(
                 f'GELU: approximate must be "none" or "tanh", not {self.approximate!r}'
             )
+
+    @property
+    def rule(self) -> ActivationRule:  # type: ignore[override]
+        """That of the form that was asked for."""
+        return smooth.GELU_TANH if self.approximate == "tanh" else smooth.GELU
 
 
 class Softmax(Layer):

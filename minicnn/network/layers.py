@@ -23,6 +23,22 @@ from minicnn.errors import NetworkError, SettingError
 from minicnn.network import checks
 from minicnn.network.checks import Padding, Pair, times
 
+__all__ = [
+    "Add",
+    "AvgPool2d",
+    "Concat",
+    "Conv2d",
+    "Dense",
+    "DropPath",
+    "Dropout",
+    "Dropout2d",
+    "Flatten",
+    "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
+    "MaxPool2d",
+    "Multiply",
+]
+
 Shape = tuple[int, ...]
 IntOrPair = int | tuple[int, int]
 IntPairOrFour = IntOrPair | tuple[int, int, int, int]

@@ -9,6 +9,8 @@ from minicnn.errors import NetworkError
 from minicnn.network import checks
 from minicnn.network.layers import Layer, Shape
 
+__all__ = ["BatchNorm2d", "GroupNorm", "LayerNorm"]
+
 
 class _Normalization(Layer):
     """What they share: ``y = γ · (x − μ) / √(σ² + eps) + β``; γ is called weight and begins at 1, β

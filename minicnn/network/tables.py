@@ -67,20 +67,20 @@ def _of_plugin(name: str, values: dict[str, Any]) -> Layer:
     """The layer of a plugin's rule; ``values`` may say where the plugin came from when the table
     was written."""
     plugin = values.pop("plugin", "")
-    found = [offer for offer in plugins.offers() if offer.kind == "layer"]
-    if plugins.normal(name) not in {offer.name for offer in found}:
+    found = [entry for entry in plugins.entries() if entry.kind == "layer"]
+    if plugins.canonical_name(name) not in {entry.name for entry in found}:
         if plugin:
             raise PluginError(
                 f"the layer {name!r} is of {plugin}, which is not here: install it, or give its file with "
                 "--plugin"
             )
         known = [layer.__name__ for layer in LAYERS.values()] + [
-            offer.name for offer in found if offer.chosen
+            entry.name for entry in found if entry.enabled
         ]
         raise UnknownNameError("layer", name, known)
-    offer = plugins.pick(found, "layer", name)
-    rule: Any = offer.get()
-    return _of_rule(rule, offer.owner, values)
+    entry = plugins.select(found, "layer", name)
+    rule: Any = entry.get()
+    return _of_rule(rule, entry.owner, values)
 
 
 def _of_rule(rule: AnyLayer, plugin: str, values: Mapping[str, Any]) -> RuleLayer:

@@ -4,7 +4,7 @@ A layer of a network is lowered to the operation of its class (`minicnn.program.
 operation's kernels are the functions ``forward`` and ``backward`` (and, where it has them,
 ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the module of its name in
 ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module for
-each device, and a row here; an activation is a rule in ``activations``, a class and a row.
+each device, and a row here; an activation is a rule in ``activations``.
 """
 
 import functools
@@ -96,13 +96,12 @@ def _by_group(fields: Mapping[str, int], lanes: int) -> int:
 
 
 @functools.cache
-def row_of(rule: AnyLayer, layer: type[of.Layer] | None = None) -> Operation:
-    """The row of a rule, the operation of ``layer`` where that is a class of its own."""
+def row_of(rule: AnyLayer) -> Operation:
+    """The row of a rule."""
     if isinstance(rule, ActivationRule):
-        return Operation(
-            "rule", layer, _reads(rule.reads), in_place=True, rule=rule, kinks=rule.kinks
-        )
-    return Operation("rule", layer, _reads("x", "y"), scratch=_one_input, rule=rule)
+        reads = _reads(rule.reads)
+        return Operation("rule", None, reads, in_place=True, rule=rule, kinks=rule.kinks)
+    return Operation("rule", None, _reads("x", "y"), scratch=_one_input, rule=rule)
 
 
 OPERATIONS: dict[str, Operation] = {
@@ -139,19 +138,7 @@ OPERATIONS: dict[str, Operation] = {
     "layer_norm": Operation(
         "group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}
     ),
-    "relu": row_of(rules.RELU, activations.ReLU),
-    "leaky_relu": row_of(rules.LEAKY_RELU, activations.LeakyReLU),
-    "relu6": row_of(rules.RELU6, activations.ReLU6),
-    "hard_sigmoid": row_of(rules.HARD_SIGMOID, activations.HardSigmoid),
-    "hard_swish": row_of(rules.HARD_SWISH, activations.HardSwish),
-    "sigmoid": row_of(rules.SIGMOID, activations.Sigmoid),
-    "tanh": row_of(rules.TANH, activations.Tanh),
-    "silu": row_of(rules.SILU, activations.SiLU),
-    "gelu": row_of(rules.GELU, activations.GELU),
-    "gelu_tanh": row_of(rules.GELU_TANH),
-    "elu": row_of(rules.ELU, activations.ELU),
-    "softplus": row_of(rules.SOFTPLUS, activations.Softplus),
-    "mish": row_of(rules.MISH, activations.Mish),
+    **{name: row_of(rule) for name, rule in rules.RULES.items()},
     "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
     # in place its loop, compiled for arrays that do not overlap, would round otherwise
     "softmax": Operation("softmax", activations.Softmax, _reads("y")),
@@ -175,11 +162,11 @@ _BY_LAYER = {row.layer: name for name, row in OPERATIONS.items() if row.layer is
 def operation_of(layer: of.Layer) -> str:
     """The name of the operation that computes ``layer``; raises `NetworkError` for a class that has
     none."""
-    name = _BY_LAYER.get(type(layer))
-    if name is None:
-        raise NetworkError(
-            f"{layer}: no operation computes a layer of the class {type(layer).__name__}"
-        )
-    return (
-        "gelu_tanh" if isinstance(layer, activations.GELU) and layer.approximate == "tanh" else name
-    )
+    kind = type(layer)
+    if "rule" in vars(
+        kind
+    ):  # said by the class itself: one that is derived may mean something else
+        return layer.rule.name  # type: ignore[attr-defined]
+    if kind not in _BY_LAYER:
+        raise NetworkError(f"{layer}: no operation computes a layer of the class {kind.__name__}")
+    return _BY_LAYER[kind]

@@ -218,7 +218,7 @@ def _gradients(rule: AnyLayer) -> str:
 
 def _resumes(rule: AnyLayer) -> str:
     """A file of a run has the layer by its name."""
-    if plugins.normal(rule.name) not in plugins.names("layer"):
+    if plugins.canonical_name(rule.name) not in plugins.names("layer"):
         raise Skipped(
             f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin"
         )

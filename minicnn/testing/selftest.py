@@ -24,7 +24,7 @@ from minicnn.network.blocks import Branches
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.network.tables import layer
-from minicnn.plugins import find, offers
+from minicnn.plugins import entries, find
 from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, StepRule
 from minicnn.testing.checks import Check, Failed, Skipped, close, run_checks
 from minicnn.training.loss import Loss
@@ -137,16 +137,16 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
         f"passes: {name}": partial(_passes, at_hand, Network(*parts))
         for name, parts in NETWORKS.items()
     }
-    for offer in (offer for offer in offers() if offer.distribution == "minicnn-numba"):
-        if offer.kind == "loss":
-            checks[f"loss: {offer.name}"] = partial(loss_equals, at_hand, find("loss", offer.name))
-        elif offer.kind == "layer":
-            checks[f"layer: {offer.name}"] = partial(
-                layer_equals, at_hand, find("layer", offer.name)
+    for entry in (entry for entry in entries() if entry.distribution == "minicnn-numba"):
+        if entry.kind == "loss":
+            checks[f"loss: {entry.name}"] = partial(loss_equals, at_hand, find("loss", entry.name))
+        elif entry.kind == "layer":
+            checks[f"layer: {entry.name}"] = partial(
+                layer_equals, at_hand, find("layer", entry.name)
             )
-        elif offer.kind == "optimizer":
-            checks[f"optimizer: {offer.name}"] = partial(
-                updates_equal, at_hand, find("optimizer", offer.name)
+        elif entry.kind == "optimizer":
+            checks[f"optimizer: {entry.name}"] = partial(
+                updates_equal, at_hand, find("optimizer", entry.name)
             )
     checks["operations on vectors and matrices"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
     checks["vectors"], checks["a step, clipped"] = (

@@ -108,9 +108,9 @@ def rules() -> Iterator[Any]:
         for hook in ("minicnn_losses", "minicnn_optimizers"):
             found += getattr(module, hook, list)()
     found += [
-        offer.get()
-        for offer in plugins.offers()
-        if offer.kind in ("loss", "optimizer") and offer.distribution == "minicnn-numba"
+        entry.get()
+        for entry in plugins.entries()
+        if entry.kind in ("loss", "optimizer") and entry.distribution == "minicnn-numba"
     ]
     for rule in found:
         parts = rule.bases if isinstance(rule, StepRule) else [rule]

@@ -22,7 +22,7 @@ def test_no_kernel_over_vectors_may_lose_its_loads_of_128_bits():
     loads = {row[0]: int(row[columns.index("ldg128")]) for row in rows}
     for name, least in LOADS.items():
         assert loads[name] >= least, name
-    for offer in plugins.offers():
-        if offer.kind == "optimizer" and offer.name in loads:
-            slots = len(getattr(plugins.find("optimizer", offer.name), "slots", ()))
-            assert loads[offer.name] >= 2 + slots, offer.name  # weights, gradient and each slot
+    for entry in plugins.entries():
+        if entry.kind == "optimizer" and entry.name in loads:
+            slots = len(getattr(plugins.find("optimizer", entry.name), "slots", ()))
+            assert loads[entry.name] >= 2 + slots, entry.name  # weights, gradient and each slot

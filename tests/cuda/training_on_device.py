@@ -44,8 +44,8 @@ sys.path += [str(path) for path in Path(__file__).resolve().parents[2].glob("plu
 # NumPy warns where the simulator's 64-bit hash wraps around, as it should.
 pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered in scalar:RuntimeWarning")
 
-OPTIMIZERS = sorted(offer.name for offer in plugins.offers() if offer.kind == "optimizer")
-LOSSES = sorted(offer.name for offer in plugins.offers() if offer.kind == "loss")
+OPTIMIZERS = sorted(entry.name for entry in plugins.entries() if entry.kind == "optimizer")
+LOSSES = sorted(entry.name for entry in plugins.entries() if entry.kind == "loss")
 LINEAR = Network((2, 3, 1), [Flatten(), Dense(3)])
 CONVOLUTIONAL = Network(
     (5, 4, 2), [Conv2d(3, 3), ReLU(), MaxPool2d(2, stride=1), Flatten(), Dropout(0.3), Dense(3)]

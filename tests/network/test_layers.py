@@ -339,7 +339,10 @@ def test_a_kernel_larger_than_its_input_names_the_layer_its_input_and_what_would
         (lambda: BatchNorm2d(momentum=2), "BatchNorm2d: momentum must be"),
         (lambda: GroupNorm(0), "GroupNorm: groups must be a whole number from 1 on, not 0"),
         (lambda: GELU("erf"), 'GELU: approximate must be "none" or "tanh", not \'erf\''),
-        (lambda: LeakyReLU(-0.1), "LeakyReLU: negative_slope must be a number from 0 on, not -0.1"),
+        (
+            lambda: LeakyReLU(-0.1),
+            r"LeakyReLU: negative_slope must be a number in \[0, inf\), not -0.1",
+        ),
         (lambda: DropPath(1), r"DropPath: rate must be a number in \[0, 1\), not 1"),
         (
             lambda: ReLU(name="2nd"),

@@ -80,7 +80,9 @@ def test_a_layer_that_no_operation_computes_is_refused_by_name(training):
 
 
 def test_a_negative_slope_of_a_leaky_relu_is_refused():
-    with pytest.raises(ValueError, match=r"negative_slope must be a number from 0 on, not -0\.3"):
+    with pytest.raises(
+        ValueError, match=r"negative_slope must be a number in \[0, inf\), not -0\.3"
+    ):
         LeakyReLU(-0.3)
 
 
