@@ -1,5 +1,4 @@
-"""compare runs, or optimizers that are trained here from one start: curves on one picture, and a
-table"""
+"""The verb ``compare``."""
 
 import argparse
 import sys
@@ -27,7 +26,7 @@ LEFT_OUT = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run folders")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=common.path, help="run folders")
     parser.add_argument(
         "--opt",
         metavar="NAME[:K=V,...]",
@@ -43,11 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accuracy, from 0 to 1, to which steps and seconds are counted (default: the highest that all "
         "runs reached)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
+    common.add_output(
+        parser,
+        "folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
         "compare.png and .svg (default: runs/DATE-TIME)",
     )
     parser.add_argument(

@@ -1,12 +1,11 @@
-"""find a learning rate: train while it grows, and look where the loss falls and where it rises
-again"""
+"""The verb ``lr-find``."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
 from minicnn.cli.settings import add_settings, load_data, new_settings
+from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     from minicnn.insight.range_test import RangeTest
@@ -32,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_settings(parser, LEFT_OUT)
     group = parser.add_argument_group("the range test")
-    group.add_argument(
-        "--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win"
-    )
+    common.add_config(group)
     group.add_argument(
         "--from",
         dest="low",
@@ -46,14 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--to", dest="high", type=float, default=10.0, metavar="X", help="last rate (default: 10)"
     )
-    group.add_argument(
-        "--steps", type=int, default=200, metavar="N", help="batches to train on (default: 200)"
-    )
-    group.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)",
+    common.add_number(group, "--steps", COUNT, 200, "batches to train on")
+    common.add_output(
+        group,
+        "folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)",
     )
     common.add_plugins(group)
     common.add_json(group, "the figures")

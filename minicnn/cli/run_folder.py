@@ -27,6 +27,8 @@ FILES = {
     "report.html": "all of it as one page with pictures",
 }
 
+_FIGURES = ("reason", "explanation", "epoch", "best_epoch", "seconds", "compile_seconds")
+
 
 def check_output(folder: Path | None) -> None:
     """Raise `UsageError` for a folder that holds something, or is none."""
@@ -64,12 +66,7 @@ def final_report(ended: RunEnded, network: Network, settings: Mapping[str, Any])
     from llvmlite.binding import get_host_cpu_name
 
     return {
-        "reason": ended.reason,
-        "explanation": ended.explanation,
-        "epoch": ended.epoch,
-        "best_epoch": ended.best_epoch,
-        "seconds": ended.seconds,
-        "compile_seconds": ended.compile_seconds,
+        **{name: getattr(ended, name) for name in _FIGURES},
         "test": plain(ended.test) if ended.test else None,
         "network": network.name,
         "parameters": network.parameter_count,

@@ -1,4 +1,4 @@
-"""train a network, validate each epoch, evaluate at the end, and write a run folder"""
+"""The verb ``train``."""
 
 import argparse
 import os
@@ -25,18 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_settings(parser)
     group = parser.add_argument_group("the run")
-    group.add_argument(
-        "--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win"
-    )
-    group.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="run folder, new or empty (default: runs/DATE-TIME)",
-    )
+    common.add_config(group)
+    common.add_output(group, "run folder, new or empty (default: runs/DATE-TIME)")
     group.add_argument(
         "--resume",
-        type=Path,
+        type=common.path,
         metavar="DIR",
         help="go on with the run in this folder and its settings",
     )
@@ -173,7 +166,8 @@ def train_into(
                 if isinstance(event, RunStarted):
                     settings = event.settings
                     write_atomically(
-                        folder / "config.toml", Settings(**settings).to_toml().encode()
+                        folder / "config.toml",
+                        Settings(**settings).to_toml().encode("utf-8", "surrogateescape"),
                     )
                 elif isinstance(event, Advice):
                     warnings.append(event)

@@ -221,7 +221,7 @@ class ConsoleReporter:
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
-        settings = _wrapped("  ".join(_flat(run.settings)), self._out.width - 10)
+        settings = _wrapped("  ".join(_flat(run.shown)), self._out.width - 10)
         say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
         say(
             self._out,

@@ -4,7 +4,7 @@ import time
 import zlib
 from collections.abc import Generator, Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +32,7 @@ from minicnn.training.metrics import evaluate
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.record import Recorder
 from minicnn.training.schedules import warm_up
-from minicnn.training.settings import Settings
+from minicnn.training.settings import Settings, shown
 
 if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
@@ -168,10 +168,12 @@ class Run:
                 f"{self.dataset.name} is not the data that the run to be resumed was trained on"
             )
         stored, settings = checkpoint.settings, self.settings
-        if stored["optimizer"] != settings.optimizer:
-            raise SettingError(
-                f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}"
-            )
+        for setting in fields(settings):
+            before, now = stored[setting.name], getattr(settings, setting.name)
+            if setting.metadata["fixed"] and before != now:
+                raise SettingError(
+                    f"{setting.name} cannot change when a run is resumed: it is {before}, not {now}"
+                )
         self.progress = deepcopy(checkpoint.progress)
         self.progress.params = aligned_copy(checkpoint.progress.params)
         slots, state = self.progress.slots, self.progress.optimizer_state
@@ -179,13 +181,6 @@ class Run:
             raise SettingError(
                 f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed"
             )
-        if self.progress.counters.batch:
-            for name in ("batch_size", "seed", "limit", "val_split"):
-                if stored[name] != getattr(settings, name):
-                    raise SettingError(
-                        f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
-                        f"{stored[name]}, not {getattr(settings, name)}"
-                    )
         self.optimizer.slots[:] = slots
         self.optimizer.state.update(state)
         self.progress.slots, self.progress.optimizer_state = (
@@ -310,6 +305,7 @@ class Run:
             counters.epoch,
             settings.epochs,
             {name: value for name, value in settings.to_dict().items() if value is not None},
+            shown(settings, self.trainer.usual),
         )
         self.compile_seconds = self.compile()
         yield Compiled(self.compile_seconds)

@@ -39,7 +39,7 @@ SETTINGS = {
     "patience": None,
     "data": "fashion-mnist-12k",
 }
-STARTED = RunStarted("lenet5", 44426, 10800, 1200, 169, 1, 10, SETTINGS)
+STARTED = RunStarted("lenet5", 44426, 10800, 1200, 169, 1, 10, {}, SETTINGS)
 EVALUATION = Evaluation(
     images=2000,
     loss=0.3412,
@@ -141,12 +141,12 @@ def test_the_header_names_network_images_and_every_setting_that_is_set():
 
 
 def test_the_header_of_a_resumed_run_says_where_it_goes_on():
-    out, _ = reported(RunStarted("mlp", 10, 20, 0, 1, 5, 10, {}))
+    out, _ = reported(RunStarted("mlp", 10, 20, 0, 1, 5, 10, {}, {}))
     assert "at epoch 5 of 10" in out
 
 
 def test_markup_and_emoji_codes_in_names_and_paths_are_printed_literally():
-    run = RunStarted("[red]net[/red] :dog:", 1, 2, 0, 1, 1, 1, {"data": "[/] :cat:"})
+    run = RunStarted("[red]net[/red] :dog:", 1, 2, 0, 1, 1, 1, {}, {"data": "[/] :cat:"})
     end = RunEnded(
         "epochs done", "done", 1, 1, 1.0, 0.0, output=Path("[/b] :owl:"), files={"[i]": ":pig:"}
     )
