@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.data.labels import Classes, plain_labels
+from minicnn.data.dataset import Split, as_weights, check_values
+from minicnn.data.labels import Classes
+from minicnn.data.reading import note
 from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
 from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.network import Network
@@ -51,7 +53,9 @@ class Model:
     scaled to 1, and ``image_dtype`` ("uint8", "uint16" or "float32") the kind of images that it
     holds for. ``training`` says how the model was made: data, loss, settings and the figures
     reached. ``device`` is where it computes, "cpu" or "cuda". ``labels`` are what labels call the
-    classes, where that is not their numbers 0, 1, ...
+    classes, where that is not their numbers 0, 1, ... ``task`` is "classification", "multilabel"
+    (each output says yes or no) or "regression" (each output is a value), and ``classes`` name the
+    outputs. ``seen`` is the range of the standardised images that it was trained on, if they were.
     """
 
     network: Network
@@ -64,6 +68,8 @@ class Model:
     training: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     labels: tuple[int | str, ...] | None = None
+    task: str = "classification"
+    seen: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.classes):
@@ -80,6 +86,7 @@ class Model:
         for name, known in (
             ("image_dtype", ("uint8", "uint16", "float32")),
             ("probabilities", ("softmax", "sigmoid")),
+            ("task", ("classification", "multilabel", "regression")),
         ):
             if getattr(self, name) not in known:
                 raise MinicnnError(
@@ -130,8 +137,10 @@ class Model:
         exp(z_j).
 
         A model trained with binary cross-entropy has the sigmoid of each logit, 1 / (1 +
-        exp(−z_k)), instead.
+        exp(−z_k)), instead. Raises `DataError` for a model of values, which has none.
         """
+        if self.task == "regression":
+            raise DataError("the model predicts values, which have no probabilities")
         logits = self.logits(images, maximum)
         if self.probabilities == "sigmoid":
             return np.exp(-np.logaddexp(0, -logits))
@@ -143,8 +152,16 @@ class Model:
 
     def predict(self, images: ArrayLike) -> np.ndarray:
         """The most likely class of each image [N]: its number among ``classes``, or what the
-        training labels called it."""
-        chosen: np.ndarray = self.logits(images).argmax(axis=1)
+        training labels called it.
+
+        Of several labels an image: 0 or 1 for each, int64 [N, outputs]; of values: these, float32
+        [N, outputs]. Either is [N] if there is one output.
+        """
+        logits = self.logits(images)
+        if self.task != "classification":
+            values = logits if self.task == "regression" else (logits > 0).astype(np.int64)
+            return values[:, 0] if values.shape[1] == 1 else values
+        chosen: np.ndarray = logits.argmax(axis=1)
         return chosen if self.labels is None else np.array(self.labels)[chosen]
 
     def evaluate(
@@ -153,12 +170,13 @@ class Model:
         labels: ArrayLike,
         loss: Loss | None = None,
         maximum: float | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> Evaluation:
         """Figures over a labelled set; ``loss`` None is the loss that the model was trained with,
         if it is installed.
 
         ``maximum`` is the image value that is scaled to 1, where the images are on another scale
-        than `logits` wants.
+        than `logits` wants. ``sample_weight`` [N] says how much each image counts (None: 1).
 
         Raises `DataError` for no image, images that do not fit, and labels that are none of the
         classes; they have the forms that `Trainer.fit` takes.
@@ -168,7 +186,11 @@ class Model:
         checked, truth, scale = self.check_labelled(images, labels, maximum)
         if loss is None and "loss" in self.training:
             loss = self.trained_loss()
-        return evaluate(self._inference, checked, truth, scale, self.classes, loss)
+        weights = sample_weight
+        if weights is not None:
+            weights = as_weights("evaluate", np.asarray(weights), len(checked))
+        split = Split(checked, truth, weights)
+        return evaluate(self._inference, split, scale, self.classes, loss, task=self.task)
 
     def trained_loss(self) -> Loss:
         """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if
@@ -194,6 +216,19 @@ class Model:
             )
         if array.dtype.kind not in "buif":
             raise DataError(f"images must be numbers, not {array.dtype}")
+        if self.seen is not None:
+            if array.dtype.kind != "f":
+                raise DataError(
+                    f"the model was trained on standardised floats, from {self.seen[0]:g} to {self.seen[1]:g}, not "
+                    f"{array.dtype}: bring the images to the same mean and deviation"
+                )
+            if array.size:
+                check_values("the images", array, seen=self.seen)
+                if array.min() >= 0:
+                    note(
+                        "the images have no value below 0: are they standardised like those of training?"
+                    )
+            return np.ascontiguousarray(array, np.float32), self.scale
         if maximum is None:
             maximum = self.maximum
             if array.dtype.kind == "b" or (
@@ -225,8 +260,8 @@ class Model:
         checked, scale = self.check_images(images, maximum)
         if len(checked) == 0:
             raise DataError("there is no image to evaluate")
-        plain = plain_labels("evaluate", np.asarray(labels))
-        truth = Classes(self.classes, self.labels).numbers("evaluate", plain)
+        known = Classes(self.classes, self.labels, self.task)
+        truth = known.targets("evaluate", np.asarray(labels))
         if len(truth) != len(checked):
             raise DataError(f"there are {len(checked)} images but {len(truth)} labels")
         return checked, truth, scale
@@ -258,6 +293,8 @@ class Model:
             "image_dtype": self.image_dtype,
             "probabilities": self.probabilities,
             "labels": None if self.labels is None else list(self.labels),
+            "task": self.task,
+            "seen": None if self.seen is None else list(self.seen),
             "training": dict(self.training),
         }
         write_tensors(Path(path), "model", self.weights, metadata)
@@ -302,6 +339,8 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             training=dict(metadata["training"]),
             device=device,
             labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
+            task=metadata.get("task", "classification"),
+            seen=_range(metadata.get("seen")),
         )
     except (
         KeyError,
@@ -313,6 +352,15 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
         MinicnnError,
     ) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
+
+
+def _range(seen: Any) -> tuple[float, float] | None:
+    if seen is None:
+        return None
+    low, high = map(float, seen)
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"its images were seen from {low} to {high}")
+    return low, high
 
 
 def save(model: Model, path: str | Path) -> None:

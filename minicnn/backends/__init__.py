@@ -86,6 +86,7 @@ class Data(NamedTuple):
     targets: np.ndarray  # [classes, outputs]: the target values of each label
     class_weights: np.ndarray  # [outputs]
     hyperparameters: np.ndarray  # of the loss
+    sample_weights: np.ndarray | None = None  # [N], in the dtype of the parameters; None: 1 each
 
 
 class Batch(NamedTuple):

@@ -178,12 +178,15 @@ def loss_rows(
     targets: np.ndarray,
     class_weights: np.ndarray,
     hyperparameters: np.ndarray,
+    sample_weights: np.ndarray | None = None,
 ) -> tuple[float, np.ndarray]:
-    """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs]."""
+    """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs], each row times its
+    weight."""
     dlogits = np.empty_like(logits)
     address = compile_loss(rule, logits.dtype).address
-    total = step.loss_of(address, logits, labels, targets, class_weights, hyperparameters, dlogits)
-    return total, dlogits
+    weights = np.empty(0, logits.dtype) if sample_weights is None else sample_weights
+    given = labels, weights, targets, class_weights, hyperparameters
+    return step.loss_of(address, logits, *given, dlogits), dlogits
 
 
 class Passes:
@@ -406,6 +409,7 @@ class Training:
         )
         self._spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
         self._clip = float(clip_norm), float(clip_value)
+        self._no_weights = np.empty(0, dtype)
 
     @property
     def grads(self) -> np.ndarray:
@@ -435,107 +439,53 @@ class Training:
         ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean;
         ``key`` is the seed of this step's dropout.
         """
-        return self._launch(
-            self.params,
-            images,
-            labels,
-            order,
-            scale,
-            targets,
-            class_weights,
-            loss_hyperparameters,
-            divisor,
-            key,
-            slots,
-            scalars,
-        )
+        data = Data(images, labels, scale, targets, class_weights, loss_hyperparameters)
+        return self._launch(self.params, data, Batch(order, divisor, key, scalars), slots)
 
     def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
         """A step on each of ``batches``."""
-        images, labels, scale, targets, class_weights, hyperparameters = data
-        return [
-            self.step(
-                images,
-                labels,
-                batch.order,
-                scale,
-                targets,
-                class_weights,
-                hyperparameters,
-                batch.divisor,
-                batch.key,
-                slots,
-                batch.scalars,
-            )
-            for batch in batches
-        ]
+        return [self._launch(self.params, data, batch, slots) for batch in batches]
 
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of
         what it changes."""
-        images, labels, _, targets, class_weights, hyperparameters = data
-        scalars = np.ones(
-            (self._spans[:, 2].max() + 1, self._update.scalars if self._update else 0),
-            self.params.dtype,
-        )
-        self._launch(
-            self.params.copy(),
-            images,
-            labels,
-            np.zeros(1, np.int64),
-            0.0,
-            targets,
-            class_weights,
-            hyperparameters,
-            1.0,
-            0,
-            slots.copy(),
-            scalars,
-        )
+        rows = self._spans[:, 2].max() + 1
+        scalars = np.ones((rows, self._update.scalars if self._update else 0), self.params.dtype)
+        batch = Batch(np.zeros(1, np.int64), 1.0, 0, scalars)
+        self._launch(self.params.copy(), data._replace(scale=0.0), batch, slots.copy())
 
     def _launch(
-        self,
-        params,
-        images,
-        labels,
-        order,
-        scale,
-        targets,
-        class_weights,
-        loss_hyperparameters,
-        divisor,
-        key,
-        slots,
-        scalars,
+        self, params: np.ndarray, data: Data, batch: Batch, slots: np.ndarray
     ) -> StepResult:
         number = params.dtype.type
         if self._update:
-            check_scalars(self._name, self._update.scalars, scalars)
+            check_scalars(self._name, self._update.scalars, batch.scalars)
         total, correct, norm = step.train_step(
             self.threads,
-            step.shard_address(params.dtype, images.dtype),
+            step.shard_address(params.dtype, data.images.dtype),
             self.plan.table,
             self._trained,
             params,
             self._transposed,
             self._work,
             self._grads,
-            images,
-            labels,
-            order,
-            number(scale),
-            targets,
-            class_weights,
+            data.images,
+            data.labels,
+            self._no_weights if data.sample_weights is None else data.sample_weights,
+            batch.order,
+            number(data.scale),
+            data.targets,
+            data.class_weights,
             self._loss.address,
-            loss_hyperparameters,
-            number(divisor),
-            np.uint64(key),
+            data.hyperparameters,
+            number(batch.divisor),
+            np.uint64(batch.key),
             self._totals,
             self._squares,
             self._update.address if self._update else 0,
             slots,
-            scalars,
+            batch.scalars,
             self._spans,
             *self._clip,
         )
-        return StepResult(total / divisor, int(correct), norm)
+        return StepResult(total / batch.divisor, int(correct), norm)

@@ -148,7 +148,15 @@ def loss_rows(
     table[0, step.DIVISOR] = 1
     given = [
         vector(array)
-        for array in (labels, np.arange(n), targets, class_weights, hyperparameters, table)
+        for array in (
+            labels,
+            np.empty(0, np.float32),
+            np.arange(n),
+            targets,
+            class_weights,
+            hyperparameters,
+            table,
+        )
     ]
     places = 0, n * outputs, outputs
     run_kernel(
@@ -156,10 +164,10 @@ def loss_rows(
         len(partials),
         work,
         *places,
-        *given[:2],
+        *given[:3],
         0,
         n,
-        *given[2:],
+        *given[3:],
         0,
         partials,
         0,
@@ -374,7 +382,8 @@ class Training:
         ):
             return
         self._images = Images(data.images, self._laid_out.chunk, data.images.nbytes < free_memory())
-        self._labels = vector(data.labels)
+        weights = np.empty(0, np.float32) if data.sample_weights is None else data.sample_weights
+        self._labels, self._sample_weights = vector(data.labels), vector(weights)
         self._for_loss = [
             vector(array) for array in (data.targets, data.class_weights, data.hyperparameters)
         ]
@@ -424,6 +433,7 @@ class Training:
                 laid_out.dlogits_at,
                 laid_out.outputs,
                 self._labels,
+                self._sample_weights,
                 self._orders_there,
                 start,
                 n,

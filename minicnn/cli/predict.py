@@ -89,7 +89,7 @@ def _read(arguments: argparse.Namespace, model: "Model") -> "tuple[list[str], li
 
     names, arrays = [], []
     for path in map(Path, arguments.inputs):
-        for file in list_images(path) if path.is_dir() else [path]:
+        for file in list_images(path)[0] if path.is_dir() else [path]:
             found, images = _read_file(file, model, arguments)
             names += found
             arrays.append(images)
@@ -102,15 +102,18 @@ def _read_file(
 ) -> "tuple[list[str], np.ndarray]":
     """Names and images of one file, which the model is known to take."""
     from minicnn.data.inputs import load_inputs
+    from minicnn.data.reading import ReadOptions
     from minicnn.network.checks import times
 
     height, width, channels = wanted = model.network.input_shape
     names, images = load_inputs(
         path,
-        (height, width) if arguments.resize else None,
-        arguments.grayscale,
+        ReadOptions(
+            data_gb=arguments.data_gb,
+            resize=(height, width) if arguments.resize else None,
+            grayscale=arguments.grayscale,
+        ),
         model.maximum if model.image_dtype == "float32" else 1.0,
-        arguments.data_gb,
     )
     if images.shape[1:] != wanted:
         options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (

@@ -1,10 +1,15 @@
 """From a name or a path to a data set."""
 
 import os
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any, cast
+from zipfile import ZipFile, is_zipfile
 
 import numpy as np
 
+from minicnn.data.archive import ZIP_MAGIC, is_archive, read_archive
 from minicnn.data.cifar10 import is_cifar10, load_cifar10
 from minicnn.data.dataset import (
     Arrays,
@@ -13,40 +18,37 @@ from minicnn.data.dataset import (
     Split,
     as_images,
     build_dataset,
+    channels_last,
     natural_maximum,
 )
 from minicnn.data.folder import is_class_folders, load_class_folders
 from minicnn.data.idx import is_idx_folder, load_idx_folder
+from minicnn.data.images import SUFFIXES, convert_images
 from minicnn.data.known import EMBEDDED, KNOWN, candidates
-from minicnn.data.labels import Classes, listing, plain_labels
-from minicnn.data.npz import ZIP_MAGIC, load_npz
-from minicnn.data.reading import DATA_GB, reading
+from minicnn.data.labels import Classes, listing
+from minicnn.data.npz import load_npz
+from minicnn.data.reading import ReadOptions, reading
 from minicnn.errors import DataError, UnknownNameError
+from minicnn.rules import LossRule
 
 _LOADERS = {"idx": load_idx_folder, "npz": load_npz}
 
 
 def load_dataset(
-    name_or_path: str | Path,
-    *,
-    maximum: float | None = None,
-    seed: int = 0,
-    channels: str = "last",
-    data_gb: float = DATA_GB,
+    name_or_path: str | Path, *, loss: LossRule | None = None, **options: Any
 ) -> Dataset:
     """Load a known set by its name, or any set by its path; the content of the path decides what it
     is.
 
-    ``maximum`` declares the value that is scaled to 1, if the dtype does not say it. ``seed``
-    chooses the test images of class folders that have none. Arrays [N, C, H, W] are read with
-    ``channels`` "first"; packed ones may take ``data_gb`` GB. Raises `UnknownNameError` for a name
+    ``options`` are the fields of `ReadOptions`: maximum, seed, channels, data_gb, resize, grayscale
+    and rgb. For a ``loss`` on values the labels may be values. Raises `UnknownNameError` for a name
     that is neither, `DataError` for a set that is not here or is damaged.
 
     >>> load_dataset("fashion-mnist-12k").image_shape
     (28, 28, 1)
     """
-    name = str(name_or_path)
-    contents = _read(name, seed, data_gb)
+    name, how = str(name_or_path), read_options(options)
+    contents = _read(name, how)
     if contents.train is None:
         raise DataError(f"{name} holds no training images")
     return build_dataset(
@@ -54,46 +56,54 @@ def load_dataset(
         contents.train,
         contents.test,
         classes=contents.classes,
-        maximum=maximum,
+        maximum=how.maximum,
         validation=contents.validation,
-        channels=channels,
+        loss=loss,
     )
+
+
+def read_options(options: Mapping[str, Any]) -> ReadOptions:
+    """The options by name; raises `UnknownNameError` for one that there is not."""
+    known = [option.name for option in fields(ReadOptions)]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError("option of load_dataset", name, known)
+    return ReadOptions(**options)
 
 
 def load_judged(
     name: str,
     known: Classes,
-    *,
-    maximum: float | None = None,
-    seed: int = 0,
-    channels: str = "last",
-    data_gb: float = DATA_GB,
-    whole: bool = False,
+    seen: tuple[float, float] | None = None,
+    **options: Any,
 ) -> Dataset:
-    """Load the test images of a set, with labels that count the ``known`` classes of a model.
+    """Load the test images of a set, with labels that count the ``known`` classes of a model, or
+    with values; ``options`` and ``seen`` are as for `load_dataset` and `Dataset`.
 
     Training images may be missing. Classes that have names are matched by them, and may be fewer
-    than ``known``; else labels are matched. With ``whole`` all images of class folders are test
-    images. Raises `DataError` for a class that the model does not know.
+    than ``known``; else labels are matched. Raises `DataError` for a class that the model does not
+    know.
     """
-    contents = _read(name, seed, data_gb, whole)
+    how = read_options(options)
+    contents = _read(name, how)
     if contents.test is None:
         raise DataError(f"{name} has no test split to evaluate on")
+    has_classes = known.task == "classification"
 
     def split(kind: str, arrays: Arrays) -> Split:
-        labels = plain_labels(name, arrays[1])
-        if contents.classes is not None:
-            labels = np.array(contents.classes)[
-                Classes(contents.classes).numbers(name, labels, kind)
-            ]
-        return Split(as_images(name, arrays[0], channels), known.numbers(name, labels, kind))
+        labels = arrays[1]
+        if contents.classes is not None and has_classes:
+            numbers = Classes(contents.classes).targets(name, labels, kind)
+            labels = np.array(contents.classes)[numbers]
+        return Split(as_images(name, arrays[0]), known.targets(name, labels, kind))
 
     strange = [each for each in contents.classes or () if each not in known.names]
-    if strange:
+    if strange and has_classes:
         raise DataError(
             f"{name} has {len(contents.classes or ())} classes, and the model does not know {listing(strange)}; "
             f"it knows {len(known.names)}: {listing(known.names)}"
         )
+    maximum = how.maximum
     if maximum is None:
         maximum = natural_maximum(name, contents.test[0].dtype)
     test = split("test ", contents.test)
@@ -103,21 +113,32 @@ def load_judged(
         test,
         known.names,
         float(maximum),
+        task=known.task,
+        seen=seen,
     )
 
 
-def _read(name: str, seed: int, data_gb: float, whole: bool = False) -> Contents:
+def _read(name: str, how: ReadOptions) -> Contents:
     path = locate(name)
     kind = _recognise(path)
     if kind is None:
         raise DataError(
             f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
-            "an NPZ file, or a CIFAR-10 .tar.gz"
+            "an NPZ file, a CIFAR-10 .tar.gz, or a ZIP or tar file of class folders"
         )
-    if kind == "folder":
-        contents = load_class_folders(path, seed, whole)
+    if kind in ("folder", "archive"):
+        root = read_archive(path, how.data_gb) if kind == "archive" else path
+        contents = load_class_folders(cast(Path, root), how)
     else:
-        contents = load_cifar10(path) if kind == "cifar10" else _LOADERS[kind](path, data_gb)
+        contents = load_cifar10(path) if kind == "cifar10" else _LOADERS[kind](path, how.data_gb)
+
+        def converted(arrays: Arrays | None) -> Arrays | None:
+            if arrays is None or not (how.converts or how.channels == "first"):
+                return arrays
+            return convert_images(channels_last(arrays[0], how.channels), how), *arrays[1:]
+
+        train, test, classes, validation = contents
+        contents = Contents(converted(train), converted(test), classes, converted(validation))
     return (
         contents._replace(classes=KNOWN[name].classes)
         if contents.classes is None and name in KNOWN
@@ -174,9 +195,11 @@ def _recognise(path: Path) -> str | None:
     with reading(path):
         if path.is_file():
             with path.open("rb") as file:
-                if file.read(4) == ZIP_MAGIC:
-                    return "npz"
-            return "cifar10" if is_cifar10(path) else None
+                if file.read(4) == ZIP_MAGIC:  # what is cut off has no list of names
+                    names = ZipFile(file).namelist() if is_zipfile(file) else []
+                    has_images = any(name.lower().endswith(SUFFIXES) for name in names)
+                    return "archive" if has_images else "npz"
+            return "cifar10" if is_cifar10(path) else "archive" if is_archive(path) else None
     if is_idx_folder(path):
         return "idx"
     if is_cifar10(path):

@@ -7,6 +7,7 @@ and a list ``labels``. Source: www.cs.toronto.edu/~kriz/cifar.html
 
 import gzip
 import io
+import itertools
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,11 @@ def is_cifar10(path: Path) -> bool:
             return any(
                 (path / name).is_file() for name in (_TRAIN[0], f"{_TRAIN[0]}.bin", *ARCHIVES)
             )
-        return tarfile.is_tarfile(path)
+        if not tarfile.is_tarfile(path):
+            return False
+        with tarfile.open(path) as archive:  # its batches are among the first files
+            first = itertools.islice(archive, len(_WANTED))
+            return any(member.name.rpartition("/")[2] in _WANTED for member in first)
 
 
 def load_cifar10(path: Path) -> Contents:

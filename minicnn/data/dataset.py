@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnn.data.labels import Array, find_classes, plain_labels
+from minicnn.data.labels import Array, find_classes
 from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
+from minicnn.rules import LossRule
 
-Arrays = tuple[Array, Array]  # images and labels, as a file has them
+Arrays = tuple[Array, ...]  # images, labels and, if there are any, the weights of the samples
 
 
 class Contents(NamedTuple):
@@ -26,10 +27,15 @@ class Contents(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images and their labels: uint8 or float32 [N, H, W, C], C-contiguous, and int64 [N]."""
+    """Images and their labels: uint8 or float32 [N, H, W, C], C-contiguous, and int64 [N].
+
+    Where values are learnt ``labels`` are these, float32 [N, outputs]. ``weights`` [N], float32,
+    say how much each image counts; None: 1.
+    """
 
     images: Array
     labels: Array
+    weights: Array | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -41,10 +47,13 @@ class Dataset:
 
     ``maximum`` is the value that is scaled to 1: 255 for uint8, 1 for floats, or what was declared.
     Label ``i`` means ``classes[i]``. ``image_dtype`` is "uint16" where float32 images were that;
-    ``labels`` are what a caller's own labels called the classes, None: by their numbers.
+    ``labels`` are what a caller's own labels called the classes, None: by their numbers. ``task`` is
+    as in `task_of`. ``seen`` is the range of standardised images, which have negative values and
+    are not scaled; None: values are from 0 to ``maximum``.
 
     Raises `DataError` for: no image; numbers of images and labels that differ; a label outside the
-    classes; NaN or infinity; values outside [0, maximum]; splits that differ in shape or dtype.
+    classes; NaN or infinity; values outside [0, maximum]; splits that differ in shape or dtype;
+    weights below 0.
     """
 
     name: str
@@ -55,6 +64,8 @@ class Dataset:
     validation: Split | None = None
     image_dtype: str = ""
     labels: tuple[int | str, ...] | None = None
+    task: str = "classification"
+    seen: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.maximum) and self.maximum > 0):
@@ -84,18 +95,25 @@ class Dataset:
                 f"{self.name}: {kind} images are {images.dtype} {list(images.shape[1:])}, "
                 f"but training images are {train.dtype} {list(train.shape[1:])}"
             )
-        if labels.shape != (len(images),):
+        if len(labels) != len(images):
             raise DataError(f"{self.name}: {len(images)} {kind} images but {len(labels)} labels")
-        if labels.dtype != np.int64:
-            raise DataError(f"{self.name}: {kind} labels must be int64, not {labels.dtype}")
+        has_classes = self.task == "classification"
+        wanted = (len(images),) if has_classes else (len(images), len(self.classes))
+        if labels.dtype != (np.int64 if has_classes else np.float32) or labels.shape != wanted:
+            raise DataError(
+                f"{self.name}: {kind} labels must be {'int64' if has_classes else 'float32'} {list(wanted)}, "
+                f"not {labels.dtype} {list(labels.shape)}"
+            )
         outside = (labels < 0) | (labels >= len(self.classes))
-        if outside.any():
+        if has_classes and outside.any():
             first = int(outside.argmax())
             raise DataError(
                 f"{self.name}: label {labels[first]} of {kind} image {first} is outside "
                 f"the {len(self.classes)} classes (0 to {len(self.classes) - 1})"
             )
-        check_values(self.name, images, self.maximum)
+        if split.weights is not None:
+            as_weights(self.name, split.weights, len(images))
+        check_values(self.name, images, self.maximum, self.seen)
 
     @property
     def splits(self) -> dict[str, Split]:
@@ -115,14 +133,27 @@ class Dataset:
         return 1 / self.maximum
 
 
-def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
-    """Raise `DataError` unless all values are finite and lie in [0, maximum]."""
+def check_values(
+    name: str, images: Array, maximum: float = math.inf, seen: tuple[float, float] | None = None
+) -> None:
+    """Raise `DataError` unless all values are finite and lie in [0, maximum].
+
+    Standardised images must lie about where those of training did, which is ``seen``.
+    """
     with np.errstate(invalid="ignore"):
         low, high = float(images.min()), float(images.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise DataError(
             f"{name}: the images hold a value that is not a finite number (NaN or infinity)"
         )
+    if seen is not None:
+        width = seen[1] - seen[0]
+        if low < seen[0] - width or high > seen[1] + width:
+            raise DataError(
+                f"{name}: the images hold values from {low:g} to {high:g}, but the images trained on are "
+                f"standardised, from {seen[0]:g} to {seen[1]:g}: bring these to the same mean and deviation"
+            )
+        return
     if low < 0:
         raise DataError(
             f"{name}: the images hold negative values (down to {low:g}); values must start at 0"
@@ -134,22 +165,34 @@ def check_values(name: str, images: Array, maximum: float = math.inf) -> None:
         )
 
 
-def as_images(name: str, array: Array, channels: str = "last") -> Array:
-    """Return ``array`` as uint8 or float32 [N, H, W, C], without a copy if it is so already.
+def as_weights(name: str, weights: Array, count: int) -> Array:
+    """``weights`` of ``count`` images as float32 [N]; raises `DataError` for what is no weight."""
+    usable = weights.dtype.kind in "buif" and weights.shape == (count,)
+    if not usable or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise DataError(
+            f"{name}: sample_weight must be {count} finite numbers from 0 on, not all of them 0"
+        )
+    return np.ascontiguousarray(weights, np.float32)
 
-    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. With
-    ``channels`` "first" the array is [N, C, H, W]; where it looks like that but should not be, a
-    line says so.
-    """
+
+def channels_last(array: Array, channels: str) -> Array:
+    """``array`` as [N, H, W, C]: with ``channels`` "first" it is [N, C, H, W]."""
     if channels not in ("first", "last"):
         raise SettingError(f"channels must be first or last, not {channels!r}")
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 and channels == "first" else array
+
+
+def as_images(name: str, array: Array) -> Array:
+    """Return ``array`` as uint8 or float32 [N, H, W, C], without a copy if it is so already.
+
+    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. Where it looks
+    like [N, C, H, W], a line says so.
+    """
     if array.ndim not in (3, 4):
         raise DataError(
             f"{name}: images must have shape [N, H, W] or [N, H, W, C], not {list(array.shape)}"
         )
-    if array.ndim == 4 and channels == "first":
-        array = array.transpose(0, 2, 3, 1)
-    elif array.ndim == 4 and array.shape[1] in (1, 3, 4) and min(array.shape[2:]) > 4:
+    if array.ndim == 4 and array.shape[1] in (1, 3, 4) and min(array.shape[2:]) > 4:
         note(
             f"{name}: images {list(array.shape)} are taken as height {array.shape[1]} and {array.shape[3]} channels; "
             "if the channels come first, say channels= first"
@@ -185,50 +228,54 @@ def build_dataset(
     maximum: float | None = None,
     validation: Arrays | None = None,
     outputs: int | None = None,
-    channels: str = "last",
+    loss: LossRule | None = None,
 ) -> Dataset:
-    """Make a `Dataset` of raw arrays (images, labels).
+    """Make a `Dataset` of raw arrays (images, labels) or (images, labels, weights).
 
-    Labels may have any form that `plain_labels` takes, and ``classes`` and ``outputs`` are as in
-    `find_classes`; with ``outputs`` the set also keeps what the labels called its classes. Raises
-    `DataError` for a class without a training image, and for a single class. ``channels`` is as in
-    `as_images`.
+    Labels may have any form that `plain_labels` takes or, for a ``loss`` on values, be these;
+    ``classes`` and ``outputs`` are as in `find_classes`; with ``outputs`` the set also keeps what
+    the labels called its classes. Floats with negative values and no ``maximum`` are standardised
+    images. Raises `DataError` for a class without a training image, and for a single class.
     """
-    if maximum is None:
-        maximum = natural_maximum(name, train[0].dtype)
-    plain = plain_labels(name, train[1])
-    if len(plain) != len(train[0]):  # before the labels, for what they mean is then a guess
-        raise DataError(f"{name}: {len(train[0])} training images but {len(plain)} labels")
-    found = find_classes(name, plain, classes, outputs)
-    if len(found.names) == 1:
+    if train[1].ndim < 3 and len(train[1]) != len(
+        train[0]
+    ):  # before the labels, for what they mean is then a guess
+        raise DataError(f"{name}: {len(train[0])} training images but {len(train[1])} labels")
+    found = find_classes(name, train[1], classes, outputs, loss)
+    if found.task == "classification" and len(found.names) == 1:
         raise DataError(
             f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart"
         )
-    first = Split(as_images(name, train[0], channels), found.numbers(name, plain, "training "))
-    others = [
-        split
-        and Split(
-            as_images(name, split[0], channels),
-            found.numbers(name, plain_labels(name, split[1]), f"{kind} "),
+
+    def split(kind: str, arrays: Arrays) -> Split:
+        images, labels, *weights = arrays
+        return Split(
+            as_images(name, images),
+            found.targets(name, labels, f"{kind} "),
+            as_weights(name, weights[0], len(images)) if weights else None,
         )
-        for kind, split in (("test", test), ("validation", validation))
-    ]
-    stored = "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else first.images.dtype.name
+
+    first, seen = split("training", train), None
+    if maximum is None and train[0].dtype.kind == "f" and train[0].size and train[0].min() < 0:
+        maximum, seen = 1.0, (float(train[0].min()), float(train[0].max()))
     dataset = Dataset(
         name,
         first,
-        others[0],
+        split("test", test) if test else None,
         found.names,
-        float(maximum),
-        others[1],
-        stored,
+        float(natural_maximum(name, train[0].dtype) if maximum is None else maximum),
+        split("validation", validation) if validation else None,
+        "uint16" if train[0].dtype.newbyteorder("=") == np.uint16 else first.images.dtype.name,
         None if outputs is None else found.values,
+        found.task,
+        seen,
     )
-    present = np.bincount(dataset.train.labels, minlength=len(found.names))
-    if not present.all():
-        raise DataError(
-            f"{name}: class {found.names[int(present.argmin())]!r} has no training image"
-        )
+    if found.task == "classification":
+        present = np.bincount(first.labels, minlength=len(found.names))
+        if not present.all():
+            raise DataError(
+                f"{name}: class {found.names[int(present.argmin())]!r} has no training image"
+            )
     return dataset
 
 

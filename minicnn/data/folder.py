@@ -1,4 +1,4 @@
-"""A folder of class folders with images."""
+"""A folder of class folders with images, or an archive of them."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnn.data.dataset import Arrays, Contents
 from minicnn.data.images import list_images, read_images
-from minicnn.data.reading import note, reading
+from minicnn.data.reading import ReadOptions, note, reading
 from minicnn.errors import DataError
 
 _TEST_FRACTION = 0.2
@@ -23,33 +23,44 @@ def is_class_folders(path: Path) -> bool:
     return path.is_dir() and bool(_subfolders(path))
 
 
-def load_class_folders(path: Path, seed: int = 0, whole: bool = False) -> Contents:
+def load_class_folders(path: Path, options: ReadOptions) -> Contents:
     """Load ``train/<class>/*`` and, if they are there, ``val/<class>/*`` and ``test/<class>/*``; or
     ``<class>/*``.
 
     The splits may also be called training; valid, validation, dev; testing. Without them about a
-    fifth of the images is the test set, chosen by ``seed`` and the files' names, so that another
-    image changes the place of no other; if ``whole``, all are. The folders' names, sorted, are the
-    classes. Raises `DataError` for a class folder without an image, a class that is not in
-    training, and images that differ in size or in grey and colour, naming the file or folder.
+    fifth of the images is the test set, chosen by the seed and the files' names, so that another
+    image changes the place of no other. All of it may lie in one more folder. The folders' names,
+    sorted, are the classes. Raises `DataError` for a class folder without an image, a class that is
+    not in training, and images that differ in size or in grey and colour, naming the file or
+    folder.
     """
     splits = _find_splits(path)
+    inside = _subfolders(path)
+    if not splits and len(inside) == 1 and len(_subfolders(inside[0])) > 1:
+        return load_class_folders(inside[0], options)
     if not splits:
-        classes = tuple(folder.name for folder in _subfolders(path))
+        classes = tuple(folder.name for folder in inside)
         files, labels = _list_files(path, classes)
-        in_test = np.ones(len(files), bool) if whole else _choose_test(path, files, labels, seed)
+        in_test = (
+            np.ones(len(files), bool)
+            if options.whole
+            else _choose_test(path, files, labels, options.seed)
+        )
         train, test = ([files[i] for i in np.flatnonzero(chosen)] for chosen in (~in_test, in_test))
         return Contents(
-            (read_images(train), labels[~in_test]) if train else None,
-            (read_images(test), labels[in_test]) if test else None,
+            (read_images(train, options), labels[~in_test]) if train else None,
+            (read_images(test, options), labels[in_test]) if test else None,
             classes,
         )
-    others = [folder.name for folder in _subfolders(path) if folder not in splits.values()]
+    others = [folder.name for folder in inside if folder not in splits.values()]
     if others:
         known = " and ".join(folder.name for folder in splits.values())
         note(f"{path}: folders beside {known} that are no split are left out: {', '.join(others)}")
     classes = tuple(folder.name for folder in _subfolders(splits.get("train") or splits["test"]))
-    read = {kind: _read(folder, classes) for kind, folder in splits.items()}
+    read: dict[str, Arrays] = {}
+    for kind, folder in splits.items():
+        files, labels = _list_files(folder, classes)
+        read[kind] = read_images(files, options), labels
     return Contents(read.get("train"), read.get("test"), classes, read.get("validation"))
 
 
@@ -91,29 +102,23 @@ def _choose_test(path: Path, files: list[Path], labels: np.ndarray, seed: int) -
     return places < _TEST_FRACTION * 2.0**64
 
 
-def _read(folder: Path, classes: tuple[str, ...]) -> Arrays:
-    files, labels = _list_files(folder, classes)
-    return read_images(files), labels
-
-
 def _subfolders(path: Path) -> list[Path]:
     with reading(path):
         return sorted(
             folder
             for folder in path.iterdir()
-            if folder.is_dir() and not folder.name.startswith(".")
+            if folder.is_dir() and not folder.name.startswith((".", "__MACOSX"))
         )
 
 
 def _list_files(path: Path, classes: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
-    files: list[Path] = []
-    labels: list[int] = []
-    for folder in _subfolders(path):
+    folders = _subfolders(path)
+    for folder in folders:
         if folder.name not in classes:
             raise DataError(f"{folder} is a class that the training images do not have")
-        images = list_images(folder)
-        files += images
-        labels += [classes.index(folder.name)] * len(images)
-    if not files:
+    if not folders:
         raise DataError(f"{path} holds no class folder")
-    return files, np.array(labels, np.int64)
+    images = list_images(*folders)
+    labels = [classes.index(folder.name) for folder in folders]
+    counts = [len(files) for files in images]
+    return [file for files in images for file in files], np.repeat(np.array(labels), counts)

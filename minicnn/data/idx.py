@@ -76,16 +76,21 @@ def _read_exactly(path: Path, stream: BufferedIOBase, count: int) -> bytes:
 
 def is_idx_folder(folder: Path) -> bool:
     """Whether ``folder`` holds training or test images in IDX."""
-    return _find(folder, "train|t10k|test", "images") is not None
+    return bool(_find(folder, "train|t10k|test", "images"))
 
 
 def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
     """Load ``train-images-idx3-ubyte`` and its three companions (or ``train-images.idx3-ubyte``;
     with ``.gz`` or not).
 
-    Images are grey [N, H, W] or have channels [N, H, W, C]. The test files (``t10k-…`` or
-    ``test-…``) may be missing, or the training files.
+    EMNIST's names begin with that of one of its sets, ``emnist-letters-train-...``; a folder must
+    hold one of them alone. Images are grey [N, H, W] or have channels [N, H, W, C]. The test files
+    (``t10k-…`` or ``test-…``) may be missing, or the training files.
     """
+    sets = sorted({name for name, _ in _find(folder, "train|t10k|test", "images")})
+    if len(sets) > 1:
+        names = ", ".join(name.rstrip("-") or "one without a name" for name in sets)
+        raise DataError(f"{folder} holds several sets ({names}): put one in a folder of its own")
     return Contents(
         _load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb)
     )
@@ -93,19 +98,18 @@ def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
 
 def _load_split(folder: Path, prefix: str, data_gb: float) -> Arrays | None:
     images, labels = (_find(folder, prefix, kind) for kind in ("images", "labels"))
-    if images is None:
+    if not images:
         return None
-    if labels is None:
-        raise DataError(
-            f"{images} has no companion with the labels, such as {prefix[:5].strip('|')}-labels-idx1-ubyte"
-        )
-    return read_idx(images, data_gb), read_idx(labels, data_gb)
+    if not labels:
+        name = f"{images[0][0]}{prefix[:5].strip('|')}-labels-idx1-ubyte"
+        raise DataError(f"{images[0][1]} has no companion with the labels, such as {name}")
+    return read_idx(images[0][1], data_gb), read_idx(labels[0][1], data_gb)
 
 
-def _find(folder: Path, prefix: str, kind: str) -> Path | None:
-    pattern = re.compile(rf"({prefix})-{kind}[-.]idx\d-\w+(\.gz)?")
+def _find(folder: Path, prefix: str, kind: str) -> list[tuple[str, Path]]:
+    """(name of EMNIST's set or "", path) of each file; a plain file comes before its packed
+    twin."""
+    pattern = re.compile(rf"(emnist-\w+-|)({prefix})-{kind}[-.]idx\d-\w+(\.gz)?")
     with reading(folder):
-        # The sorted order puts a plain file before its packed twin.
-        return next(
-            (path for path in sorted(folder.iterdir()) if pattern.fullmatch(path.name)), None
-        )
+        files = [(pattern.fullmatch(path.name), path) for path in sorted(folder.iterdir())]
+    return [(match[1], path) for match, path in files if match]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.data.dataset import Array
-from minicnn.data.reading import note, reading
+from minicnn.data.reading import DEFAULTS, ReadOptions, note, reading
 from minicnn.errors import DataError, MissingExtraError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -18,27 +18,32 @@ KINDS = "PNG, JPEG, WebP, BMP, TIFF or GIF"
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Return the image files in ``folder`` and the folders in it, by their suffix, sorted by name.
+def list_images(*folders: Path) -> list[list[Path]]:
+    """Return the image files in each folder and the folders in it, by their suffix, sorted by name.
 
-    What has another suffix is counted in a line. Raises `DataError` if there is no image.
+    What has another suffix is counted, all of it in one line. Raises `DataError` for a folder
+    without an image.
     """
-    with reading(folder):
-        inside = sorted(path for path in folder.rglob("*") if path.is_file())
-    visible = [
-        path
-        for path in inside
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    files = [path for path in visible if path.suffix.lower() in SUFFIXES]
-    if not files:
-        raise DataError(f"{folder} holds no {KINDS} file")
-    if len(files) < len(visible):
-        skipped = Counter(
-            path.suffix.lower() or "no suffix" for path in visible if path not in set(files)
-        )
+    skipped: Counter[str] = Counter()
+    files: list[list[Path]] = []
+    for folder in folders:
+        with reading(folder):
+            inside = sorted(path for path in folder.rglob("*") if path.is_file())
+        images = []
+        for path in inside:
+            if any(part.startswith(".") for part in path.relative_to(folder).parts):
+                continue
+            if path.suffix.lower() in SUFFIXES:
+                images.append(path)
+            else:
+                skipped[path.suffix.lower() or "no suffix"] += 1
+        if not images:
+            raise DataError(f"{folder} holds no {KINDS} file")
+        files.append(images)
+    if skipped:
         counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(skipped.items()))
-        note(f"{folder}: files that are not read as images: {counts}")
+        place = folders[0] if len(folders) == 1 else folders[0].parent
+        note(f"{place}: files that are not read as images: {counts}")
     return files
 
 
@@ -51,9 +56,9 @@ def read_image(path: Path) -> Array:
     that is not a whole image, `MissingExtraError` without Pillow.
     """
     pillow, operations = _pillow()
-    with reading(path):
+    with reading(path), path.open("rb") as file:
         try:
-            image = pillow.open(path, formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"))
+            image = pillow.open(file, formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"))
         except pillow.UnidentifiedImageError:
             raise DataError(f"{path} is not a {KINDS} image") from None
         with image:
@@ -85,49 +90,62 @@ def _on_a_ground(image: Any, pillow: ModuleType) -> Any:
     return black if white.convert("L").getextrema() == (255, 255) else white
 
 
-def read_images(paths: Sequence[Path]) -> Array:
-    """Read files of one size, one number of channels and one depth into one array [N, H, W, C]."""
-    first = read_image(paths[0])
+def read_images(paths: Sequence[Path], options: ReadOptions = DEFAULTS) -> Array:
+    """Read files into one array [N, H, W, C], converted as the ``options`` say; all must then be of
+    one size, one number of channels and one depth."""
+    first = convert_image(read_image(paths[0]), options)
     images = np.empty((len(paths), *first.shape), first.dtype)
     for i, path in enumerate(paths):
-        image = read_image(path)
+        image = convert_image(read_image(path), options)
         if (image.shape, image.dtype) != (first.shape, first.dtype):
+            ways = ["resize="] * (image.shape[:2] != first.shape[:2])
+            ways += ["grayscale= or rgb="] * (image.shape[2] != first.shape[2])
+            hint = f": bring all images together with {' and '.join(ways)}" if ways else ""
             raise DataError(
-                f"{path} is {_describe(image)}, but {paths[0]} is {_describe(first)}: bring all images to one size and "
-                "to grey or colour"
+                f"{path} is {_describe(image)}, but {paths[0]} is {_describe(first)}{hint}"
             )
         images[i] = image
     return images
 
 
-def convert_image(image: Array, resize: tuple[int, int] | None, grayscale: bool) -> Array:
-    """Return uint8 or float32 [H, W, C] at the size ``resize`` (height, width), bilinear, and grey
-    if asked to."""
-    if grayscale and image.shape[2] != 1:
+def convert_image(image: Array, options: ReadOptions) -> Array:
+    """Return [H, W, C] in the size and the colours that the ``options`` name; whole numbers stay
+    such."""
+    values = image
+    if options.grayscale and image.shape[2] != 1:
         if image.shape[2] != 3:
             raise DataError(
                 f"an image of {image.shape[2]} channels cannot be made grey: that needs 3"
             )
-        grey = image @ _LUMA
-        image = (np.rint(grey) if image.dtype == np.uint8 else grey).astype(image.dtype)[
-            ..., np.newaxis
-        ]
-    if resize and image.shape[:2] != resize:
-        size, (pillow, _) = (resize[1], resize[0]), _pillow()
+        values = (image @ _LUMA).astype(np.float32)[..., np.newaxis]
+        if image.dtype == np.uint8:
+            values = np.rint(values).astype(np.uint8)
+    if options.rgb and image.shape[2] != 3:
+        if image.shape[2] != 1:
+            raise DataError(
+                f"an image of {image.shape[2]} channels cannot be given three: that needs 1"
+            )
+        values = np.repeat(values, 3, axis=2)
+    if options.resize and image.shape[:2] != tuple(options.resize):
+        (height, width), (pillow, _) = options.resize, _pillow()
+        if values.dtype != np.uint8:
+            values = values.astype(np.float32)
         channels = [
-            pillow.fromarray(channel) for channel in np.ascontiguousarray(image.transpose(2, 0, 1))
+            pillow.fromarray(channel) for channel in np.ascontiguousarray(values.transpose(2, 0, 1))
         ]
-        image = np.stack(
-            [np.asarray(c.resize(size, pillow.Resampling.BILINEAR)) for c in channels], axis=-1
-        )
-    return image
+        size, bilinear = (int(width), int(height)), pillow.Resampling.BILINEAR
+        values = np.stack([np.asarray(c.resize(size, bilinear)) for c in channels], axis=-1)
+    if image.dtype.kind in "iu" and values.dtype != image.dtype:
+        values = np.rint(values).astype(image.dtype)
+    return values
 
 
-def convert_images(images: Array, resize: tuple[int, int] | None, grayscale: bool) -> Array:
-    """Apply `convert_image` to each of [N, H, W, C]."""
-    if not (resize or grayscale):
+def convert_images(images: Array, options: ReadOptions) -> Array:
+    """Apply `convert_image` to each of [N, H, W] or [N, H, W, C]."""
+    if not options.converts or images.ndim not in (3, 4) or len(images) == 0:
         return images
-    return np.stack([convert_image(image, resize, grayscale) for image in images])
+    with_channels = images[..., np.newaxis] if images.ndim == 3 else images
+    return np.stack([convert_image(image, options) for image in with_channels])
 
 
 def _describe(image: Array) -> str:

@@ -1,14 +1,16 @@
 """Images without labels, as `predict` takes them."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 
-from minicnn.data.dataset import Array, as_images, check_values
+from minicnn.data.archive import ZIP_MAGIC
+from minicnn.data.dataset import Array, as_images, channels_last, check_values
 from minicnn.data.idx import GZIP_MAGIC, read_idx
 from minicnn.data.images import KINDS, MAGICS, convert_images, read_image
-from minicnn.data.npz import ZIP_MAGIC, npz_keys, read_arrays
-from minicnn.data.reading import DATA_GB, reading
+from minicnn.data.npz import npz_keys, read_arrays
+from minicnn.data.reading import DEFAULTS, ReadOptions, reading
 from minicnn.errors import DataError
 
 _NPZ_KEYS = ("x_test", "x", "images", "x_train")
@@ -16,18 +18,15 @@ _NPZ_KEYS = ("x_test", "x", "images", "x_train")
 
 def load_inputs(
     path: str | Path,
-    resize: tuple[int, int] | None = None,
-    grayscale: bool = False,
+    options: ReadOptions = DEFAULTS,
     brightest: float = 1.0,
-    data_gb: float = DATA_GB,
 ) -> tuple[list[str], Array]:
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
     ``path`` is an image, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file;
     arrays are [N, H, W] or [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole
-    numbers up to 255 and else float32, unscaled, at the size ``resize`` (height, width) and grey if
-    asked to. The 16 bits of an image file become floats, all of them ``brightest``. Packed arrays
-    may take ``data_gb`` GB. Raises `DataError`, naming the file.
+    numbers up to 255 and else float32, unscaled, converted as the ``options`` say. The 16 bits of an
+    image file become floats, all of them ``brightest``. Raises `DataError`, naming the file.
     """
     path = Path(path)
     with reading(path), path.open("rb") as file:
@@ -36,15 +35,15 @@ def load_inputs(
         image = read_image(path)[np.newaxis]
         if image.dtype == np.uint16:
             image = image.astype(np.float32) / np.float32(65535) * np.float32(brightest)
-        return [str(path)], convert_images(image, resize, grayscale)
-    array = _read_array(path, start, data_gb)
+        return [str(path)], convert_images(image, options)
+    array = channels_last(_read_array(path, start, options.data_gb), options.channels)
     if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
         array = array.astype(np.uint8, copy=False)  # NumPy makes int64 of what somebody writes down
     images = as_images(str(path), array)
     if images.size == 0:
         raise DataError(f"{path} holds no image")
-    check_values(str(path), images)
-    return [f"{path}[{i}]" for i in range(len(images))], convert_images(images, resize, grayscale)
+    check_values(str(path), images, seen=(-math.inf, math.inf))  # what else, the model says
+    return [f"{path}[{i}]" for i in range(len(images))], convert_images(images, options)
 
 
 def _read_array(path: Path, start: bytes, data_gb: float) -> Array:

@@ -1,4 +1,4 @@
-"""Labels in the forms that people have them, and the classes that they mean."""
+"""Labels in the forms that people have them, and the classes or values that they mean."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import numpy as np
 
 from minicnn.data.reading import note
 from minicnn.errors import DataError
+from minicnn.rules import LossRule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -23,9 +24,10 @@ def plain_labels(name: str, labels: Array) -> Array:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim == 2 and labels.dtype.kind in "buif":
-        if not (np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all()):
+        if not _is_one_hot(labels):
             raise DataError(
-                f"{name}: labels {list(labels.shape)} are not one-hot: not every row has a single 1 among zeros"
+                f"{name}: labels {list(labels.shape)} are not one-hot: not every row has a single 1 among zeros; "
+                "rows of several labels are for the loss binary_cross_entropy, rows of values for mse, mae and huber"
             )
         labels = labels.argmax(axis=1)
     if labels.ndim != 1:
@@ -42,18 +44,62 @@ def plain_labels(name: str, labels: Array) -> Array:
     if not whole or (len(labels) and not -(2.0**63) <= labels.min() <= labels.max() < 2.0**63):
         examples = listing(labels[:3].tolist())
         raise DataError(
-            f"{name}: labels must be whole class numbers or names, not {labels.dtype} such as {examples}"
+            f"{name}: labels must be whole class numbers or names, not {labels.dtype} such as {examples}; "
+            "values are for the losses mse, mae and huber"
         )
     return labels.astype(np.int64)
+
+
+def _is_one_hot(rows: Array) -> bool:
+    return bool(np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all())
+
+
+def task_of(labels: Array, loss: LossRule | None, outputs: int | None) -> str:
+    """What is learnt: "classification", "multilabel" (rows of 0 and 1) or "regression" (values).
+
+    A loss on values has classes too, where ``labels`` are whole numbers, names or one-hot rows and
+    the network has more ``outputs`` than one (None: it is not known yet).
+    """
+    if loss is None or loss.target == "label" or labels.dtype.kind not in "buif":
+        return "classification"
+    is_binary = loss.probabilities == "sigmoid"
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        has_classes = _is_one_hot(labels)
+    elif outputs is None:
+        has_classes = is_binary or labels.dtype.kind != "f"
+    else:
+        has_classes = outputs > 1 and (labels.dtype.kind != "f" or bool((labels % 1 == 0).all()))
+    return "classification" if has_classes else "multilabel" if is_binary else "regression"
 
 
 @dataclass(frozen=True)
 class Classes:
     """The classes by number: ``names``, and ``values``, what labels call them (None: by their
-    numbers, 0, 1, ...)."""
+    numbers, 0, 1, ...). For another ``task`` than "classification" they are the network's
+    outputs."""
 
     names: tuple[str, ...]
     values: tuple[int | str, ...] | None = None
+    task: str = "classification"
+
+    def targets(self, name: str, labels: Array, kind: str = "") -> Array:
+        """What a split keeps of ``labels`` in any form: class numbers int64 [N], or the target
+        values float32 [N, outputs]."""
+        if self.task == "classification":
+            return self.numbers(name, plain_labels(name, labels), kind)
+        rows = labels[:, np.newaxis] if labels.ndim == 1 else labels
+        outputs = len(self.names)
+        if rows.dtype.kind not in "buif" or rows.ndim != 2 or rows.shape[1] != outputs:
+            raise DataError(
+                f"{name}: the {kind}targets must be numbers [N, {outputs}], one for each output of the network, "
+                f"not {labels.dtype} {list(labels.shape)}"
+            )
+        rows = np.ascontiguousarray(rows, np.float32)
+        if not np.isfinite(rows).all():
+            raise DataError(f"{name}: the {kind}targets hold a value that is not finite")
+        if self.task == "multilabel" and not np.isin(rows, (0, 1)).all():
+            raise DataError(f"{name}: the {kind}targets of binary cross-entropy must be 0 or 1")
+        return rows
 
     def numbers(self, name: str, labels: Array, kind: str = "") -> Array:
         """The class numbers, int64 [N], of labels as `plain_labels` gives them; names of classes
@@ -80,17 +126,27 @@ class Classes:
 
 
 def find_classes(
-    name: str, labels: Array, given: Iterable[Any] | None, outputs: int | None = None
+    name: str,
+    labels: Array,
+    given: Iterable[Any] | None,
+    outputs: int | None = None,
+    loss: LossRule | None = None,
 ) -> Classes:
-    """The classes of training labels, as `plain_labels` gives them.
+    """The classes of training labels in any form, or what the outputs are that learn values.
 
     ``given`` are the names of the classes, or their values, such as ``np.unique(y)``. Without them
     the classes are the labels that there are, sorted; ``outputs``, the number of classes that is
     expected, tells a class that has no image from a gap. Where labels do not count from 0, a line
     says what was made of them.
     """
-    present = np.unique(labels).tolist()
     names = None if given is None else tuple(given)
+    task = task_of(labels, loss, outputs)
+    if task != "classification":
+        kind = "label" if task == "multilabel" else "output"
+        width = outputs or (labels.shape[1] if labels.ndim == 2 else 1)
+        return Classes(tuple(map(str, names or (f"{kind} {k}" for k in range(width)))), None, task)
+    labels = plain_labels(name, labels)
+    present = np.unique(labels).tolist()
     count = (outputs or len(present)) if names is None else len(names)
     if names is not None and not all(isinstance(value, str) for value in names):
         values = tuple(plain_labels(f"{name}: classes", np.array(names)).tolist())

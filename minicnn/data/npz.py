@@ -1,4 +1,5 @@
-"""NPZ archives with the keys that Keras uses: x_train, y_train, x_test, y_test."""
+"""NPZ archives with the keys of Keras (x_train, y_train, x_test, ...) or of MedMNIST (train_images,
+train_labels, val_images, ...)."""
 
 import math
 from pathlib import Path
@@ -10,7 +11,10 @@ from minicnn.data.dataset import Array, Contents
 from minicnn.data.reading import DATA_GB, check_unpacked, reading
 from minicnn.errors import DataError
 
-ZIP_MAGIC = b"PK\x03\x04"
+_KEYS = {
+    kind: ((f"x_{short}", f"y_{short}"), (f"{short}_images", f"{short}_labels"))
+    for kind, short in (("train", "train"), ("validation", "val"), ("test", "test"))
+}
 
 
 def npz_keys(path: Path) -> list[str]:
@@ -60,24 +64,30 @@ def _promised(archive: ZipFile, member: ZipInfo) -> int:
 
 
 def load_npz(path: Path, data_gb: float = DATA_GB) -> Contents:
-    """Load x_train with y_train, x_test with y_test, or both, and class_names if they are there.
+    """Load the training, the validation and the test images with their labels, as far as they are
+    there, and class_names.
 
-    Images are [N, H, W] or [N, H, W, C], labels [N] or [N, 1].
+    Images are [N, H, W] or [N, H, W, C], labels in any form that `plain_labels` takes, or values.
     """
-    arrays = read_arrays(
-        path, "x_train", "y_train", "x_test", "y_test", "class_names", data_gb=data_gb
-    )
-    for images, labels in (("x_train", "y_train"), ("x_test", "y_test")):
-        missing = {images, labels} - arrays.keys()
-        if missing and (len(missing) == 1 or not arrays.keys() & {"x_train", "x_test"}):
+    every = [key for pairs in _KEYS.values() for pair in pairs for key in pair]
+    arrays = read_arrays(path, *every, "class_names", data_gb=data_gb)
+    splits = {
+        kind: next((pair for pair in pairs if arrays.keys() & set(pair)), pairs[0])
+        for kind, pairs in _KEYS.items()
+    }
+    has_images = any(images in arrays for images, _ in splits.values())
+    for kind, pair in splits.items():
+        missing = set(pair) - arrays.keys()
+        if len(missing) == 1 or (missing and kind != "validation" and not has_images):
             found = ", ".join(npz_keys(path)) or "nothing"
             raise DataError(f"{path} has no {' and no '.join(sorted(missing))} (found: {found})")
+    read = {
+        kind: (arrays[images], arrays[labels])
+        for kind, (images, labels) in splits.items()
+        if images in arrays
+    }
     classes = _class_names(path, arrays["class_names"]) if "class_names" in arrays else None
-    return Contents(
-        (arrays["x_train"], arrays["y_train"]) if "x_train" in arrays else None,
-        (arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None,
-        classes,
-    )
+    return Contents(read.get("train"), read.get("test"), classes, read.get("validation"))
 
 
 def _class_names(path: Path, array: Array) -> tuple[str, ...]:

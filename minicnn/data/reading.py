@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from minicnn.errors import DataError, MinicnnError
+from minicnn.errors import DataError, MinicnnError, SettingError
 
 
 def note(text: str) -> None:
@@ -15,6 +16,45 @@ def note(text: str) -> None:
 
 
 DATA_GB = 4.0  # what the arrays of a packed file may take, unless the user allows more
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How a data set is read.
+
+    ``maximum`` declares the value that is scaled to 1, if the dtype does not say it. ``seed``
+    chooses the test images of class folders that have none; with ``whole`` all of them are test
+    images. Arrays [N, C, H, W] are read with ``channels`` "first"; what is packed may take
+    ``data_gb`` GB. Images are brought to the size ``resize`` (height, width), bilinear, and to grey
+    or to three channels.
+    """
+
+    maximum: float | None = None
+    seed: int = 0
+    channels: str = "last"
+    data_gb: float = DATA_GB
+    resize: tuple[int, int] | None = None
+    grayscale: bool = False
+    rgb: bool = False
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        if self.channels not in ("first", "last"):
+            raise SettingError(f"channels must be first or last, not {self.channels!r}")
+        if self.grayscale and self.rgb:
+            raise SettingError("grayscale= and rgb= exclude each other")
+        if self.resize is not None and (
+            len(self.resize) != 2 or not all(int(side) == side > 0 for side in self.resize)
+        ):
+            raise SettingError(f"resize must be (height, width), not {self.resize!r}")
+
+    @property
+    def converts(self) -> bool:
+        """Whether images are changed in size or colour."""
+        return bool(self.resize or self.grayscale or self.rgb)
+
+
+DEFAULTS = ReadOptions()
 
 
 def check_unpacked(path: Path, size: float, data_gb: float) -> None:

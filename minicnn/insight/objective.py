@@ -19,8 +19,9 @@ from minicnn.training.loss import Loss
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` [N], as in evaluation:
-    nothing is dropped out, and normalization is by the running statistics.
+    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` (class numbers [N], or
+    values [N, outputs]), as in evaluation: nothing is dropped out, and normalization is by the
+    running statistics.
 
     ``params`` [flat_size] is the model's own point.
     """
@@ -97,13 +98,14 @@ class Objective:
     def rows(self, direction: np.ndarray) -> LossRows:
         """What computes the summed loss along ``direction``; `divisor` makes the mean of it."""
         loss = self.loss
+        rows, table = loss.table(self.labels)
         return LossRows(
             self.network,
             direction,
             self.images,
-            self.labels,
+            rows,
             loss.rule,
-            loss.one_hot,
+            table,
             loss.class_weights,
             loss.hyperparameters,
             self.threads,
@@ -119,13 +121,14 @@ class Objective:
         training, loss = self._training, self.loss
         training.params[:] = params
         rows = self.images.reshape(len(self.images), -1)
+        labels, table = loss.table(self.labels)
         none = np.empty((0, 0), np.float32)
         result = training.step(
             rows,
-            self.labels,
+            labels,
             np.arange(len(rows)),
             1.0,
-            loss.one_hot,
+            table,
             loss.class_weights,
             loss.hyperparameters,
             self.divisor,

@@ -78,9 +78,15 @@ def _percent(fraction: float | None, decimals: int = 2) -> str:
 
 
 def _accuracy(evaluation: Evaluation) -> str:
-    """Accuracy and its standard error sqrt(a (1 - a) / images), in percent."""
+    """Accuracy and its standard error sqrt(a (1 - a) / images), in percent; of values their R²."""
+    if evaluation.errors:
+        return "R² " + ", ".join(_fixed(error.r2) for error in evaluation.errors)
     error = math.sqrt(evaluation.accuracy * (1 - evaluation.accuracy) / evaluation.images)
     return f"{_percent(evaluation.accuracy)} % ± {_percent(error)}"
+
+
+def _score(evaluation: Evaluation) -> str:
+    return ("" if evaluation.errors else "accuracy ") + _accuracy(evaluation)
 
 
 def _clock(seconds: float) -> str:
@@ -257,7 +263,7 @@ class ConsoleReporter:
         if run.test is not None:
             say(
                 self._out,
-                f"test      loss {_fixed(run.test.loss)}, accuracy {_accuracy(run.test)} ({run.test.images:,} images), "
+                f"test      loss {_fixed(run.test.loss)}, {_score(run.test)} ({run.test.images:,} images), "
                 f"weights of epoch {run.best_epoch}",
             )
         if not self._quiet:
@@ -341,8 +347,8 @@ def table(
 
 
 def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print loss, accuracy, images a second, precision, recall and F1 of each class, and the
-    confusion matrix.
+    """Print loss, accuracy, images a second, precision, recall and F1 of each class or label, and
+    the confusion matrix; of values R² and the errors of each output.
 
     The matrix is left out, and a line says so, for more than 20 classes and where the console is
     too narrow for it.
@@ -350,15 +356,26 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
     console = console or make_console()
     classes, confusion = evaluation.classes, evaluation.confusion
     say(console, f"loss      {_fixed(evaluation.loss)}")
-    say(console, f"accuracy  {_accuracy(evaluation)}")
+    if not evaluation.errors:
+        say(console, f"accuracy  {_accuracy(evaluation)}")
     say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
     say(
         console,
         f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling",
     )
     say(console)
+    if evaluation.errors:
+        errors = [
+            (each.name, *map(_fixed, (each.r2, each.mae, each.rmse))) for each in evaluation.errors
+        ]
+        table(
+            "", ["output", "R²", "mean absolute error", "root mean square error"], errors, console
+        )
+        return
     rows = [(name, images, *map(_percent, shares)) for name, images, *shares in evaluation.by_class]
     table("", ["class", "images", "precision %", "recall %", "F1 %"], rows, console)
+    if not confusion:
+        return
     say(console)
     widest = max(len(f"{count:,}") for counts in confusion for count in counts)
     width = 10 + len(classes) * (widest + 2)  # at least 10 for the names

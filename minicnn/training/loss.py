@@ -48,21 +48,38 @@ class Loss:
         positive = np.isfinite(self.class_weights) & (self.class_weights > 0)
         if self.class_weights.shape != (outputs,) or not positive.all():
             raise wrong
-        self.one_hot: np.ndarray = np.eye(outputs, dtype=dtype)
-
-    def divisor(self, labels: np.ndarray) -> float:
-        """What the summed loss of a batch is divided by: its size, or the sum of the weights of its
-        classes."""
-        return (
-            float(self.class_weights[labels].sum())
-            if self.rule.class_weights
-            else float(len(labels))
+        # The target values of each class; with no column where the rule does not read them.
+        self.one_hot: np.ndarray = (
+            np.eye(outputs, dtype=dtype)
+            if self.rule.target == "values"
+            else np.empty((outputs, 0), dtype)
         )
 
-    def __call__(self, logits: np.ndarray, targets: np.ndarray) -> tuple[float, np.ndarray]:
+    def table(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(rows int64 [N], table): ``table[rows[i]]`` are the target values of sample i.
+
+        ``labels`` are class numbers [N], or the target values [N, outputs] themselves.
+        """
+        if labels.ndim == 1:
+            return labels, self.one_hot
+        return np.arange(len(labels)), np.ascontiguousarray(labels, self.one_hot.dtype)
+
+    def divisor(self, labels: np.ndarray, sample_weights: np.ndarray | None = None) -> float:
+        """What the summed loss of a batch is divided by: the sum of the weights of its samples,
+        that of a sample times that of its class; both are 1 where there are none."""
+        weights = np.ones(len(labels)) if sample_weights is None else sample_weights
+        if self.rule.class_weights and labels.ndim == 1:
+            weights = weights * self.class_weights[labels]
+        # A batch of samples that do not count has a gradient of 0 and not NaN.
+        return float(weights.sum()) or 1e-30
+
+    def __call__(
+        self, logits: np.ndarray, targets: np.ndarray, sample_weights: np.ndarray | None = None
+    ) -> tuple[float, np.ndarray]:
         """(mean loss, its gradient dlogits [N, outputs]) of ``logits`` [N, outputs].
 
         ``targets`` are labels, integers [N], or, for a loss on target values, floats [N, outputs].
+        The mean is weighted by ``sample_weights`` [N].
         """
         from minicnn.backends import cpu
 
@@ -72,18 +89,13 @@ class Loss:
             raise DataError(f"logits must be {wanted}, not {list(logits.shape)}")
         count, outputs = logits.shape
         if targets.dtype.kind in "iu" and targets.shape == (count,):
-            labels, values = targets.astype(np.int64), self.one_hot
+            labels = targets.astype(np.int64)
             if count and not (0 <= labels.min() and labels.max() < outputs):
                 raise DataError(
                     f"labels must be from 0 to {outputs - 1}, not {labels.min()} to {labels.max()}"
                 )
-            divisor = self.divisor(labels)
         elif self.rule.target == "values" and targets.shape == logits.shape:
-            labels, values, divisor = (
-                np.arange(count),
-                np.ascontiguousarray(targets, logits.dtype),
-                float(count),
-            )
+            labels = targets
         else:
             wanted = f"integers [{count}]" + (
                 f" or floats {list(logits.shape)}" if self.rule.target == "values" else ""
@@ -91,7 +103,17 @@ class Loss:
             raise DataError(
                 f"targets of {self.rule.name} must be {wanted}, not {targets.dtype} {list(targets.shape)}"
             )
+        if sample_weights is not None:
+            sample_weights = np.ascontiguousarray(sample_weights, logits.dtype)
+        rows, table = self.table(labels)
         total, dlogits = cpu.loss_rows(
-            self.rule, logits, labels, values, self.class_weights, self.hyperparameters
+            self.rule,
+            logits,
+            rows,
+            table,
+            self.class_weights,
+            self.hyperparameters,
+            sample_weights,
         )
+        divisor = self.divisor(labels, sample_weights)
         return total / divisor, dlogits / dlogits.dtype.type(divisor)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.training.events import Evaluation
+from minicnn.data import Split
+from minicnn.training.events import Evaluation, OutputErrors
 from minicnn.training.loss import Loss
 
 _ROWS = 4096  # images whose logits are held at once
@@ -14,15 +15,14 @@ _ROWS = 4096  # images whose logits are held at once
 
 def evaluate(
     inference: Any,
-    images: np.ndarray,
-    labels: np.ndarray,
+    split: Split,
     scale: float,
     classes: Sequence[str],
     loss: Loss | None,
     order: np.ndarray | None = None,
+    task: str = "classification",
 ) -> Evaluation:
-    """Loss, accuracy, per-class precision and recall and the confusion matrix of ``images`` (or of
-    ``images[order]``).
+    """The figures of ``split`` (or of its images ``order``); see `Evaluation` for those of a task.
 
         accuracy = correct / all       precision[c] = hits[c] / predicted as c       recall[c] = hits[c] / labelled c
 
@@ -30,37 +30,87 @@ def evaluate(
     compile time is reported apart.
     """
     if order is None:
-        order = np.arange(len(images))
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
+        order = np.arange(len(split))
+    labels, weights = split.labels[order], split.weights
+    outputs = np.empty((len(order), len(classes)), inference.params.dtype)
     total = divisor = 0.0
     start = time.perf_counter()
-    inference.logits(images[:1], scale)
+    inference.logits(split.images[:1], scale)
     if loss is not None:
-        loss(np.zeros((1, len(classes)), inference.params.dtype), np.zeros(1, np.int64))
+        loss(outputs[:1] * 0, split.labels[:1])
     compiled = time.perf_counter()
     for first in range(0, len(order), _ROWS):
-        rows = order[first : first + _ROWS]
-        logits, truth = inference.logits(images, scale, rows), labels[rows]
-        np.add.at(confusion, (truth, logits.argmax(axis=1)), 1)
+        rows = slice(first, first + _ROWS)
+        outputs[rows] = inference.logits(split.images, scale, order[rows])
         if loss is not None:
-            share = loss.divisor(truth)
-            total += loss(logits, truth)[0] * share
-            divisor += share
+            of_rows = None if weights is None else weights[order[rows]]
+            part = loss.divisor(labels[rows], of_rows)
+            total += loss(outputs[rows], labels[rows], of_rows)[0] * part
+            divisor += part
     seconds = time.perf_counter() - compiled
-    hits, predicted, labelled = np.diag(confusion), confusion.sum(axis=0), confusion.sum(axis=1)
+    weights = None if weights is None else weights[order].astype(np.float64)
+    figures = {"classification": _of_classes, "multilabel": _of_labels, "regression": _of_values}
     return Evaluation(
         images=len(order),
         loss=None if loss is None else float(total / divisor),
-        accuracy=float(hits.sum() / max(1, len(order))),
-        precision=[
-            float(hit / count) if count else None
-            for hit, count in zip(hits, predicted, strict=True)
-        ],
-        recall=[
-            float(hit / count) if count else None for hit, count in zip(hits, labelled, strict=True)
-        ],
-        confusion=confusion.tolist(),
         classes=list(classes),
         seconds=seconds,
         compile_seconds=compiled - start,
+        **figures[task](outputs, labels, weights, classes),
     )
+
+
+def _of_classes(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, classes: Sequence[str]
+) -> dict[str, Any]:
+    confusion = np.zeros((len(classes), len(classes)), np.int64 if weights is None else np.float64)
+    np.add.at(confusion, (labels, logits.argmax(axis=1)), 1 if weights is None else weights)
+    hits = np.diag(confusion)
+    return {
+        "accuracy": float(hits.sum() / (confusion.sum() or 1)),
+        "precision": _shares(hits, confusion.sum(axis=0)),
+        "recall": _shares(hits, confusion.sum(axis=1)),
+        "confusion": confusion.tolist(),
+    }
+
+
+def _of_labels(
+    logits: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, classes: Sequence[str]
+) -> dict[str, Any]:
+    said, true = logits > 0, labels > 0.5  # the sigmoid of 0 is 1/2
+    of = np.ones(len(labels), np.int64) if weights is None else weights
+    hits = of @ (said & true)
+    return {
+        "accuracy": float((of @ (said == true)).sum() / (of.sum() * len(classes) or 1)),
+        "precision": _shares(hits, of @ said),
+        "recall": _shares(hits, of @ true),
+        "confusion": [],
+        "labelled": (of @ true).tolist(),
+    }
+
+
+def _shares(hits: np.ndarray, counts: np.ndarray) -> list[float | None]:
+    return [float(hit / count) if count else None for hit, count in zip(hits, counts, strict=True)]
+
+
+def _of_values(
+    outputs: np.ndarray, labels: np.ndarray, weights: np.ndarray | None, classes: Sequence[str]
+) -> dict[str, Any]:
+    errors, targets = outputs.astype(np.float64) - labels, labels.astype(np.float64)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.average(values, axis=0, weights=weights)
+
+    squared, spread = mean(errors**2), mean((targets - mean(targets)) ** 2)
+    r2 = [1 - square / of if of > 0 else None for square, of in zip(squared, spread, strict=True)]
+    of_each = zip(classes, r2, mean(abs(errors)), np.sqrt(squared), strict=True)
+    return {
+        "accuracy": float("nan"),
+        "precision": [],
+        "recall": [],
+        "confusion": [],
+        "errors": [
+            OutputErrors(name, None if r is None else float(r), float(mae), float(rmse))
+            for name, r, mae, rmse in of_each
+        ],
+    }

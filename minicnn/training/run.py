@@ -1,5 +1,6 @@
 """One run: the buffers, the progress, and the loop over epochs and batches."""
 
+import math
 import time
 import zlib
 from collections.abc import Generator, Iterator
@@ -38,12 +39,15 @@ if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
 
 DEFAULT_BATCH_SIZE = 64
-ADVICE = "try a smaller learning rate, --clip-grad 1, or --warmup-epochs 1"
+ADVICE = "try a smaller learning_rate=, clip_grad=1, or warmup_epochs=1"
 
 
 def fingerprint(split: Split) -> str:
     """A short check sum of images and labels, by which a resumed run knows its data."""
-    return f"{len(split)}-{zlib.crc32(split.labels.data, zlib.crc32(split.images.data)):08x}"
+    total = zlib.crc32(split.labels.data, zlib.crc32(split.images.data))
+    if split.weights is not None:
+        total = zlib.crc32(split.weights.data, total)
+    return f"{len(split)}-{total:08x}"
 
 
 def is_finite(result: StepResult) -> bool:
@@ -70,18 +74,26 @@ class Run:
         self.backend = backend(settings.device)
         self.images = dataset.train.images.reshape(len(dataset.train), -1)
         self.labels = dataset.train.labels
+        self.sample_weights = dataset.train.weights
+        self.has_classes = dataset.task == "classification"
         self._split(settings)
         self.batch_size = self._choose_batch_size(settings, len(self.train))
-        self.settings = replace(settings, batch_size=self.batch_size)
+        model = network.name if settings.model == Settings.model else settings.model
+        self.settings = replace(
+            settings, batch_size=self.batch_size, data=dataset.name, model=model
+        )
         self.batches = -(-len(self.train) // self.batch_size)
-        self.loss = trainer._loss(np.bincount(self.labels[self.train], minlength=network.outputs))
+        counts = np.bincount(self.strata[self.train], minlength=network.outputs)
+        self.loss = trainer._loss(counts)
+        rows, table = self.loss.table(self.labels)
         self.data = Data(
             self.images,
-            self.labels,
+            rows,
             dataset.scale,
-            self.loss.one_hot,
+            table,
             self.loss.class_weights,
             self.loss.hyperparameters,
+            self.sample_weights,
         )
         rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
         self.optimizer = Optimizer(
@@ -96,7 +108,11 @@ class Run:
         self.fingerprint = fingerprint(dataset.train)
         self.schedule_state = dict(trainer._schedule_rule.state)
         if resume is None:
-            params = network.initialize(np.random.default_rng([settings.seed, 0]))
+            params = (
+                network.initialize(np.random.default_rng([settings.seed, 0]))
+                if trainer.init is None
+                else aligned_copy(trainer.init.params)
+            )
             self.progress = Progress(
                 params,
                 aligned_copy(params),
@@ -116,7 +132,7 @@ class Run:
         if settings.record is not None:
             if settings.device != "cpu":
                 raise SettingError(
-                    "record looks at weights and activations on the CPU: it goes with --device cpu only"
+                    "record looks at weights and activations on the CPU: it goes with device=cpu only"
                 )
             self.recorder = Recorder(
                 network,
@@ -134,12 +150,14 @@ class Run:
     def _split(self, settings: Settings) -> None:
         """Which images train and which validate: ``limit`` keeps some, then the validation set is
         taken out."""
-        kept = limited(self.labels, settings.limit, settings.seed)
+        # Values are no classes: all images are of one kind.
+        self.strata = self.labels if self.has_classes else np.zeros(len(self.labels), np.int64)
+        kept = limited(self.strata, settings.limit, settings.seed)
         if self.dataset.validation is not None:
             self.train, self.held_out = kept, np.arange(len(self.dataset.validation))
             self.validation: Split | None = self.dataset.validation
         else:
-            train, held_out = stratified_split(self.labels[kept], settings.val_split, settings.seed)
+            train, held_out = stratified_split(self.strata[kept], settings.val_split, settings.seed)
             self.train, self.held_out = kept[train], kept[held_out]
             self.validation = self.dataset.train if len(self.held_out) else None
         if len(self.train) == 0:
@@ -257,7 +275,11 @@ class Run:
 
     def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
-        return Batch(order, self.loss.divisor(self.labels[order]), key, scalars)
+        return Batch(order, self._divisor(order), key, scalars)
+
+    def _divisor(self, order: np.ndarray) -> float:
+        weights = None if self.sample_weights is None else self.sample_weights[order]
+        return self.loss.divisor(self.labels[order], weights)
 
     def _launch(self, batches: list[Batch]) -> list[StepResult]:
         results: list[StepResult] = self.training.steps(self.data, batches, self.optimizer.vectors)
@@ -288,7 +310,7 @@ class Run:
             self.optimizer.compile()
         if self.validation is not None:
             self.inference.logits(self.validation.images[:1], self.dataset.scale)
-            self.loss(np.zeros((1, self.network.outputs)), np.zeros(1, np.int64))
+            self.loss(np.zeros((1, self.network.outputs)), self.labels[:1])
         if self.recorder is not None:
             self.recorder.compile()
         return time.perf_counter() - start
@@ -341,7 +363,7 @@ class Run:
                         f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
                         f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
                     )
-                divisor = self.loss.divisor(self.labels[batch])
+                divisor = self._divisor(batch)
                 counters.batch += 1
                 counters.epoch_loss += result.loss * divisor
                 counters.epoch_divisor += divisor
@@ -357,7 +379,7 @@ class Run:
                     counters.epoch,
                     counters.batch,
                     counters.epoch_loss / counters.epoch_divisor,
-                    counters.epoch_correct / counters.epoch_images,
+                    self._accuracy(),
                     counters.epoch_images,
                     speed,
                     images_left / speed,
@@ -380,7 +402,7 @@ class Run:
         """Validate, keep the best weights, save, and decide whether to go on."""
         counters, settings = self.counters, self.settings
         loss = counters.epoch_loss / counters.epoch_divisor
-        accuracy = counters.epoch_correct / counters.epoch_images
+        accuracy = self._accuracy()
         if self.other_weights:
             self.optimizer.evaluation(self.training.params, self.weights)
             self.backend.fetch(self.weights, self.evaluated)
@@ -400,8 +422,10 @@ class Run:
                 else f"validation loss is {watched}"
             )
             return "diverged", f"the {what} after epoch {counters.epoch}; {self._kept()}; {ADVICE}"
-        # The best weights have the highest accuracy and, among equals, the lowest loss.
-        reached = (accuracy if validation is None else validation.accuracy, -watched)
+        # The best weights have the highest accuracy and, among equals, the lowest loss; where there
+        # are no classes, the loss alone counts.
+        score = accuracy if validation is None else validation.accuracy
+        reached = (score if self.has_classes else -1.0, -watched)
         best = reached > (counters.best_accuracy, -counters.best_loss)
         if best:
             counters.best_epoch, counters.best_accuracy, counters.best_loss = (
@@ -446,6 +470,11 @@ class Run:
             return "no improvement", f"no improvement of the loss in {settings.patience} epochs"
         return None
 
+    def _accuracy(self) -> float:
+        """That of the training images of this epoch so far; NaN where there are no classes."""
+        counters = self.counters
+        return counters.epoch_correct / counters.epoch_images if self.has_classes else math.nan
+
     def _fetch(self) -> None:
         """Bring weights and slots to the host from where they are trained."""
         self.backend.fetch(self.training.params, self.progress.params)
@@ -468,12 +497,12 @@ class Run:
             inference = self.backend.Inference(self.network, params, self.settings.threads)
         return evaluate(
             inference,
-            split.images,
-            split.labels,
+            split,
             self.dataset.scale,
             self.dataset.classes,
             self.loss,
             order,
+            self.dataset.task,
         )
 
     def _finish(self, reason: str, explanation: str) -> Iterator[Event]:
@@ -504,12 +533,13 @@ class Run:
         figures: dict[str, Any] = {"epoch": counters.best_epoch}
         if counters.best_epoch:
             figures |= {
-                "accuracy": counters.best_accuracy,
+                "accuracy": counters.best_accuracy if self.has_classes else None,
                 "loss": counters.best_loss,
                 "of": "training" if self.validation is None else "validation",
             }
         if test is not None:
-            figures |= {"test_accuracy": test.accuracy, "test_loss": test.loss}
+            accuracy = None if math.isnan(test.accuracy) else test.accuracy
+            figures |= {"test_accuracy": accuracy, "test_loss": test.loss}
         hyperparameters = {
             hyper.name: float(value)
             for hyper, value in zip(
@@ -524,6 +554,8 @@ class Run:
             maximum=self.dataset.maximum,
             image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
             labels=self.dataset.labels,
+            task=self.dataset.task,
+            seen=self.dataset.seen,
             probabilities=self.loss.rule.probabilities,
             threads=settings.threads,
             device=settings.device,

@@ -1,6 +1,6 @@
 """The trainer: checks that everything fits, and runs it."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,16 @@ from numpy.typing import ArrayLike
 
 from minicnn.backends import backend
 from minicnn.data import Dataset
-from minicnn.data.dataset import build_dataset
-from minicnn.errors import DataError, DivergedError, NetworkError, SettingError, UnknownNameError
+from minicnn.data.dataset import Arrays, build_dataset, channels_last
+from minicnn.data.labels import listing
+from minicnn.errors import (
+    DataError,
+    DivergedError,
+    MinicnnError,
+    NetworkError,
+    SettingError,
+    UnknownNameError,
+)
 from minicnn.inference import Model
 from minicnn.network.network import Network
 from minicnn.plugins import find
@@ -23,6 +31,8 @@ from minicnn.training.optimizer import check_decay
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.settings import Settings, check_names
+
+_OPTIONS = ("reporters", "output", "resume")  # of `Trainer.fit`
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,9 @@ class Trainer:
     """Trains a network. Options are the fields of `Settings`, such as ``epochs=5, optimizer="sgd",
     learning_rate=0.1``.
 
-    ``optimizer``, ``loss`` and ``schedule`` are names or rules. Raises `UnknownNameError` and
-    `SettingError` for what is wrong before anything runs.
+    ``optimizer``, ``loss`` and ``schedule`` are names or rules. With a `Model` in the place of the
+    network, training goes on from its weights, with its classes and the scale of its images. Raises
+    `UnknownNameError` and `SettingError` for what is wrong before anything runs.
 
     >>> from minicnn import Network, Dense, Flatten
     >>> x = np.random.default_rng(0).integers(0, 256, (60, 4, 4), dtype=np.uint8)
@@ -50,19 +61,20 @@ class Trainer:
     (60,)
     """
 
-    def __init__(self, network: Network, settings: Settings | None = None, **options: Any):
+    def __init__(self, network: Network | Model, settings: Settings | None = None, **options: Any):
         check_names(options, "option of Trainer")
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
             rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))
             options[kind] = rules[kind].name
-        self.network = network
+        self.init = network if isinstance(network, Model) else None
+        self.network = network.network if isinstance(network, Model) else network
         self._optimizer_rule: AnyOptimizer = rules["optimizer"]
         self._loss_rule: LossRule = rules["loss"]
         self._schedule_rule: ScheduleRule = rules["schedule"]
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
-        self._loss(np.ones(network.outputs))
+        self._loss(np.ones(self.network.outputs))
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
@@ -138,28 +150,50 @@ class Trainer:
         x: ArrayLike | Dataset,
         y: ArrayLike | None = None,
         *,
-        validation: tuple[ArrayLike, ArrayLike] | None = None,
-        test: tuple[ArrayLike, ArrayLike] | None = None,
+        validation: tuple[ArrayLike, ...] | None = None,
+        test: tuple[ArrayLike, ...] | None = None,
         classes: Iterable[Any] | None = None,
-        reporters: Iterable[Callable[[Event], None]] = (),
-        output: Path | None = None,
-        resume: Checkpoint | None = None,
+        sample_weight: ArrayLike | None = None,
+        **options: Any,
     ) -> History:
         """Train on images ``x`` [N, H, W, C] (or [N, H, W]) with labels ``y``, or on a `Dataset`.
 
         Labels are [N] or [N, 1] of whole numbers or names, or one-hot rows [N, classes];
         ``classes`` are their names, or their values, such as ``np.unique(y)``. What the labels call
-        a class is what `Model.predict` gives back. Without ``validation`` a share ``val_split`` of
-        the images is held out, seeded and stratified. ``test`` is evaluated once, at the end. Every
-        event goes to each of ``reporters``; with ``output``, a folder, the model and the checkpoint
-        are written there. Raises `DataError`, `NetworkError` or `SettingError` for what does not
-        fit and `DivergedError` when the loss is no longer finite; the last good weights are kept.
+        a class is what `Model.predict` gives back. For the losses mse, mae and huber ``y`` may be
+        values, [N] or [N, outputs], and for binary_cross_entropy rows of 0 and 1 [N, outputs], or
+        [N] with one output.
+
+        ``sample_weight`` [N] says how much each image counts in the mean loss (None: 1).
+        ``validation`` and ``test`` are (x, y) or (x, y, sample_weight); without ``validation`` a
+        share ``val_split`` of the images is held out, seeded and stratified; ``test`` is evaluated
+        once, at the end.
+
+        Options: every event goes to each of ``reporters``; in ``output``, a folder, the model and
+        the checkpoint are written; ``resume`` is a `Checkpoint` to go on from. Each call begins
+        anew, from the first weights that the seed gives (or from those of the model that the
+        trainer was made with); to train further, use ``Trainer(trainer.model)``.
+
+        Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
+        `DivergedError` when the loss is no longer finite; the last good weights are kept.
         """
-        dataset = x if isinstance(x, Dataset) else self._dataset(x, y, validation, test, classes)
+        for name in options:
+            if name not in _OPTIONS:
+                known = ("validation", "test", "classes", "sample_weight", *_OPTIONS)
+                raise UnknownNameError("argument of fit", name, known)
+        if isinstance(x, Dataset):
+            if y is not None or sample_weight is not None:
+                raise SettingError("y and sample_weight are for arrays: a Dataset has its own")
+            dataset = x
+        else:
+            if y is None:
+                raise DataError("labels are missing: fit(x, y) or fit(dataset)")
+            train = (x, y) if sample_weight is None else (x, y, sample_weight)
+            dataset = self._dataset(train, validation, test, classes)
         epochs: list[EpochDone] = []
         ended: RunEnded | None = None
-        for event in self.run(dataset, output, resume):
-            for reporter in reporters:
+        for event in self.run(dataset, options.get("output"), options.get("resume")):
+            for reporter in options.get("reporters", ()):
                 reporter(event)
             if isinstance(event, EpochDone):
                 epochs.append(event)
@@ -172,40 +206,53 @@ class Trainer:
 
     def _dataset(
         self,
-        x: ArrayLike,
-        y: ArrayLike | None,
-        validation: tuple[ArrayLike, ArrayLike] | None,
-        test: tuple[ArrayLike, ArrayLike] | None,
+        train: tuple[ArrayLike, ...],
+        validation: tuple[ArrayLike, ...] | None,
+        test: tuple[ArrayLike, ...] | None,
         classes: Iterable[Any] | None,
     ) -> Dataset:
-        if y is None:
-            raise DataError("labels are missing: fit(x, y) or fit(dataset)")
+        def arrays(given: tuple[ArrayLike, ...] | None, name: str = "") -> Arrays | None:
+            if given is None:
+                return None
+            if len(given) not in (2, 3):
+                raise DataError(f"{name} must be (x, y) or (x, y, sample_weight)")
+            images = channels_last(np.asarray(given[0]), self.settings.channels)
+            return images, *(np.atleast_1d(np.asarray(each)) for each in given[1:])
 
-        def arrays(
-            pair: tuple[ArrayLike, ArrayLike] | None,
-        ) -> tuple[np.ndarray, np.ndarray] | None:
-            return pair and (np.asarray(pair[0]), np.asarray(pair[1]))
-
+        if self.network.outputs == 1 and self._loss_rule.target == "label":
+            raise NetworkError(
+                f"the network {self.network.name} has 1 output, and classes need two or more; one is for the loss "
+                "binary_cross_entropy, and for values"
+            )
+        of_train, maximum, init = arrays(train), self.settings.data_max, self.init
+        assert of_train is not None
+        if init is not None:
+            if classes is None:
+                classes = init.labels or init.classes
+            if maximum is None and init.seen is None and of_train[0].dtype.name == init.image_dtype:
+                maximum = init.maximum
         try:
             return build_dataset(
                 "arrays",
-                (np.asarray(x), np.asarray(y)),
-                arrays(test),
+                of_train,
+                arrays(test, "test"),
                 classes=classes,
-                maximum=self.settings.data_max,
-                validation=arrays(validation),
+                maximum=maximum,
+                validation=arrays(validation, "validation"),
                 outputs=self.network.outputs,
-                channels=self.settings.channels,
+                loss=self._loss_rule,
             )
         except (DataError, SettingError) as error:
             raise type(error)(str(error).replace("maximum=", "data_max=")) from None
 
     def run(
-        self, dataset: Dataset, output: Path | None = None, resume: Checkpoint | None = None
+        self, dataset: Dataset, output: str | Path | None = None, resume: Checkpoint | None = None
     ) -> Iterator[Event]:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and
         raises nothing."""
         self._check_fit(dataset)
+        if output is not None:
+            output = _made(Path(output).expanduser())
         self._interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )
@@ -238,3 +285,36 @@ class Trainer:
                 f"the network {self.network.name} has {self.network.outputs} outputs, but {dataset.name} "
                 f"has {len(dataset.classes)} classes"
             )
+        if self._loss_rule.target == "label" and dataset.task != "classification":
+            raise DataError(
+                f"{dataset.name} has values and not classes, which the loss {self._loss_rule.name} cannot learn"
+            )
+        if self.init is not None:
+            self._check_init(dataset, self.init)
+
+    @staticmethod
+    def _check_init(dataset: Dataset, init: Model) -> None:
+        """Raise `DataError` for classes or a scale other than those of the model to go on from."""
+        if (dataset.classes, dataset.task) != (init.classes, init.task):
+            raise DataError(
+                f"{dataset.name} has the classes {listing(dataset.classes)}, but the model to go on from "
+                f"has {listing(init.classes)}"
+            )
+        other_kind = (dataset.seen is None) != (init.seen is None)
+        same_dtype = dataset.image_dtype == init.image_dtype
+        if other_kind or (same_dtype and dataset.maximum != init.maximum):
+            kinds = [
+                "standardised" if one.seen else f"from 0 to {one.maximum:g}"
+                for one in (dataset, init)
+            ]
+            raise DataError(
+                f"the images of {dataset.name} are {kinds[0]}, but those of the model to go on from were {kinds[1]}"
+            )
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder

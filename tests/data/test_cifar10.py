@@ -281,8 +281,10 @@ def test_a_truncated_archive_names_itself(tmp_path, keep):
 
 
 def test_an_archive_without_batches_is_refused_and_nothing_is_unpacked(tmp_path):
+    write_tar(tmp_path / "set.tar.gz", {"readme": b"hello", "test_batch": b""}, prefix="../")
+    assert "test_batch cannot be read" in refusal(tmp_path / "set.tar.gz")
     write_tar(tmp_path / "set.tar.gz", {"readme": b"hello"}, prefix="../")
-    assert "data_batch_1 (or data_batch_1.bin) is missing" in refusal(tmp_path / "set.tar.gz")
+    assert "'../readme' leads out of the archive" in refusal(tmp_path / "set.tar.gz")
     assert [path.name for path in tmp_path.iterdir()] == ["set.tar.gz"]
     assert not (tmp_path.parent / "readme").exists()
 

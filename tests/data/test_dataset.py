@@ -71,8 +71,9 @@ def test_values_beyond_the_scale_ask_for_another_one():
     assert "beyond the scale's end 15" in message((images() * 16, LABELS), maximum=15)
 
 
-def test_negative_values_are_refused():
-    assert "negative values (down to -0.5)" in message((images(dtype=np.float32) * -0.5, LABELS))
+def test_negative_values_are_refused_where_a_maximum_is_declared():
+    given = (images(dtype=np.float32) * -0.5, LABELS)
+    assert "negative values (down to -0.5)" in message(given, maximum=1.0)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])

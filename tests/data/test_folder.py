@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from minicnn.data import load_dataset
-from minicnn.errors import DataError
+from minicnn.errors import DataError, SettingError, UnknownNameError
 
 
 def write(path, value=0, size=(4, 6), mode="L"):
@@ -172,3 +172,41 @@ def test_an_empty_test_folder_is_refused(tmp_path):
     write_classes(tmp_path / "train")
     (tmp_path / "test").mkdir()
     assert f"{tmp_path / 'test'} holds no class folder" in refusal(tmp_path)
+
+
+def test_options_bring_images_together_and_the_errors_name_them(tmp_path):
+    write_classes(tmp_path / "train")
+    write(tmp_path / "train" / "bee" / "05.png", (10, 20, 30), size=(8, 12), mode="RGB")
+    said = refusal(tmp_path)
+    assert said.endswith("bring all images together with resize= and grayscale= or rgb=")
+    grey = load_dataset(tmp_path, resize=(4, 6), grayscale=True)
+    assert grey.image_shape == (4, 6, 1) and grey.train.images[15, 0, 0, 0] == 18
+    colour = load_dataset(tmp_path, resize=(3, 5), rgb=True)
+    assert colour.image_shape == (3, 5, 3)
+    assert colour.train.images[15, 0, 0].tolist() == [10, 20, 30]
+    assert colour.train.images[14, 0, 0].tolist() == [104] * 3
+    with pytest.raises(SettingError, match="grayscale= and rgb= exclude each other"):
+        load_dataset(tmp_path, grayscale=True, rgb=True)
+    with pytest.raises(SettingError, match=r"resize must be \(height, width\), not"):
+        load_dataset(tmp_path, resize=(0, 4))
+    with pytest.raises(UnknownNameError, match="did you mean 'resize'"):
+        load_dataset(tmp_path, rezise=(4, 4))
+
+
+def test_sixteen_bits_stay_when_resized(tmp_path):
+    for name in ("ant", "bee"):
+        for i in range(4):
+            path = tmp_path / name / f"{i}.png"
+            path.parent.mkdir(exist_ok=True)
+            Image.fromarray(np.full((4, 4), 30_000, np.uint16)).save(path)
+    dataset = load_dataset(tmp_path, resize=(2, 2))
+    assert (dataset.image_dtype, dataset.maximum) == ("uint16", 65535)
+    assert (dataset.train.images == 30_000).all()
+
+
+def test_what_is_skipped_in_all_class_folders_is_one_line(tmp_path, caplog):
+    write_classes(tmp_path)
+    for name in ("ant/a.txt", "bee/b.txt", "bee/c.svg"):
+        (tmp_path / name).touch()
+    load_dataset(tmp_path)
+    assert caplog.messages == [f"{tmp_path}: files that are not read as images: 1 .svg, 2 .txt"]

@@ -8,6 +8,7 @@ from PIL import Image
 
 from minicnn.data.images import convert_image, convert_images, list_images, read_image
 from minicnn.data.inputs import load_inputs
+from minicnn.data.reading import ReadOptions
 from minicnn.errors import DataError, MissingExtraError
 
 GREY = np.arange(0, 240, 20, dtype=np.uint8).reshape(3, 4)
@@ -116,7 +117,7 @@ def test_other_formats_are_read_and_listed(tmp_path, name, options):
     path = save(
         tmp_path, Image.fromarray(GREY).convert("RGB" if name == "x.webp" else "L"), name, **options
     )
-    assert list_images(tmp_path) == [path]
+    assert list_images(tmp_path) == [[path]]
     assert np.abs(read_image(path)[..., 0].astype(int) - GREY).max() < 9
     assert load_inputs(path)[1].shape[:3] == (1, 3, 4)
 
@@ -178,7 +179,7 @@ def test_the_images_of_a_folder_come_sorted_by_name_and_one_without_any_is_refus
         "b/2.bmp",
     ):
         (tmp_path / name).touch()
-    found = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)]
+    found = [str(path.relative_to(tmp_path)) for path in list_images(tmp_path)[0]]
     assert found == ["a.jpeg", "b/1.png", "b/2.bmp", "c.png", "d.JPG"]
 
 
@@ -200,14 +201,16 @@ def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch):
 def test_grey_conversion_agrees_with_pillow():
     colours = np.random.default_rng(0).integers(0, 256, (50, 60, 3), np.uint8)
     expected = np.asarray(Image.fromarray(colours).convert("L")).astype(int)
-    grey = convert_image(colours, None, grayscale=True)
+    grey = convert_image(colours, ReadOptions(grayscale=True))
     assert grey.dtype == np.uint8 and grey.shape == (50, 60, 1)
     assert np.abs(grey[..., 0] - expected).max() <= 1
-    assert convert_image(np.full((1, 1, 3), 255, np.uint8), None, True).item() == 255
+    assert (
+        convert_image(np.full((1, 1, 3), 255, np.uint8), ReadOptions(grayscale=True)).item() == 255
+    )
 
 
 def test_resizing_agrees_with_pillow_and_takes_height_before_width():
-    resized = convert_image(COLOUR, (5, 2), grayscale=False)
+    resized = convert_image(COLOUR, ReadOptions(resize=(5, 2)))
     expected = np.asarray(Image.fromarray(COLOUR).resize((2, 5), Image.Resampling.BILINEAR))
     assert resized.shape == (5, 2, 3)
     assert np.array_equal(resized, expected)
@@ -215,17 +218,19 @@ def test_resizing_agrees_with_pillow_and_takes_height_before_width():
 
 def test_floats_are_resized_and_made_grey_within_their_range():
     images = np.random.default_rng(0).random((3, 8, 9, 3), np.float32)
-    converted = convert_images(images, (4, 4), grayscale=True)
+    converted = convert_images(images, ReadOptions(resize=(4, 4), grayscale=True))
     assert converted.dtype == np.float32 and converted.shape == (3, 4, 4, 1)
     assert converted.min() >= 0 and converted.max() <= 1
     assert np.allclose(converted.mean(), (images @ [0.299, 0.587, 0.114]).mean(), atol=0.05)
 
 
 def test_images_of_the_right_kind_are_not_touched():
-    assert np.shares_memory(convert_images(COLOUR[None], None, False), COLOUR)
-    assert np.shares_memory(convert_image(GREY[..., None], (3, 4), True), GREY)
+    assert np.shares_memory(convert_images(COLOUR[None], ReadOptions()), COLOUR)
+    assert np.shares_memory(
+        convert_image(GREY[..., None], ReadOptions(resize=(3, 4), grayscale=True)), GREY
+    )
 
 
 def test_four_channels_cannot_become_grey():
     with pytest.raises(DataError, match="4 channels cannot be made grey"):
-        convert_image(np.zeros((2, 2, 4), np.uint8), None, True)
+        convert_image(np.zeros((2, 2, 4), np.uint8), ReadOptions(grayscale=True))

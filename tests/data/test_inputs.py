@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from minicnn.data.inputs import load_inputs
+from minicnn.data.reading import ReadOptions
 from minicnn.errors import DataError
 from tests.data.idx_files import write_idx
 
@@ -31,7 +32,7 @@ def test_one_image_file(tmp_path):
 
 def test_an_image_file_is_resized_when_asked_to(tmp_path):
     Image.fromarray(IMAGES[0]).save(tmp_path / "a.png")
-    assert load_inputs(tmp_path / "a.png", resize=(2, 3))[1].shape == (1, 2, 3, 1)
+    assert load_inputs(tmp_path / "a.png", ReadOptions(resize=(2, 3)))[1].shape == (1, 2, 3, 1)
 
 
 @pytest.mark.parametrize("name", ["set.npy", "set-images-idx3-ubyte", "set.gz"])
@@ -84,8 +85,10 @@ def test_whole_numbers_that_fit_a_byte_become_bytes_and_others_float32_unscaled(
 def test_arrays_are_resized_and_made_grey_when_asked_to(tmp_path):
     np.save(tmp_path / "x.npy", np.repeat(IMAGES[..., None], 3, axis=-1))
     assert load_inputs(tmp_path / "x.npy")[1].shape == (3, 4, 5, 3)
-    assert np.array_equal(load_inputs(tmp_path / "x.npy", grayscale=True)[1][..., 0], IMAGES)
-    assert load_inputs(tmp_path / "x.npy", resize=(8, 9))[1].shape == (3, 8, 9, 3)
+    assert np.array_equal(
+        load_inputs(tmp_path / "x.npy", ReadOptions(grayscale=True))[1][..., 0], IMAGES
+    )
+    assert load_inputs(tmp_path / "x.npy", ReadOptions(resize=(8, 9)))[1].shape == (3, 8, 9, 3)
 
 
 def test_arrays_need_no_pillow(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 
 from minicnn.data import load_dataset
 from minicnn.errors import DataError, SettingError
+from minicnn.plugins import find
 
 X = np.random.default_rng(0).integers(0, 256, (6, 4, 5), np.uint8)
 Y = np.array([0, 1, 2, 0, 1, 2], np.uint8)
@@ -128,3 +129,37 @@ def test_channels_may_come_first_and_a_line_says_when_they_seem_to(tmp_path, cap
     )
     with pytest.raises(SettingError, match="channels must be first or last"):
         load_dataset(path, channels="none")
+
+
+def test_the_keys_of_medmnist_are_loaded(tmp_path):
+    parts = {"train": slice(None), "val": slice(0, 3), "test": slice(2, 4)}
+    arrays = {f"{name}_images": X[part] for name, part in parts.items()}
+    arrays |= {f"{name}_labels": Y[part, None] for name, part in parts.items()}
+    dataset = load_dataset(save(tmp_path, **arrays))
+    for name, part in zip(("training", "validation", "test"), parts.values(), strict=True):
+        assert np.array_equal(dataset.splits[name].images, X[part, ..., None])
+        assert np.array_equal(dataset.splits[name].labels, Y[part])
+    del arrays["val_labels"]
+    assert "has no val_labels (found:" in message(save(tmp_path, **arrays))
+
+
+def test_a_loss_on_values_reads_values_and_rows_of_labels(tmp_path):
+    several = np.array([[0, 1], [1, 1], [0, 0], [1, 0], [1, 1], [0, 1]], np.uint8)
+    for y, loss, task, classes in (
+        (Y / 4, "mse", "regression", ("output 0",)),
+        (several, "binary_cross_entropy", "multilabel", ("label 0", "label 1")),
+    ):
+        path = save(tmp_path, x_train=X, y_train=y)
+        dataset = load_dataset(path, loss=find("loss", loss))
+        assert (dataset.task, dataset.classes) == (task, classes)
+        assert np.array_equal(dataset.train.labels, y.reshape(6, -1).astype(np.float32))
+        with pytest.raises(DataError):
+            load_dataset(path)
+
+
+def test_arrays_are_converted_when_asked_to(tmp_path):
+    path = save(tmp_path, x_train=X, y_train=Y, x_test=X[:1], y_test=Y[:1])
+    dataset = load_dataset(path, resize=(2, 3), rgb=True)
+    assert dataset.image_shape == (2, 3, 3) and dataset.test.images.shape == (1, 2, 3, 3)
+    deep = save(tmp_path, x_train=X.astype(np.uint16) * 257, y_train=Y)
+    assert load_dataset(deep, resize=(8, 10)).image_dtype == "uint16"

@@ -37,15 +37,15 @@ CASES = {
 def trained(monkeypatch, **options):
     """(trainer, first weights, [(images of the step, its result)]) of a run of small batches, the
     last one smaller."""
-    steps, original = [], cpu.Training.step
+    steps, original = [], cpu.Training.steps
 
-    def spy(self, images, labels, order, *rest):
+    def spy(self, data, batches, slots):
         before = self.params.copy()
-        result = original(self, images, labels, order, *rest)
-        steps.append((order.copy(), result, before))
-        return result
+        results = original(self, data, batches, slots)
+        steps.append((batches[0].order.copy(), results[0], before))
+        return results
 
-    monkeypatch.setattr(cpu.Training, "step", spy)
+    monkeypatch.setattr(cpu.Training, "steps", spy)
     chosen = {
         "optimizer": "sgd",
         "learning_rate": 0.2,

@@ -16,13 +16,13 @@ from tests.training import small
 @pytest.fixture
 def steps(monkeypatch):
     """The images of every step: indices into the training images."""
-    orders, original = [], cpu.Training.step
+    orders, original = [], cpu.Training.steps
 
-    def spy(self, images, labels, order, *rest):
-        orders.append(order.copy())
-        return original(self, images, labels, order, *rest)
+    def spy(self, data, batches, slots):
+        orders.extend(batch.order.copy() for batch in batches)
+        return original(self, data, batches, slots)
 
-    monkeypatch.setattr(cpu.Training, "step", spy)
+    monkeypatch.setattr(cpu.Training, "steps", spy)
     return orders
 
 
@@ -31,9 +31,9 @@ def evaluated(monkeypatch):
     """What is evaluated, in order: (images, how many of them)."""
     seen, original = [], run_module.evaluate
 
-    def spy(inference, images, labels, scale, classes, loss, order=None):
-        seen.append((images, len(images) if order is None else len(order)))
-        return original(inference, images, labels, scale, classes, loss, order)
+    def spy(inference, split, scale, classes, loss, order, task):
+        seen.append((split.images, len(split) if order is None else len(order)))
+        return original(inference, split, scale, classes, loss, order, task)
 
     monkeypatch.setattr(run_module, "evaluate", spy)
     return seen
@@ -230,7 +230,7 @@ def test_two_images_of_one_pixel_train_and_one_class_does_not():
     trainer.fit(x, [0, 1])
     assert trainer.model.predict(x).tolist() == [0, 1]
     with pytest.raises(DataError, match="all training images are of one class, '0'"):
-        Trainer(Network((1, 1), [Flatten(), Dense(1)])).fit(x, [0, 0])
+        Trainer(Network((1, 1), [Flatten(), Dense(2)])).fit(x, [0, 0], classes=["0"])
 
 
 def test_a_validation_or_test_set_may_lack_a_class():

@@ -53,22 +53,39 @@ def _largest(row):
 
 @njit(**JIT)
 def _loss(
-    plan, work, labels, order, start, n, targets, class_weights, loss, loss_hyper, divisor, totals
+    plan,
+    work,
+    labels,
+    sample_weights,
+    order,
+    start,
+    n,
+    targets,
+    class_weights,
+    loss,
+    loss_hyper,
+    divisor,
+    totals,
 ):
     """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to
-    ``totals``; write dlogits."""
+    ``totals``; write dlogits.
+
+    ``sample_weights`` [N] are the weights of all images, or empty: 1 each.
+    """
     last = plan[len(plan) - 1]
     outputs = last.output_size
     for i in range(n):
-        label = labels[order[start + i]]
+        image = order[start + i]
+        label = labels[image]
+        weight = sample_weights[image] if len(sample_weights) else work.dtype.type(1)
         logits = work[last.y + i * outputs : last.y + (i + 1) * outputs]
         dlogits = work[last.dy + i * outputs : last.dy + (i + 1) * outputs]
-        totals[0] += call_loss(
+        totals[0] += weight * call_loss(
             loss, logits, label, targets[label], dlogits, class_weights, loss_hyper
         )
         totals[1] += _largest(logits) == label
         for k in range(outputs):
-            dlogits[k] /= divisor
+            dlogits[k] = dlogits[k] * weight / divisor
 
 
 @njit(**JIT)
@@ -83,6 +100,7 @@ def _shard(
     grads,
     images,
     labels,
+    sample_weights,
     order,
     begin,
     end,
@@ -121,6 +139,7 @@ def _shard(
                     plan,
                     work,
                     labels,
+                    sample_weights,
                     order,
                     start,
                     n,
@@ -155,6 +174,7 @@ def shard_address(dtype, image_dtype) -> int:
         row,
         image,
         integers,
+        row,
         integers,
         integer,
         integer,
@@ -180,6 +200,7 @@ def train_step(
     grads,
     images,
     labels,
+    sample_weights,
     order,
     scale,
     targets,
@@ -229,6 +250,7 @@ def train_step(
                         grads[shard],
                         images,
                         labels,
+                        sample_weights,
                         order,
                         shard * batch // shards,
                         (shard + 1) * batch // shards,
@@ -262,6 +284,7 @@ def train_step(
                         grads[shard],
                         images,
                         labels,
+                        sample_weights,
                         order,
                         shard * batch // shards,
                         (shard + 1) * batch // shards,
@@ -440,13 +463,16 @@ def infer(range_at, plan, params, work, images, order, scale, logits):
 
 @cached
 @njit(**JIT)
-def loss_of(loss, logits, labels, targets, class_weights, loss_hyper, dlogits):
-    """The summed loss of all rows; ``dlogits`` receives the gradient of each row's own loss."""
+def loss_of(loss, logits, labels, sample_weights, targets, class_weights, loss_hyper, dlogits):
+    """The summed loss of all rows, each times its weight (none: 1); ``dlogits`` receives the
+    gradient of each row's own part."""
     total = 0.0
     for i in range(len(logits)):
-        total += call_loss(
+        weight = sample_weights[i] if len(sample_weights) else logits.dtype.type(1)
+        total += weight * call_loss(
             loss, logits[i], labels[i], targets[labels[i]], dlogits[i], class_weights, loss_hyper
         )
+        dlogits[i] *= weight
     return total
 
 

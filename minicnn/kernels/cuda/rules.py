@@ -25,6 +25,7 @@ LOSS = types.void(
     INTEGER,
     INTEGER,
     INTEGERS,
+    NUMBERS,
     INTEGERS,
     INTEGER,
     INTEGER,
@@ -67,21 +68,23 @@ from minicnn.kernels.cuda.step import DIVISOR, block_sum
 from minicnn.kernels.cuda.tile import THREADS
 
 
-def compiled(work, logits_at, dlogits_at, outputs, labels, order, start, n, targets, class_weights, hyper, table, row,
-             partials, first_group):
+def compiled(work, logits_at, dlogits_at, outputs, labels, sample_weights, order, start, n, targets, class_weights,
+             hyper, table, row, partials, first_group):
     """Loss and dlogits / divisor of n samples; sums of loss and right answers of a group of THREADS samples each."""
     for group in range(cuda.blockIdx.x, (n + THREADS - 1) // THREADS, cuda.gridDim.x):
         i = group * THREADS + cuda.threadIdx.x
         loss, correct = float32(0), float32(0)
         if i < n:
-            label = labels[order[start + i]]
+            image = order[start + i]
+            label = labels[image]
+            weight = sample_weights[image] if len(sample_weights) > 0 else float32(1)
             logits = work[logits_at + i * outputs : logits_at + (i + 1) * outputs]
             dlogits = work[dlogits_at + i * outputs : dlogits_at + (i + 1) * outputs]
-            loss = float32(rule(logits, {target}, dlogits, {class_weights} {hypers}))
+            loss = weight * float32(rule(logits, {target}, dlogits, {class_weights} {hypers}))
             if largest(logits) == label:
                 correct = float32(1)
             for k in range(outputs):
-                dlogits[k] /= table[row, DIVISOR]
+                dlogits[k] = dlogits[k] * weight / table[row, DIVISOR]
         loss = block_sum(loss)
         correct = block_sum(correct)
         if cuda.threadIdx.x == 0:
