@@ -28,6 +28,8 @@ _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 1_000_000
 
+_compiled_loss = functools.cache(compile_loss)  # to find it on the disk takes longer than a batch
+
 # Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads
 # enter it at once.
 _one_at_a_time = threading.Lock()
@@ -184,7 +186,7 @@ def loss_rows(
 ) -> tuple[float, np.ndarray]:
     """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs]."""
     dlogits = np.empty_like(logits)
-    address = compile_loss(rule, logits.dtype).address
+    address = _compiled_loss(rule, logits.dtype).address
     total = step.loss_of(address, logits, labels, targets, class_weights, hyperparameters, dlogits)
     return total, dlogits
 
