@@ -32,9 +32,9 @@ from torch.nn import functional
 
 import minicnn
 from minicnn.backends.cpu import thread_count
+from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.directions import Direction
-from minicnn.insight.objective import Objective
-from minicnn.insight.surface import surface_of, two_directions
+from minicnn.insight.surface import loss_surface, two_directions
 
 POINTS, IMAGES, TOLERANCE = 101, 1000, 1e-5
 NETWORK = NETWORKS["LeNet-5"]
@@ -56,7 +56,7 @@ class Torch:
 
     def __init__(
         self,
-        objective: Objective,
+        batch_loss: BatchLoss,
         directions: list[Direction],
         layout: str,
         batch: int,
@@ -69,9 +69,9 @@ class Torch:
             + f", {together} by vmap" * (together > 1)
             + ", compiled" * compiled
         )
-        whole = to_torch(NETWORK, objective.params).to(memory_format=LAYOUTS[layout]).eval()
+        whole = to_torch(NETWORK, batch_loss.params).to(memory_format=LAYOUTS[layout]).eval()
         self.names = list(dict(whole.named_parameters()))
-        tensors = [self._tensors(objective.params)] + [
+        tensors = [self._tensors(batch_loss.params)] + [
             self._tensors(one.vector) for one in directions
         ]
         changes = [name for name in self.names if any(parts[name].any() for parts in tensors[1:])]
@@ -81,14 +81,14 @@ class Torch:
             whole,
             [one.origin for one in directions],
         )
-        pixels = (objective.images * 255).round().astype(np.uint8)
+        pixels = (batch_loss.images * 255).round().astype(np.uint8)
         x = torch.from_numpy(to_nchw(pixels)).contiguous(memory_format=LAYOUTS[layout])
         first = int(min(name.split(".")[0] for name in changes)) if share else 0
         with torch.inference_mode():
             x = whole[:first](x)
         self.model = torch.compile(whole[first:]) if compiled else whole[first:]
         self.parts = list(
-            zip(x.split(batch), torch.from_numpy(objective.labels).split(batch), strict=True)
+            zip(x.split(batch), torch.from_numpy(batch_loss.labels).split(batch), strict=True)
         )
 
     def _tensors(self, params: np.ndarray) -> dict[str, torch.Tensor]:
@@ -150,24 +150,24 @@ def fastest(settings: list[Torch], points: list[tuple[float, float]]) -> Torch:
 
 
 def compare(
-    objective: Objective, directions: list[Direction], options: argparse.Namespace, full: bool
+    batch_loss: BatchLoss, directions: list[Direction], options: argparse.Namespace, full: bool
 ) -> tuple[list[str], float]:
     """(a row of the table, largest relative difference of the losses)."""
     made = [
-        Torch(objective, directions, layout, batch, together)
+        Torch(batch_loss, directions, layout, batch, together)
         for layout in LAYOUTS
         for batch in (64, 250, 1000)
         for together in (1, 8)
     ]
     if options.compile:
         made += [
-            Torch(objective, directions, "channels last", batch, compiled=True)
+            Torch(batch_loss, directions, "channels last", batch, compiled=True)
             for batch in (64, 1000)
         ]
     found: list = []
 
     def ours() -> None:
-        found[:] = [surface_of(objective, directions, POINTS)]
+        found[:] = [loss_surface(batch_loss, directions, POINTS)]
 
     ours()
     surface = found[0]
@@ -175,7 +175,7 @@ def compare(
     sample = grid[:: POINTS - 1] if not full else grid
     best = fastest(made, grid[:: 1 + len(grid) // 8])
     made = [
-        Torch(objective, directions, layout, batch, share=True)
+        Torch(batch_loss, directions, layout, batch, share=True)
         for layout in LAYOUTS
         for batch in (250, 1000)
     ]
@@ -231,7 +231,7 @@ def main() -> int:
     data = minicnn.load_dataset("fashion-mnist-12k")
     trainer = minicnn.Trainer(NETWORK, epochs=1, threads=threads)
     trainer.fit(data)
-    objective = Objective.of(trainer.model, data.test.images[:IMAGES], data.test.labels[:IMAGES])
+    batch_loss = BatchLoss.of(trainer.model, data.test.images[:IMAGES], data.test.labels[:IMAGES])
     table = Table(
         "directions",
         "minicnn (s)",
@@ -244,7 +244,7 @@ def main() -> int:
     for number, (title, texts) in enumerate(PAIRS.items(), 1):
         if options.only in (None, number):
             row, difference = compare(
-                objective, two_directions(objective, texts), options, options.full and number == 1
+                batch_loss, two_directions(batch_loss, texts), options, options.full and number == 1
             )
             table.add_row(title, *row)
             worst = max(worst, difference)

@@ -24,7 +24,8 @@ from minicnn import (
 from minicnn.activations import RULES
 from minicnn.backends import cpu
 from minicnn.errors import NetworkError, PluginError, SettingError, UnknownNameError
-from minicnn.insight.gradient_check import Cost, gradcheck
+from minicnn.insight.batch_loss import BatchLoss
+from minicnn.insight.gradient_check import gradcheck
 from minicnn.kernels.cpu.rules import compile_layer
 from minicnn.network.blocks import Branches, Residual
 from minicnn.network.tables import layer
@@ -238,14 +239,14 @@ def network_of(*own):
 @pytest.mark.parametrize("own", [layer(BENT, limit=0.3), layer(MIX, gain=0.7)], ids=str)
 def test_gradients_pass_the_check_where_others_read_the_same_value(own):
     network, rng = network_of(own), np.random.default_rng(0)
-    cost = Cost(
+    batch_loss = BatchLoss(
         network,
         network.initialize(rng),
         rng.normal(size=(4, 5, 4, 2)),
         np.arange(4) % 3,
         minicnn.Loss("cross_entropy", 3),
     )
-    assert all(check.passed for check in gradcheck(cost, 12))
+    assert all(check.passed for check in gradcheck(batch_loss, 12))
 
 
 def test_hyperparameters_reach_the_functions():

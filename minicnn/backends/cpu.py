@@ -29,6 +29,8 @@ _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 _WORTH_A_THREAD = 1_000_000
 _FIRST = np.arange(1)
 
+_compiled_loss = functools.cache(compile_loss)  # to find it on the disk takes longer than a batch
+
 
 def thread_count(threads: int | None = None) -> int:
     """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the
@@ -183,7 +185,7 @@ def loss_rows(
     """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs], each row times its
     weight."""
     dlogits = np.empty_like(logits)
-    address = compile_loss(rule, logits.dtype).address
+    address = _compiled_loss(rule, logits.dtype).address
     weights = np.empty(0, logits.dtype) if sample_weights is None else sample_weights
     given = labels, weights, targets, class_weights, hyperparameters
     return step.loss_of(address, logits, *given, dlogits), dlogits

@@ -18,8 +18,9 @@ from minicnn.errors import DataError, MinicnnError, UsageError
 from minicnn.training.settings import COUNT, Settings
 
 if TYPE_CHECKING:
+    from minicnn.insight.batch_loss import BatchLoss
     from minicnn.insight.chain_rule import Trace
-    from minicnn.insight.gradient_check import Cost, TensorCheck
+    from minicnn.insight.gradient_check import TensorCheck
 
 # deviation; were they all 0, as at the start of a training, black pixels would lie on the kinks of
 # ReLU
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--trace",
         metavar="WEIGHT",
-        help="walk the derivative by one weight, such as "
+        help="walk the derivative with respect to one weight, such as "
         "conv1.weight[0,0,0,3], back through the layers",
     )
     text = "cuda: compare its float32 gradients with the CPU's instead (default: cpu)"
@@ -59,43 +60,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check or trace, print the figures, and raise an error for a gradient that is wrong."""
-    cost = _cost(arguments)
-    batch = {
-        "network": cost.network.name,
-        "loss": cost.loss.rule.name,
-        "images": len(cost.labels),
-        "cost": cost.value,
-    }
-    if arguments.trace is not None:
-        from minicnn.insight.chain_rule import trace
-
-        traced = trace(cost, arguments.trace)
-        print_json({**batch, "trace": traced}) if arguments.json else _show_trace(cost, traced)
-        return 0
+    batch_loss = _batch_loss(arguments)
 
     from minicnn.insight.gradient_check import (
         DEVICE_TOLERANCE,
         STEP,
         TOLERANCE,
+        FiniteDifferences,
         device_gradcheck,
         gradcheck,
     )
     from minicnn.report.console import progress_bar
 
+    batch = {
+        "network": batch_loss.network.name,
+        "loss": batch_loss.loss.rule.name,
+        "images": len(batch_loss.labels),
+        "cost": FiniteDifferences(batch_loss).value,
+    }
+    title = "{network}, {images} images, {loss} {cost:.4f}, in ".format(**batch)
+    if arguments.trace is not None:
+        from minicnn.insight.chain_rule import trace
+
+        traced = trace(batch_loss, arguments.trace)
+        if arguments.json:
+            print_json({**batch, "trace": traced})
+        else:
+            _show_trace(f"{title}float64", traced)
+        return 0
     on_device = arguments.device != "cpu"
     if on_device:
-        checks = device_gradcheck(cost, arguments.device)
+        checks = device_gradcheck(batch_loss, arguments.device)
         how: dict[str, Any] = {"device": arguments.device, "tolerance": DEVICE_TOLERANCE}
     else:
         with progress_bar("weights") as progress:
-            checks = gradcheck(cost, arguments.samples, arguments.seed, progress)
+            checks = gradcheck(batch_loss, arguments.samples, arguments.seed, progress)
         how = {"step": STEP, "tolerance": TOLERANCE, "seed": arguments.seed}
     failed = [check for check in checks if not check.passed]
     if arguments.json:
         print_json({**batch, **how, "passed": not failed, "tensors": checks})
     else:
         compared = (arguments.device, "cpu") if on_device else ("explicit", "numeric")
-        _show_checks(cost, checks, compared, "float32" if on_device else "float64")
+        _show_checks(title + ("float32" if on_device else "float64"), checks, compared)
     if wrong := [check.tensor for check in failed if check.checked]:
         other = "the CPU's" if on_device else "the numeric one"
         raise MinicnnError(
@@ -110,11 +116,11 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _cost(arguments: argparse.Namespace) -> "Cost":
+def _batch_loss(arguments: argparse.Namespace) -> "BatchLoss":
     """The loss on the batch as a function of the weights that the options name."""
     import numpy as np
 
-    from minicnn.insight.gradient_check import Cost
+    from minicnn.insight.batch_loss import BatchLoss
     from minicnn.training.loss import Loss
 
     rng = np.random.default_rng(arguments.seed)
@@ -153,20 +159,15 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     loss = Loss(
         made["name"], network.outputs, made["class_weights"], np.float64, **made["hyperparameters"]
     )
-    return Cost(network, params, split.images[chosen] * dataset.scale, split.labels[chosen], loss)
-
-
-def _title(cost: "Cost", numbers: str) -> str:
-    return f"{cost.network.name}, {len(cost.labels)} images, {cost.loss.rule.name} {cost.value:.4f}, in {numbers}"
+    images, labels = split.images[chosen] * dataset.scale, split.labels[chosen]
+    return BatchLoss(network, params, images, labels, loss)
 
 
 def _short(value: float | None) -> str | None:
     return None if value is None else f"{value:.2e}"
 
 
-def _show_checks(
-    cost: "Cost", checks: "list[TensorCheck]", compared: tuple[str, str], numbers: str
-) -> None:
+def _show_checks(title: str, checks: "list[TensorCheck]", compared: tuple[str, str]) -> None:
     from minicnn.report.console import table
 
     rows = [
@@ -182,7 +183,7 @@ def _show_checks(
         ]
         for check in checks
     ]
-    table(_title(cost, numbers), ["tensor", "checked", "kinks", "error", "at", *compared, ""], rows)
+    table(title, ["tensor", "checked", "kinks", "error", "at", *compared, ""], rows)
 
 
 def _verdict(check: "TensorCheck") -> str:
@@ -191,7 +192,7 @@ def _verdict(check: "TensorCheck") -> str:
     return "zero" if check.explicit == check.numeric == 0 else "ok"
 
 
-def _show_trace(cost: "Cost", traced: "Trace") -> None:
+def _show_trace(title: str, traced: "Trace") -> None:
     from minicnn.report.console import make_console, say, table
 
     console = make_console()
@@ -206,7 +207,7 @@ def _show_trace(cost: "Cost", traced: "Trace") -> None:
         for factor in traced.factors
     ]
     table(
-        _title(cost, "float64"),
+        title,
         ["factor", "value", "product so far", "backward pass"],
         rows,
         console,

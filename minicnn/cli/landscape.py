@@ -1,7 +1,8 @@
-"""see the loss around a model's weights: the surface over two directions and the ways down, or a
-slice along one"""
+"""see the loss around a model's weights: the surface over two directions with optimizers' trajectories,
+or a slice along one"""
 
 import argparse
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from minicnn.errors import UsageError
 
 if TYPE_CHECKING:
     from minicnn.inference import Model
-    from minicnn.insight.descent import Path as Way
+    from minicnn.insight.batch_loss import BatchLoss
+    from minicnn.insight.descent import Trajectory
     from minicnn.insight.directions import Direction
-    from minicnn.insight.objective import Objective
     from minicnn.insight.surface import Surface
 
 BATCH = 64  # images that are marked on the curve of a loss
@@ -63,15 +64,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="seed of random directions and starts (default: 0)",
     )
-    ways = parser.add_argument_group("ways down")
-    ways.add_argument(
+    descent = parser.add_argument_group("descent")
+    descent.add_argument(
         "--opt",
         nargs="+",
         default=["gd"],
         metavar="NAME",
         help="optimizers (default: gd, gradient descent)",
     )
-    ways.add_argument(
+    descent.add_argument(
         "--opt-kwargs",
         type=key_value,
         nargs="+",
@@ -79,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K=V",
         help="their hyperparameters",
     )
-    ways.add_argument(
+    descent.add_argument(
         "--lr",
         type=float,
         nargs="+",
@@ -87,23 +88,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="learning rate, for --slice any number of them (default: so that the first step goes a 20th of "
         "the picture; for --slice, one each that converges, oscillates and diverges)",
     )
-    ways.add_argument(
+    descent.add_argument(
         "--start",
         type=float,
         nargs="+",
         action="append",
         default=[],
         metavar="X",
-        help="where a way begins, one coordinate a direction; may be repeated",
+        help="where a descent begins, one coordinate per direction; may be repeated",
     )
-    ways.add_argument(
+    descent.add_argument(
         "--starts",
         type=int,
         default=3,
         metavar="N",
         help="random starts without --start (default: 3)",
     )
-    ways.add_argument(
+    descent.add_argument(
         "--steps",
         type=common.at_least_one,
         metavar="N",
@@ -118,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kind.add_argument(
         "--loss-curve",
         action="store_true",
-        help="the loss of one image and its slope, over the prediction for its class",
+        help="the loss of one image and its derivative, over the prediction for its class",
     )
     parser.add_argument(
         "--output",
@@ -145,23 +146,24 @@ def run(arguments: argparse.Namespace) -> int:
     """Compute, show, and write what is asked for."""
     model, dataset, test = model_and_data(arguments)
 
-    from minicnn.insight.objective import Objective
+    from minicnn.insight.batch_loss import BatchLoss
     from minicnn.training.loss import Loss
 
     loss = Loss(arguments.loss, len(model.classes)) if arguments.loss else None
     count = arguments.images
-    objective = Objective.of(model, test.images[:count], test.labels[:count], loss, dataset.maximum)
+    images, labels = test.images[:count], test.labels[:count]
+    batch_loss = BatchLoss.of(model, images, labels, loss, dataset.maximum)
     place, output = common.folders(arguments.model, arguments.output)
     if arguments.loss_curve:
-        seen = _loss_curve(model, objective)
+        seen = _loss_curve(model, batch_loss)
     else:
-        seen = (_slice if arguments.slice else _surface)(arguments, objective, place)
+        seen = (_slice if arguments.slice else _surface)(arguments, batch_loss, place)
     files = common.write_results(output, seen.tables, seen.pictures)
     if arguments.json:
         what = {
             "network": model.network.name,
-            "loss": objective.loss.rule.name,
-            "images": len(objective.images),
+            "loss": batch_loss.loss.rule.name,
+            "images": len(batch_loss.images),
         }
         common.print_json({**what, **seen.figures, "files": files})
     else:
@@ -172,40 +174,41 @@ def run(arguments: argparse.Namespace) -> int:
     return 0 if seen.complete else common.INTERRUPTED
 
 
-def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path) -> _Seen:
-    """The surface and the ways down."""
-    from minicnn.insight.surface import surface_of, two_directions
+def _surface(arguments: argparse.Namespace, batch_loss: "BatchLoss", place: Path) -> _Seen:
+    """The surface and the trajectories on it."""
+    from minicnn.insight.surface import loss_surface, two_directions
     from minicnn.report.console import progress_bar
     from minicnn.report.landscape_plots import surface_plot
     from minicnn.report.landscape_terminal import show_surface
 
-    directions = two_directions(objective, arguments.along, place, arguments.seed)
+    directions = two_directions(batch_loss, arguments.along, place, arguments.seed)
     directions = [_reaching(one, arguments.reach) for one in directions]
     with progress_bar("loss") as progress:
-        surface = surface_of(objective, directions, arguments.points or 41, progress)
-    ways: list[Way] = []
+        surface = loss_surface(batch_loss, directions, arguments.points or 41, progress=progress)
+    trajectories: list[Trajectory] = []
     complete = surface.complete
     if complete:
-        with progress_bar("ways down") as progress:
-            complete = _go_down(arguments, objective, surface, ways, progress)
+        with progress_bar("descent") as progress:
+            complete = _descend(arguments, batch_loss, surface, trajectories, progress)
     minima = surface.minima()
-    ends = [surface.minimum_below(way.points[-1]) for way in ways]
+    ends = [surface.minimum_below(one.points[-1]) for one in trajectories]
     numbers = [None if end is None else minima.index(end) + 1 for end in ends]
     grid = [
         (x, y, surface.losses[j, i])
         for j, y in enumerate(surface.y_values)
         for i, x in enumerate(surface.x_values)
     ]
-    tables: common.Tables = {"landscape": (("x", "y", "loss"), grid)}
-    if ways:
-        rows = [
-            (number, way.optimizer, way.learning_rate, step, *point, loss)
-            for number, way in enumerate(ways, 1)
-            for step, (point, loss) in enumerate(zip(way.points, way.losses, strict=True))
-        ]
-        tables["landscape-ways"] = (
-            ("way", "optimizer", "learning_rate", "step", "x", "y", "loss"),
-            rows,
+    name = _file_name("surface", surface.x, surface.y)
+    tables: common.Tables = {name: (("x", "y", "loss"), grid)}
+    if trajectories:
+        columns = ("trajectory", "optimizer", "learning_rate", "step", "x", "y", "loss")
+        tables[_file_name("trajectories", surface.x, surface.y)] = (
+            columns,
+            [
+                (number, one.optimizer, one.learning_rate, step, *point, loss)
+                for number, one in enumerate(trajectories, 1)
+                for step, (point, loss) in enumerate(zip(one.points, one.losses, strict=True))
+            ],
         )
     axes = {
         axis: {"direction": one.label, "model": one.origin, "values": values}
@@ -224,31 +227,32 @@ def _surface(arguments: argparse.Namespace, objective: "Objective", place: Path)
         "model_loss": surface.own_loss,
         "minima": found,
         "complete": complete,
-        "ways": [
-            {**_way(way), "minimum": number} for way, number in zip(ways, numbers, strict=True)
+        "trajectories": [
+            {**_figures(one), "minimum": number}
+            for one, number in zip(trajectories, numbers, strict=True)
         ],
     }
-    loss, images = objective.loss.rule.name, len(objective.images)
+    title = f"{batch_loss.loss.rule.name} on {len(batch_loss.images):,} images"
     return _Seen(
         figures,
         tables,
-        {"landscape": lambda: surface_plot(surface, ways)},
-        lambda: show_surface(surface, ways, numbers, loss, images),
+        {name: lambda: surface_plot(surface, trajectories, title)},
+        lambda: show_surface(surface, trajectories, numbers, title),
         complete,
     )
 
 
-def _go_down(
+def _descend(
     arguments: argparse.Namespace,
-    objective: "Objective",
+    batch_loss: "BatchLoss",
     surface: "Surface",
-    ways: "list[Way]",
+    trajectories: "list[Trajectory]",
     progress: Callable[[int, int], None],
 ) -> bool:
-    """Put into ``ways`` that of each optimizer from each start; False if Ctrl-C came before the
-    last.
+    """Put into ``trajectories`` that of each optimizer from each start; False if Ctrl-C came before
+    the last.
 
-    All ways of one optimizer have the same learning rate.
+    All trajectories of one optimizer have the same learning rate.
     """
     import numpy as np
 
@@ -257,36 +261,29 @@ def _go_down(
     _check_starts(arguments, 2)
     if arguments.lr and len(arguments.lr) > 1:
         raise UsageError("--lr takes one learning rate here; for --slice it takes any number")
-    plane = Plane(objective, [surface.x, surface.y])
+    plane = Plane(batch_loss, [surface.x, surface.y])
     low, high = np.array([(one.low, one.high) for one in plane.directions]).T
     starts = (
         arguments.start
         or np.random.default_rng(arguments.seed).uniform(low, high, (arguments.starts, 2)).tolist()
     )
-    hyperparameters = dict(arguments.opt_kwargs)
+    rate, steps = arguments.lr and arguments.lr[0], arguments.steps or 100
+    hypers = dict(arguments.opt_kwargs)
     try:
         for name in arguments.opt if starts else ():
-            rate = (
-                arguments.lr[0]
-                if arguments.lr
-                else plane.suitable_rate(starts, name, **hyperparameters)
-            )
+            own = rate or plane.suitable_rate(starts, name, **hypers)
             for start in starts:
-                ways.append(
-                    plane.descend(
-                        start, name, rate, arguments.steps or 100, surface.scale, **hyperparameters
-                    )
-                )
-                progress(len(ways), len(starts) * len(arguments.opt))
+                trajectories.append(plane.descend(start, name, own, steps, surface.scale, **hypers))
+                progress(len(trajectories), len(starts) * len(arguments.opt))
     except KeyboardInterrupt:
         return False
     return True
 
 
-def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -> _Seen:
-    """The curve along one direction, and walks down."""
+def _slice(arguments: argparse.Namespace, batch_loss: "BatchLoss", place: Path) -> _Seen:
+    """The curve along one direction, and gradient descent on it."""
     from minicnn.insight.directions import chosen, largest_gradients
-    from minicnn.insight.slice import slice_of, verdict
+    from minicnn.insight.slice import loss_slice, verdict
     from minicnn.report.landscape_plots import slice_plot
     from minicnn.report.landscape_terminal import show_slice
 
@@ -294,63 +291,70 @@ def _slice(arguments: argparse.Namespace, objective: "Objective", place: Path) -
     if len(arguments.along) > 1 or len(arguments.start) > 1:
         raise UsageError("--slice takes one direction by --along and one --start")
     (direction,) = chosen(
-        objective, arguments.along or largest_gradients(objective, 1), place, arguments.seed
+        batch_loss, arguments.along or largest_gradients(batch_loss, 1), place, arguments.seed
     )
     start = arguments.start[0][0] if arguments.start else None
-    cut = slice_of(
-        objective,
+    cut = loss_slice(
+        batch_loss,
         _reaching(direction, arguments.reach),
         arguments.lr,
         arguments.points or 201,
         start,
         arguments.steps or 12,
     )
-    steps = [
-        (way.learning_rate, step, way.points[step, 0], way.losses[step], way.gradients[step, 0])
-        for way in cut.walks
-        for step in range(way.steps + 1)
-    ]
-    tables: common.Tables = {
-        "landscape-slice": (("value", "loss"), zip(cut.values, cut.losses, strict=True))
-    }
-    if steps:
-        tables["landscape-steps"] = ("learning_rate", "step", "value", "loss", "slope"), steps
+    name = _file_name("slice", direction)
+    tables: common.Tables = {name: (("value", "loss"), zip(cut.values, cut.losses, strict=True))}
+    if cut.descents:
+        tables[_file_name("slice-steps", direction)] = (
+            ("learning_rate", "step", "value", "loss", "derivative"),
+            [
+                (one.learning_rate, step, value, loss, derivative)
+                for one in cut.descents
+                for step, (value, loss, derivative) in enumerate(
+                    zip(one.points[:, 0], one.losses, one.gradients[:, 0], strict=True)
+                )
+            ],
+        )
     figures = {
         "direction": cut.direction.label,
         "model": cut.direction.origin,
         "values": cut.values,
         "losses": cut.losses,
         "model_loss": cut.own_loss,
-        "slope": cut.own_slope,
+        "derivative": cut.own_derivative,
         "curvature": cut.curvature,
         "largest_rate": cut.largest_rate,
-        "walks": [
-            {**_way(way), "slopes": way.gradients[:, 0], "verdict": verdict(way)}
-            for way in cut.walks
+        "descents": [
+            {**_figures(one), "derivatives": one.gradients[:, 0], "verdict": verdict(one)}
+            for one in cut.descents
         ],
     }
-    return _Seen(
-        figures, tables, {"landscape-slice": lambda: slice_plot(cut)}, lambda: show_slice(cut)
-    )
+    return _Seen(figures, tables, {name: lambda: slice_plot(cut)}, lambda: show_slice(cut))
 
 
-def _loss_curve(model: "Model", objective: "Objective") -> _Seen:
+def _loss_curve(model: "Model", batch_loss: "BatchLoss") -> _Seen:
     """The loss over the prediction for the true class."""
     from minicnn.insight.prediction import loss_curve
     from minicnn.report.landscape_plots import loss_curve_plot
     from minicnn.report.landscape_terminal import show_loss_curve
 
-    curve = loss_curve(
-        objective.loss, model.logits(objective.images[:BATCH]), objective.labels[:BATCH]
-    )
-    rows = zip(curve.values, curve.losses, curve.slopes, strict=True)
+    logits = model.logits(batch_loss.images[:BATCH])
+    curve = loss_curve(batch_loss.loss, logits, batch_loss.labels[:BATCH])
+    rows = zip(curve.values, curve.losses, curve.derivatives, strict=True)
     samples = zip(curve.sample_values, curve.sample_losses, strict=True)
+    name = f"landscape-loss-curve-{curve.loss}"
     tables: common.Tables = {
-        "landscape-loss-curve": (("prediction", "loss", "slope"), rows),
-        "landscape-loss-samples": (("prediction", "loss"), samples),
+        name: (("prediction", "loss", "derivative"), rows),
+        f"landscape-loss-samples-{curve.loss}": (("prediction", "loss"), samples),
     }
-    pictures: common.Pictures = {"landscape-loss-curve": lambda: loss_curve_plot(curve)}
+    pictures: common.Pictures = {name: lambda: loss_curve_plot(curve)}
     return _Seen(asdict(curve), tables, pictures, lambda: show_loss_curve(curve))
+
+
+def _file_name(kind: str, *directions: "Direction") -> str:
+    """landscape-KIND-DIRECTION-…: what shows other directions is in other files."""
+    labels = [one.label.partition(" (")[0].lower() for one in directions]
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(["landscape", kind, *labels])).strip("-")
 
 
 def _at_least_two(text: str) -> int:
@@ -376,12 +380,6 @@ def _reaching(direction: "Direction", reach: float | None) -> "Direction":
     return replace(direction, low=direction.origin - reach, high=direction.origin + reach)
 
 
-def _way(way: "Way") -> dict[str, Any]:
-    return {
-        "optimizer": way.optimizer,
-        "learning_rate": way.learning_rate,
-        "steps": way.steps,
-        "outcome": way.outcome,
-        "points": way.points,
-        "losses": way.losses,
-    }
+def _figures(trajectory: "Trajectory") -> dict[str, Any]:
+    names = "optimizer", "learning_rate", "steps", "outcome", "points", "losses"
+    return {name: getattr(trajectory, name) for name in names}

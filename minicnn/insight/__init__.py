@@ -1,4 +1,4 @@
-"""Looking into a network: the loss around its weights, the way down, the gradients in each layer.
+"""Looking into a network: the loss around its weights, descent, the gradients in each layer.
 
 Every function here returns arrays and plain dataclasses; `minicnn.report` draws them.
 """
@@ -8,13 +8,13 @@ from typing import Any
 
 _NAMES = {  # by the module that has them
     "advice": ["advised"],
+    "batch_loss": ["BatchLoss"],
     "chain_rule": ["trace"],
     "compare": ["ranking", "read_run"],
     "descent": ["Plane", "descend"],
     "directions": ["Direction"],
-    "gradient_check": ["Cost", "gradcheck"],
+    "gradient_check": ["gradcheck"],
     "mistakes": ["confident_mistakes", "first_layer_filters"],
-    "objective": ["Objective"],
     "prediction": ["loss_curve"],
     "range_test": ["lr_find"],
     "slice": ["loss_slice"],

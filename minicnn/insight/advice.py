@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 
 from minicnn.training.events import EpochDone, Event, Recorded, RunStarted
 
-VANISHED = (
-    0.01  # of the gradient of the last weights: the smallest usual share, in VGG and LeNet, was 0.1
-)
-GROWN = 10.0  # times the least mean gradient norm of an earlier epoch
-DEAD = 0.6  # share of a layer's channels; up to 0.42 was seen in runs that did well
-ROSE = 1.15  # times the training loss of the epoch before
+# of the gradient of the last weights: the smallest usual share, in VGG and LeNet, was 0.1
+VANISHING_RATIO = 0.01
+EXPLODING_RATIO = 10.0  # times the least mean gradient norm of an earlier epoch
+DEAD_FRACTION = 0.6  # fraction of a layer's channels; up to 0.42 was seen in runs that did well
+LOSS_INCREASE = 1.15  # times the training loss of the epoch before
 LARGE_UPDATE, SMALL_UPDATE = 0.1, 1e-4  # of the weights, in a step; usual are 0.0003 to 0.02
-HARDLY = 0.9  # times the training loss of the epoch before: it hardly falls
-LEARNED = 0.9  # training accuracy from which on small or uneven progress is no harm
+STALLED_RATIO = 0.9  # times the training loss of the epoch before: it hardly falls
+GOOD_ACCURACY = 0.9  # training accuracy from which on small or uneven progress is no harm
 OVERFIT, EPOCHS = 1.2, 3  # times the least validation loss, for so many epochs
 
 
@@ -65,7 +64,7 @@ class _Seen:
 def _warnings(epoch: EpochDone, seen: _Seen) -> Iterator[tuple[str, str]]:
     """(kind, text) of everything that is wrong."""
     grown = min((before.gradient_norm for before in seen.epochs), default=epoch.gradient_norm)
-    if epoch.gradient_norm > GROWN * grown:
+    if epoch.gradient_norm > EXPLODING_RATIO * grown:
         yield (
             "exploding gradients",
             (
@@ -95,7 +94,7 @@ def _of_tensors(line: Recorded) -> Iterator[tuple[str, str]]:
         return
     *before, last = norms
     least = min(before, key=norms.__getitem__)
-    if norms[least] < VANISHED * norms[last]:
+    if norms[least] < VANISHING_RATIO * norms[last]:
         yield (
             "vanishing gradients",
             (
@@ -107,7 +106,7 @@ def _of_tensors(line: Recorded) -> Iterator[tuple[str, str]]:
 
 def _of_units(line: Recorded) -> Iterator[tuple[str, str]]:
     layer = max(line.dead, key=line.dead.__getitem__, default="")
-    if layer and line.dead[layer] > DEAD:
+    if layer and line.dead[layer] > DEAD_FRACTION:
         yield (
             "dead units",
             (
@@ -121,7 +120,11 @@ def _of_learning_rate(epoch: EpochDone, seen: _Seen) -> Iterator[tuple[str, str]
     rate, before = epoch.learning_rate, seen.epochs[-1].train_loss if seen.epochs else None
     updates = _weights(seen.line.update_ratio) if seen.line is not None else {}
     tensor = max(updates, key=updates.__getitem__, default="")
-    if before is not None and epoch.train_loss > ROSE * before and epoch.train_accuracy < LEARNED:
+    if (
+        before is not None
+        and epoch.train_loss > LOSS_INCREASE * before
+        and epoch.train_accuracy < GOOD_ACCURACY
+    ):
         yield (
             "learning rate too large",
             (
@@ -143,8 +146,8 @@ def _of_learning_rate(epoch: EpochDone, seen: _Seen) -> Iterator[tuple[str, str]
     if (
         before is not None
         and usual
-        and epoch.train_loss > HARDLY * before
-        and epoch.train_accuracy < LEARNED
+        and epoch.train_loss > STALLED_RATIO * before
+        and epoch.train_accuracy < GOOD_ACCURACY
         and updates
         and updates[tensor] < SMALL_UPDATE
     ):

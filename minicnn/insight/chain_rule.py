@@ -6,13 +6,13 @@ rule reads
 
     ∂C/∂w = ⟨∂C/∂y[L], v[L]/|v[L]|⟩ · |v[L]|/|v[L−1]| · … · |v[2]|/|v[1]| · |v[1]|
 
-The first factor is the slope of the loss in the direction in which w moves the logits; the next
-ones say how much longer each layer makes the movement, and the last is how much the weight's own
-layer moves. (In a chain of single neurons these are the texts' factors, but for their signs, which
-are all in the first.) The product of the factors down to layer l is the slope of C by a movement of
-y[l−1], which the backward pass knows on its own as ⟨∂C/∂y[l−1], v[l−1]⟩ / |v[l−1]|: where the two
-part, the backward pass of layer l is wrong. The movements are measured by central differences of
-forward passes.
+The first factor is the derivative of the loss in the direction in which w moves the logits; the
+next ones say how much longer each layer makes the movement, and the last is how much the weight's
+own layer moves. (In a chain of single neurons these are the texts' factors, but for their signs,
+which are all in the first.) The product of the factors down to layer l is the derivative of C in
+the direction of v[l−1], which the backward pass knows on its own as ⟨∂C/∂y[l−1], v[l−1]⟩ /
+|v[l−1]|: where the two part, the backward pass of layer l is wrong. The movements are measured by
+central differences of forward passes.
 
 In a graph this holds from one layer to the next through which every path from the weight to the
 loss leads. Layers between two such, where a value has several readers, are one factor together: the
@@ -23,7 +23,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.insight.gradient_check import STEP, Cost, relative_error
+from minicnn.insight.batch_loss import BatchLoss
+from minicnn.insight.gradient_check import STEP, FiniteDifferences, relative_error
 from minicnn.insight.weights import name as weight_name
 from minicnn.insight.weights import parse
 from minicnn.program.graph import cuts
@@ -47,7 +48,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Trace:
-    """The derivative of the loss C by one weight: its factors, from the loss back to the weight.
+    """The derivative of the loss C with respect to one weight: its factors, from the loss back.
 
     ``explicit`` is the backward pass's derivative, ``numeric`` the central difference, ``error``
     their relative error. ``crossed`` says that C has a kink within the difference, so that nothing
@@ -56,7 +57,7 @@ class Trace:
 
     weight: str
     value: float
-    cost: float
+    loss: float
     factors: list[Factor]
     explicit: float
     numeric: float
@@ -64,25 +65,25 @@ class Trace:
     crossed: bool
 
 
-def trace(cost: Cost, weight: str) -> Trace:
-    """Walk the derivative by ``weight``, such as ``conv1.weight[0,0,0,3]``, back through the
-    layers.
+def trace(batch_loss: BatchLoss, weight: str) -> Trace:
+    """Walk the derivative with respect to a weight, such as ``conv1.weight[0,0,0,3]``, back through
+    the layers.
 
     Raises `UnknownNameError` and `SettingError` for a name that is no weight of the network.
     """
-    network = cost.network
+    network, differences = batch_loss.network, FiniteDifferences(batch_loss)
     index = parse(network, weight)
-    first = cost.operation_of(index)
-    explicit = float(cost.explicit()[index])
-    cost.passes.forward_by_operation(cost.images)
-    gradients = cost.passes.backward_by_operation(cost.dlogits)
+    first = differences.operation_of(index)
+    explicit = float(differences.explicit()[index])
+    differences.passes.forward_by_operation(differences.images)
+    gradients = differences.passes.backward_by_operation(differences.dlogits)
     for step in (STEP, STEP / 10, STEP / 100):  # a shorter one may stay on one side of every kink
-        numeric, movements, crossed = cost.moved(index, step)
+        numeric, movements, crossed = differences.numeric(index, step)
         if not crossed:
             break
-    places = cuts(cost.plan.nodes, first)
+    places = cuts(differences.plan.nodes, first)
     lengths = [float(np.linalg.norm(movements[i - first])) for i in places]
-    layers = [_layer_name(cost, i) for i in places]
+    layers = [_layer_name(differences, i) for i in places]
     along = [
         float(np.vdot(gradients[i], movements[i - first])) / length if length else None
         for i, length in zip(places, lengths, strict=True)
@@ -110,16 +111,17 @@ def trace(cost: Cost, weight: str) -> Trace:
         )
     return Trace(
         weight_name(network, index),
-        float(cost.passes.params[index]),
-        cost.value,
+        float(differences.passes.params[index]),
+        differences.value,
         factors,
         explicit,
         numeric,
-        relative_error(explicit, numeric, cost.value, step),
+        relative_error(explicit, numeric, differences.value, step),
         crossed,
     )
 
 
-def _layer_name(cost: Cost, i: int) -> str:
+def _layer_name(differences: FiniteDifferences, i: int) -> str:
     """The name of operation ``i`` of the plan: those of its layers, where they were fused."""
-    return "+".join(cost.network.layer_names[layer] for layer in cost.plan.nodes[i].layers)
+    names = differences.network.layer_names
+    return "+".join(names[layer] for layer in differences.plan.nodes[i].layers)

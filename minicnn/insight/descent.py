@@ -1,29 +1,25 @@
-"""The way down: an optimizer's own rule on the few coordinates of a landscape, with gradients by
-the backward pass."""
+"""Descent: an optimizer's own rule on the few coordinates of a landscape, with gradients by the
+backward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from minicnn.backends.surface import first_layer
-from minicnn.inference import Model
+from minicnn.insight.batch_loss import BatchLoss, first_layer
 from minicnn.insight.directions import Direction, chosen
-from minicnn.insight.objective import Objective
 from minicnn.rules import AnyOptimizer
-from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
 
 FIRST_STEP = 0.05  # of the picture: how far a first step goes when no learning rate is given
-# converged: over the whole picture this slope would change the loss by less than this share of its
-# scale,
+# Converged: over the whole picture this gradient would change the loss by less than this fraction of
+# its scale,
 _FLAT = 0.05
-_STILL = 0.002  # and the last step went less far than this share of the picture
+_STILL = 0.002  # and the last step went less far than this fraction of the picture.
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class Trajectory:
     """Where an optimizer went: ``points`` [steps + 1, coordinates], with the loss and the gradient
     at each.
 
@@ -46,13 +42,14 @@ class Path:
 class Plane:
     """The loss as a function of the coordinates along some directions."""
 
-    def __init__(self, objective: Objective, directions: Sequence[Direction]):
+    def __init__(self, batch_loss: BatchLoss, directions: Sequence[Direction]):
         self.directions = directions
-        self._tail = objective.since(
-            min(first_layer(objective.network, one.vector) for one in directions)
+        self._tail = batch_loss.since(
+            min(first_layer(batch_loss.network, one.vector) for one in directions)
         )
         self._vectors = np.array([one.vector[-len(self._tail.params) :] for one in directions])
         self.origin = np.array([one.origin for one in directions])
+        self._last = b"", (0.0, self.origin)  # a point, and what `gradient` returned for it
 
     @property
     def ranges(self) -> np.ndarray:
@@ -60,14 +57,16 @@ class Plane:
         return np.array([one.high - one.low for one in self.directions])
 
     def gradient(self, point: np.ndarray) -> tuple[float, np.ndarray]:
-        """(C, ∂C/∂c) at ``point`` [coordinates]: the gradient by the weights, from the backward
-        pass, along each direction.
+        """(C, ∂C/∂c) at ``point`` [coordinates]: the gradient with respect to the weights, from the
+        backward pass, along each direction. Asked again for the same point, it computes nothing.
 
         params = own + Σ_i (c_i − origin_i) · v_i            ∂C/∂c_i = Σ_w ∂C/∂w · v_i[w]
         """
-        moved = (point - self.origin).astype(self._vectors.dtype)
-        loss, grads = self._tail.gradient(self._tail.params + moved @ self._vectors)
-        return loss, self._vectors.astype(np.float64) @ grads
+        if point.tobytes() != self._last[0]:
+            moved = (point - self.origin).astype(self._vectors.dtype)
+            loss, grads = self._tail.gradient(self._tail.params + moved @ self._vectors)
+            self._last = point.tobytes(), (loss, self._vectors.astype(np.float64) @ grads)
+        return self._last[1]
 
     def descend(
         self,
@@ -77,7 +76,7 @@ class Plane:
         steps: int = 100,
         scale: float = 1.0,
         **hyperparameters: float,
-    ) -> Path:
+    ) -> Trajectory:
         """Follow the rule from ``start`` for at most ``steps`` steps; ``learning_rate`` None: see
         `suitable_rate`.
 
@@ -101,7 +100,7 @@ class Plane:
             losses.append(loss)
             gradients.append(gradient)
             outcome = self._judge(point, loss, gradient, moved, scale)
-        return Path(
+        return Trajectory(
             optimizer.rule.name,
             learning_rate,
             np.array(points),
@@ -147,26 +146,20 @@ class Plane:
 
 
 def descend(
-    model: Model,
-    x: ArrayLike,
-    y: ArrayLike,
+    batch_loss: BatchLoss,
     directions: Sequence[str | Direction],
     start: Sequence[float],
     optimizer: str | AnyOptimizer = "gd",
     learning_rate: float | None = None,
     steps: int = 100,
-    *,
-    loss: Loss | None = None,
     **hyperparameters: float,
-) -> Path:
-    """The way of ``optimizer`` from ``start`` on the loss of ``model`` on images ``x`` with labels
-    ``y``.
+) -> Trajectory:
+    """The trajectory of ``optimizer`` from ``start`` on the loss over ``directions``.
 
-    ``directions`` are those of a surface, or of `minicnn.insight.directions.chosen`; see
-    `Plane.descend` for the rest.
+    These are those of a surface, or of `minicnn.insight.directions.chosen`; see `Plane.descend` for
+    the rest.
     """
-    objective = Objective.of(model, x, y, loss)
-    plane = Plane(objective, chosen(objective, directions))
+    plane = Plane(batch_loss, chosen(batch_loss, directions))
     scale = plane.gradient(plane.origin)[0]
     return plane.descend(start, optimizer, learning_rate, steps, scale, **hyperparameters)
 

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from minicnn.backends.surface import first_layer
 from minicnn.errors import SettingError
 from minicnn.inference import Model, load
 from minicnn.insight import weights
-from minicnn.insight.objective import Objective
+from minicnn.insight.batch_loss import BatchLoss
 from minicnn.network.network import Network
 from minicnn.training.record import load_record
 
@@ -74,7 +73,7 @@ def random_direction(
 def line_to(
     network: Network, params: np.ndarray, model: Model, label: str = "other model"
 ) -> Direction:
-    """The way to another model of the same network: it is at 1, the own point at 0."""
+    """The line to another model of the same network: it is at 1, the own point at 0."""
     shapes = [
         [(spec.name, spec.shape) for spec in one.parameters] for one in (network, model.network)
     ]
@@ -108,11 +107,11 @@ def principal_directions(params: np.ndarray, folder: Path | str) -> list[Directi
     return found
 
 
-def largest_gradients(objective: Objective, count: int = 2) -> list[str]:
+def largest_gradients(batch_loss: BatchLoss, count: int = 2) -> list[str]:
     """The names of the ``count`` weights, biases left out, with the largest gradients at the own
     point."""
-    network = objective.network
-    grads = np.abs(objective.gradient(objective.params)[1])
+    network = batch_loss.network
+    grads = np.abs(batch_loss.gradient(batch_loss.params)[1])
     tensors = network.unflatten(grads)
     for spec in network.parameters:
         if spec.kind != "weight":
@@ -123,7 +122,7 @@ def largest_gradients(objective: Objective, count: int = 2) -> list[str]:
 
 
 def chosen(
-    objective: Objective,
+    batch_loss: BatchLoss,
     wanted: Sequence[str | Direction],
     run: Path | str | None = None,
     seed: int = 0,
@@ -134,7 +133,7 @@ def chosen(
     (principal directions of the recorded run in the folder ``run``), or ``to:PATH``, the line to
     another model.
     """
-    network, params = objective.network, objective.params
+    network, params = batch_loss.network, batch_loss.params
     found = []
     for number, text in enumerate(wanted):
         if isinstance(text, Direction):
@@ -152,19 +151,17 @@ def chosen(
             line = line_to(network, params, load(text[3:]), text[3:])
             found.append(replace(line, label=f"line to {Path(text[3:]).name}"))
         else:
-            found.append(fitted(objective, single_weight(network, params, text)))
+            found.append(fitted(batch_loss, single_weight(network, params, text)))
     return found
 
 
-def fitted(objective: Objective, direction: Direction) -> Direction:
+def fitted(batch_loss: BatchLoss, direction: Direction) -> Direction:
     """``direction`` with a range of 0.25, 0.5, ... 16 to each side, at one end of which the loss
     has risen by half.
 
     Where it rises on both sides, at both; where on none, the range is 4.
     """
-    tail = objective.since(first_layer(objective.network, direction.vector))
-    tried = np.concatenate([[0.0], -_REACHES, _REACHES])
-    losses = tail.rows(direction.vector[-len(tail.params) :])(tail.params, tried)
+    losses = batch_loss.along(direction.vector, np.concatenate([[0.0], -_REACHES, _REACHES]))
     rises = (losses[1:] > 1.5 * losses[0]).reshape(2, -1)
     reach = max(
         (float(_REACHES[side.argmax()]) for side in rises if side.any()), default=_USUAL_REACH

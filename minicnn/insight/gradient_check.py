@@ -13,18 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.backends import backend, cpu
+from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.weights import name as weight_name
-from minicnn.network.network import Network
 from minicnn.training.loss import Loss
 
 STEP = 1e-5  # h: longer ones cross more kinks, shorter ones leave fewer digits
 TOLERANCE = 1e-5  # largest relative error that passes
-DEVICE_TOLERANCE = (
-    1e-4  # between two devices' float32 gradients, relative to the largest of a tensor
-)
-ROUNDING = (
-    4 * np.finfo(np.float64).eps
-)  # of C, relative: what is left of a difference of two values of C is below it
+# between two devices' float32 gradients, relative to the largest of a tensor
+DEVICE_TOLERANCE = 1e-4
+# of C, relative: what is left of a difference of two values of C is below it
+ROUNDING = 4 * np.finfo(np.float64).eps
 
 
 @dataclass(frozen=True)
@@ -48,18 +46,15 @@ class TensorCheck:
     passed: bool
 
 
-class Cost:
-    """The mean loss C of one batch as a function of the weights, in float64, with its two
-    derivatives.
+class FiniteDifferences:
+    """A `BatchLoss` in float64, as training has it, with its explicit and its numeric derivatives.
 
-    ``params`` [flat_size]; ``x`` [N, H, W, C] are scaled images, ``labels`` [N]. Dropout drops the
-    same elements every time.
+    Dropout drops the same elements every time.
     """
 
-    def __init__(
-        self, network: Network, params: np.ndarray, x: np.ndarray, labels: np.ndarray, loss: Loss
-    ):
-        self.network, self.labels = network, labels
+    def __init__(self, batch_loss: BatchLoss):
+        network, loss = batch_loss.network, batch_loss.loss
+        self.network, self.labels = network, batch_loss.labels
         weights = loss.class_weights.tolist() if loss.rule.class_weights else None
         names = [hyper.name for hyper in loss.rule.hyperparameters]
         self.loss = Loss(
@@ -69,11 +64,12 @@ class Cost:
             np.float64,
             **dict(zip(names, loss.hyperparameters.tolist(), strict=True)),
         )
-        self.passes = cpu.Passes(network, params.astype(np.float64), len(x), by_operation=True)
-        self.plan, self.images = self.passes.plan, x
-        self.outputs = self.passes.forward_by_operation(x)
+        self.images, params = batch_loss.images, batch_loss.params.astype(np.float64)
+        self.passes = cpu.Passes(network, params, len(self.images), by_operation=True)
+        self.plan = self.passes.plan
+        self.outputs = self.passes.forward_by_operation(self.images)
         self._work = self.passes.work.copy()
-        self.value, self.dlogits = self.loss(self.outputs[-1], labels)
+        self.value, self.dlogits = self.loss(self.outputs[-1], self.labels)
 
     def explicit(self) -> np.ndarray:
         """The gradient [flat_size] by the backward pass, in the fused form that training runs."""
@@ -81,7 +77,7 @@ class Cost:
         fused.forward(self.images)
         return fused.backward(self.dlogits)
 
-    def moved(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
+    def numeric(self, index: int, step: float = STEP) -> tuple[float, list[np.ndarray], bool]:
         """(numeric ∂C/∂w, ∂y/∂w of every operation from its own on, whether a kink was crossed) of
         the weight params[index]."""
         params, first = self.passes.params, self.operation_of(index)
@@ -95,8 +91,8 @@ class Cost:
         params[index] = before
         (upper, value, y, kinks), (lower, other, z, others) = sides
         crossed = any(np.any(a != b) for a, b in zip(kinks, others, strict=True))
-        slopes = [(a - b) / (upper - lower) for a, b in zip(y, z, strict=True)]
-        return float((value - other) / (upper - lower)), slopes, crossed
+        movements = [(a - b) / (upper - lower) for a, b in zip(y, z, strict=True)]
+        return float((value - other) / (upper - lower)), movements, crossed
 
     def operation_of(self, index: int) -> int:
         """Which operation of the plan is the first that reads ``params[index]``."""
@@ -120,7 +116,7 @@ class Cost:
 
 
 def gradcheck(
-    cost: Cost,
+    batch_loss: BatchLoss,
     samples: int = 100,
     seed: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -130,94 +126,68 @@ def gradcheck(
 
     ``progress`` is called with the weights done and all weights.
 
-    >>> from minicnn import Dense, Flatten
+    >>> from minicnn import Dense, Flatten, Network
     >>> network, rng = Network((2, 2), [Flatten(), Dense(3)]), np.random.default_rng(0)
-    >>> cost = Cost(network, network.initialize(rng), rng.random((4, 2, 2, 1)), np.arange(4) % 3,
-    Loss("mse", 3))
-    >>> [(check.tensor, check.checked, check.passed) for check in gradcheck(cost)]
+    >>> x, labels = rng.random((4, 2, 2, 1)), np.arange(4) % 3
+    >>> batch_loss = BatchLoss(network, network.initialize(rng), x, labels, Loss("mse", 3))
+    >>> [(check.tensor, check.checked, check.passed) for check in gradcheck(batch_loss)]
     [('dense1.weight', 12, True), ('dense1.bias', 3, True)]
     """
-    network, rng = cost.network, np.random.default_rng(seed)
-    explicit = cost.explicit()
+    network, rng = batch_loss.network, np.random.default_rng(seed)
+    differences = FiniteDifferences(batch_loss)
+    explicit = differences.explicit()
     specs = [spec for spec in network.parameters if spec.kind != "state"]
     drawn = [spec.offset + rng.permutation(spec.size)[:samples] for spec in specs]
     total, done, checks = sum(map(len, drawn)), 0, []
     for spec, indices in zip(specs, drawn, strict=True):
         errors: list[tuple[float, int, float]] = []
         for index in indices.tolist():
-            numeric, _, crossed = cost.moved(index)
+            numeric, _, crossed = differences.numeric(index)
             if not crossed:
-                errors.append(
-                    (relative_error(explicit[index], numeric, cost.value), index, numeric)
-                )
+                error = relative_error(explicit[index], numeric, differences.value)
+                errors.append((error, index, numeric))
             done += 1
             progress(done, total)
-        checked, kinks = len(errors), len(indices) - len(errors)
+        counts = spec.name, spec.size, len(errors), len(indices) - len(errors)
         if not errors:
-            checks.append(
-                TensorCheck(spec.name, spec.size, 0, kinks, None, None, None, None, False)
-            )
+            checks.append(TensorCheck(*counts, None, None, None, None, False))
             continue
-        error, at, numeric = max(errors, key=lambda found: (np.isnan(found[0]), found[0]))
-        checks.append(
-            TensorCheck(
-                spec.name,
-                spec.size,
-                checked,
-                kinks,
-                error,
-                weight_name(network, at),
-                float(explicit[at]),
-                numeric,
-                error <= TOLERANCE,
-            )
-        )
+        error, at, numeric = max(errors, key=lambda one: (np.isnan(one[0]), one[0]))
+        figures = error, weight_name(network, at), float(explicit[at]), numeric
+        checks.append(TensorCheck(*counts, *figures, error <= TOLERANCE))
     return checks
 
 
-def device_gradcheck(cost: Cost, device: str) -> list[TensorCheck]:
+def device_gradcheck(batch_loss: BatchLoss, device: str) -> list[TensorCheck]:
     """Compare the gradients of all weights that ``device`` computes in float32, loss included, with
     the CPU's.
 
     The error is relative to the tensor's largest gradient; in the results ``numeric`` is the CPU's
     figure. Raises `DeviceError` if the device cannot be used.
     """
-    network, loss, params = cost.network, cost.loss, cost.passes.params.astype(np.float32)
-    given = [
-        array.astype(np.float32)
-        for array in (loss.one_hot, loss.class_weights, loss.hyperparameters)
-    ]
+    network, loss, labels = batch_loss.network, batch_loss.loss, batch_loss.labels
+    arrays = loss.one_hot, loss.class_weights, loss.hyperparameters
     gradients = []
     for place in (backend(device), cpu):
-        passes = place.Passes(network, params, len(cost.labels))
-        logits = passes.forward(cost.images.astype(np.float32))
-        _, dlogits = place.loss_rows(loss.rule, logits.copy(), cost.labels, *given)
-        gradients.append(
-            network.unflatten(passes.backward(dlogits / np.float32(loss.divisor(cost.labels))))
+        passes = place.Passes(network, batch_loss.params.astype(np.float32), len(labels))
+        logits = passes.forward(batch_loss.images.astype(np.float32))
+        _, dlogits = place.loss_rows(
+            loss.rule, logits.copy(), labels, *(array.astype(np.float32) for array in arrays)
         )
+        gradients.append(passes.backward(dlogits / np.float32(loss.divisor(labels))))
     checks = []
     for spec in network.parameters:
-        if spec.kind == "state":
-            continue
-        on_device, on_cpu = (tensors[spec.name].reshape(-1) for tensors in gradients)
-        errors = np.abs(on_device - on_cpu) / max(
-            float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny
-        )
-        at = int(errors.argmax())  # the first that is not a number, if there is one
-        error, where = float(errors[at]), weight_name(network, spec.offset + at)
-        checks.append(
-            TensorCheck(
-                spec.name,
-                spec.size,
-                spec.size,
-                0,
-                error,
-                where,
-                float(on_device[at]),
-                float(on_cpu[at]),
-                error <= DEVICE_TOLERANCE,
+        if spec.kind != "state":
+            begin, end = spec.offset, spec.offset + spec.size
+            on_device, on_cpu = (gradient[begin:end] for gradient in gradients)
+            largest = max(float(np.abs(on_cpu).max()), np.finfo(np.float32).tiny)
+            errors = np.abs(on_device - on_cpu) / largest
+            at = int(errors.argmax())  # the first NaN, if there is one
+            error, name = float(errors[at]), weight_name(network, begin + at)
+            figures = error, name, float(on_device[at]), float(on_cpu[at])
+            checks.append(
+                TensorCheck(spec.name, spec.size, spec.size, 0, *figures, error <= DEVICE_TOLERANCE)
             )
-        )
     return checks
 
 
@@ -230,23 +200,12 @@ def relative_error(explicit: float, numeric: float, value: float, step: float = 
 def _winners(record: np.void, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Which element of its window each output [N, P, Q, C] is; −1 where the ReLU before the pooling
     makes it 0."""
-    names = (
-        "input_height",
-        "input_width",
-        "input_channels",
-        "output_height",
-        "output_width",
-        "stride_height",
-        "stride_width",
-        "kernel_height",
-        "kernel_width",
-        "padding_top",
-        "padding_left",
-        "dilation_height",
-        "dilation_width",
-    )
-    H, W, C, P, Q, down, right, R, S, top, left, apart, aside = (
-        int(record[name]) for name in names
+    H, W, C = (int(record[f"input_{name}"]) for name in ("height", "width", "channels"))
+    P, Q = (int(record[f"output_{name}"]) for name in ("height", "width"))
+    top, left = int(record["padding_top"]), int(record["padding_left"])
+    (R, S), (down, right), (apart, aside) = (
+        [int(record[f"{name}_{side}"]) for side in ("height", "width")]
+        for name in ("kernel", "stride", "dilation")
     )
     rows, columns = (P - 1) * down + (R - 1) * apart + 1, (Q - 1) * right + (S - 1) * aside + 1
     padded = np.full((len(x), max(rows, top + H), max(columns, left + W), C), -np.inf)

@@ -1,5 +1,5 @@
 """The loss as the texts first show it: C as a function of the prediction for the true class, and
-its slope."""
+its derivative."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnn.training.loss import Loss
 
-_ENDS = 0.02, 0.98  # the probabilities that are shown; the slope has no end at 0
+_ENDS = 0.02, 0.98  # the probabilities that are shown; the derivative has no bound at 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +23,7 @@ class LossCurve:
     prediction: str
     values: np.ndarray
     losses: np.ndarray
-    slopes: np.ndarray
+    derivatives: np.ndarray
     sample_values: np.ndarray
     sample_losses: np.ndarray
 
@@ -58,29 +58,26 @@ def loss_curve(
         predicted = logits[true] if kind == "output" else 1 / (1 + np.exp(-logits[true]))
     low, high = (min([0.0, *predicted]), max([1.0, *predicted])) if kind == "output" else _ENDS
     a = np.linspace(low, high, points)
-    share = np.full((points, outputs), 1.0 / max(1, outputs - 1))
-    share[:, 0] = -1
-    each = np.where(share < 0, a[:, None], (1 - a[:, None]) * share)  # class 0 is the true one
-    by_a = -share
+    part = np.full((points, outputs), 1.0 / max(1, outputs - 1))
+    part[:, 0] = -1
+    each = np.where(part < 0, a[:, None], (1 - a[:, None]) * part)  # class 0 is the true one
+    by_a = -part
     if kind == "softmax":
         z, by_a = np.log(each), by_a / each
     elif kind == "sigmoid":
         z, by_a = np.log(each / (1 - each)), by_a / (each * (1 - each))
     else:
         z = each
-    losses, slopes = _each_alone(loss, z, np.zeros(points, np.int64))
+    losses, dlogits = _each_alone(loss, z, np.zeros(points, np.int64))
     marked, _ = _each_alone(loss, logits, labels)
-    return LossCurve(rule.name, kind, a, losses, (slopes * by_a).sum(axis=1), predicted, marked)
+    return LossCurve(rule.name, kind, a, losses, (dlogits * by_a).sum(axis=1), predicted, marked)
 
 
 def _each_alone(
     loss: Loss, logits: np.ndarray, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """(loss [N], its gradient [N, K]) of each row as a batch of one."""
-    rows = [
-        loss(logits[i : i + 1].astype(loss.one_hot.dtype), labels[i : i + 1])
-        for i in range(len(labels))
-    ]
-    return np.array([value for value, _ in rows]), np.array(
-        [slope[0] for _, slope in rows]
-    ).reshape(logits.shape)
+    logits = logits.astype(loss.one_hot.dtype)
+    rows = [loss(logits[i : i + 1], labels[i : i + 1]) for i in range(len(labels))]
+    dlogits = np.array([gradient[0] for _, gradient in rows]).reshape(logits.shape)
+    return np.array([value for value, _ in rows]), dlogits

@@ -13,14 +13,14 @@ from minicnn.training.run import Run, is_finite
 from minicnn.training.trainer import Trainer
 
 DIVERGED = 4.0  # times the lowest loss: what follows says nothing about learning
-# as a share of the steps; at half of it the suggestion followed the noise (three networks, six
+# as a fraction of the steps; at half of it the suggestion followed the noise (three networks, six
 # optimizers)
 SMOOTHING = 0.04
 
 
 @dataclass(frozen=True)
 class RangeTest:
-    """What the test measured: ``rates``, ``losses`` and ``smoothed``, float64, an entry a step that
+    """What the test measured: ``rates``, ``losses`` and ``smoothed``, float64, an entry per step that
     was made.
 
     ``losses`` are those of the batches before their steps, ``smoothed`` the same without noise.
@@ -61,7 +61,7 @@ def lr_find(
     progress: Callable[[int, int], None] = lambda done, steps: None,
 ) -> RangeTest:
     """Train for ``steps`` batches while the learning rate grows from ``low`` to ``high`` by a
-    constant factor a step.
+    constant factor per step.
 
     The steps start at the first weights of ``trainer``'s settings, in a run of their own: nothing
     that ``trainer`` holds changes. The test ends early when the loss is no longer finite, or four
@@ -116,5 +116,5 @@ def marks(rates: np.ndarray, smoothed: np.ndarray) -> tuple[float | None, float 
     best = int(smoothed.argmin()) if len(smoothed) else 0
     if best < 2:
         return None, None
-    slope = np.gradient(smoothed[: best + 1], np.log(rates[: best + 1]))
-    return float(rates[slope.argmin()]), float(rates[best])
+    derivative = np.gradient(smoothed[: best + 1], np.log(rates[: best + 1]))
+    return float(rates[derivative.argmin()]), float(rates[best])

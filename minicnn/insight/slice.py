@@ -1,39 +1,26 @@
-"""The loss along one direction: the curve, its slope, and the steps w ← w − learning rate ·
-slope."""
+"""The loss along one direction: the curve, its derivative, and the steps w ← w − learning rate ·
+derivative."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from minicnn.inference import Model
-from minicnn.insight.descent import Path, Plane
+from minicnn.insight.batch_loss import BatchLoss
+from minicnn.insight.descent import Plane, Trajectory
 from minicnn.insight.directions import Direction, chosen, largest_gradients
-from minicnn.insight.objective import Objective
-from minicnn.training.loss import Loss
 
-_LADDER = (
-    0.1,
-    0.5,
-    0.9,
-    1.1,
-    1.3,
-    1.6,
-    2.0,
-    3.0,
-    6.0,
-    12.0,
-)  # of 2 / C'': tried when no learning rate is given
+# times 2 / C'': the learning rates tried when none is given
+_LADDER = (0.1, 0.5, 0.9, 1.1, 1.3, 1.6, 2.0, 3.0, 6.0, 12.0)
 _KINDS = ("converging", "oscillating", "diverging")
 
 
 @dataclass(frozen=True, eq=False)
 class Slice:
-    """The curve ``losses`` [points] over ``values`` [points], with the slope dC/dc at the model's
-    own point.
+    """The curve ``losses`` [points] over ``values`` [points], with the derivative dC/dc at the
+    model's own point.
 
-    The values go from ``direction.low`` to ``high``, and on to where the walks went, by half as
+    The values go from ``direction.low`` to ``high``, and on to where the descents went, by half as
     much at most. ``curvature`` is C'' at ``bottom``, the lowest point of the range: near there a
     learning rate above 2 / C'' does not settle.
     """
@@ -42,10 +29,10 @@ class Slice:
     values: np.ndarray
     losses: np.ndarray
     own_loss: float
-    own_slope: float
+    own_derivative: float
     bottom: float
     curvature: float
-    walks: list[Path]
+    descents: list[Trajectory]
 
     @property
     def largest_rate(self) -> float | None:
@@ -59,96 +46,68 @@ class Slice:
 
 
 def loss_slice(
-    model: Model,
-    x: ArrayLike,
-    y: ArrayLike,
+    batch_loss: BatchLoss,
     direction: str | Direction | None = None,
     learning_rates: Sequence[float] | None = None,
     points: int = 201,
-    *,
-    loss: Loss | None = None,
     start: float | None = None,
     steps: int = 12,
 ) -> Slice:
-    """The loss of ``model`` along one direction, by default the weight with the largest gradient,
-    and walks from ``start``.
+    """The loss along one direction, by default the weight with the largest gradient, and gradient
+    descent from ``start``.
 
-    ``learning_rates`` None shows the smallest of 0.1 to 12 times 2 / C'' that converges, that
-    oscillates and that diverges.
+    A ``start`` that is None is a fifth of the range from its higher end. ``learning_rates`` None
+    shows the smallest of 0.1 to 12 times 2 / C'' that converges, that oscillates and that diverges.
     """
-    objective = Objective.of(model, x, y, loss)
-    (found,) = chosen(objective, [direction or largest_gradients(objective, 1)[0]])
-    return slice_of(objective, found, learning_rates, points, start, steps)
+    (along,) = chosen(batch_loss, [direction or largest_gradients(batch_loss, 1)[0]])
+    low, high, span = along.low, along.high, along.high - along.low
+    values = along.coordinates(points)
+    losses = batch_loss.along(along.vector, values - along.origin)
+    plane = Plane(batch_loss, [along])
 
+    def derivative(value: float) -> float:
+        return float(plane.gradient(np.array([value]))[1][0])
 
-def slice_of(
-    objective: Objective,
-    direction: Direction,
-    learning_rates: Sequence[float] | None = None,
-    points: int = 201,
-    start: float | None = None,
-    steps: int = 12,
-) -> Slice:
-    """The slice along ``direction``; a ``start`` that is None is a fifth of the range from its
-    higher end."""
-    rows = objective.rows(direction.vector)
-
-    def curve(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-        values = np.linspace(low, high, points)
-        return values, rows(objective.params, values - direction.origin) / objective.divisor
-
-    values, losses = curve(direction.low, direction.high)
-    plane = Plane(objective, [direction])
-    own_loss, own_slope = plane.gradient(np.array([direction.origin]))
-    span, bottom = direction.high - direction.low, float(values[losses.argmin()])
-    ahead, behind = (
-        plane.gradient(np.array([bottom + side * 0.01 * span]))[1][0] for side in (1, -1)
-    )
-    curvature = float((ahead - behind) / (0.02 * span))
+    own_loss = float(plane.gradient(np.array([along.origin]))[0])
+    own_derivative, bottom = derivative(along.origin), float(values[losses.argmin()])
+    ahead, behind = (derivative(bottom + side * 0.01 * span) for side in (1, -1))
+    curvature = (ahead - behind) / (0.02 * span)
     if start is None:
-        start = (
-            direction.low + 0.2 * span if losses[0] > losses[-1] else direction.high - 0.2 * span
-        )
-    slope = float(plane.gradient(np.array([start]))[1][0])
-    largest = 2 / curvature if curvature > 0 else span / abs(slope or 1.0)
-    rates = (
-        [float(f"{share * largest:.2g}") for share in _LADDER]
-        if learning_rates is None
-        else learning_rates
-    )
-    walks: list[Path] = []
+        start = low + 0.2 * span if losses[0] > losses[-1] else high - 0.2 * span
+    largest = 2 / curvature if curvature > 0 else span / abs(derivative(start) or 1.0)
+    rates = learning_rates
+    if rates is None:
+        rates = [float(f"{factor * largest:.2g}") for factor in _LADDER]
+    descents: list[Trajectory] = []
     for rate in rates:
-        walk = plane.descend([start], "gd", rate, steps, float(min(np.ptp(losses), own_loss)))
-        if learning_rates is not None or verdict(walk) in set(_KINDS) - {
-            verdict(other) for other in walks
-        }:
-            walks.append(walk)
-        if learning_rates is None and len(walks) == len(_KINDS):
+        one = plane.descend([start], "gd", rate, steps, float(min(np.ptp(losses), own_loss)))
+        shown = {verdict(other) for other in descents}
+        if learning_rates is not None or verdict(one) in set(_KINDS) - shown:
+            descents.append(one)
+        if learning_rates is None and len(descents) == len(_KINDS):
             break
-    places = [
-        direction.low,
-        direction.high,
-        *(place for walk in walks for place in walk.points[:, 0]),
-    ]
-    values, losses = curve(
-        max(min(places), direction.low - 0.5 * span), min(max(places), direction.high + 0.5 * span)
+    ends = [low, high, *(place for one in descents for place in one.points[:, 0])]
+    values = np.linspace(
+        max(min(ends), low - 0.5 * span), min(max(ends), high + 0.5 * span), points
     )
-    return Slice(
-        direction, values, losses, float(own_loss), float(own_slope[0]), bottom, curvature, walks
-    )
+    losses = batch_loss.along(along.vector, values - along.origin)
+    return Slice(along, values, losses, own_loss, own_derivative, bottom, curvature, descents)
 
 
-def verdict(walk: Path) -> str:
-    """How the steps of a walk along one direction go on: converging, oscillating, diverging, or
+def verdict(descent: Trajectory) -> str:
+    """How the steps of a descent along one direction go on: converging, oscillating, diverging, or
     hardly moving.
 
-    Diverging: the loss rose, or the walk left the picture. Oscillating: most of the last steps
-    turned back.
+    Diverging: the loss rose, or the steps left the picture. Oscillating: most of the last steps
+    went back.
     """
-    slopes = walk.gradients[:, 0]
-    if walk.outcome in ("diverged", "left the picture") or walk.losses[-1] > walk.losses[0]:
+    derivatives = descent.gradients[:, 0]
+    if (
+        descent.outcome in ("diverged", "left the picture")
+        or descent.losses[-1] > descent.losses[0]
+    ):
         return "diverging"
-    turns = np.sign(slopes[1:]) != np.sign(slopes[:-1])
-    if walk.outcome != "converged" and turns[len(turns) // 2 :].mean() > 0.5:
+    changes = np.sign(derivatives[1:]) != np.sign(derivatives[:-1])
+    if descent.outcome != "converged" and changes[len(changes) // 2 :].mean() > 0.5:
         return "oscillating"
-    return "hardly moving" if abs(slopes[-1]) > 0.7 * abs(slopes[0]) else "converging"
+    return "hardly moving" if abs(derivatives[-1]) > 0.7 * abs(derivatives[0]) else "converging"

@@ -1,18 +1,14 @@
 """The loss over two directions on a grid, and its minima."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 
-from minicnn.backends.surface import first_layer
 from minicnn.errors import SettingError
-from minicnn.inference import Model
+from minicnn.insight.batch_loss import BatchLoss, first_layer
 from minicnn.insight.directions import Direction, chosen, largest_gradients
-from minicnn.insight.objective import Objective
-from minicnn.training.loss import Loss
 
 # cells to each side among which a minimum is the lowest: one would find many along a slanting
 # valley
@@ -51,7 +47,7 @@ class Surface:
         return sorted(cells, key=lambda cell: float(self.losses[cell]))
 
     def minimum_below(self, point: Sequence[float]) -> tuple[int, int] | None:
-        """The local minimum to which the way leads downhill from ``point`` (x, y); None outside of
+        """The local minimum to which the descent leads from ``point`` (x, y); None outside of
         the grid."""
         cell = []
         for value, axis in ((point[1], self.y_values), (point[0], self.x_values)):
@@ -72,76 +68,36 @@ class Surface:
 
 
 def loss_surface(
-    model: Model,
-    x: ArrayLike,
-    y: ArrayLike,
+    batch_loss: BatchLoss,
     directions: Sequence[str | Direction] = (),
     points: int = 41,
     *,
-    loss: Loss | None = None,
     run: Path | str | None = None,
     seed: int = 0,
-) -> Surface:
-    """The loss of ``model`` on images ``x`` with labels ``y``, on ``points`` × ``points`` weights
-    around its own.
-
-    ``directions`` are two of what `minicnn.insight.directions.chosen` takes; none are the two
-    weights with the largest gradients. ``loss`` None is the one that the model was trained with;
-    ``run`` is the folder of a recorded run.
-    """
-    objective = Objective.of(model, x, y, loss)
-    return surface_of(objective, two_directions(objective, directions, run, seed), points)
-
-
-def two_directions(
-    objective: Objective,
-    wanted: Sequence[str | Direction],
-    run: Path | str | None = None,
-    seed: int = 0,
-) -> list[Direction]:
-    """The two directions that are ``wanted``; without any, the two weights with the largest
-    gradients."""
-    wanted = list(wanted) or largest_gradients(objective)
-    if len(wanted) != 2:
-        raise SettingError(f"directions must be two, not {len(wanted)}")
-    first, second = chosen(objective, wanted, run, seed)
-    lengths, along = (
-        [float(np.linalg.norm(one.vector)) for one in (first, second)],
-        float(first.vector @ second.vector),
-    )
-    if abs(along) > 0.999 * lengths[0] * lengths[1]:
-        raise SettingError(f"directions must differ: {first.label} and {second.label} are the same")
-    return [first, second]
-
-
-def surface_of(
-    objective: Objective,
-    directions: Sequence[Direction],
-    points: int = 41,
     progress: Callable[[int, int], None] = lambda done, rows: None,
 ) -> Surface:
-    """The surface over two directions, row by row from the model's own point outwards.
+    """The loss on ``points`` × ``points`` weights over two directions, row by row from the model's
+    own point outwards.
 
-    ``progress(rows done, rows)`` is called after each row. Ctrl-C keeps those that are done, if
-    there are two at least.
+    ``directions`` are what `two_directions` takes, with ``run``, the folder of a recorded run, and
+    ``seed``. ``progress(rows done, rows)`` is called after each row. Ctrl-C keeps those that are
+    done, if there are two at least.
     """
-    x, y = directions
-    layers = [first_layer(objective.network, direction.vector) for direction in directions]
-    tail = objective.since(min(layers))
-    # A row shares all layers before the first that it changes, so rows run along the direction that
-    # begins later.
+    x, y = both = two_directions(batch_loss, directions, run, seed)
+    layers = [first_layer(batch_loss.network, direction.vector) for direction in both]
+    # What comes before the first changed layer is computed once for a row, so that rows run along
+    # the direction that begins later.
     outer, inner = (x, y) if layers[0] < layers[1] else (y, x)
-    rows = tail.rows(inner.vector[-len(tail.params) :])
-    own_loss = float(rows(tail.params, np.zeros(1))[0] / tail.divisor)
-    along, across = inner.coordinates(points), outer.coordinates(points)
+    tail = batch_loss.since(min(layers))
+    outer_vector, inner_vector = (one.vector[-len(tail.params) :] for one in (outer, inner))
+    (own_loss,) = tail.along(inner_vector, np.zeros(1))
+    along = inner.coordinates(points) - inner.origin
+    across = (outer.coordinates(points) - outer.origin).astype(tail.params.dtype)
     losses = np.full((points, points), np.nan)
     try:
-        for done, row in enumerate(np.argsort(np.abs(across - outer.origin), kind="stable"), 1):
-            params = (
-                tail.params
-                + np.float32(across[row] - outer.origin) * outer.vector[-len(tail.params) :]
-            )
-            losses[row] = rows(params, along - inner.origin) / tail.divisor
+        for done, row in enumerate(np.argsort(np.abs(across), kind="stable"), 1):
+            moved = replace(tail, params=tail.params + across[row] * outer_vector)
+            losses[row] = moved.along(inner_vector, along)
             progress(done, points)
     except KeyboardInterrupt:
         if np.isfinite(losses).any(axis=1).sum() < 2:
@@ -152,5 +108,26 @@ def surface_of(
         x.coordinates(points),
         y.coordinates(points),
         losses if outer is y else losses.T,
-        own_loss,
+        float(own_loss),
     )
+
+
+def two_directions(
+    batch_loss: BatchLoss,
+    wanted: Sequence[str | Direction],
+    run: Path | str | None = None,
+    seed: int = 0,
+) -> list[Direction]:
+    """The two directions that are ``wanted``, of what `minicnn.insight.directions.chosen` takes;
+    none are the two weights with the largest gradients."""
+    wanted = list(wanted) or largest_gradients(batch_loss)
+    if len(wanted) != 2:
+        raise SettingError(f"directions must be two, not {len(wanted)}")
+    first, second = chosen(batch_loss, wanted, run, seed)
+    lengths, along = (
+        [float(np.linalg.norm(one.vector)) for one in (first, second)],
+        float(first.vector @ second.vector),
+    )
+    if abs(along) > 0.999 * lengths[0] * lengths[1]:
+        raise SettingError(f"directions must differ: {first.label} and {second.label} are the same")
+    return [first, second]

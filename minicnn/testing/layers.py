@@ -12,7 +12,8 @@ from numba import types
 from minicnn import plugins
 from minicnn.backends import cpu
 from minicnn.errors import NetworkError
-from minicnn.insight.gradient_check import Cost, gradcheck
+from minicnn.insight.batch_loss import BatchLoss
+from minicnn.insight.gradient_check import gradcheck
 from minicnn.kernels.cpu.rules import compile_layer
 from minicnn.network import layers as of
 from minicnn.network.activations import ReLU
@@ -200,14 +201,14 @@ def _gradients(rule: AnyLayer) -> str:
                 continue
             rng = np.random.default_rng(1)
             network = Network(image, [*first, *middle, of.Dense(3)])
-            cost = Cost(
+            batch_loss = BatchLoss(
                 network,
                 network.initialize(rng),
                 rng.normal(size=(4, *image)),
                 np.arange(4) % 3,
                 loss,
             )
-            for found in gradcheck(cost, 12):
+            for found in gradcheck(batch_loss, 12):
                 if not found.passed:
                     raise Failed(
                         f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}"

@@ -9,8 +9,8 @@ import pytest
 from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, MaxPool2d, Network, ReLU, Sigmoid, Tanh
 from minicnn.backends import cpu
 from minicnn.errors import SettingError, UnknownNameError
+from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.chain_rule import trace
-from minicnn.insight.gradient_check import Cost
 from tests.insight.test_gradient_check import EVERY_LAYER, cost_of
 
 DEEP = [Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dropout(0.3), Dense(6), Tanh(), Dense(3)]
@@ -25,9 +25,9 @@ def test_in_a_chain_of_single_neurons_the_factors_are_those_of_the_texts():
     params = network.flatten({"dense1.weight": [[w1]], "dense2.weight": [[w2]]})
     a1 = 1 / (1 + math.exp(-w1 * x))
     a2 = math.tanh(w2 * a1)
-    cost = Cost(network, params, np.full((1, 1, 1, 1), x), np.array([0]), Loss("mse", 1))
+    cost = BatchLoss(network, params, np.full((1, 1, 1, 1), x), np.array([0]), Loss("mse", 1))
     traced = trace(cost, "dense1.weight[0,0]")
-    assert traced.cost == pytest.approx((1 - a2) ** 2) and traced.value == 0.5
+    assert traced.loss == pytest.approx((1 - a2) ** 2) and traced.value == 0.5
     by_hand = [-2 * (1 - a2), 1 - a2**2, w2, a1 * (1 - a1), x]
     assert [factor.value for factor in traced.factors] == pytest.approx(by_hand, rel=1e-7)
     names = [
@@ -98,7 +98,9 @@ def test_behind_dead_units_the_derivative_is_zero_from_there_on():
     network = Network((2, 2), [Flatten(), Dense(3), ReLU(), Dense(2)])
     params = network.initialize(np.random.default_rng(0))
     network.unflatten(params)["dense1.bias"][:] = -100
-    cost = Cost(network, params, np.ones((2, 2, 2, 1)), np.array([0, 1]), Loss("cross_entropy", 2))
+    cost = BatchLoss(
+        network, params, np.ones((2, 2, 2, 1)), np.array([0, 1]), Loss("cross_entropy", 2)
+    )
     traced = trace(cost, "dense1.weight[0,0]")
     assert [(factor.of, factor.value, factor.product) for factor in traced.factors[:2]] == [
         ("C", None, None),
@@ -116,7 +118,7 @@ def test_a_kink_is_avoided_by_a_shorter_step_and_admitted_where_that_does_not_he
     network = Network((1, 1), [Flatten(), Dense(1, bias=False), ReLU(), Dense(2, bias=False)])
     for weight, crossed in ((4e-6, False), (0.0, True)):
         params = network.flatten({"dense1.weight": [[weight]], "dense2.weight": [[1.0, 2.0]]})
-        cost = Cost(network, params, np.ones((1, 1, 1, 1)), np.array([0]), Loss("mse", 2))
+        cost = BatchLoss(network, params, np.ones((1, 1, 1, 1)), np.array([0]), Loss("mse", 2))
         assert trace(cost, "dense1.weight[0,0]").crossed is crossed
 
 

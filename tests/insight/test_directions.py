@@ -5,7 +5,7 @@ import pytest
 
 from minicnn.errors import ModelFileError, SettingError
 from minicnn.insight import directions
-from minicnn.insight.objective import Objective
+from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.surface import loss_surface
 from minicnn.training.record import load_record
 from minicnn.training.trainer import Trainer
@@ -30,9 +30,9 @@ def test_a_random_direction_is_as_long_as_the_model_filter_by_filter():
 
 
 def test_the_seed_decides_and_two_random_directions_differ():
-    objective = Objective.of(small_model(), *small_data())
-    first, second = directions.chosen(objective, ["random", "random"], seed=1)
-    again, _ = directions.chosen(objective, ["random", "random"], seed=1)
+    batch_loss = BatchLoss.of(small_model(), *small_data())
+    first, second = directions.chosen(batch_loss, ["random", "random"], seed=1)
+    again, _ = directions.chosen(batch_loss, ["random", "random"], seed=1)
     np.testing.assert_array_equal(first.vector, again.vector)
     assert abs(first.vector @ second.vector) < 0.5 * (first.vector @ first.vector)
 
@@ -41,7 +41,9 @@ def test_a_line_leads_from_the_model_to_the_other(tmp_path):
     model, other = small_model(seed=0), small_model(seed=7)
     other.save(tmp_path / "other.safetensors")
     x, y = small_data()
-    surface = loss_surface(model, x, y, (f"to:{tmp_path / 'other.safetensors'}", "random"), 9)
+    surface = loss_surface(
+        BatchLoss.of(model, x, y), (f"to:{tmp_path / 'other.safetensors'}", "random"), 9
+    )
     assert surface.x_values[6] == 1.0 and surface.y_values[4] == 0.0
     assert surface.losses[4, 6] == pytest.approx(other.evaluate(x, y).loss, rel=1e-5)
     assert surface.losses[4, 2] == pytest.approx(model.evaluate(x, y).loss, rel=1e-5)
@@ -67,10 +69,10 @@ def test_principal_directions_hold_the_path_of_a_recorded_run(tmp_path):
     assert (
         one.low < min(one.path) and max(one.path) < one.high and len(one.path) == len(record.path)
     )
-    # The plane explains most of the way from the first weights to the last.
+    # The plane explains most of the trajectory from the first weights to the last.
     left = start - one.path[0] * one.vector - two.path[0] * two.vector
     assert np.linalg.norm(left) < 0.5 * np.linalg.norm(start)
-    surface = loss_surface(trainer.model, x, y, ("pc1", "pc2"), 5, run=tmp_path)
+    surface = loss_surface(BatchLoss.of(trainer.model, x, y), ("pc1", "pc2"), 5, run=tmp_path)
     assert surface.own_loss == pytest.approx(trainer.model.evaluate(x, y).loss, rel=1e-5)
 
 
@@ -81,18 +83,16 @@ def test_a_run_without_a_record_says_how_one_is_made(tmp_path):
 
 def test_the_range_of_a_weight_ends_where_the_loss_has_risen_by_half():
     model, (x, y) = small_model(), small_data()
-    objective = Objective.of(model, x, y)
-    (one,) = directions.chosen(objective, ["dense2.weight[3,1]"])
+    batch_loss = BatchLoss.of(model, x, y)
+    (one,) = directions.chosen(batch_loss, ["dense2.weight[3,1]"])
     reach = one.high - one.origin
     assert one.origin - one.low == pytest.approx(reach)
-    own, *ends = objective.rows(one.vector)(
-        model.params, np.array([0, reach, -reach, reach / 2, -reach / 2])
-    )
+    own, *ends = batch_loss.along(one.vector, np.array([0, reach, -reach, reach / 2, -reach / 2]))
     assert max(ends[:2]) > 1.5 * own
 
 
 def test_the_range_of_a_weight_that_does_nothing_is_finite():
     model = small_model()
     x, y = small_data()
-    (one,) = directions.chosen(Objective.of(model, 0 * x, y), ["conv1.weight[0,0,0,0]"])
+    (one,) = directions.chosen(BatchLoss.of(model, 0 * x, y), ["conv1.weight[0,0,0,0]"])
     assert (one.high - one.origin, one.origin - one.low) == pytest.approx((4, 4))

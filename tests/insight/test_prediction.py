@@ -8,11 +8,11 @@ from minicnn.plugins import names
 from minicnn.training.loss import Loss
 
 
-def test_cross_entropy_is_minus_the_logarithm_and_its_slope_minus_one_over_a():
+def test_cross_entropy_is_minus_the_logarithm_and_its_derivative_minus_one_over_a():
     curve = loss_curve(Loss("cross_entropy", 10))
     assert curve.prediction == "softmax" and 0 < curve.values[0] < curve.values[-1] < 1
     np.testing.assert_allclose(curve.losses, -np.log(curve.values), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(curve.slopes, -1 / curve.values, rtol=1e-4)
+    np.testing.assert_allclose(curve.derivatives, -1 / curve.values, rtol=1e-4)
 
 
 def test_the_squared_error_is_a_parabola_of_the_output():
@@ -25,13 +25,15 @@ def test_the_squared_error_is_a_parabola_of_the_output():
 
 
 @pytest.mark.parametrize("name", names("loss"))
-def test_the_slope_of_any_loss_is_the_numeric_one(name):
+def test_the_derivative_of_any_loss_is_the_numeric_one(name):
     curve = loss_curve(Loss(name, 4, dtype=np.float64), points=2001)
     numeric = np.gradient(curve.losses, curve.values)
-    even = np.abs(np.diff(curve.slopes)) < 0.05 * np.abs(curve.slopes).max()  # not beside a corner
+    even = (
+        np.abs(np.diff(curve.derivatives)) < 0.05 * np.abs(curve.derivatives).max()
+    )  # not beside a corner
     smooth = np.append(even, False) & np.append(False, even)
     np.testing.assert_allclose(
-        curve.slopes[smooth][2:-2], numeric[smooth][2:-2], rtol=2e-3, atol=2e-3
+        curve.derivatives[smooth][2:-2], numeric[smooth][2:-2], rtol=2e-3, atol=2e-3
     )
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from minicnn.errors import DataError, SettingError, UnknownNameError
-from minicnn.insight.directions import Direction
-from minicnn.insight.objective import Objective
-from minicnn.insight.surface import Surface, loss_surface, surface_of, two_directions
+from minicnn.insight.batch_loss import BatchLoss, first_layer
+from minicnn.insight.directions import Direction, chosen
+from minicnn.insight.surface import Surface, loss_surface, two_directions
 from tests.insight.small import CONVOLUTIONAL, small_data, small_model
 
 FIRST, LAST, MIDDLE = "conv1.weight[0,1,0,2]", "dense2.weight[3,1]", "conv2.bias[4]"
@@ -26,7 +26,7 @@ FIRST, LAST, MIDDLE = "conv1.weight[0,1,0,2]", "dense2.weight[3,1]", "conv2.bias
 )
 def test_each_point_is_the_loss_that_evaluate_gives_at_its_weights(directions):
     model, (x, y) = small_model(), small_data()
-    surface = loss_surface(model, x, y, directions, 7)
+    surface = loss_surface(BatchLoss.of(model, x, y), directions, 7)
     assert surface.losses.shape == (7, 7) and surface.complete
     for row, column in [(0, 0), (2, 5), (6, 1)]:
         moved = (surface.x_values[column] - surface.x.origin) * surface.x.vector
@@ -38,7 +38,7 @@ def test_each_point_is_the_loss_that_evaluate_gives_at_its_weights(directions):
 def test_the_loss_at_the_models_own_point_is_evaluates():
     model, (x, y) = small_model(), small_data()
     own = model.evaluate(x, y).loss
-    surface = loss_surface(model, x, y, (FIRST, LAST), 7)
+    surface = loss_surface(BatchLoss.of(model, x, y), (FIRST, LAST), 7)
     assert surface.own_loss == pytest.approx(own, rel=1e-6)
     assert surface.losses[3, 3] == pytest.approx(own, rel=1e-6)
     weight = float(model.weights["conv1.weight"][0, 1, 0, 2])
@@ -52,16 +52,16 @@ def test_class_weights_count_as_in_evaluation():
         "hyperparameters": {"label_smoothing": 0.1},
     }
     model, (x, y) = replace(small_model(), training={"loss": loss}), small_data()
-    assert loss_surface(model, x, y, (FIRST, LAST), 3).own_loss == pytest.approx(
+    assert loss_surface(BatchLoss.of(model, x, y), (FIRST, LAST), 3).own_loss == pytest.approx(
         model.evaluate(x, y).loss, rel=1e-6
     )
 
 
 def test_without_directions_there_are_the_two_weights_with_the_largest_gradients():
     model, (x, y) = small_model(), small_data()
-    objective = Objective.of(model, x, y)
-    grads = np.abs(objective.gradient(model.params)[1])
-    found = two_directions(objective, ())
+    batch_loss = BatchLoss.of(model, x, y)
+    grads = np.abs(batch_loss.gradient(model.params)[1])
+    found = two_directions(batch_loss, ())
     steepest = {
         name: tensor
         for name, tensor in model.network.unflatten(grads).items()
@@ -73,21 +73,24 @@ def test_without_directions_there_are_the_two_weights_with_the_largest_gradients
 
 
 def test_ctrl_c_keeps_the_rows_that_are_done():
-    objective = Objective.of(small_model(), *small_data())
-    directions = two_directions(objective, (FIRST, LAST))
-    whole = surface_of(objective, directions, 9)
+    batch_loss = BatchLoss.of(small_model(), *small_data())
+    directions = two_directions(batch_loss, (FIRST, LAST))
+    whole = loss_surface(batch_loss, directions, 9)
 
     def interrupt(done, rows):
         if done == 3:
             raise KeyboardInterrupt
 
-    part = surface_of(objective, directions, 9, interrupt)
+    part = loss_surface(batch_loss, directions, 9, progress=interrupt)
     done = np.isfinite(part.losses)
     assert not part.complete and done.sum() == 27
     np.testing.assert_array_equal(part.losses[done], whole.losses[done])
     with pytest.raises(KeyboardInterrupt):
-        surface_of(
-            objective, directions, 9, lambda done, rows: (_ for _ in ()).throw(KeyboardInterrupt)
+        loss_surface(
+            batch_loss,
+            directions,
+            9,
+            progress=lambda done, rows: (_ for _ in ()).throw(KeyboardInterrupt),
         )
 
 
@@ -124,25 +127,41 @@ def test_a_slanting_valley_has_one_minimum():
 )
 def test_wrong_directions_say_what_would_be_right(directions, error, says):
     with pytest.raises(error, match=says):
-        loss_surface(small_model(), *small_data(), directions, 3)
+        loss_surface(BatchLoss.of(small_model(), *small_data()), directions, 3)
 
 
 def test_labels_that_do_not_fit_are_refused():
     x, y = small_data()
     with pytest.raises(DataError, match="there are 12 images but 3 labels"):
-        loss_surface(small_model(), x, y[:3])
+        BatchLoss.of(small_model(), x, y[:3])
     with pytest.raises(DataError, match="label 3 of image 4 is outside the 3 classes"):
-        loss_surface(small_model(), x, y + 1)
+        BatchLoss.of(small_model(), x, y + 1)
     with pytest.raises(SettingError, match="loss must be named"):
-        loss_surface(replace(small_model(), training={}), x, y)
+        BatchLoss.of(replace(small_model(), training={}), x, y)
 
 
 def test_what_comes_before_the_first_changed_layer_is_computed_once_and_the_rest_is_the_same_function():
     model, (x, y) = small_model(), small_data()
-    objective = Objective.of(model, x, y)
-    loss, grads = objective.gradient(objective.params)
+    batch_loss = BatchLoss.of(model, x, y)
+    loss, grads = batch_loss.gradient(batch_loss.params)
     for layer in range(len(CONVOLUTIONAL.layers) - 2):
-        tail = objective.since(layer)
+        tail = batch_loss.since(layer)
         tail_loss, tail_grads = tail.gradient(tail.params)
         assert tail_loss == pytest.approx(loss, rel=1e-6)
         np.testing.assert_allclose(tail_grads, grads[-len(tail_grads) :], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "layer"),
+    [(FIRST, 0), (MIDDLE, 4), ("dense1.weight[3,1]", 7), (LAST, 9), ("random", 0)],
+)
+def test_the_losses_along_a_line_are_those_of_evaluation_and_leave_the_weights(text, layer):
+    model, (x, y) = small_model(), small_data()
+    batch_loss, before = BatchLoss.of(model, x, y), model.params.copy()
+    (one,) = chosen(batch_loss, [text])
+    assert first_layer(model.network, one.vector) == layer
+    losses = batch_loss.along(one.vector, np.array([-1.5, 0.0, 0.3]))
+    for coordinate, loss in zip((-1.5, 0.0, 0.3), losses, strict=True):
+        there = replace(model, params=model.params + np.float32(coordinate) * one.vector)
+        assert loss == pytest.approx(there.evaluate(x, y).loss, rel=2e-6)
+    np.testing.assert_array_equal(model.params, before)

@@ -1,5 +1,4 @@
-"""What is looked at from all sides: the mean loss of some labelled images as a function of the
-weights."""
+"""The mean loss of some labelled images as a function of the weights."""
 
 import functools
 from dataclasses import dataclass, replace
@@ -8,7 +7,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.backends import cpu
-from minicnn.backends.surface import LossRows
 from minicnn.errors import SettingError
 from minicnn.inference import Model
 from minicnn.network.layers import Flatten
@@ -18,12 +16,13 @@ from minicnn.training.loss import Loss
 
 
 @dataclass(frozen=True, eq=False)
-class Objective:
-    """C(params) of ``images`` float32 [N, H, W, C], scaled, with ``labels`` (class numbers [N], or
-    values [N, outputs]), as in evaluation: nothing is dropped out, and normalization is by the
-    running statistics.
+class BatchLoss:
+    """The mean loss C(params) of ``images`` [N, H, W, C], scaled, with ``labels`` (class numbers [N],
+    or values [N, outputs]).
 
-    ``params`` [flat_size] is the model's own point.
+    ``params`` [flat_size] is the point from which the weights are moved. The methods compute as in
+    evaluation, in the dtype of ``params``: nothing is dropped out, and normalization is by the
+    running statistics. `minicnn.insight.gradcheck` takes the loss as training has it.
     """
 
     network: Network
@@ -41,7 +40,7 @@ class Objective:
         y: ArrayLike,
         loss: Loss | None = None,
         maximum: float | None = None,
-    ) -> "Objective":
+    ) -> "BatchLoss":
         """The loss of ``model`` on images and labels as `Model.evaluate` takes them; ``loss`` None
         is the model's own."""
         images, labels, scale = model.check_labelled(x, y, maximum)
@@ -54,16 +53,20 @@ class Objective:
         scaled = images.astype(np.float32) * np.float32(scale)
         return cls(model.network, model.params, scaled, labels, loss, model.threads)
 
-    def since(self, layer: int) -> "Objective":
-        """The same as a function of the weights from ``layer`` on: what comes before is computed,
-        once, for all images.
+    def since(self, layer: int) -> "BatchLoss":
+        """The same as a function of the weights from ``layer`` on: what comes before is computed
+        once.
 
-        Its parameters are the last ones of the flat vector. Where a later layer reads what lies
-        before ``layer``, or there is state behind the weights, it is the function of all weights.
+        Its parameters are the last ones of the flat vector. Where no weight comes before, where a
+        later layer reads what lies before ``layer``, or where there is state behind the weights, it
+        is the function of all weights.
         """
         network, shape = self.network, self.network.shapes[layer]
         reads = network.reads[layer:]
-        cut = layer > 0 and min(value for values in reads for value in values) >= layer
+        cut = (
+            any(spec.layer < layer for spec in network.parameters)
+            and min(value for values in reads for value in values) >= layer
+        )
         if not cut or network.trainable_size < network.flat_size:
             return self
         flat = len(shape) == 1
@@ -86,35 +89,20 @@ class Objective:
         tail = Network(
             shape, [*([Flatten(name="before")] if flat else []), *following], network.name
         )
-        return Objective(
-            tail,
-            self.params[head.flat_size :],
-            activations.reshape(-1, *shape),
-            self.labels,
-            self.loss,
-            self.threads,
-        )
+        params, images = self.params[head.flat_size :], activations.reshape(-1, *shape)
+        return replace(self, network=tail, params=params, images=images)
 
-    def rows(self, direction: np.ndarray) -> LossRows:
-        """What computes the summed loss along ``direction``; `divisor` makes the mean of it."""
-        loss = self.loss
-        rows, table = loss.table(self.labels)
-        return LossRows(
-            self.network,
-            direction,
-            self.images,
-            rows,
-            loss.rule,
-            table,
-            loss.class_weights,
-            loss.hyperparameters,
-            self.threads,
-        )
-
-    @property
-    def divisor(self) -> float:
-        """What turns the summed loss into the mean."""
-        return self.loss.divisor(self.labels)
+    def along(self, vector: np.ndarray, coordinates: np.ndarray) -> np.ndarray:
+        """C at ``params`` + each of the ``coordinates`` · ``vector`` [flat_size], float64."""
+        tail = self.since(first_layer(self.network, vector))
+        base, vector = tail.params, vector[-len(tail.params) :]
+        moved = base.copy()
+        inference = cpu.Inference(tail.network, moved, tail.threads)
+        losses = np.empty(len(coordinates))
+        for i, coordinate in enumerate(coordinates):
+            moved[:] = base + base.dtype.type(coordinate) * vector
+            losses[i], _ = tail.loss(inference.logits(tail.images, 1.0), tail.labels)
+        return losses
 
     def gradient(self, params: np.ndarray) -> tuple[float, np.ndarray]:
         """(C, its gradient [flat_size]) at ``params`` by the forward and the backward pass."""
@@ -131,7 +119,7 @@ class Objective:
             table,
             loss.class_weights,
             loss.hyperparameters,
-            self.divisor,
+            loss.divisor(self.labels),
             0,
             none,
             none,
@@ -150,3 +138,11 @@ class Objective:
             self.threads,
             frozen=True,
         )
+
+
+def first_layer(network: Network, vector: np.ndarray) -> int:
+    """Index of the first layer whose weights ``vector`` [flat_size] changes; the last layer with
+    weights if it changes none."""
+    layers = [spec.layer for spec in network.parameters]
+    tensors = zip(layers, network.unflatten(vector).values(), strict=True)
+    return min((layer for layer, tensor in tensors if tensor.any()), default=layers[-1])
