@@ -14,7 +14,7 @@ from timing import Contestant, Effort, measure
 
 from minicnn import Conv2d, Dense, Network
 from minicnn.kernels.cpu.passes import PLAN
-from minicnn.kernels.cpu.tile import JIT, multiply, multiply_address
+from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply, multiply_address
 
 _INNER = 128  # steps of the inner loop
 # how often the outer loop repeats the same, so that beginning and ending a block does not count
@@ -30,27 +30,14 @@ def _products(plan, rows, columns, repeat, a, b, c):
     address = plan[0].multiply
     for thread in prange(len(a)):
         for _ in range(repeat):
+            out = c[thread]
             multiply(
                 address,
-                rows,
-                columns,
-                _AGAIN,
-                _INNER,
-                a[thread],
-                0,
-                _INNER,
-                0,
-                1,
-                b[thread],
-                0,
-                0,
-                columns,
-                c[thread],
-                -1,
-                0,
-                c[thread],
-                0,
-                columns,
+                (rows, columns, _AGAIN, _INNER),
+                Scalars(a[thread], 0, _INNER, 0, 1),
+                Vectors(b[thread], 0, 0, columns),
+                Rows(out, -1, 0),
+                Rows(out, 0, columns),
             )
 
 

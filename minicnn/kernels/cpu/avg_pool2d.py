@@ -10,43 +10,42 @@ there is never counted: PyTorch's conventions.
 
 from numba import njit
 
+from minicnn.kernels.cpu.axis import height, input_of, width, window
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import add, load, scale, store
-from minicnn.kernels.cpu.window import window
 
 
 @njit(**JIT)
-def _divisor(op, p, q):
-    """How many elements of output (p, q)'s window count."""
+def _counted(op, axis, output):
+    """How many rows, or columns, of an output's window count."""
     if op.a0 == 0:
-        h_first, h_end, v_first, v_end = window(op, p, q)
-        return (h_end - h_first) * (v_end - v_first)
-    rows, columns = op.kernel_height, op.kernel_width
+        first, end = window(axis, output)
+        return end - first
     if op.a1 != 0:  # the padding is the same on both sides
-        rows = min(rows, op.input_height + 2 * op.padding_top - p * op.stride_height)
-        columns = min(columns, op.input_width + 2 * op.padding_left - q * op.stride_width)
-    return rows * columns
+        return min(axis.taps, axis.size + axis.padding - input_of(axis, output, 0))
+    return axis.taps
 
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """The mean of each window."""
     op = plan[0]
-    W, C = op.input_width, op.input_channels
-    lanes = VECTOR_BYTES // work.itemsize
-    y = op.y
+    rows, columns = height(op), width(op)
+    W, C, y = op.input_width, op.input_channels, op.y
     for i in range(n):
         x = op.x + i * op.input_size
         for p in range(op.output_height):
+            h_first, h_end = window(rows, p)
             for q in range(op.output_width):
-                h_first, h_end, v_first, v_end = window(op, p, q)
-                factor = work.dtype.type(1.0 / _divisor(op, p, q))
-                for c in range(0, C, lanes):
+                v_first, v_end = window(columns, q)
+                area = _counted(op, rows, p) * _counted(op, columns, q)
+                inverse_area = work.dtype.type(1.0 / area)
+                for c in range(0, C, VECTOR_BYTES // work.itemsize):
                     total = load(work, y + c, 0)  # zeros
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):
                             total = add(total, load(work, x + (h * W + v) * C + c, C - c))
-                    store(work, y + c, scale(total, factor), C - c)
+                    store(work, y + c, scale(total, inverse_area), C - c)
                 y += C
 
 
@@ -56,21 +55,22 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     op = plan[0]
     if op.dx < 0:
         return
-    W, C = op.input_width, op.input_channels
-    lanes = VECTOR_BYTES // work.itemsize
+    rows, columns = height(op), width(op)
+    W, C, dy = op.input_width, op.input_channels, op.dy
     if op.accumulate == 0:
         work[op.dx : op.dx + n * op.input_size] = 0
-    dy = op.dy
     for i in range(n):
         dx = op.dx + i * op.input_size
         for p in range(op.output_height):
+            h_first, h_end = window(rows, p)
             for q in range(op.output_width):
-                h_first, h_end, v_first, v_end = window(op, p, q)
-                factor = work.dtype.type(1.0 / _divisor(op, p, q))
-                for c in range(0, C, lanes):
-                    each = scale(load(work, dy + c, C - c), factor)
+                v_first, v_end = window(columns, q)
+                area = _counted(op, rows, p) * _counted(op, columns, q)
+                inverse_area = work.dtype.type(1.0 / area)
+                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                    gradient = scale(load(work, dy + c, C - c), inverse_area)
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):
                             at = dx + (h * W + v) * C + c
-                            store(work, at, add(load(work, at, C - c), each), C - c)
+                            store(work, at, add(load(work, at, C - c), gradient), C - c)
                 dy += C

@@ -16,177 +16,96 @@ A constant argument is written ``np.int64(0)``: for a literal, Numba would compi
 function once more.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu import bias
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
+from minicnn.kernels.cpu.axis import (
+    Axis,
+    height,
+    input_of,
+    output_of,
+    outputs_inside,
+    taps_inside,
+    width,
+)
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 
 
-@njit(**JIT)
-def _first_tap(position, stride, dilation, padding, taps):
-    """The first filter row (or column) that reads inside the image for output ``position``."""
-    outside = padding - position * stride
-    if outside <= 0:  # the usual case needs no division
-        return 0
-    return min(taps, (outside + dilation - 1) // dilation)
+class _Pass(NamedTuple):
+    """A convolution as one pass sees it, of x [n, H, W, C] into y [n, P, Q, K]."""
+
+    rows: Axis
+    columns: Axis
+    C: int
+    K: int
+    x: int  # places in the workspace
+    y: int
 
 
 @njit(**JIT)
-def _end_tap(position, stride, dilation, padding, taps, length):
-    """One past the last filter row (or column) that reads inside an image of ``length`` for output
-    ``position``."""
-    inside = length + padding - position * stride
-    if inside > (taps - 1) * dilation:  # the usual case needs no division
-        return taps
-    return max(0, (inside + dilation - 1) // dilation)
-
-
-@njit(**JIT)
-def _end_of_run(q, positions, stride, dilation, padding, taps, length):
+def _end_of_run(columns, q):
     """One past the last output column, from ``q`` on, that reads the same filter columns as
     ``q``."""
-    first = _first_tap(q, stride, dilation, padding, taps)
-    end = _end_tap(q, stride, dilation, padding, taps, length)
+    taps = taps_inside(columns, q)
     q += 1
-    while (
-        q < positions
-        and _first_tap(q, stride, dilation, padding, taps) == first
-        and _end_tap(q, stride, dilation, padding, taps, length) == end
-    ):
+    while q < columns.outputs and taps_inside(columns, q) == taps:
         q += 1
     return q
 
 
 @njit(**JIT)
-def _correlate(
-    op,
-    N,
-    H,
-    W,
-    C,
-    P,
-    Q,
-    K,
-    R,
-    S,
-    stride_h,
-    stride_w,
-    pad_top,
-    pad_left,
-    dilation_h,
-    dilation_w,
-    x,
-    x0,
-    w,
-    w0,
-    b,
-    b0,
-    adds,
-    y,
-    y0,
-):
-    """y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k], the buffers given as arrays and
-    offsets; b0 < 0: no bias.
+def _correlate(op, geometry, n, work, weights, bias, adds):
+    """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the filters and, unless it is −1,
+    the place ``bias`` are in ``weights``.
 
     With ``adds`` y is added to in place of the bias.
     """
+    rows, columns, C, K, x0, y0 = geometry
+    S, W, Q, dilation = columns.taps, columns.size, columns.outputs, columns.dilation
+    x_size, y_size, x_line = rows.size * W * C, rows.outputs * Q * K, rows.dilation * W * C
     q = np.int64(0)
     while q < Q:
-        run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
-        s_first = _first_tap(q, stride_w, dilation_w, pad_left, S)
-        taps = _end_tap(q, stride_w, dilation_w, pad_left, S, W) - s_first
-        v = q * stride_w + s_first * dilation_w - pad_left
+        run = _end_of_run(columns, q) - q
+        s, s_end = taps_inside(columns, q)
         # The rows of the product go along the output columns, or along the samples where these few
         # columns fill no block.
-        along_samples = run < 8 and N > run
-        rows, others = (N, run) if along_samples else (run, N)
-        x_row, x_other = (H * W * C, stride_w * C) if along_samples else (stride_w * C, H * W * C)
-        y_row, y_other = (P * Q * K, K) if along_samples else (K, P * Q * K)
-        for p in range(P):
-            r_first = _first_tap(p, stride_h, dilation_h, pad_top, R)
-            r_end = _end_tap(p, stride_h, dilation_h, pad_top, R, H)
-            h = p * stride_h + r_first * dilation_h - pad_top
+        along_samples = run < 8 and n > run
+        m, others = (n, run) if along_samples else (run, n)
+        x_column = columns.stride * C
+        x_row, x_other = (x_size, x_column) if along_samples else (x_column, x_size)
+        y_row, y_other = (y_size, K) if along_samples else (K, y_size)
+        for p in range(rows.outputs):
+            r, r_end = taps_inside(rows, p)
             for other in range(others):
-                out = y0 + (p * Q + q) * K + other * y_other
-                if r_end <= r_first or taps <= 0:
-                    for row in range(rows if adds == 0 else 0):
+                y = Rows(work, y0 + (p * Q + q) * K + other * y_other, y_row)
+                if r_end <= r or s_end <= s:
+                    for row in range(m if adds == 0 else 0):
                         for k in range(K):
-                            y[out + row * y_row + k] = b[b0 + k] if b0 >= 0 else 0
+                            work[y.offset + row * y_row + k] = weights[bias + k] if bias >= 0 else 0
                     continue
-                start, start0, start_row = (y, out, y_row) if adds != 0 else (b, b0, 0)
-                at = x0 + (h * W + v) * C + other * x_other
-                if dilation_w == 1:  # (s, c) is contiguous in x and in w
+                init = y if adds != 0 else Rows(weights, bias, np.int64(0))
+                x = x0 + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C + other * x_other
+                w = op.weight + (r * S + s) * C * K
+                # (s, c) is contiguous in x and in w; with a dilation each filter row is a product.
+                products, outer, inner = np.int64(1), r_end - r, (s_end - s) * C
+                x_outer, w_outer = x_line, S * C * K
+                if dilation != 1:
+                    products, outer, inner = r_end - r, s_end - s, C
+                    x_outer, w_outer = dilation * C, C * K
+                for i in range(products):
                     multiply(
                         op.multiply,
-                        rows,
-                        K,
-                        r_end - r_first,
-                        taps * C,
-                        x,
-                        at,
-                        x_row,
-                        dilation_h * W * C,
-                        1,
-                        w,
-                        w0 + (r_first * S + s_first) * C * K,
-                        S * C * K,
-                        K,
-                        start,
-                        start0,
-                        start_row,
+                        (m, K, outer, inner),
+                        Scalars(work, x + i * x_line, x_row, x_outer, 1),
+                        Vectors(weights, w + i * S * C * K, w_outer, K),
+                        init,
                         y,
-                        out,
-                        y_row,
                     )
-                else:
-                    multiply(
-                        op.multiply,
-                        rows,
-                        K,
-                        taps,
-                        C,
-                        x,
-                        at,
-                        x_row,
-                        dilation_w * C,
-                        1,
-                        w,
-                        w0 + (r_first * S + s_first) * C * K,
-                        C * K,
-                        K,
-                        start,
-                        start0,
-                        start_row,
-                        y,
-                        out,
-                        y_row,
-                    )
-                    for r in range(r_first + 1, r_end):
-                        line = at + (r - r_first) * dilation_h * W * C
-                        multiply(
-                            op.multiply,
-                            rows,
-                            K,
-                            taps,
-                            C,
-                            x,
-                            line,
-                            x_row,
-                            dilation_w * C,
-                            1,
-                            w,
-                            w0 + (r * S + s_first) * C * K,
-                            C * K,
-                            K,
-                            y,
-                            out,
-                            y_row,
-                            y,
-                            out,
-                            y_row,
-                        )
+                    init = y
         q += run
 
 
@@ -194,33 +113,8 @@ def _correlate(
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    _correlate(
-        op,
-        n,
-        op.input_height,
-        op.input_width,
-        op.input_channels,
-        op.output_height,
-        op.output_width,
-        op.output_channels,
-        op.kernel_height,
-        op.kernel_width,
-        op.stride_height,
-        op.stride_width,
-        op.padding_top,
-        op.padding_left,
-        op.dilation_height,
-        op.dilation_width,
-        work,
-        op.x,
-        params,
-        op.weight,
-        params,
-        op.bias,
-        np.int64(0),
-        work,
-        op.y,
-    )
+    geometry = _Pass(height(op), width(op), op.input_channels, op.output_channels, op.x, op.y)
+    _correlate(op, geometry, n, work, params, op.bias, np.int64(0))
 
 
 @njit(**JIT)
@@ -232,12 +126,10 @@ def _scatters(op, itemsize):
     than by themselves.
     """
     lanes, S, C = VECTOR_BYTES // itemsize, op.kernel_width, op.input_channels
-    vectors_by_channel, vectors_by_row = (
-        S * ((C + lanes - 1) // lanes),
-        (S * C + lanes - 1) // lanes,
-    )
+    vectors_per_channel = S * ((C + lanes - 1) // lanes)
+    vectors_per_row = (S * C + lanes - 1) // lanes
     strided = op.stride_height != 1 or op.stride_width != 1
-    return strided or (op.dilation_width == 1 and vectors_by_channel > 1.3 * vectors_by_row)
+    return strided or (op.dilation_width == 1 and vectors_per_channel > 1.3 * vectors_per_row)
 
 
 @njit(**JIT)
@@ -248,22 +140,18 @@ def transpose(plan, params, transposed):
     R, S, C, K = op.kernel_height, op.kernel_width, op.input_channels, op.output_channels
     scatters = _scatters(op, params.itemsize)
     for tap in range(R * S):
-        source = op.weight + tap * C * K
+        target, row = op.weight + (R * S - 1 - tap) * K * C, C
         if scatters:
-            transpose_matrix(
-                params,
-                source,
-                C,
-                K,
-                K,
-                transposed,
-                op.weight + (tap // S * K * S + tap % S) * C,
-                S * C,
-            )
-        else:
-            transpose_matrix(
-                params, source, C, K, K, transposed, op.weight + (R * S - 1 - tap) * K * C, C
-            )
+            target, row = op.weight + (tap // S * K * S + tap % S) * C, S * C
+        source = Rows(params, op.weight + tap * C * K, K)
+        transpose_matrix(source, Rows(transposed, target, row), C, K)
+
+
+@njit(**JIT)
+def _reversed(axis):
+    """The axis from dy to dx: a convolution with stride 1."""
+    padding = axis.dilation * (axis.taps - 1) - axis.padding
+    return Axis(axis.outputs, axis.size, axis.taps, np.int64(1), axis.dilation, padding)
 
 
 @njit(**JIT)
@@ -279,147 +167,97 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     if _scatters(op, work.itemsize):
         _scatter(op, transposed, work, n)
         return
-    dilation_h, dilation_w = op.dilation_height, op.dilation_width
-    _correlate(
-        op,
-        n,
-        op.output_height,
-        op.output_width,
-        op.output_channels,
-        op.input_height,
-        op.input_width,
-        op.input_channels,
-        op.kernel_height,
-        op.kernel_width,
-        np.int64(1),
-        np.int64(1),
-        dilation_h * (op.kernel_height - 1) - op.padding_top,
-        dilation_w * (op.kernel_width - 1) - op.padding_left,
-        dilation_h,
-        dilation_w,
-        work,
-        op.dy,
-        transposed,
-        op.weight,
-        transposed,
-        np.int64(-1),
-        op.accumulate,
-        work,
-        op.dx,
-    )
+    rows, columns = _reversed(height(op)), _reversed(width(op))
+    geometry = _Pass(rows, columns, op.output_channels, op.input_channels, op.dy, op.dx)
+    _correlate(op, geometry, n, work, transposed, np.int64(-1), op.accumulate)
 
 
 @njit(**JIT)
 def _scatter(op, transposed, work, n):
     """dx[n,h,v,c] += Σ_{r,k} dy[n,p,q,k] · w[r,s,c,k] for each (h, q), all (s, c) at once; the rows
     are the samples."""
-    H, W, C = op.input_height, op.input_width, op.input_channels
-    P, Q, K = op.output_height, op.output_width, op.output_channels
-    R, S, dilation_w = op.kernel_height, op.kernel_width, op.dilation_width
-    stride_h, dilation_h = op.stride_height, op.dilation_height
+    rows, columns = height(op), width(op)
+    C, K, S, W, Q = (
+        op.input_channels,
+        op.output_channels,
+        columns.taps,
+        columns.size,
+        columns.outputs,
+    )
     if op.accumulate == 0:
-        work[op.dx : op.dx + n * H * W * C] = 0
-    for h in range(H):
+        work[op.dx : op.dx + n * op.input_size] = 0
+    for h in range(rows.size):
         # The filter rows that read line h are equally far apart, and so are the lines p of dy that
         # they were read for.
-        first, lines, apart = 0, 0, 1
-        for r in range(R):
-            at = h + op.padding_top - r * dilation_h
-            if at >= 0 and at % stride_h == 0 and at // stride_h < P:
+        first, lines, step = 0, 0, 1
+        for r in range(rows.taps):
+            if output_of(rows, h, r) >= 0:
                 if lines == 0:
                     first = r
                 elif lines == 1:
-                    apart = r - first
+                    step = r - first
                 lines += 1
         if lines == 0:
             continue
-        p = (h + op.padding_top - first * dilation_h) // stride_h
+        p = output_of(rows, h, first)
+        dy_line = -(step * rows.dilation // rows.stride) * Q * K
         for q in range(Q):
-            s_first = _first_tap(q, op.stride_width, dilation_w, op.padding_left, S)
-            taps = _end_tap(q, op.stride_width, dilation_w, op.padding_left, S, W) - s_first
-            if taps <= 0:
+            s, end = taps_inside(columns, q)
+            if end <= s:
                 continue
             # The rows of dx that follow each other here do not overlap, so no load waits for the
             # store before.
-            v = q * op.stride_width + s_first * dilation_w - op.padding_left
-            groups, width = (1, taps * C) if dilation_w == 1 else (taps, C)
-            for s in range(groups):
-                dx = op.dx + (h * W + v + s * dilation_w) * C
+            place = op.dx + (h * W + input_of(columns, q, s)) * C
+            products, channels = (1, (end - s) * C) if columns.dilation == 1 else (end - s, C)
+            for i in range(products):
+                dx = Rows(work, place + i * columns.dilation * C, op.input_size)
+                w = op.weight + (first * K * S + s + i) * C
                 multiply(
                     op.multiply,
-                    n,
-                    width,
-                    lines,
-                    K,
-                    work,
-                    op.dy + (p * Q + q) * K,
-                    P * Q * K,
-                    -(apart * dilation_h // stride_h) * Q * K,
-                    1,
-                    transposed,
-                    op.weight + (first * K * S + s_first + s) * C,
-                    apart * K * S * C,
-                    S * C,
-                    work,
+                    (n, channels, lines, K),
+                    Scalars(work, op.dy + (p * Q + q) * K, op.output_size, dy_line, 1),
+                    Vectors(transposed, w, step * K * S * C, S * C),
                     dx,
-                    H * W * C,
-                    work,
                     dx,
-                    H * W * C,
                 )
 
 
 @njit(**JIT)
 def _correlate_filter(op, work, n, grads):
     """dw[r,s,c,k] += Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,k]."""
-    H, W, C = op.input_height, op.input_width, op.input_channels
-    P, Q, K = op.output_height, op.output_width, op.output_channels
-    stride_h, stride_w = op.stride_height, op.stride_width
-    R, S = op.kernel_height, op.kernel_width
-    dilation_h, dilation_w = op.dilation_height, op.dilation_width
-    pad_top, pad_left = op.padding_top, op.padding_left
+    rows, columns = height(op), width(op)
+    C, K, S, W, Q = (
+        op.input_channels,
+        op.output_channels,
+        columns.taps,
+        columns.size,
+        columns.outputs,
+    )
     for i in range(n):
-        x, dy = op.x + i * H * W * C, op.dy + i * P * Q * K
-        for r in range(R):
-            p = max(0, (pad_top - r * dilation_h + stride_h - 1) // stride_h)
-            lines = min(P, (H - 1 + pad_top - r * dilation_h) // stride_h + 1) - p
-            h = p * stride_h + r * dilation_h - pad_top
+        for r in range(rows.taps):
+            p, p_end = outputs_inside(rows, r)
+            x_line = op.x + i * op.input_size + input_of(rows, p, r) * W * C
             q = np.int64(0)
-            while q < Q and lines > 0:
-                run = _end_of_run(q, Q, stride_w, dilation_w, pad_left, S, W) - q
-                s_first = _first_tap(q, stride_w, dilation_w, pad_left, S)
-                taps = _end_tap(q, stride_w, dilation_w, pad_left, S, W) - s_first
-                v = q * stride_w + s_first * dilation_w - pad_left
+            while q < Q and p_end > p:
+                run = _end_of_run(columns, q) - q
+                s, end = taps_inside(columns, q)
                 # A run of one column is summed along the lines in one loop instead of two.
-                outer, x_outer, dy_outer = lines, stride_h * W * C, Q * K
-                inner, x_inner, dy_inner = run, stride_w * C, K
+                outer, x_outer, dy_outer = p_end - p, rows.stride * W * C, Q * K
+                inner, x_inner, dy_inner = run, columns.stride * C, K
                 if run == 1:
-                    outer, inner, x_inner, dy_inner = 1, lines, x_outer, dy_outer
-                groups, rows = (
-                    (1, taps * C) if dilation_w == 1 else (taps, C)
-                )  # (s, c) is contiguous only undilated
-                for s in range(groups if taps > 0 else 0):
-                    at = op.weight + (r * S + s_first + s) * C * K
+                    outer, inner, x_inner, dy_inner = 1, outer, x_outer, dy_outer
+                # (s, c) is contiguous only undilated
+                products, m = (1, (end - s) * C) if columns.dilation == 1 else (end - s, C)
+                dy = Vectors(work, op.dy + i * op.output_size + (p * Q + q) * K, dy_outer, dy_inner)
+                for tap in range(products if end > s else 0):
+                    x = x_line + (input_of(columns, q, s) + tap * columns.dilation) * C
+                    dw = Rows(grads, op.weight + (r * S + s + tap) * C * K, K)
                     multiply(
                         op.multiply,
-                        rows,
-                        K,
-                        outer,
-                        inner,
-                        work,
-                        x + (h * W + v + s * dilation_w) * C,
-                        1,
-                        x_outer,
-                        x_inner,
-                        work,
-                        dy + (p * Q + q) * K,
-                        dy_outer,
-                        dy_inner,
-                        grads,
-                        at,
-                        K,
-                        grads,
-                        at,
-                        K,
+                        (m, K, outer, inner),
+                        Scalars(work, x, 1, x_outer, x_inner),
+                        dy,
+                        dw,
+                        dw,
                     )
                 q += run

@@ -19,15 +19,15 @@ maxima or their gradient, the gradient of its planes, and the sums of each lane 
 
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, multiply
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import (
     DOTS,
+    add,
     dots,
     load,
     maximum,
     pair_maximum,
-    plus,
-    share,
+    route_to_first_maximum,
     store,
     zero_unless_less,
 )
@@ -74,55 +74,36 @@ def forward(plan, params, work, n, key, first_sample):
     for i in range(n):
         multiply(
             op.multiply,
-            K,
-            _length(op),
-            op.kernel_height,
-            S,
-            params,
-            op.weight,
-            1,
-            S * K,
-            K,
-            work,
-            op.x + i * op.input_size,
-            W,
-            1,
-            work,
-            -1,
-            0,
-            work,
-            op.saved + i * K * plane,
-            plane,
+            (K, _length(op), op.kernel_height, S),
+            Scalars(params, op.weight, 1, S * K, K),
+            Vectors(work, op.x + i * op.input_size, W, 1),
+            Rows(work, -1, 0),
+            Rows(work, op.saved + i * K * plane, plane),
         )
-    P, Q, width, lanes = (
-        op.output_height,
-        op.output_width,
-        2 * op.output_width,
-        VECTOR_BYTES // work.itemsize,
-    )
+    P, Q, lanes = op.output_height, op.output_width, VECTOR_BYTES // work.itemsize
     for i in range(n):
         for q in range(0, Q, lanes):  # the outer loop, so that masks are made once
-            count = width - 2 * q
+            count = 2 * (Q - q)
             for k in range(K):
                 bias = params[op.bias + k] if op.bias >= 0 else work.dtype.type(0)
                 for p in range(P):
                     at = op.saved + ((i * K + k) * rows + 2 * p) * W + 2 * q
                     to = (k * P + p) * Q + q
-                    left = maximum(load(work, at + W, count), load(work, at, count))
-                    right = maximum(
-                        load(work, at + W + lanes, count - lanes),
-                        load(work, at + lanes, count - lanes),
+                    largest = pair_maximum(
+                        _pair(work, at, W, count), _pair(work, at + lanes, W, count - lanes)
                     )
-                    largest = pair_maximum(left, right)
                     store(work, maxima + i * op.output_size + to, largest, Q - q)
-                    y = plus(largest, bias)
-                    store(
-                        work,
-                        op.scratch + to,
-                        maximum(y, load(work, at, 0)) if op.relu else y,
-                        Q - q,
-                    )
-        transpose_matrix(work, op.scratch, K, P * Q, P * Q, work, op.y + i * op.output_size, K)
+                    y = add(largest, bias)
+                    y = maximum(y, load(work, at, 0)) if op.relu else y
+                    store(work, op.scratch + to, y, Q - q)
+        y = Rows(work, op.y + i * op.output_size, K)
+        transpose_matrix(Rows(work, op.scratch, P * Q), y, K, P * Q)
+
+
+@njit(**JIT)
+def _pair(work, at, row, count):
+    """The larger of two numbers one below the other."""
+    return maximum(load(work, at + row, count), load(work, at, count))
 
 
 @njit(**JIT)
@@ -145,17 +126,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         for r in range(R):
             for s in range(0, S, taps):
                 for k in range(0, K, filters):
-                    dots(
-                        work,
-                        x + r * W + s,
-                        1,
-                        S - s,
-                        d_planes + k * plane,
-                        plane,
-                        K - k,
-                        _length(op),
-                        sums,
-                    )
+                    pixels = Rows(work, x + r * W + s, 1)
+                    gradients = Rows(work, d_planes + k * plane, plane)
+                    dots(pixels, S - s, gradients, K - k, _length(op), sums)
                     sums += size
         if op.bias >= 0:
             for k in range(K):
@@ -165,11 +138,10 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         for s in range(0, S, taps):
             for k in range(0, K, filters):
                 for tap in range(min(taps, S - s)):
-                    for filter in range(min(filters, K - k)):
-                        at = sums + (tap * filters + filter) * lanes
-                        grads[op.weight + (r * S + s + tap) * K + k + filter] += _sum(
-                            work[at : at + lanes]
-                        )
+                    for j in range(min(filters, K - k)):
+                        at = sums + (tap * filters + j) * lanes
+                        dw = op.weight + (r * S + s + tap) * K + k + j
+                        grads[dw] += _sum(work[at : at + lanes])
                 sums += size
 
 
@@ -188,18 +160,14 @@ def _pool_backward(op, work, i):
             load(work, dy + j, count), load(work, y, 0), load(work, y + j, count)
         )
         store(work, dy + j, gradient, count)
-    transpose_matrix(work, dy, P * Q, K, K, work, op.scratch, P * Q)
+    transpose_matrix(Rows(work, dy, K), Rows(work, op.scratch, P * Q), P * Q, K)
     for q in range(0, W, 2 * lanes):
         for k in range(K):
             for p in range(P):
                 line, to = (k * rows + 2 * p) * W + q, (k * P + p) * Q + q // 2
-                x, dx, count, room = (
-                    op.saved + i * K * plane + line,
-                    d_planes + line,
-                    width - q,
-                    W - q,
-                )
-                upper, upper_next, lower, lower_next = share(
+                x, dx = op.saved + i * K * plane + line, d_planes + line
+                count, room = width - q, W - q
+                upper, upper_next, lower, lower_next = route_to_first_maximum(
                     load(work, x, count),
                     load(work, x + lanes, count - lanes),
                     load(work, x + W, count),

@@ -7,7 +7,7 @@ dw[i,o] = Σ_n x[n,i] · dy[n,o]                db[o]   = Σ_n dy[n,o]
 from numba import njit
 
 from minicnn.kernels.cpu import bias
-from minicnn.kernels.cpu.tile import JIT, multiply
+from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 
 
@@ -18,25 +18,11 @@ def forward(plan, params, work, n, key, first_sample):
     inputs, outputs = op.input_size, op.output_size
     multiply(
         op.multiply,
-        n,
-        outputs,
-        1,
-        inputs,
-        work,
-        op.x,
-        inputs,
-        0,
-        1,
-        params,
-        op.weight,
-        0,
-        outputs,
-        params,
-        op.bias,
-        0,
-        work,
-        op.y,
-        outputs,
+        (n, outputs, 1, inputs),
+        Scalars(work, op.x, inputs, 0, 1),
+        Vectors(params, op.weight, 0, outputs),
+        Rows(params, op.bias, 0),
+        Rows(work, op.y, outputs),
     )
 
 
@@ -45,7 +31,8 @@ def transpose(plan, params, transposed):
     """transposed[o,i] = w[i,o]: the weights as the backward pass reads them."""
     op = plan[0]
     inputs, outputs = op.input_size, op.output_size
-    transpose_matrix(params, op.weight, inputs, outputs, outputs, transposed, op.weight, inputs)
+    w, w_t = Rows(params, op.weight, outputs), Rows(transposed, op.weight, inputs)
+    transpose_matrix(w, w_t, inputs, outputs)
 
 
 @njit(**JIT)
@@ -53,51 +40,17 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dw += xᵀ · dy and db += Σ dy over the first ``n`` samples of the chunk, and dx = dy · wᵀ."""
     op = plan[0]
     inputs, outputs = op.input_size, op.output_size
-    multiply(
-        op.multiply,
-        inputs,
-        outputs,
-        1,
-        n,
-        work,
-        op.x,
-        1,
-        0,
-        inputs,
-        work,
-        op.dy,
-        0,
-        outputs,
-        grads,
-        op.weight,
-        outputs,
-        grads,
-        op.weight,
-        outputs,
-    )
+    x, dy = Scalars(work, op.x, 1, 0, inputs), Vectors(work, op.dy, 0, outputs)
+    dw = Rows(grads, op.weight, outputs)
+    multiply(op.multiply, (inputs, outputs, 1, n), x, dy, dw, dw)
     if op.bias >= 0:
         bias.backward(op, work, grads, n)
     if op.dx >= 0:
-        start, row = (op.dx, inputs) if op.accumulate != 0 else (-1, 0)
         multiply(
             op.multiply,
-            n,
-            inputs,
-            1,
-            outputs,
-            work,
-            op.dy,
-            outputs,
-            0,
-            1,
-            transposed,
-            op.weight,
-            0,
-            inputs,
-            work,
-            start,
-            row,
-            work,
-            op.dx,
-            inputs,
+            (n, inputs, 1, outputs),
+            Scalars(work, op.dy, outputs, 0, 1),
+            Vectors(transposed, op.weight, 0, inputs),
+            Rows(work, op.dx if op.accumulate != 0 else -1, inputs),
+            Rows(work, op.dx, inputs),
         )

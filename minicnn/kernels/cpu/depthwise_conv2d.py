@@ -10,57 +10,41 @@ Vectors run along the channels. Source: Howard et al.: MobileNets, 2017.
 from numba import njit
 
 from minicnn.kernels.cpu import bias
+from minicnn.kernels.cpu.axis import (
+    height,
+    input_of,
+    output_of,
+    outputs_inside,
+    taps_inside,
+    width,
+)
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import load, multiply_add, store
-
-
-@njit(**JIT)
-def _taps(position, stride, dilation, padding, taps, length):
-    """First and end tap that read inside an image of ``length`` for an output ``position``."""
-    start = position * stride - padding
-    first = 0 if start >= 0 else (dilation - 1 - start) // dilation
-    last = length - 1 - start
-    return first, min(taps, last // dilation + 1) if last >= 0 else 0
 
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    H, W, C, Q, S = (
-        op.input_height,
-        op.input_width,
-        op.input_channels,
-        op.output_width,
-        op.kernel_width,
-    )
-    lanes, y = VECTOR_BYTES // work.itemsize, op.y
+    rows, columns, C = height(op), width(op), op.input_channels
+    W, S, y = columns.size, columns.taps, op.y
     for i in range(n):
         x = op.x + i * op.input_size
-        for p in range(op.output_height):
-            r_first, r_end = _taps(
-                p, op.stride_height, op.dilation_height, op.padding_top, op.kernel_height, H
-            )
-            h = p * op.stride_height - op.padding_top
-            for q in range(Q):
-                s_first, s_end = _taps(q, op.stride_width, op.dilation_width, op.padding_left, S, W)
-                v = q * op.stride_width - op.padding_left
-                for c in range(0, C, lanes):
-                    total = (
-                        load(params, op.bias + c, C - c)
-                        if op.bias >= 0
-                        else load(params, op.weight, 0)
-                    )
+        for p in range(rows.outputs):
+            r_first, r_end = taps_inside(rows, p)
+            for q in range(columns.outputs):
+                s_first, s_end = taps_inside(columns, q)
+                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                    count = C - c
+                    # A count of 0 loads zeros.
+                    total = load(params, op.bias + c, count if op.bias >= 0 else 0)
                     for r in range(r_first, r_end):
+                        line = x + input_of(rows, p, r) * W * C + c
                         for s in range(s_first, s_end):
-                            at = (
-                                x
-                                + ((h + r * op.dilation_height) * W + v + s * op.dilation_width) * C
-                                + c
-                            )
-                            w = load(params, op.weight + (r * S + s) * C + c, C - c)
-                            total = multiply_add(load(work, at, C - c), w, total)
-                    store(work, y + c, total, C - c)
+                            w = load(params, op.weight + (r * S + s) * C + c, count)
+                            pixel = load(work, line + input_of(columns, q, s) * C, count)
+                            total = multiply_add(pixel, w, total)
+                    store(work, y + c, total, count)
                 y += C
 
 
@@ -76,79 +60,45 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
 
 
 @njit(**JIT)
-def outputs_of(tap, stride, dilation, padding, length, outputs):
-    """First and end output position whose tap number ``tap`` reads inside the image."""
-    start = tap * dilation - padding
-    first = 0 if start >= 0 else (stride - 1 - start) // stride
-    last = length - 1 - start
-    return first, min(outputs, last // stride + 1) if last >= 0 else 0
-
-
-@njit(**JIT)
 def _filter_gradient(op, work, grads, n):
-    W, C, Q, S = op.input_width, op.input_channels, op.output_width, op.kernel_width
-    lanes = VECTOR_BYTES // work.itemsize
+    rows, columns, C = height(op), width(op), op.input_channels
+    W, S, Q = columns.size, columns.taps, columns.outputs
     for i in range(n):
         x, dy = op.x + i * op.input_size, op.dy + i * op.output_size
-        for r in range(op.kernel_height):
-            p_first, p_end = outputs_of(
-                r,
-                op.stride_height,
-                op.dilation_height,
-                op.padding_top,
-                op.input_height,
-                op.output_height,
-            )
+        for r in range(rows.taps):
+            p_first, p_end = outputs_inside(rows, r)
             for s in range(S):
-                q_first, q_end = outputs_of(
-                    s, op.stride_width, op.dilation_width, op.padding_left, W, Q
-                )
-                for c in range(0, C, lanes):
-                    dw = op.weight + (r * S + s) * C + c
-                    total = load(grads, dw, C - c)
+                q_first, q_end = outputs_inside(columns, s)
+                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                    count, dw = C - c, op.weight + (r * S + s) * C + c
+                    total = load(grads, dw, count)
                     for p in range(p_first, p_end):
-                        line = (
-                            x
-                            + (p * op.stride_height + r * op.dilation_height - op.padding_top)
-                            * W
-                            * C
-                            + c
-                        )
+                        line = x + input_of(rows, p, r) * W * C + c
                         for q in range(q_first, q_end):
-                            v = q * op.stride_width + s * op.dilation_width - op.padding_left
-                            gradient = load(work, dy + (p * Q + q) * C + c, C - c)
-                            total = multiply_add(load(work, line + v * C, C - c), gradient, total)
-                    store(grads, dw, total, C - c)
+                            gradient = load(work, dy + (p * Q + q) * C + c, count)
+                            pixel = load(work, line + input_of(columns, q, s) * C, count)
+                            total = multiply_add(pixel, gradient, total)
+                    store(grads, dw, total, count)
 
 
 @njit(**JIT)
 def _data_gradient(op, params, work, n):
-    H, W, C, P, Q, S = (
-        op.input_height,
-        op.input_width,
-        op.input_channels,
-        op.output_height,
-        op.output_width,
-        op.kernel_width,
-    )
-    lanes = VECTOR_BYTES // work.itemsize
+    rows, columns, C = height(op), width(op), op.input_channels
+    S, Q = columns.taps, columns.outputs
     for i in range(n):
         dx, dy = op.dx + i * op.input_size, op.dy + i * op.output_size
-        for h in range(H):
-            for v in range(W):
-                for c in range(0, C, lanes):
-                    total = load(work, dx + c, C - c) if op.accumulate != 0 else load(work, dx, 0)
-                    for r in range(op.kernel_height):
-                        p = h + op.padding_top - r * op.dilation_height
-                        if p < 0 or p % op.stride_height != 0 or p // op.stride_height >= P:
-                            continue
-                        line = dy + p // op.stride_height * Q * C + c
-                        for s in range(S):
-                            q = v + op.padding_left - s * op.dilation_width
-                            if q >= 0 and q % op.stride_width == 0 and q // op.stride_width < Q:
-                                w = load(params, op.weight + (r * S + s) * C + c, C - c)
-                                total = multiply_add(
-                                    load(work, line + q // op.stride_width * C, C - c), w, total
-                                )
-                    store(work, dx + c, total, C - c)
+        for h in range(rows.size):
+            for v in range(columns.size):
+                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                    count = C - c
+                    total = load(work, dx + c, count if op.accumulate != 0 else 0)
+                    for r in range(rows.taps):
+                        p = output_of(rows, h, r)
+                        for s in range(S if p >= 0 else 0):
+                            q = output_of(columns, v, s)
+                            if q >= 0:
+                                w = load(params, op.weight + (r * S + s) * C + c, count)
+                                gradient = load(work, dy + (p * Q + q) * C + c, count)
+                                total = multiply_add(gradient, w, total)
+                    store(work, dx + c, total, count)
                 dx += C

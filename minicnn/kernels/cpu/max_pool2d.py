@@ -12,9 +12,9 @@ channels, both passes of LeNet-5's first pooling layer took ten times as long.
 
 from numba import njit
 
+from minicnn.kernels.cpu.axis import height, width, window
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import add, load, maximum, store, zero_unless_less, zero_where_less
-from minicnn.kernels.cpu.window import window
 
 
 @njit(**JIT)
@@ -34,32 +34,39 @@ def _covers(op):
 
 
 @njit(**JIT)
+def _halves(op):
+    """Whether the windows are 2×2 and cover the image: the usual case, which needs no loops and
+    edges and is then twice as fast."""
+    return _covers(op) and op.kernel_height == 2 and op.kernel_width == 2
+
+
+@njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """The largest number of each window; NaN wins, so that a diverged run shows."""
     op = plan[0]
-    W, C = op.input_width, op.input_channels
-    lanes = VECTOR_BYTES // work.itemsize
-    y, halves = op.y, _covers(op) and op.kernel_height == 2 and op.kernel_width == 2
+    rows, columns = height(op), width(op)
+    W, C, lanes = op.input_width, op.input_channels, VECTOR_BYTES // work.itemsize
+    y, halves = op.y, _halves(op)
     for i in range(n):
         x = op.x + i * op.input_size
         for p in range(op.output_height):
             for q in range(op.output_width):
-                if halves:  # the usual case, without loops and edges: twice as fast
+                if halves:
                     top = x + 2 * (p * W + q) * C
                     for c in range(0, C, lanes):
                         at, below, count = top + c, top + W * C + c, C - c
                         upper = maximum(load(work, at + C, count), load(work, at, count))
                         lower = maximum(load(work, below + C, count), load(work, below, count))
                         _store_largest(op, work, y + c, maximum(lower, upper), count)
-                    y += C
-                    continue
-                h_first, h_end, v_first, v_end = window(op, p, q)
-                for c in range(0, C, lanes):
-                    largest = load(work, x + (h_first * W + v_first) * C + c, C - c)
-                    for h in range(h_first, h_end, op.dilation_height):
-                        for v in range(v_first, v_end, op.dilation_width):
-                            largest = maximum(load(work, x + (h * W + v) * C + c, C - c), largest)
-                    _store_largest(op, work, y + c, largest, C - c)
+                else:
+                    (h_first, h_end), (v_first, v_end) = window(rows, p), window(columns, q)
+                    for c in range(0, C, lanes):
+                        largest = load(work, x + (h_first * W + v_first) * C + c, C - c)
+                        for h in range(h_first, h_end, rows.dilation):
+                            for v in range(v_first, v_end, columns.dilation):
+                                number = load(work, x + (h * W + v) * C + c, C - c)
+                                largest = maximum(number, largest)
+                        _store_largest(op, work, y + c, largest, C - c)
                 y += C
 
 
@@ -76,12 +83,10 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     op = plan[0]
     if op.dx < 0:
         return
-    W, C = op.input_width, op.input_channels
-    lanes = VECTOR_BYTES // work.itemsize
-    once = (
-        _covers(op) and op.accumulate == 0
-    )  # then every element of dx is written once, and need not be added to
-    halves = _covers(op) and op.kernel_height == 2 and op.kernel_width == 2
+    rows, columns = height(op), width(op)
+    W, C, lanes = op.input_width, op.input_channels, VECTOR_BYTES // work.itemsize
+    # Then every element of dx is written once, and need not be added to.
+    once, halves = _covers(op) and op.accumulate == 0, _halves(op)
     if not once and op.accumulate == 0:
         work[op.dx : op.dx + n * op.input_size] = 0
     y, dy = op.y, op.dy
@@ -89,36 +94,26 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         x, dx = op.x + i * op.input_size, op.dx + i * op.input_size
         for p in range(op.output_height):
             for q in range(op.output_width):
-                if halves:  # without loops and edges, as in the forward pass
-                    top = 2 * (p * W + q) * C
-                    for c in range(0, C, lanes):
-                        count = C - c
-                        largest, left = (
-                            load(work, y + c, count),
-                            _gradient(op, work, y + c, dy + c, count),
-                        )
-                        for at in (top + c, top + C + c, top + W * C + c, top + W * C + C + c):
+                (h_first, h_end), (v_first, v_end) = window(rows, p), window(columns, q)
+                for c in range(0, C, lanes):
+                    count, largest = C - c, load(work, y + c, C - c)
+                    left = _gradient(op, work, y + c, dy + c, count)
+                    if halves:
+                        top = 2 * (p * W + q) * C + c
+                        for at in (top, top + C, top + W * C, top + W * C + C):
                             left = _take(work, x + at, dx + at, left, largest, count, once)
-                else:
-                    h_first, h_end, v_first, v_end = window(op, p, q)
-                    for c in range(0, C, lanes):
-                        count = C - c
-                        largest, left = (
-                            load(work, y + c, count),
-                            _gradient(op, work, y + c, dy + c, count),
-                        )
-                        for h in range(h_first, h_end, op.dilation_height):
-                            for v in range(v_first, v_end, op.dilation_width):
-                                at = (h * W + v) * C + c
-                                left = _take(work, x + at, dx + at, left, largest, count, once)
+                        continue
+                    for h in range(h_first, h_end, rows.dilation):
+                        for v in range(v_first, v_end, columns.dilation):
+                            at = (h * W + v) * C + c
+                            left = _take(work, x + at, dx + at, left, largest, count, once)
                 y += C
                 dy += C
 
 
 @njit(**JIT)
 def _gradient(op, work, y, dy, count):
-    """dy, or 0 where a ReLU put out 0: what the elements of a window have to share, all or
-    nothing."""
+    """dy, or 0 where a ReLU made y 0: it goes to one element of the window."""
     left = load(work, dy, count)
     return zero_unless_less(left, load(work, y, 0), load(work, y, count)) if op.relu else left
 

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.tile import JIT, multiply
+from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose
 
 _PANEL = 64  # rows and columns of a panel
@@ -55,25 +55,11 @@ def matmul(address, a, b, out, transpose_a, transpose_b):
     if not transpose_b:
         multiply(
             address,
-            rows,
-            columns,
-            1,
-            inner,
-            left,
-            0,
-            a_row,
-            0,
-            a_inner,
-            right,
-            0,
-            0,
-            columns,
-            result,
-            -1,
-            0,
-            result,
-            0,
-            columns,
+            (rows, columns, 1, inner),
+            Scalars(left, 0, a_row, 0, a_inner),
+            Vectors(right, 0, 0, columns),
+            Rows(result, -1, 0),
+            Rows(result, 0, columns),
         )
         return
     panel = np.empty(_PANEL * _PANEL, out.dtype)
@@ -81,26 +67,12 @@ def matmul(address, a, b, out, transpose_a, transpose_b):
         depth = min(_PANEL, inner - k)
         for n in range(0, columns, _PANEL):
             width = min(_PANEL, columns - n)
-            transpose(right, n * inner + k, width, depth, inner, panel, 0, width)
+            transpose(Rows(right, n * inner + k, inner), Rows(panel, 0, width), width, depth)
             multiply(
                 address,
-                rows,
-                width,
-                1,
-                depth,
-                left,
-                k * a_inner,
-                a_row,
-                0,
-                a_inner,
-                panel,
-                0,
-                0,
-                width,
-                result,
-                n if k > 0 else -1,
-                columns,
-                result,
-                n,
-                columns,
+                (rows, width, 1, depth),
+                Scalars(left, k * a_inner, a_row, 0, a_inner),
+                Vectors(panel, 0, 0, width),
+                Rows(result, n if k > 0 else -1, columns),
+                Rows(result, n, columns),
             )

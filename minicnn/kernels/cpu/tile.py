@@ -1,17 +1,19 @@
 """The register tile: the one place with vector code, and the inner loop of every convolution and
 dense pass.
 
-    C[m, n] = init[m, n] + Σ_{o<outer} Σ_{i<inner} A[m·a_row + o·a_outer + i·a_inner] · B[o·b_outer
-    + i·b_inner + n]
+    C[m, n] = init[m, n] + Σ_{o<outer} Σ_{i<inner} A[m·row + o·outer + i·inner] · B[o·outer + i·inner + n]
 
-A block of C stays in vector registers while both reduction loops run; each step broadcasts one
-number of A a row and multiplies it with a vector of B. Two reduction loops are enough to read a
-convolution's input where it lies, so that nothing is copied into columns first. The sum of one
-element of C has the same order whatever the shape of the block: a result does not depend on how
-rows and columns were cut.
+A and B have strides of their own (`Scalars`, `Vectors`). A block of C stays in vector registers
+while both reduction loops run; each step broadcasts one number of A per row and multiplies it with
+a vector of B. Two reduction loops are enough to read a convolution's input where it lies, so that
+nothing is copied into columns first. The sum of one element of C has the same order whatever the
+shape of the block: a result does not depend on how rows and columns were cut.
 
 The vector width and the number of registers are those of the host.
 """
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -22,13 +24,8 @@ from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.cache import cached
 
-FASTMATH = {
-    "nsz",
-    "arcp",
-    "contract",
-    "afn",
-    "reassoc",
-}  # no nnan, no ninf: a diverged run must be seen
+# Without nnan and ninf: a diverged run must be seen.
+FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 JIT = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
 
 
@@ -55,35 +52,92 @@ BLOCK_ROWS = {1: 12, 2: 12 if REGISTERS == 32 else 6} | dict.fromkeys(range(3, 9
 
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
-_I1 = ir.IntType(1)
-# What a product is handed in memory. As arguments, most of it would go by the stack, and be copied
-# there from one call to the next by vector moves that stall on what was just stored.
-_FIELDS = (
-    "rows",
-    "columns",
-    "outer",
-    "inner",
-    "a_row",
-    "a_outer",
-    "a_inner",
-    "b_outer",
-    "b_inner",
-    "init_row",
-    "c_row",
-)
-_SHAPE = ir.ArrayType(_I64, len(_FIELDS))
+# Rows, columns, outer and inner length; row, outer and inner stride of A; outer and inner stride of
+# B; row stride of init and of C. A product is handed them in memory: as arguments, most would go by
+# the stack, and be copied there from one call to the next by vector moves that stall on what was
+# just stored.
+_SHAPE = ir.ArrayType(_I64, 11)
 
 
-def _masked(
-    module: ir.Module, name: str, vector: ir.VectorType, lanes: int, store: bool
-) -> ir.Function:
-    """Declare LLVM's masked load or store of ``vector``."""
-    mask, pointer, align = ir.VectorType(_I1, lanes), vector.as_pointer(), _I32
-    if store:
-        signature = ir.FunctionType(ir.VoidType(), [vector, pointer, align, mask])
-    else:
-        signature = ir.FunctionType(vector, [pointer, align, mask, vector])
-    return cgutils.get_or_insert_function(module, signature, name)
+class Scalars(NamedTuple):
+    """The left factor, read number by number from a flat array; all strides are in elements."""
+
+    array: Any
+    offset: int
+    row: int
+    outer: int
+    inner: int
+
+
+class Vectors(NamedTuple):
+    """The right factor, whose columns are neighbours."""
+
+    array: Any
+    offset: int
+    outer: int
+    inner: int
+
+
+class Rows(NamedTuple):
+    """A matrix whose columns are neighbours, and whose rows are ``row`` elements apart."""
+
+    array: Any
+    offset: int
+    row: int
+
+
+def splat(builder: ir.IRBuilder, number: ir.Value, lanes: int) -> ir.Value:
+    """A vector of one number in all lanes."""
+    undefined = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
+    single = builder.insert_element(undefined, number, _I32(0))
+    return shuffle(builder, single, single, [0] * lanes)
+
+
+def shuffle(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, lanes: Iterable[int]) -> ir.Value:
+    """The ``lanes`` of a, followed by b, in this order."""
+    lanes = list(lanes)
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
+
+
+def first_lanes(builder: ir.IRBuilder, count: ir.Value, lanes: int) -> ir.Value:
+    """The mask of the first ``count`` of so many lanes.
+
+    Compared as 32-bit numbers: one instruction for a vector of 16 lanes, where 64 bits take five.
+    """
+    numbers = ir.Constant(ir.VectorType(_I32, lanes), list(range(lanes)))
+    return builder.icmp_signed("<", numbers, splat(builder, builder.trunc(count, _I32), lanes))
+
+
+def bytes_of(vector: ir.VectorType) -> int:
+    """Bytes of an element."""
+    return 4 if isinstance(vector.element, ir.FloatType) else 8
+
+
+def _call_llvm(builder, name, vector, result, arguments):
+    declared = ir.FunctionType(result, [argument.type for argument in arguments])
+    name = f"llvm.{name}".format(f"v{vector.count}f{8 * bytes_of(vector)}")
+    return builder.call(cgutils.get_or_insert_function(builder.module, declared, name), arguments)
+
+
+def masked_load(builder: ir.IRBuilder, place: ir.Value, mask: ir.Value) -> ir.Value:
+    """The vector at ``place``; lanes without a mask are 0 and are not read."""
+    vector = place.type.pointee
+    zeros = ir.Constant(vector, [0.0] * vector.count)
+    arguments = [place, _I32(bytes_of(vector)), mask, zeros]
+    return _call_llvm(builder, "masked.load.{}.p0", vector, vector, arguments)
+
+
+def masked_store(
+    builder: ir.IRBuilder, value: ir.Value, place: ir.Value, mask: ir.Value
+) -> ir.Value:
+    """Write the lanes of ``value`` that have a mask."""
+    arguments = [value, place, _I32(bytes_of(value.type)), mask]
+    return _call_llvm(builder, "masked.store.{}.p0", value.type, ir.VoidType(), arguments)
+
+
+def fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    """a · b + c."""
+    return _call_llvm(builder, "fmuladd.{}", a.type, a.type, [a, b, c])
 
 
 def _never_unroll(module: ir.Module) -> ir.MDValue:
@@ -102,12 +156,11 @@ def _emit_block(
 ) -> ir.Function:
     """Emit the function of one block: ``rows`` x ``vectors`` registers; with ``partial`` the last
     vector is masked."""
-    kind = "f32" if isinstance(element, ir.FloatType) else "f64"
-    name = f"minicnn_block_{kind}_{rows}x{vectors}x{lanes}{'_partial' if partial else ''}"
+    pointer, vector = element.as_pointer(), ir.VectorType(element, lanes)
+    size = bytes_of(vector)
+    name = f"minicnn_block_f{8 * size}_{rows}x{vectors}x{lanes}{'_partial' if partial else ''}"
     if name in module.globals:
         return module.globals[name]
-    pointer, vector = element.as_pointer(), ir.VectorType(element, lanes)
-    suffix = f"v{lanes}{kind}.p0"
     function = ir.Function(
         module, ir.FunctionType(ir.VoidType(), [_SHAPE.as_pointer(), *4 * [pointer], _I64]), name
     )
@@ -116,16 +169,10 @@ def _emit_block(
     function.attributes.add("nounwind")
     shape, a, b, init, c, valid = function.args
 
-    entry = function.append_basic_block("entry")
-    from_init, from_zero = (
-        function.append_basic_block("from_init"),
-        function.append_basic_block("from_zero"),
+    entry, from_init, from_zero, outer_loop, inner_loop, outer_end, done = map(
+        function.append_basic_block,
+        ("entry", "from_init", "from_zero", "outer", "inner", "outer_end", "done"),
     )
-    outer_loop, inner_loop = (
-        function.append_basic_block("outer"),
-        function.append_basic_block("inner"),
-    )
-    outer_end, done = function.append_basic_block("outer_end"), function.append_basic_block("done")
     build = ir.IRBuilder(entry)
     _, _, outer, inner, a_row, a_outer, a_inner, b_outer, b_inner, init_row, c_row = _read_shape(
         build, shape
@@ -144,31 +191,22 @@ def _emit_block(
     ]
 
     if partial:
-        splat = build.insert_element(
-            ir.Constant(ir.VectorType(_I64, lanes), ir.Undefined), valid, _I32(0)
-        )
-        splat = build.shuffle_vector(
-            splat, splat, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
-        )
-        lane = ir.Constant(ir.VectorType(_I64, lanes), list(range(lanes)))
-        mask = build.icmp_unsigned("<", lane, splat)
+        mask = first_lanes(build, valid, lanes)
+
+    def place(builder, base, j):
+        return builder.bitcast(builder.gep(base, [_I64(j * lanes)]), vector.as_pointer())
 
     def load(builder, base, j):
-        at = builder.bitcast(builder.gep(base, [_I64(j * lanes)]), vector.as_pointer())
         if partial and j == vectors - 1:
-            masked_load = _masked(module, f"llvm.masked.load.{suffix}", vector, lanes, store=False)
-            return builder.call(masked_load, [at, _I32(element_bytes), mask, zero])
-        return builder.load(at, align=element_bytes)
+            return masked_load(builder, place(builder, base, j), mask)
+        return builder.load(place(builder, base, j), align=size)
 
     def store(builder, value, base, j):
-        at = builder.bitcast(builder.gep(base, [_I64(j * lanes)]), vector.as_pointer())
         if partial and j == vectors - 1:
-            masked_store = _masked(module, f"llvm.masked.store.{suffix}", vector, lanes, store=True)
-            builder.call(masked_store, [value, at, _I32(element_bytes), mask])
+            masked_store(builder, value, place(builder, base, j), mask)
         else:
-            builder.store(value, at, align=element_bytes)
+            builder.store(value, place(builder, base, j), align=size)
 
-    element_bytes = 4 if kind == "f32" else 8
     is_null = build.icmp_unsigned("==", build.ptrtoint(init, _I64), _I64(0))
     build.cbranch(is_null, from_zero, from_init)
     build = ir.IRBuilder(from_init)
@@ -203,21 +241,12 @@ def _emit_block(
     b_i.add_incoming(b_o, outer_loop)
     for phi, value in zip(sums, sums_o, strict=True):
         phi.add_incoming(value, outer_loop)
-    multiply_add = cgutils.get_or_insert_function(
-        module, ir.FunctionType(vector, [vector, vector, vector]), f"llvm.fmuladd.v{lanes}{kind}"
-    )
     columns = [load(build, b_i, j) for j in range(vectors)]
     results = []
     for m in range(rows):
         at = build.gep(a_i[m // 3], [build.mul(a_row, _I64(m % 3))])
-        single = build.insert_element(ir.Constant(vector, ir.Undefined), build.load(at), _I32(0))
-        spread = build.shuffle_vector(
-            single, single, ir.Constant(ir.VectorType(_I32, lanes), [0] * lanes)
-        )
-        results += [
-            build.call(multiply_add, [spread, columns[j], sums[m * vectors + j]])
-            for j in range(vectors)
-        ]
+        number = splat(build, build.load(at), lanes)
+        results += [fused(build, number, columns[j], sums[m * vectors + j]) for j in range(vectors)]
     next_i = build.add(i, _I64(1))
     i.add_incoming(next_i, inner_loop)
     for phi in a_i:
@@ -295,7 +324,7 @@ def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Functio
             m = build.add(build.mul(loop.index, each), build.select(is_longer, loop.index, longer))
             height = build.add(each, build.zext(is_longer, _I64))
             init_at = build.gep(init, [build.add(build.mul(m, init_row), n)])
-            given = [
+            arguments = [
                 shape,
                 build.gep(a, [build.mul(m, a_row)]),
                 build.gep(b, [n]),
@@ -313,12 +342,10 @@ def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Functio
                             _I64(block_rows + 100 * block_vectors + 1000 * is_partial), case
                         )
                         with build.goto_block(case):
-                            build.call(
-                                _emit_block(
-                                    module, element, lanes, block_rows, block_vectors, is_partial
-                                ),
-                                given,
+                            block = _emit_block(
+                                module, element, lanes, block_rows, block_vectors, is_partial
                             )
+                            build.call(block, arguments)
                             build.branch(after)
             build.position_at_end(after)
     build.ret_void()
@@ -362,76 +389,37 @@ def product_was_compiled() -> bool:
 
 
 @intrinsic
-def multiply(
-    typingctx,
-    address,
-    rows,
-    columns,
-    outer,
-    inner,
-    a,
-    a0,
-    a_row,
-    a_outer,
-    a_inner,
-    b,
-    b0,
-    b_outer,
-    b_inner,
-    init,
-    init0,
-    init_row,
-    c,
-    c0,
-    c_row,
-):
-    """C = init + A·B, all lengths and strides in elements; see the formula at the top of this file.
+def multiply(typing_context, address, shape, a, b, init, c):
+    """C = init + A·B; see the formula at the top of this file.
 
-    ``address`` is the plan's ``multiply``. ``a``, ``b``, ``init``, ``c`` are contiguous arrays and
-    ``a0``, ... where in them a matrix begins. The rows of ``init`` are ``init_row`` apart:
-    ``c_row`` to add to C itself, 0 to start every row with one bias vector; ``init0 = -1`` starts
-    at zero. No length may be 0.
+    ``address`` is the plan's ``multiply``, ``shape`` (rows, columns, outer, inner), none of them 0;
+    ``a`` are `Scalars`, ``b`` `Vectors`, ``init`` and ``c`` `Rows` of contiguous arrays. ``init`` is
+    ``c`` to add to C itself, has rows 0 apart to start each with one bias vector, and the offset −1
+    to start at zero.
     """
-    arguments = {
-        "address": address,
-        "rows": rows,
-        "columns": columns,
-        "outer": outer,
-        "inner": inner,
-        "a": a,
-        "a0": a0,
-        "a_row": a_row,
-        "a_outer": a_outer,
-        "a_inner": a_inner,
-        "b": b,
-        "b0": b0,
-        "b_outer": b_outer,
-        "b_inner": b_inner,
-        "init": init,
-        "init0": init0,
-        "init_row": init_row,
-        "c": c,
-        "c0": c0,
-        "c_row": c_row,
-    }
-    signature = types.void(
-        *(kind if isinstance(kind, types.Array) else types.int64 for kind in arguments.values())
-    )
 
     def generate(context, builder, signature, values):
-        pointer = context.get_value_type(c.dtype).as_pointer()
-        given = dict(zip(arguments, values, strict=True))
-        shape = cgutils.alloca_once(builder, _SHAPE)
-        for field, name in enumerate(_FIELDS):
-            builder.store(given[name], cgutils.gep_inbounds(builder, shape, 0, field))
-        passed = [shape]
-        for name, kind in (("a", a), ("b", b), ("init", init), ("c", c)):
-            data = context.make_array(kind)(context, builder, given[name]).data
-            passed.append(builder.gep(data, [given[f"{name}0"]]))
-        absent = builder.icmp_signed("<", given["init0"], _I64(0))
-        passed[3] = builder.select(absent, ir.Constant(pointer, None), passed[3])
-        function = ir.FunctionType(ir.VoidType(), [value.type for value in passed])
-        builder.call(builder.inttoptr(given["address"], function.as_pointer()), passed)
+        address, *records = values
+        places, offsets, numbers = [], [], []
+        for kinds, record in zip(signature.args[1:], records, strict=True):
+            members = cgutils.unpack_tuple(builder, record)
+            if isinstance(kinds[0], types.Array):
+                array, offset, *members = members
+                data = context.make_array(kinds[0])(context, builder, array).data
+                offsets.append(context.cast(builder, offset, kinds[1], types.int64))
+                places.append(builder.gep(data, offsets[-1:]))
+            of = list(kinds)[-len(members) :]
+            numbers += [
+                context.cast(builder, *pair, types.int64) for pair in zip(members, of, strict=True)
+            ]
+        absent = builder.icmp_signed("<", offsets[2], _I64(0))
+        places[2] = builder.select(absent, ir.Constant(places[2].type, None), places[2])
+        memory = cgutils.alloca_once(builder, _SHAPE)
+        for field, number in enumerate(numbers):
+            builder.store(number, cgutils.gep_inbounds(builder, memory, 0, field))
+        arguments = [memory, *places]
+        function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(builder.inttoptr(address, function.as_pointer()), arguments)
         return context.get_dummy_value()
 
-    return signature, generate
+    return types.void(types.int64, shape, a, b, init, c), generate
