@@ -38,7 +38,11 @@ def aligned_copy(array: np.ndarray) -> np.ndarray:
 
 
 def check_array(
-    name: str, array: Any, shape: tuple[int, ...], dtype: DTypeLike = None, writable: bool = True
+    name: str,
+    array: Any,
+    shape: tuple[int, ...],
+    dtype: DTypeLike | None = None,
+    writable: bool = True,
 ) -> None:
     """Raise `SettingError` unless compiled code can work in ``array``: C-contiguous, of this shape
     and dtype (None is float32 or float64), in the machine's byte order, ``writable`` if asked."""

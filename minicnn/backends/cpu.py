@@ -206,8 +206,11 @@ class Passes:
         check_array("params", params, (network.flat_size,), writable=False)
         if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
             raise SettingError(f"batch_size must be a whole number above 0, not {batch_size!r}")
-        self.params, self._network, self._batch_size = params, network, int(batch_size)
-        self._by_operation, self._count = by_operation, 0
+        self.params: np.ndarray = params
+        self._network: Network = network
+        self._batch_size: int = int(batch_size)
+        self._by_operation: bool = by_operation
+        self._count: int = 0
         self.plan = lay_out(
             network, self._batch_size, True, params.dtype, plain=by_operation, keep=by_operation
         )
