@@ -2,7 +2,6 @@
 
 import functools
 import math
-import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from minicnn.data.labels import Classes
 from minicnn.data.reading import note
 from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
 from minicnn.memory import aligned_zeros, check_array
+from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
 from minicnn.storage import check_types, read_tensors, write_tensors
@@ -276,13 +276,12 @@ class Model:
         """
         from minicnn.backends.cpu import lay_out
 
-        for name, count in (("batch_size", batch_size), ("threads", threads or 1)):
-            if not isinstance(count, numbers.Integral) or count < 1:
-                raise SettingError(f"{name} must be a whole number above 0, not {count!r}")
+        batch_size = integer("njit_arguments", "batch_size", batch_size)
+        workspaces = () if threads is None else (integer("njit_arguments", "threads", threads),)
         network, params = self._folded
-        plan = lay_out(network, int(batch_size), False, params.dtype)
-        shape = (plan.work_size,) if threads is None else (threads, plan.work_size)
-        return NjitArguments(plan.table, params, aligned_zeros(shape, params.dtype))
+        plan = lay_out(network, batch_size, False, params.dtype)
+        work = aligned_zeros((*workspaces, plan.work_size), params.dtype)
+        return NjitArguments(plan.table, params, work)
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""

@@ -73,7 +73,7 @@ def test_another_dtype_is_a_type_error_of_one_sentence():
 def test_passes_hold_the_batch_that_they_were_made_for():
     with pytest.raises(SettingError, match=r"N from 1 to 2, the batch size, not \[4, 8, 6, 3\]"):
         Passes(NETWORK, PARAMS, 2).forward(X)
-    with pytest.raises(SettingError, match="batch_size must be a whole number above 0, not 0"):
+    with pytest.raises(SettingError, match="Passes: batch_size must be a whole number from 1 on"):
         Passes(NETWORK, PARAMS, 0)
     passes = Passes(NETWORK, PARAMS, 4)
     with pytest.raises(SettingError, match="dlogits must be"):

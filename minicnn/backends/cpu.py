@@ -2,7 +2,6 @@
 
 import functools
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from minicnn.kernels.cpu import passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros, check_array
+from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.program.plan import ADDRESSES
 from minicnn.program.planner import Plan, make_plan
@@ -204,13 +204,9 @@ class Passes:
         self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False
     ):
         check_array("params", params, (network.flat_size,), writable=False)
-        if not isinstance(batch_size, numbers.Integral) or batch_size < 1:
-            raise SettingError(f"batch_size must be a whole number above 0, not {batch_size!r}")
-        self.params: np.ndarray = params
-        self._network: Network = network
-        self._batch_size: int = int(batch_size)
-        self._by_operation: bool = by_operation
-        self._count: int = 0
+        self._batch_size = integer("Passes", "batch_size", batch_size)
+        self.params, self._network = params, network
+        self._by_operation, self._count = by_operation, 0
         self.plan = lay_out(
             network, self._batch_size, True, params.dtype, plain=by_operation, keep=by_operation
         )

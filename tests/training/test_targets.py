@@ -6,7 +6,7 @@ import pytest
 
 from minicnn import Dense, Flatten, Loss, Network, Trainer, load
 from minicnn.errors import DataError, MinicnnError, NetworkError, SettingError, UnknownNameError
-from minicnn.insight.objective import Objective
+from minicnn.insight.batch_loss import BatchLoss
 from minicnn.training.checkpoint import load_checkpoint
 from tests.training import small
 
@@ -89,7 +89,7 @@ def test_a_value_is_learnt_as_its_own_formula_says():
 def test_the_surface_of_a_loss_on_values_is_that_of_its_values():
     trained = trainer(2, loss="mse", epochs=2)
     trained.fit(X, VALUES)
-    at = Objective.of(trained.model, X, VALUES)
+    at = BatchLoss.of(trained.model, X, VALUES)
     value, gradient = at.gradient(trained.model.params)
     assert value == pytest.approx(trained.model.evaluate(X, VALUES).loss, rel=1e-5)
     assert np.abs(gradient).max() > 0
