@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 import minicnn
+from minicnn.backends import Batch
 from minicnn.backends.cpu import Training
 
 STEPS, BATCH, FIRST, TOLERANCE, FACTOR = 50, 64, 10, 1e-5, 2.0
@@ -78,22 +79,13 @@ def losses_by_fused_step(job: Job, threads: int | None = None) -> list[float]:
     optimizer = minicnn.Optimizer(job.optimizer, job.network)
     training = Training(job.network, job.params.copy(), BATCH, optimizer.rule, loss.rule, threads)
     rows = job.images.reshape(len(job.images), -1)
-    return [
-        training.step(
-            rows,
-            job.labels,
-            batch,
-            1 / 255,
-            loss.one_hot,
-            loss.class_weights,
-            loss.hyperparameters,
-            loss.divisor(job.labels[batch]),
-            number,
-            optimizer.slots,
-            optimizer.scalars(),
-        ).loss
-        for number, batch in enumerate(job.order)
-    ]
+    data = loss.data(rows, job.labels, 1 / 255)
+    losses = []
+    for number, order in enumerate(job.order):
+        divisor = loss.divisor(job.labels[order])
+        batch = Batch(order, divisor, number, optimizer.scalars())
+        losses.append(training.step(data, batch, optimizer.slots).loss)
+    return losses
 
 
 def losses_of_pytorch(job: Job, dtype: type) -> list[float]:

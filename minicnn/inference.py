@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from minicnn.data.dataset import Split, as_weights, check_values
 from minicnn.data.labels import Classes
 from minicnn.data.reading import note
-from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
+from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network

@@ -164,7 +164,7 @@ def prepared(network, images=400, batch_size=100, **options):
     trainer = Trainer(network, **options)
     run = Run(
         trainer,
-        trainer._dataset(x, np.arange(images) % network.outputs, None, None, None),
+        trainer._dataset((x, np.arange(images) % network.outputs), None, None, None),
         None,
         None,
     )

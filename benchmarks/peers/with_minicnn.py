@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit
 
 import minicnn
+from minicnn.backends import Batch
 from minicnn.backends.cpu import Training
 from minicnn.plugins import find
 from peers.jobs import InferenceJob, Peer, TrainingJob
@@ -31,25 +32,14 @@ def training(job: TrainingJob, optimizer: str = "adam") -> Callable[[], float]:
         np.ascontiguousarray(places[i * job.batch : (i + 1) * job.batch])
         for i in range(job.batches)
     ]
-    count = 0
+    data, count = loss.data(rows, labels, 1 / 255), 0
 
     def next_step() -> float:
         nonlocal count
         order = orders[count % len(orders)]
         count += 1
-        return step.step(
-            rows,
-            labels,
-            order,
-            1 / 255,
-            loss.one_hot,
-            loss.class_weights,
-            loss.hyperparameters,
-            loss.divisor(labels[order]),
-            count,
-            state.slots,
-            state.scalars(),
-        ).loss
+        batch = Batch(order, loss.divisor(labels[order]), count, state.scalars())
+        return step.step(data, batch, state.slots).loss
 
     return next_step
 

@@ -417,35 +417,17 @@ class Training:
         """The gradient [flat_size] of the last step, clipped."""
         return self._grads[0]
 
-    def step(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        order: np.ndarray,
-        scale: float,
-        targets: np.ndarray,
-        class_weights: np.ndarray,
-        loss_hyperparameters: np.ndarray,
-        divisor: float,
-        key: int,
-        slots: np.ndarray,
-        scalars: np.ndarray,
-    ) -> StepResult:
-        """Forward, loss, backward, update on ``images[order]``, an array [N, H·W·C] of uint8 or the
-        parameters' dtype.
+    def step(self, data: Data, batch: Batch, slots: np.ndarray) -> StepResult:
+        """Forward, loss, backward, update on ``data.images[batch.order]``.
 
         The update is left out for an optimizer that is not elementwise: it does its own with
         ``grads``.
-
-        ``targets[labels]`` are the target values; ``divisor`` turns the summed loss into the mean;
-        ``key`` is the seed of this step's dropout.
         """
-        data = Data(images, labels, scale, targets, class_weights, loss_hyperparameters)
-        return self._launch(self.params, data, Batch(order, divisor, key, scalars), slots)
+        return self._launch(self.params, data, batch, slots)
 
     def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
         """A step on each of ``batches``."""
-        return [self._launch(self.params, data, batch, slots) for batch in batches]
+        return [self.step(data, batch, slots) for batch in batches]
 
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of

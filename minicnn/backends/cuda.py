@@ -347,23 +347,13 @@ class Training:
         self._results_there = vector(self._results)
         self._data: Data | None = None
 
-    def step(
-        self,
-        images: np.ndarray,
-        labels: np.ndarray,
-        order: np.ndarray,
-        scale: float,
-        targets: np.ndarray,
-        class_weights: np.ndarray,
-        loss_hyperparameters: np.ndarray,
-        divisor: float,
-        key: int,
-        slots: np.ndarray,
-        scalars: np.ndarray,
-    ) -> StepResult:
-        """One step on ``images[order]``; all arrays but ``slots``, vectors, are on the host."""
-        data = Data(images, labels, scale, targets, class_weights, loss_hyperparameters)
-        return self.steps(data, [Batch(order, divisor, key, scalars)], slots)[0]
+    def step(self, data: Data, batch: Batch, slots: np.ndarray) -> StepResult:
+        """Forward, loss, backward, update on ``data.images[batch.order]``.
+
+        The update is left out for an optimizer that is not elementwise: it does its own with
+        ``grads``.
+        """
+        return self.steps(data, [batch], slots)[0]
 
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Copy the data to the card, and compile all that a step launches."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends import cpu
+from minicnn.backends import Batch, cpu
 from minicnn.errors import SettingError
 from minicnn.inference import Model
 from minicnn.network.layers import Flatten
@@ -108,22 +108,10 @@ class BatchLoss:
         """(C, its gradient [flat_size]) at ``params`` by the forward and the backward pass."""
         training, loss = self._training, self.loss
         training.params[:] = params
-        rows = self.images.reshape(len(self.images), -1)
-        labels, table = loss.table(self.labels)
-        none = np.empty((0, 0), np.float32)
-        result = training.step(
-            rows,
-            labels,
-            np.arange(len(rows)),
-            1.0,
-            table,
-            loss.class_weights,
-            loss.hyperparameters,
-            loss.divisor(self.labels),
-            0,
-            none,
-            none,
-        )
+        data, none = loss.data(self.images, self.labels, 1.0), np.empty((0, 0), np.float32)
+        everyone = np.arange(len(self.images))
+        batch = Batch(everyone, loss.divisor(self.labels), 0, none)
+        result = training.step(data, batch, none)
         return result.loss, training.grads.copy()
 
     @functools.cached_property

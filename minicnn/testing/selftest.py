@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backends import backend, cpu
+from minicnn.backends import Batch, backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.errors import SettingError
 from minicnn.network import activations, layers, normalization
@@ -312,19 +312,9 @@ def _clipped(at_hand: Any, frozen: bool = False) -> str:
             0.1,
             frozen=frozen,
         )
-        result = training.step(
-            images,
-            numbers % 2,
-            numbers,
-            1 / 255,
-            loss.one_hot,
-            loss.class_weights,
-            loss.hyperparameters,
-            _SAMPLES,
-            7,
-            module.vector(none),
-            none,
-        )
+        data = loss.data(images, numbers % 2, 1 / 255)
+        batch = Batch(numbers, _SAMPLES, 7, none)
+        result = training.step(data, batch, module.vector(none))
         vectors = []
         for there in (training.grads, training.params):
             vectors.append(there if module is cpu else np.empty(network.flat_size, np.float32))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.backends import Data
 from minicnn.errors import DataError, SettingError
 from minicnn.plugins import find
 from minicnn.rules import LossRule, resolve
@@ -63,6 +64,18 @@ class Loss:
         if labels.ndim == 1:
             return labels, self.one_hot
         return np.arange(len(labels)), np.ascontiguousarray(labels, self.one_hot.dtype)
+
+    def data(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        scale: float,
+        sample_weights: np.ndarray | None = None,
+    ) -> Data:
+        """What a training step reads: ``images`` [N, ...] with ``labels`` as `table` takes them."""
+        rows, table = self.table(labels)
+        loss = self.class_weights, self.hyperparameters
+        return Data(images.reshape(len(images), -1), rows, scale, table, *loss, sample_weights)
 
     def divisor(self, labels: np.ndarray, sample_weights: np.ndarray | None = None) -> float:
         """What the summed loss of a batch is divided by: the sum of the weights of its samples,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from minicnn.backends import Batch, Data, StepResult, backend
+from minicnn.backends import Batch, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.data.dataset import limited
 from minicnn.errors import DataError, SettingError
@@ -85,16 +85,7 @@ class Run:
         self.batches = -(-len(self.train) // self.batch_size)
         counts = np.bincount(self.strata[self.train], minlength=network.outputs)
         self.loss = trainer._loss(counts)
-        rows, table = self.loss.table(self.labels)
-        self.data = Data(
-            self.images,
-            rows,
-            dataset.scale,
-            table,
-            self.loss.class_weights,
-            self.loss.hyperparameters,
-            self.sample_weights,
-        )
+        self.data = self.loss.data(self.images, self.labels, dataset.scale, self.sample_weights)
         rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
         self.optimizer = Optimizer(
             trainer._optimizer_rule,

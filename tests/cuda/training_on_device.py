@@ -250,24 +250,14 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
 def test_the_data_are_copied_to_the_card_once_however_often_a_step_is_made(monkeypatch):
     rules = plugins.find("optimizer", "gd"), plugins.find("loss", "mse")
     training = cuda.Training(LINEAR, LINEAR.initialize(np.random.default_rng(0)), 2, *rules)
-    given = (
-        images(LINEAR, 3).reshape(3, -1),
-        np.arange(3),
-        np.arange(2),
-        1 / 255,
-        np.eye(3, dtype=np.float32),
-    )
-    rest = (
-        np.ones(3, np.float32),
-        np.zeros(0, np.float32),
-        2.0,
-        0,
-        cuda.vector(np.zeros((0, 1), np.float32)),
-    )
+    ones, none = np.ones(3, np.float32), np.zeros(0, np.float32)
+    rows, targets = images(LINEAR, 3).reshape(3, -1), np.eye(3, dtype=np.float32)
+    data = Data(rows, np.arange(3), 1 / 255, targets, ones, none)
     scalars = np.full((1, compiled_scalars(rules[0])), 0.1, np.float32)
-    first = training.step(*given, *rest, scalars)
+    batch, slots = Batch(np.arange(2), 2.0, 0, scalars), cuda.vector(np.zeros((0, 1), np.float32))
+    first = training.step(data, batch, slots)
     monkeypatch.setattr(cuda.cuda, "to_device", None)
-    assert training.step(*given, *rest, scalars).loss < first.loss
+    assert training.step(data, batch, slots).loss < first.loss
 
 
 def test_float_images_and_a_batch_of_one_equal_the_cpu():
