@@ -324,6 +324,8 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
         )
         made = {name: kind for name, kind in _TRAINING.items() if name in metadata["training"]}
         check_types(metadata["training"], **made)
+        if "loss" in made:
+            _check_loss(metadata["training"]["loss"])
         if not all(isinstance(name, str) for name in metadata["classes"]):
             raise ValueError("its classes are no names")
         network = Network.from_dict(metadata["network"])
@@ -351,6 +353,14 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
         MinicnnError,
     ) as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
+
+
+def _check_loss(loss: Mapping[str, Any]) -> None:
+    """Raise `ValueError` unless `Model.trained_loss` can be made of it."""
+    check_types(loss, name=str, hyperparameters=dict, class_weights=(list, type(None)))
+    for value in (*loss["hyperparameters"].values(), *(loss["class_weights"] or ())):
+        if not isinstance(value, float | int) or not math.isfinite(float(value)):
+            raise ValueError(f"its loss has the value {value!r:.40}")
 
 
 def _range(seen: Any) -> tuple[float, float] | None:

@@ -188,8 +188,17 @@ def _parse(header: Mapping[str, str]) -> tuple[str, int, dict[str, Any], str | N
     return found, version, metadata, stored, text
 
 
+def parse_json(text: str) -> Any:
+    """What ``text`` says; numbers without end, which are no figures, become infinity."""
+    return json.loads(
+        text, parse_int=lambda digits: float(digits) if len(digits) > 18 else int(digits)
+    )
+
+
 def check_types(metadata: Mapping[str, Any], **types: type | tuple[type, ...]) -> None:
     """Raise `ValueError` unless ``metadata`` has each of the names with a value of that type."""
     for name, wanted in types.items():
+        if name not in metadata:
+            raise ValueError(f"it has no {name}")
         if not isinstance(metadata[name], wanted):
             raise ValueError(f"its {name} is {shortened(metadata[name])}")

@@ -12,6 +12,7 @@ import numpy as np
 from minicnn.data.archive import ZIP_MAGIC, is_archive, read_archive
 from minicnn.data.cifar10 import is_cifar10, load_cifar10
 from minicnn.data.dataset import (
+    ARRAYS,
     Arrays,
     Contents,
     Dataset,
@@ -177,6 +178,10 @@ def locate(name: str) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return path
+    if name == ARRAYS:
+        raise DataError(
+            "what was trained on are arrays of a Python program, which no file holds: name a data set with data="
+        )
     if os.sep in name or path.suffix:
         raise DataError(f"{name}: no such file or folder")
     raise UnknownNameError("data set", name, KNOWN, "or give the path of a file or folder")

@@ -12,6 +12,7 @@ from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
 from minicnn.rules import LossRule
 
+ARRAYS = "arrays"  # the name of a set that is no file
 Arrays = tuple[Array, ...]  # images, labels and, if there are any, the weights of the samples
 
 

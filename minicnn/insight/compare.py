@@ -1,6 +1,5 @@
 """Finished runs beside each other: their curves, and how soon each reached a given accuracy."""
 
-import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.errors import MinicnnError, UsageError
-from minicnn.storage import check_types
+from minicnn.storage import check_types, parse_json
 
-FIGURES = {
-    "epoch",
-    "steps",
-    "seconds",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
+_NUMBER, _FIGURE = (int, float), (int, float, type(None))
+FIGURES = {  # of an epoch, with their types
+    **dict.fromkeys(("epoch", "steps", "seconds"), _NUMBER),
+    **dict.fromkeys(("train_loss", "train_accuracy"), _FIGURE),
+    **dict.fromkeys(("validation_loss", "validation_accuracy"), _FIGURE),
+}
+_REPORT: dict[str, Any] = {
+    "seconds": _NUMBER,
+    **dict.fromkeys(("reason", "explanation"), str),
+    "test": (dict, type(None)),
+    **dict.fromkeys(("settings", "machine", "versions"), dict),
 }
 
 
@@ -81,17 +83,20 @@ def read_run(folder: Path) -> RunCurves:
             f"{folder} is no run folder: it has no metrics.jsonl, which minicnn train writes"
         )
     try:
-        epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        if any(not FIGURES <= epoch.keys() for epoch in epochs):
-            raise ValueError(f"a line lacks some of {', '.join(sorted(FIGURES))}")
+        epochs = [parse_json(line) for line in path.read_text("utf-8").splitlines()]
         for epoch in epochs:
-            check_types(epoch, **dict.fromkeys(FIGURES, (int, float, type(None))))
+            check_types(epoch, **FIGURES)
         path = folder / "config.toml"
         settings = tomllib.loads(path.read_text("utf-8"))
+        check_types({"learning_rate": None, **settings}, optimizer=str, learning_rate=_FIGURE)
         path = folder / "report.json"
-        report = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        check_types({"report": report, "test": report.get("test") or {}}, report=dict, test=dict)
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        report = parse_json(path.read_text("utf-8")) if path.exists() else {}
+        if report != {}:
+            check_types(report, **_REPORT)
+            check_types({"accuracy": None, **(report["test"] or {})}, accuracy=_FIGURE)
+            for warning in report.get("warnings", ()):
+                check_types(warning, epoch=_NUMBER, text=str)
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise MinicnnError(f"{path} cannot be used: {error}") from None
     return RunCurves(str(folder), epochs, settings, report)
 

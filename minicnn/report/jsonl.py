@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.errors import MinicnnError
-from minicnn.storage import write_atomically
+from minicnn.storage import parse_json, write_atomically
 from minicnn.training.events import EpochDone, RunStarted
 
 
@@ -68,6 +68,6 @@ class JsonlReporter:
 def _epoch_of(line: str) -> float:
     """The epoch of a line; infinite for one that somebody cut or edited."""
     try:
-        return float(json.loads(line)["epoch"])
+        return float(parse_json(line)["epoch"])
     except (ValueError, LookupError, TypeError, RecursionError):
         return math.inf

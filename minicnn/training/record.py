@@ -20,7 +20,7 @@ import numpy as np
 from minicnn.backends import cpu
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
-from minicnn.storage import check_types, read_tensors, write_atomically, write_tensors
+from minicnn.storage import check_types, parse_json, read_tensors, write_atomically, write_tensors
 from minicnn.training.checkpoint import Counters
 from minicnn.training.events import Recorded
 
@@ -90,7 +90,7 @@ def load_record(folder: Path | str) -> Record:
     tensors, _ = read_tensors(file, "record")
     try:
         lines = [
-            Recorded(**json.loads(line))
+            Recorded(**parse_json(line))
             for line in (folder / LINES_FILE).read_text("utf-8").splitlines()
         ]
         for line in lines:
@@ -105,6 +105,11 @@ def load_record(folder: Path | str) -> Record:
                 activation_std=dict,
                 dead=dict,
             )
+            figures = [
+                each for part in vars(line).values() if type(part) is dict for each in part.values()
+            ]
+            if not all(each is None or isinstance(each, int | float) for each in figures):
+                raise ValueError(f"step {line.step} has a figure that is no number")
         points = {int(step): point for point, step in enumerate(tensors["steps"])}
         lines = [
             line for line in lines if line.step in points

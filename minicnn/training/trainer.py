@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from minicnn.backends import backend
 from minicnn.data import Dataset
-from minicnn.data.dataset import Arrays, build_dataset, channels_last
+from minicnn.data.dataset import ARRAYS, Arrays, build_dataset, channels_last
 from minicnn.data.labels import listing
 from minicnn.errors import (
     DataError,
@@ -233,7 +233,7 @@ class Trainer:
                 maximum = init.maximum
         try:
             return build_dataset(
-                "arrays",
+                ARRAYS,
                 of_train,
                 arrays(test, "test"),
                 classes=classes,

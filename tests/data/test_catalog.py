@@ -129,6 +129,11 @@ def test_a_path_of_no_known_kind_says_what_was_expected(tmp_path):
         load_dataset(tmp_path / "x.txt")
 
 
+def test_a_run_on_arrays_says_that_no_file_holds_them():
+    with pytest.raises(DataError, match="arrays of a Python program, .* with data="):
+        load_dataset("arrays")
+
+
 def test_the_list_tells_what_is_embedded_found_and_not_here(tmp_path):
     save_npz(tmp_path / "work" / "data" / "kmnist.npz")
     states = {state["name"]: state for state in list_datasets()}

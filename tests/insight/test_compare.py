@@ -7,6 +7,15 @@ import pytest
 from minicnn.errors import MinicnnError, UsageError
 from minicnn.insight.compare import FIGURES, differences, ranking, read_run
 
+REPORT = {
+    "reason": "epochs done",
+    "seconds": 1.0,
+    "explanation": "",
+    "settings": {},
+    "machine": {},
+    "versions": {},
+}
+
 
 def run_in(folder, accuracies, seconds=2.0, steps=10, test=None, validation=True, **settings):
     """A run folder as `train` writes it, of a run that reached ``accuracies``."""
@@ -29,9 +38,7 @@ def run_in(folder, accuracies, seconds=2.0, steps=10, test=None, validation=True
         "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
     )
     if test is not None:
-        (folder / "report.json").write_text(
-            json.dumps({"reason": "epochs done", "test": {"accuracy": test}})
-        )
+        (folder / "report.json").write_text(json.dumps(REPORT | {"test": {"accuracy": test}}))
     return read_run(folder)
 
 
