@@ -146,7 +146,8 @@ class Recorder:
             IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE)
         )
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
-        self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
+        looked_at = images[chosen].reshape(-1, *network.input_shape)
+        self._images = (looked_at * params.dtype.type(scale)).astype(params.dtype)
         self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_operation=True)
         self._before = np.empty_like(params)
         self._looks, self._looked_at, self._next_save = False, 0, math.inf

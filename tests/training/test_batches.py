@@ -289,8 +289,8 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
         with pytest.raises(UnknownNameError, match=f"unknown {name}"):
             Trainer(network, **options)
     for text, options in [
-        ("learning_rate must be above 0", {"learning_rate": 0}),
-        ("learning_rate must be a finite number from 0 on", {"learning_rate": -0.1}),
+        ("learning_rate must be a finite number above 0", {"learning_rate": 0}),
+        ("learning_rate must be a finite number above 0", {"learning_rate": -0.1}),
         ("learning_rate must be a finite number", {"learning_rate": float("nan")}),
         ("epochs must be a whole number from 1 on", {"epochs": 0}),
         ("batch_size must be a whole number from 1 on", {"batch_size": 2.5}),
