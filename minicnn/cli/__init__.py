@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from minicnn import __version__
-from minicnn.cli.common import INTERRUPTED, release_closed_streams
+from minicnn.cli.common import INTERRUPTED, release_closed_streams, tell
 from minicnn.cli.settings import OPTION_OF
 from minicnn.errors import MinicnnError, SettingError, UnknownNameError, UsageError
 
@@ -48,7 +48,7 @@ class _Notes(logging.Handler):
     """Prints on stderr, a line each, what was made of the data."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"minicnn: {_as_options(record.getMessage())}", file=sys.stderr)
+        tell(_as_options(record.getMessage()))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -120,12 +120,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         release_closed_streams()
         return 1
     except KeyboardInterrupt:
-        print("minicnn: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
     except Exception as error:
         if "--traceback" in argv:
             traceback.print_exc()
-        print(f"minicnn: error: {_explain(error)}", file=sys.stderr)
+        tell(f"error: {_explain(error)}")
         release_closed_streams()
         return error.exit_status if isinstance(error, MinicnnError) else 1
     return status

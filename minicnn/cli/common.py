@@ -3,14 +3,16 @@
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.errors import MinicnnError, PluginError, UsageError
+from minicnn.errors import MinicnnError, PluginError, UsageError, literal
 from minicnn.training.settings import COUNT, Kind
 
 if TYPE_CHECKING:
@@ -138,8 +140,17 @@ def print_json(value: object) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning, one line, on stderr."""
-    print(f"minicnn: warning: {text}", file=sys.stderr)
+    """Print a warning on stderr."""
+    tell(f"warning: {text}")
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr, without control characters; broken between words on a terminal."""
+    text = literal(f"minicnn: {text}")
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 def folders(model: str, output: Path | None) -> tuple[Path, Path]:

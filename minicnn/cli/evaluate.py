@@ -116,12 +116,14 @@ def run(arguments: argparse.Namespace) -> int:
         common.print_json({**common.plain(evaluation), **more})
         return 0
 
-    from minicnn.report.console import evaluation_table
+    from minicnn.report.console import evaluation_table, make_console, say
 
     evaluation_table(evaluation)
     if arguments.report:
         _show(model, test.images, found)
-        print(f"\nfiles     {output}: {', '.join(files)}")
+        console = make_console()
+        say(console)
+        say(console, f"files     {output}: {', '.join(files)}")
     return 0
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from minicnn.errors import DivergedError, UsageError
 if TYPE_CHECKING:
     from minicnn.data import Dataset
     from minicnn.training.checkpoint import Checkpoint
-    from minicnn.training.events import Event, RunEnded
+    from minicnn.training.events import Event
     from minicnn.training.settings import Settings
     from minicnn.training.trainer import Trainer
 
@@ -118,14 +118,17 @@ def _train(
     from minicnn.cli.run_folder import run_folder
 
     with run_folder(arguments.resume or arguments.output) as folder:
-        ended, report = train_into(folder, trainer, dataset, arguments, checkpoint)
+        report, status = train_into(folder, trainer, dataset, arguments, checkpoint)
     if arguments.json:
         common.print_json(report)
     elif trainer.settings.record is not None and not arguments.quiet:
         from minicnn.report.terminal import show_health
 
         show_health(trainer.record)
-    return _status(ended, arguments.json)
+    if report["reason"] == "diverged":
+        where = f"training diverged; {report['output']} holds the last good weights"
+        raise DivergedError(report["explanation"] if arguments.json else where)
+    return status
 
 
 def train_into(
@@ -134,8 +137,8 @@ def train_into(
     dataset: "Dataset",
     arguments: argparse.Namespace,
     checkpoint: "Checkpoint | None" = None,
-) -> "tuple[RunEnded, dict[str, Any]]":
-    """Train and fill the run folder; return how it ended, and the final report.
+) -> tuple[dict[str, Any], int]:
+    """Train and fill the run folder; return the final report and the exit status.
 
     Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run
     gets a page.
@@ -159,8 +162,8 @@ def train_into(
         reporters.append(console)
     settings: dict[str, Any] = {}
     warnings: list[Advice] = []
-    ended: RunEnded | None = None
-    with _interruptible(trainer):
+    report: dict[str, Any] = {}
+    with _interruptible(trainer) as signals:
         try:
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
@@ -177,36 +180,42 @@ def train_into(
                     if arguments.report and event.test is not None:
                         write_page(load(folder), dataset, event.test, folder, folder)
                     there = {name: text for name, text in FILES.items() if (folder / name).exists()}
-                    event = ended = replace(event, files=there)
+                    event = replace(event, files=there)
                 for reporter in reporters:
-                    reporter(event)
+                    try:
+                        reporter(event)
+                    except OSError:  # stdout is closed, or the terminal gone: the training goes on
+                        common.release_closed_streams()
         finally:
             console.close()
-    assert ended is not None
-    return ended, report
-
-
-def _status(ended: "RunEnded", say_why: bool) -> int:
-    if ended.reason == "diverged":
-        where = f"training diverged; {ended.output} holds the last good weights"
-        raise DivergedError(ended.explanation if say_why else where)
-    return common.INTERRUPTED if ended.reason == "interrupted" else 0
+    return report, 128 + signals[0] if report["reason"] == "interrupted" else 0
 
 
 @contextmanager
-def _interruptible(trainer: "Trainer") -> Iterator[None]:
-    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once."""
+def _interruptible(trainer: "Trainer") -> Iterator[list[int]]:
+    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once.
 
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    So do SIGTERM and a terminal that hangs up. Gives the list of the signals that came.
+    """
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {number: signal.getsignal(number) for number in (signal.Signals[n] for n in names)}
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, previous[number])  # type: ignore[index]
+        came.append(number)
         trainer.interrupt()
         # Not print: the signal may have come in the middle of one.
-        os.write(
-            2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n"
-        )
+        with suppress(OSError):
+            os.write(
+                2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n"
+            )
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    for number, handler in previous.items():
+        if handler != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -571,8 +571,8 @@ class Run:
 
     def _save_checkpoint(self) -> Iterator[Event]:
         if self.output is not None:
+            if self.recorder is not None:  # first, so that no line is missing when the run goes on
+                self.recorder.save(self.output)
             path = self.output / "last.safetensors"
             save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint)
             yield CheckpointSaved(path)
-            if self.recorder is not None:
-                self.recorder.save(self.output, may_wait=True)

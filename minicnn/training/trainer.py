@@ -74,6 +74,7 @@ class Trainer:
         self._schedule_rule: ScheduleRule = rules["schedule"]
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
+        backend(self.settings.device).thread_count(self.settings.threads)
         self._loss(np.ones(self.network.outputs))
         self.progress: Progress | None = None
         self._model: Model | None = None
@@ -105,7 +106,6 @@ class Trainer:
             loss["class_weights"] = (
                 weights if isinstance(weights, str) else np.asarray(weights).tolist()
             )
-        backend(settings.device).thread_count(settings.threads)
         return replace(
             settings,
             learning_rate=chosen.pop("learning_rate", None),
