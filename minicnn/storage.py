@@ -58,12 +58,17 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV with a header line; None is an empty cell, numbers have all their
-    digits."""
+    digits, and text that a spreadsheet would take for a formula begins with an apostrophe."""
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomically(path, content.getvalue().encode())
+    for row in (columns, *rows):
+        writer.writerow(
+            [
+                f"'{cell}" if isinstance(cell, str) and cell.startswith(tuple("=+-@\t\r")) else cell
+                for cell in row
+            ]
+        )
+    write_atomically(path, content.getvalue().encode(errors="backslashreplace"))
 
 
 def write_tensors(
