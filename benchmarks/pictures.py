@@ -13,10 +13,10 @@ from PIL import Image
 
 from minicnn.cli import main
 
-PICTURES = {  # file: command after the folder of the run, the picture that it writes
-    "ways-down": (["--along", "random", "random", "--opt", "gd", "adam"], "landscape"),
-    "slice": (["--slice"], "landscape-slice"),
-    "run": (["--along", "pc1", "pc2", "--starts", "0"], "landscape"),
+PICTURES = {  # file: command after the folder of the run, how the name of its picture begins
+    "ways-down": (["--along", "random", "random", "--opt", "gd", "adam"], "surface-random"),
+    "slice": (["--slice"], "slice"),
+    "run": (["--along", "pc1", "pc2", "--starts", "0"], "surface-principal"),
 }
 
 
@@ -32,7 +32,8 @@ def draw(run_folder: Path) -> None:
     with tempfile.TemporaryDirectory() as place:
         for name, (options, file) in PICTURES.items():
             run("landscape", str(run_folder), *options, "--output", place)
-            picture = Image.open(Path(place) / f"{file}.png").convert("RGB")
+            (path,) = Path(place).glob(f"landscape-{file}*.png")
+            picture = Image.open(path).convert("RGB")
             picture.quantize(200, dither=Image.Dither.NONE).save(
                 target / f"{name}.png", optimize=True
             )

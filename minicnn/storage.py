@@ -83,7 +83,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
     writer.writerows([cell(value) for value in row] for row in (columns, *rows))
-    write_atomically(path, content.getvalue().encode())
+    write_atomically(path, content.getvalue().encode(errors="backslashreplace"))
 
 
 def write_tensors(

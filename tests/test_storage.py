@@ -337,6 +337,14 @@ def test_a_flipped_bit_in_a_tensor_is_noticed(tmp_path):
         read_tensors(path, "model")
 
 
+def test_text_that_a_spreadsheet_would_run_is_text_in_a_csv_file(tmp_path):
+    cells = ["=cmd|' /C calc'!A0", "+1", "-x", "@a", "plain", -1.5, "\udcff"]
+    write_csv(tmp_path / "table.csv", ["a"], [[cell] for cell in cells])
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
+        found = [row[0] for row in csv.reader(file)][1:]
+    assert found == [*(f"'{cell}" for cell in cells[:4]), "plain", "-1.5", "\\udcff"]
+
+
 def test_a_table_comes_back_from_csv_with_every_digit(tmp_path):
     write_csv(tmp_path / "table.csv", ["name", "x"], [('a, "b"\nc', 1 / 3), ("größer", None)])
     with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:

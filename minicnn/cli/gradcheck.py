@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from minicnn.report.console import progress_bar
 
-    batch = {
+    batch: dict[str, Any] = {
         "network": batch_loss.network.name,
         "loss": batch_loss.loss.rule.name,
         "images": len(batch_loss.labels),

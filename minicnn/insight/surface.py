@@ -57,6 +57,22 @@ class Surface:
             cell.append(int(np.abs(axis - value).argmin()))
         return self._downhill(*cell) if np.isfinite(self.losses[cell[0], cell[1]]) else None
 
+    def losses_at(self, points: np.ndarray) -> np.ndarray:
+        """The losses [N] at ``points`` [N, 2] (x, y), interpolated between those of the grid; NaN
+        outside of it."""
+        corners, parts = [], []
+        for axis, values in ((self.y_values, points[:, 1]), (self.x_values, points[:, 0])):
+            corner = np.clip(np.searchsorted(axis, values) - 1, 0, len(axis) - 2)
+            part = (values - axis[corner]) / (axis[corner + 1] - axis[corner])
+            corners.append(corner)
+            parts.append(np.where((part >= 0) & (part <= 1), part, np.nan))
+        (row, column), (down, right) = corners, parts
+        above, below = (
+            self.losses[i, column] * (1 - right) + self.losses[i, column + 1] * right
+            for i in (row, row + 1)
+        )
+        return np.asarray(above * (1 - down) + below * down)
+
     def _downhill(self, row: int, column: int) -> tuple[int, int]:
         while True:
             top, left = max(0, row - _NEIGHBOURS), max(0, column - _NEIGHBOURS)

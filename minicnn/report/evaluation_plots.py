@@ -1,14 +1,13 @@
 """Pictures of an evaluation: the confusion matrix, the mistakes, and the filters of the first
 layer."""
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from minicnn.insight.mistakes import Mistake, tiles
-from minicnn.report.plots import MATRIX, figure
+from minicnn.report.plots import MATRIX, WEIGHTS, figure, shown
 from minicnn.training.events import Evaluation
 
 if TYPE_CHECKING:
@@ -19,15 +18,15 @@ MOST_FILTERS = 64
 
 
 def confusion_matrix(evaluation: Evaluation) -> "Figure":
-    """The images of each class by the class that was predicted; colours are shares of the row, so
-    of the true class."""
+    """The images of each class by the class that was predicted; colours are percentages of the
+    row, so of the true class."""
     counts, classes = np.array(evaluation.confusion), evaluation.classes
     drawn = figure(height=6.8)
     axes = drawn.subplots()
-    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap=MATRIX, vmin=0, vmax=100)
+    percent = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(percent, cmap=MATRIX, vmin=0, vmax=100)
     named = range(0, len(classes), -(-len(classes) // MOST_NAMES))
-    names = [textwrap.shorten(classes[i], 18, placeholder="…") for i in named]
+    names = [shown(classes[i], 18) for i in named]
     axes.set_xticks(named, names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(named, names)
     axes.set(xlabel="predicted class", ylabel="true class")
@@ -40,9 +39,9 @@ def confusion_matrix(evaluation: Evaluation) -> "Figure":
                 ha="center",
                 va="center",
                 fontsize=9,
-                color="black" if shares[i, j] > 50 else "white",
+                color="black" if percent[i, j] > 50 else "white",
             )
-    drawn.colorbar(image, ax=axes, label="share of the true class (%)", shrink=0.8)
+    drawn.colorbar(image, ax=axes, label="part of the images of the true class (%)", shrink=0.8)
     axes.set_title(
         f"Confusion matrix: {evaluation.images:,} images, accuracy {100 * evaluation.accuracy:.1f} %"
     )
@@ -56,9 +55,10 @@ def worst_mistakes(
     the true class."""
     columns = 4
     rows = -(-len(found) // columns)
-    drawn = figure(height=0.5 + 2.5 * rows)
+    drawn = figure(height=0.8 + 2.5 * rows)
     drawn.suptitle(
-        "The most confident mistakes: predicted class, true class, number in the set", fontsize=11
+        "The most confident mistakes: predicted class and its probability,\n"
+        "true class and number in the test set"
     )
     for place, mistake in enumerate(found, 1):
         axes = drawn.add_subplot(rows, columns, place)
@@ -66,34 +66,34 @@ def worst_mistakes(
         axes.imshow(
             image if image.shape[2] == 3 else image.mean(axis=2), cmap="gray", vmin=0, vmax=1
         )
-        text = (
-            f"{classes[mistake.predicted]} {100 * mistake.probability:.1f} %",
-            f"not {classes[mistake.label]} (#{mistake.index})",
-        )
         axes.set_title(
-            "\n".join(textwrap.shorten(line, 26, placeholder="…") for line in text), fontsize=10
+            f"{shown(classes[mistake.predicted], 14)} {100 * mistake.probability:.1f} %\n"
+            f"not {shown(classes[mistake.label], 14)} (#{mistake.index})",
+            fontsize=10,
         )
         axes.set(xticks=[], yticks=[])
     return drawn
 
 
 def filters(name: str, weights: np.ndarray) -> "Figure":
-    """The filters [K, R, S, C] of a layer: one channel on a colour scale, three as red, green and
-    blue, others in a row."""
-    shown, largest = weights[:MOST_FILTERS], float(np.abs(weights).max()) or 1.0
-    if shown.shape[3] not in (1, 3):
-        shown = shown.transpose(0, 1, 3, 2).reshape(*shown.shape[:2], -1, 1)
-    columns = max(
-        1, min(len(shown), round((2 * len(shown) * shown.shape[1] / shown.shape[2]) ** 0.5))
-    )
-    grid = tiles(shown, columns)
-    drawn = figure(height=min(8.0, 1.2 + 6.4 * grid.shape[0] / grid.shape[1]))
+    """The filters [K, R, S, C] of a layer: three channels as red, green and blue, any other number
+    on a colour scale, in a row."""
+    first = weights[:MOST_FILTERS]
+    largest = float(np.abs(weights).max()) or 1.0
+    if first.shape[3] not in (1, 3):
+        first = first.transpose(0, 1, 3, 2).reshape(*first.shape[:2], -1, 1)
+    wide = (2 * len(first) * first.shape[1] / first.shape[2]) ** 0.5
+    columns = max(1, min(len(first), round(wide)))
+    grid = tiles(first, columns)
+    drawn = figure(height=min(8.0, 1.4 + 6.4 * grid.shape[0] / grid.shape[1]))
     axes = drawn.subplots()
+    title = f"Filters of {name}: {len(first)} of {len(weights)}"
     if grid.shape[2] == 3:
         axes.imshow(np.nan_to_num(0.5 + 0.5 * grid / largest, nan=1.0))
+        title += f", red, green and blue from {-largest:.2g} to {largest:.2g}"
     else:
-        image = axes.imshow(grid[..., 0], cmap=MATRIX, vmin=-largest, vmax=largest)
+        axes.set_facecolor("0.4")  # between the filters, and unlike any weight
+        image = axes.imshow(grid[..., 0], cmap=WEIGHTS, vmin=-largest, vmax=largest)
         drawn.colorbar(image, ax=axes, label="weight", shrink=0.8)
-    axes.set_axis_off()
-    axes.set_title(f"{name}: {len(shown)} of {len(weights)} filters")
+    axes.set(xticks=[], yticks=[], title=title)
     return drawn

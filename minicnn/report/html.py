@@ -21,7 +21,7 @@ body { font: 1rem/1.5 system-ui, sans-serif; max-width: 56rem; margin: 0 auto; p
 h1 { font-size: 1.6rem; line-height: 1.2; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 .wide { overflow-x: auto; }
-img { display: block; width: 100%; min-width: 36rem; background: #fff; border-radius: .4rem; margin: .5rem 0; }
+img { display: block; width: 100%; background: #fff; border-radius: .4rem; margin: .5rem 0; }
 table { border-collapse: collapse; overflow-wrap: normal; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { text-align: left; }

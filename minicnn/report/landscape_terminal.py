@@ -5,26 +5,26 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from minicnn.insight.descent import Path
+from minicnn.insight.descent import Trajectory
 from minicnn.insight.prediction import LossCurve
 from minicnn.insight.slice import Slice, verdict
 from minicnn.insight.surface import Surface
 from minicnn.report.console import table
-from minicnn.report.landscape_plots import is_steep
+from minicnn.report.plots import is_steep
 from minicnn.report.terminal import heat_map, sparkline
 
 _WIDTH = 60  # of a curve
 
 
 def show_surface(
-    surface: Surface, ways: Sequence[Path], minima: Sequence[int | None], loss: str, images: int
+    surface: Surface, trajectories: Sequence[Trajectory], minima: Sequence[int | None], title: str
 ) -> None:
-    """Print the surface from above, its minima, and where each way ended; ``minima`` are the
-    numbers of their minima."""
+    """Print the surface from above, its minima, and where each trajectory ended; ``minima`` are the
+    numbers of their minima, and ``title`` says what the loss is of."""
     x, y, losses = surface.x, surface.y, surface.losses
     cells = surface.minima()
     print(
-        f"loss      {loss} on {images:,} images: from {np.nanmin(losses):.4g} to {np.nanmax(losses):.4g}, the model's own "
+        f"loss      {title}: from {np.nanmin(losses):.4g} to {np.nanmax(losses):.4g}, the model's own "
         f"{surface.own_loss:.4g}{'; shown on a logarithmic scale' if is_steep(losses) else ''}"
     )
     print(f"across    {x.label}, from {x.low:.3g} to {x.high:.3g}; the model is at {x.origin:.3g}")
@@ -44,48 +44,23 @@ def show_surface(
     marks |= {(last - own[0], own[1]): "o"}
     heat_map(shown[::-1], marks)
     print("          o the model   1 the lowest minimum, 2 the next")
-    rows = [
-        (
-            number,
-            _coordinate(surface.x_values[j]),
-            _coordinate(surface.y_values[i]),
-            f"{losses[i, j]:.4f}",
-        )
+    rows: list[tuple[object, ...]] = [
+        (number, f"{surface.x_values[j]:.3g}", f"{surface.y_values[i]:.3g}", f"{losses[i, j]:.4f}")
         for number, (i, j) in enumerate(cells, 1)
     ]
     table("minima on the grid", ["minimum", "x", "y", "loss"], rows)
-    if ways:
-        columns = [
-            "optimizer",
-            "learning rate",
-            "start",
-            "end",
-            "loss",
-            "steps",
-            "ended",
-            "minimum",
+    if trajectories:
+        columns = "optimizer", "learning rate", "start", "end", "loss", "steps", "ended", "minimum"
+        ends = [
+            (*_ends(one), one.outcome, minimum)
+            for one, minimum in zip(trajectories, minima, strict=True)
         ]
-        table(
-            "ways down",
-            columns,
-            [
-                (
-                    way.optimizer,
-                    way.learning_rate,
-                    _point(way.points[0]),
-                    _point(way.points[-1]),
-                    f"{way.losses[-1]:.4f}",
-                    way.steps,
-                    way.outcome,
-                    minimum,
-                )
-                for way, minimum in zip(ways, minima, strict=True)
-            ],
-        )
+        rows = [(one.optimizer, *end) for one, end in zip(trajectories, ends, strict=True)]
+        table("trajectories", columns, rows)
 
 
 def show_slice(cut: Slice) -> None:
-    """Print the curve, the slope and what a learning rate may be, and how each walk went."""
+    """Print the curve, its derivative, what a learning rate may be, and how each descent went."""
     one, rate = cut.direction, cut.largest_rate
     low, high = cut.values[0], cut.values[-1]
     print(
@@ -93,30 +68,16 @@ def show_slice(cut: Slice) -> None:
     )
     print(f"          {sparkline(cut.losses, _WIDTH)}")
     print(f"          {' ' * round((one.origin - low) / (high - low) * (_WIDTH - 1))}o")
-    print(f"o model   at {one.origin:.4g}, loss {cut.own_loss:.4f}, slope {cut.own_slope:.4g}")
+    print(f"o model   at {one.origin:.4g}, loss {cut.own_loss:.4f}, dC/dw {cut.own_derivative:.4g}")
     hint = (
         "not convex there"
         if rate is None
         else f"learning rates above 2/C'' = {rate:.3g} do not settle there"
     )
     print(f"bottom    at {cut.bottom:.4g}, C'' = {cut.curvature:.3g}: {hint}")
-    columns = ["learning rate", "start", "end", "loss", "steps", "", "loss after each step"]
-    table(
-        "steps",
-        columns,
-        [
-            (
-                walk.learning_rate,
-                _coordinate(walk.points[0, 0]),
-                _coordinate(walk.points[-1, 0]),
-                f"{walk.losses[-1]:.4f}",
-                walk.steps,
-                verdict(walk),
-                sparkline(walk.losses),
-            )
-            for walk in cut.walks
-        ],
-    )
+    columns = "learning rate", "start", "end", "loss", "steps", "", "loss after each step"
+    rows = [(*_ends(one), verdict(one), sparkline(one.losses)) for one in cut.descents]
+    table("steps", columns, rows)
 
 
 def show_loss_curve(curve: LossCurve) -> None:
@@ -130,7 +91,7 @@ def show_loss_curve(curve: LossCurve) -> None:
         f"C         {sparkline(curve.losses, _WIDTH)}  {curve.losses[0]:.4g} to {curve.losses[-1]:.4g}"
     )
     print(
-        f"dC/da     {sparkline(curve.slopes, _WIDTH)}  {curve.slopes[0]:.4g} to {curve.slopes[-1]:.4g}"
+        f"dC/da     {sparkline(curve.derivatives, _WIDTH)}  {curve.derivatives[0]:.4g} to {curve.derivatives[-1]:.4g}"
     )
     if len(curve.sample_values):
         edges = np.linspace(low, high, _WIDTH + 1)
@@ -141,9 +102,7 @@ def show_loss_curve(curve: LossCurve) -> None:
         )
 
 
-def _coordinate(value: float) -> str:
-    return f"{value:.3g}"
-
-
-def _point(point: np.ndarray) -> str:
-    return ", ".join(map(_coordinate, point))
+def _ends(one: Trajectory) -> tuple[object, ...]:
+    """(learning rate, start, end, loss there, steps) as a table has them."""
+    start, end = (", ".join(f"{c:.3g}" for c in point) for point in one.points[[0, -1]])
+    return one.learning_rate, start, end, f"{one.losses[-1]:.4f}", one.steps

@@ -2,13 +2,18 @@
 imported when used.
 
 Colours that the colour-blind can tell apart: Okabe and Ito's for lines and marks, cividis and
-viridis for surfaces.
+viridis for surfaces, red and blue for weights of either sign. Text is shown as it is: no dollar
+sign begins a formula, and what the font lacks is an empty box.
 """
 
 import functools
 import io
+import textwrap
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from minicnn.errors import MissingExtraError
 from minicnn.storage import write_atomically
@@ -18,21 +23,15 @@ if TYPE_CHECKING:
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-COLOURS = (
-    BLUE,
-    ORANGE,
-    GREEN,
-    VERMILION,
-    PURPLE,
-    SKY,
-    BLACK,
-    YELLOW,
-)  # Okabe and Ito (2008), in the order of use
+# Okabe and Ito (2008), in the order of use
+COLOURS = (BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, BLACK, YELLOW)
+MARKERS = "os^Dv"
 SURFACE = "viridis"  # colour map of a loss
-MATRIX = "cividis"  # colour map of a matrix of counts or of filters
-WIDTH = (
-    8.0  # inches; at 100 dots an inch, the width of a README's column, where 10 points stay legible
-)
+MATRIX = "cividis"  # colour map of a matrix of counts
+WEIGHTS = "RdBu"  # colour map of weights: 0 is white
+# Inches; at 100 dots an inch, the width of a README's column, where 10 points stay legible.
+WIDTH = 8.0
+STEEP = 20.0  # highest over lowest loss, from which on a logarithmic scale is needed to see the low
 
 
 def available() -> bool:
@@ -48,12 +47,47 @@ def figure(height: float = 5.0, width: float = WIDTH) -> "Figure":
     return _picture_class()(figsize=(width, height), dpi=100, layout="constrained")
 
 
+def shown(text: str, width: int = 40) -> str:
+    """``text`` from a user as a picture has it: at most ``width`` characters on one line, others
+    than printable ones as escapes."""
+    printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return textwrap.shorten(printable, width, placeholder="…") if printable.strip() else printable
+
+
+def is_steep(values: np.ndarray) -> bool:
+    """Whether values are so far apart that they should be shown on a logarithmic scale."""
+    low, high = np.nanmin(values), np.nanmax(values)
+    return bool(0 < low < high / STEEP)
+
+
+def logarithmic(axes: Any, label: str) -> None:
+    """Make the y axis logarithmic, and say so."""
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    near = axes.dataLim.y1 < 1000 * axes.dataLim.minposy
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.yaxis.set_minor_formatter("")
+    axes.set_ylabel(f"{label},\nlogarithmic")
+
+
+def whole_epochs(axes: Any) -> None:
+    """Have ticks of the x axis at whole epochs alone."""
+    axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+
+
 def encoded(drawn: "Figure", kind: str) -> bytes:
     """``drawn`` as a file of ``kind``, png or svg; the same figure gives the same bytes."""
     import matplotlib
+    from matplotlib.text import Text
 
     content = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "minicnn"}):
+    style: Any = {"svg.hashsalt": "minicnn", "text.parse_math": False}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        for text in drawn.findobj(Text):
+            text.set_parse_math(False)
         drawn.savefig(
             content, format=kind, metadata={"Date": None} if kind == "svg" else {"Software": None}
         )

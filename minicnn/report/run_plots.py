@@ -2,87 +2,113 @@
 learning-rate range test."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minicnn.insight.compare import RunCurves
 from minicnn.insight.range_test import RangeTest
-from minicnn.report.plots import BLUE, COLOURS, GREEN, ORANGE, PURPLE, VERMILION, figure
+from minicnn.report.plots import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    MARKERS,
+    ORANGE,
+    PURPLE,
+    VERMILION,
+    figure,
+    is_steep,
+    logarithmic,
+    shown,
+    whole_epochs,
+)
 from minicnn.training.record import Record
 
 if TYPE_CHECKING:
     from minicnn.report.plots import Figure
 
+MOST_POINTS = 60  # of a curve: marks of more lie on each other
 DASHES = ("-", "--", ":", "-.")  # tell runs apart that share a colour, from the ninth on
 
 
 def run_curves(run: RunCurves) -> "Figure":
-    """Loss and accuracy of a run on its training and its validation images, an epoch a point."""
-    drawn = figure(height=3.6)
+    """Loss and accuracy of a run on its training and its validation images, a point per epoch."""
+    drawn = figure(height=4.0)
+    drawn.suptitle("Loss and accuracy by epoch")
     for axes, what in zip(drawn.subplots(1, 2), ("loss", "accuracy"), strict=True):
         percent = 100 if what == "accuracy" else 1
-        for kind, colour, mark in (("train", BLUE, "o"), ("validation", ORANGE, "s")):
+        sets = ("train", "training", BLUE, "o"), ("validation", "validation", ORANGE, "s")
+        for kind, words, colour, mark in sets:
             values = percent * np.array(run.curve(f"{kind}_{what}"))
             if np.isfinite(values).any():
-                axes.plot(
-                    run.curve("epoch"),
-                    values,
-                    color=colour,
-                    marker=mark,
-                    markersize=4,
-                    label={"train": "training"}.get(kind, kind),
-                )
-        axes.set(
-            xlabel="epoch",
-            ylabel="accuracy (%)" if percent > 1 else "mean loss",
-            xlim=(0.5, len(run.epochs) + 0.5),
-        )
-        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+                style = {"color": colour, "marker": mark, "markersize": 4}
+                axes.plot(run.curve("epoch"), values, label=f"{words} images", **style)
+        axes.set(xlabel="epoch", ylabel="accuracy (%)" if percent > 1 else "mean loss")
+        axes.set_xlim(0.5, len(run.epochs) + 0.5)
+        whole_epochs(axes)
         axes.grid(alpha=0.3)
         axes.legend()
     return drawn
 
 
 def health(record: Record) -> "Figure":
-    """Gradient norms, update-to-weight ratios and the share of dead units, a curve a tensor or
-    layer, over the epochs."""
-    drawn = figure(height=8.0)
-    epochs = [line.epoch for line in record.lines[1:]]
+    """Gradient norms, update-to-weight ratios and the fraction of dead units, a curve per tensor or
+    layer, over the epochs.
+
+    Many lines are means over neighbours, so that a curve has `MOST_POINTS` at most. What is 0 has no
+    place on a logarithmic axis: it is a mark at the lower edge.
+    """
     wanted = [
-        ("gradient_norm", "L2 norm of the gradient"),
-        ("update_ratio", "update / weight (L2 norms)"),
+        ("gradient_norm", "gradient (L2)"),
+        ("update_ratio", "update / weight (L2)"),
     ]
     wanted += [("dead", "dead channels (%)")] if record.lines[-1].dead else []
+    drawn = figure(height=1 + 2.6 * len(wanted))
+    drawn.suptitle("Health of the layers while training")
+    epochs = np.array([line.epoch for line in record.lines[1:]])
+    size = -(-len(epochs) // MOST_POINTS)
+    parts = [slice(begin, begin + size) for begin in range(0, len(epochs), size)]
+
+    def means(values: ArrayLike) -> np.ndarray:
+        return np.array([np.mean(np.asarray(values)[part]) for part in parts])
+
     for axes, (figures, words) in zip(
         drawn.subplots(len(wanted), 1, sharex=True, squeeze=False).flat, wanted, strict=True
     ):
-        percent = 100 if figures == "dead" else 1
-        curves = record.curves(figures)
+        percent = figures == "dead"
+        curves = {name: means(values) for name, values in record.curves(figures).items()}
+        positive = [values[values > 0] for values in curves.values()]
+        lowest = min((values.min() for values in positive if len(values)), default=None)
         for i, (name, values) in enumerate(curves.items()):
-            axes.plot(
-                epochs,
-                [percent * value for value in values],
-                marker="os^Dv"[i % 5],
-                markersize=4,
-                color=COLOURS[i % len(COLOURS)],
-                label=name,
-            )
-        axes.set(ylabel=words)
-        if figures == "dead":
+            style: dict[str, Any] = {
+                "color": COLOURS[i % len(COLOURS)],
+                "marker": MARKERS[i % len(MARKERS)],
+            }
+            style |= {"markersize": max(3, 7 - i)}  # of equal curves all are seen
+            height = values * 100 if percent else np.where(values > 0, values, np.nan)
+            axes.plot(means(epochs), height, label=shown(name), **style)
+            zeros = means(epochs)[values == 0]
+            if len(zeros) and not percent:
+                style |= {"transform": axes.get_xaxis_transform(), "linestyle": "none"}
+                axes.plot(zeros, 0 * zeros, label=f"{shown(name)} is 0", clip_on=False, **style)
+        axes.set_ylabel(words)
+        if percent:
             axes.set_ylim(-4, 104)
-        elif any(value > 0 for values in curves.values() for value in values):
-            axes.set_yscale("log")
+        elif lowest is not None:
+            logarithmic(axes, words)
         axes.grid(alpha=0.3)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_xlabel("epochs done")
+    whole_epochs(axes)
     return drawn
 
 
 def comparison(runs: Sequence[RunCurves], target: float) -> "Figure":
     """Runs on one picture: training loss by epoch, and accuracy by epoch, step and second, with the
     target."""
-    drawn = figure(height=7.2)
+    drawn = figure(height=7.6)
+    drawn.suptitle("Runs beside each other")
     panels = drawn.subplots(2, 2)
     wanted = (
         ("epoch", "loss"),
@@ -98,7 +124,7 @@ def comparison(runs: Sequence[RunCurves], target: float) -> "Figure":
             values = (
                 run.curve("train_loss")
                 if up == "loss"
-                else [100 * share for share in run.curve("accuracy")]
+                else [100 * accuracy for accuracy in run.curve("accuracy")]
             )
             axes.plot(
                 run.curve(across),
@@ -107,7 +133,7 @@ def comparison(runs: Sequence[RunCurves], target: float) -> "Figure":
                 marker="o",
                 markersize=3,
                 color=COLOURS[i % len(COLOURS)],
-                label=run.name,
+                label=shown(run.name),
             )
         axes.set(xlabel=words[across], ylabel="mean training loss" if up == "loss" else accuracy_of)
         if up == "accuracy":
@@ -118,14 +144,10 @@ def comparison(runs: Sequence[RunCurves], target: float) -> "Figure":
                 linestyle="--",
                 label=f"target {100 * target:.4g} %",
             )
-        elif (
-            max(max(run.curve("train_loss")) for run in runs)
-            > 20 * min(min(run.curve("train_loss")) for run in runs)
-            > 0
-        ):
-            axes.set_yscale("log")
+        elif is_steep(np.concatenate([run.curve("train_loss") for run in runs])):
+            logarithmic(axes, "mean training loss")
         if across == "epoch":
-            axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+            whole_epochs(axes)
         axes.grid(alpha=0.3)
     handles, names = panels.flat[1].get_legend_handles_labels()
     longest = max(map(len, names))
@@ -143,15 +165,8 @@ def range_test(result: RangeTest) -> "Figure":
     suggests."""
     drawn = figure(height=4.2)
     axes = drawn.subplots()
-    axes.plot(
-        result.rates,
-        result.losses,
-        ".",
-        color="gray",
-        alpha=0.5,
-        markersize=4,
-        label="loss of a batch",
-    )
+    style: dict[str, Any] = {"color": "gray", "alpha": 0.5, "markersize": 4}
+    axes.plot(result.rates, result.losses, ".", label="loss of a batch", **style)
     axes.plot(result.rates, result.smoothed, color=BLUE, linewidth=2, label="smoothed")
     for rate, colour, dash, words in (
         (result.suggestion, VERMILION, "-", "suggestion"),
@@ -164,10 +179,12 @@ def range_test(result: RangeTest) -> "Figure":
     margin = 0.15 * (high - low or 1.0)
     axes.set(
         xscale="log",
-        xlabel="learning rate",
+        xlabel="learning rate, logarithmic",
         ylabel="loss of a batch",
+        title="Learning-rate range test",
         ylim=(low - 2 * margin, high + 3 * margin),
     )
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid(alpha=0.3)
     axes.legend()
     return drawn

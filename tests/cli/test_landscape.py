@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 WEIGHTS = ("dense1.weight[3,1]", "dense1.weight[20,0]")
+NAMES = "dense1-weight-3-1-dense1-weight-20-0"
 
 
 def rows_of(path):
@@ -23,23 +24,43 @@ def test_the_surface_is_drawn_written_and_printed(minicnn, model, place):
         "across    dense1.weight[",
         "o the model",
         "minima on the grid",
-        "ways down",
+        "trajectories",
         "adam",
-        "landscape.svg",
+        "landscape-surface-dense1-weight-",
     ):
         assert word in result.out
     assert "\x1b" not in result.out
-    assert {path.name for path in (place / model).glob("landscape*")} == {
-        "landscape.csv",
-        "landscape-ways.csv",
-        "landscape.png",
-        "landscape.svg",
-    }
-    assert len(rows_of(place / model / "landscape.csv")) == 25
-    ways = rows_of(place / model / "landscape-ways.csv")
-    assert {row["optimizer"] for row in ways} == {"gd", "adam"} and {
-        row["way"] for row in ways
-    } == {"1", "2", "3", "4"}
+    files = sorted(path.name for path in (place / model).glob("landscape*"))
+    kinds = [name.split("-dense1-weight-")[0] + name[-4:] for name in files]
+    assert kinds == [
+        *(f"landscape-surface.{suffix}" for suffix in ("csv", "png", "svg")),
+        "landscape-trajectories.csv",
+    ]
+    assert len(rows_of(place / model / files[0])) == 25
+    rows = rows_of(place / model / files[-1])
+    assert {row["optimizer"] for row in rows} == {"gd", "adam"}
+    assert {row["trajectory"] for row in rows} == {"1", "2", "3", "4"}
+
+
+def test_nothing_of_one_kind_is_overwritten_by_another(minicnn, model, place):
+    start = ("--images", 10, "--output", "out")
+    surface = ("--points", 3, "--starts", 0)
+    options = [
+        ("--along", *WEIGHTS, *surface),
+        ("--along", "random", "random", *surface),
+        ("--slice", "--along", WEIGHTS[0]),
+        ("--slice", "--along", "random"),
+        ("--loss-curve",),
+        ("--loss-curve", "--loss", "mse"),
+    ]
+    before = set()
+    for one in options:
+        assert minicnn("landscape", model, *one, *start).status == 0
+        after = {path.name for path in (place / "out").iterdir()}
+        assert before < after and len(after - before) >= 3
+        before = after
+    assert "landscape-surface-random-direction-1-random-direction-2.png" in before
+    assert "landscape-slice-dense1-weight-3-1.png" in before
 
 
 def test_json_has_all_figures_and_the_own_loss_is_evaluates(minicnn, model, place):
@@ -53,31 +74,31 @@ def test_json_has_all_figures_and_the_own_loss_is_evaluates(minicnn, model, plac
     assert figures["images"] == 30 and figures["loss"] == "cross_entropy" and figures["complete"]
     evaluated = json.loads(minicnn("evaluate", model, "--json").out)
     assert figures["model_loss"] == pytest.approx(evaluated["loss"], rel=1e-5)
-    (way,) = figures["ways"]
+    (one,) = figures["trajectories"]
     assert (
-        way["points"][0] == [0.5, -0.25]
-        and way["optimizer"] == "gd"
-        and way["minimum"] in (None, 1)
+        one["points"][0] == [0.5, -0.25]
+        and one["optimizer"] == "gd"
+        and one["minimum"] in (None, 1)
     )
     assert set(figures["files"]) == {path.name for path in (place / "out").iterdir()}
 
 
-def test_a_slice_shows_the_slope_and_the_steps(minicnn, model, place):
+def test_a_slice_shows_the_derivative_and_the_steps(minicnn, model, place):
     result = minicnn(
         "landscape", model, "--slice", "--along", WEIGHTS[0], "--lr", 0.1, 1e4, "--output", "out"
     )
     assert result.status == 0, result.err
-    assert "slope" in result.out and "2/C''" in result.out and "diverging" in result.out
+    assert "dC/dw" in result.out and "2/C''" in result.out and "diverging" in result.out
     assert {path.name for path in (place / "out").iterdir()} == {
-        "landscape-slice.csv",
-        "landscape-steps.csv",
-        "landscape-slice.png",
-        "landscape-slice.svg",
+        "landscape-slice-dense1-weight-3-1.csv",
+        "landscape-slice-steps-dense1-weight-3-1.csv",
+        "landscape-slice-dense1-weight-3-1.png",
+        "landscape-slice-dense1-weight-3-1.svg",
     }
     figures = json.loads(
         minicnn("landscape", model, "--slice", "--start", 1, "--output", "out", "--json").out
     )
-    assert figures["walks"][0]["points"][0] == [1] and len(figures["values"]) == 201
+    assert figures["descents"][0]["points"][0] == [1] and len(figures["values"]) == 201
 
 
 def test_a_loss_curve_is_of_any_loss(minicnn, model, place):
@@ -86,8 +107,8 @@ def test_a_loss_curve_is_of_any_loss(minicnn, model, place):
     )
     assert result.status == 0, result.err
     assert "binary_cross_entropy" in result.out and "dC/da" in result.out
-    assert len(rows_of(place / "out" / "landscape-loss-samples.csv")) == 30
-    assert (place / "out" / "landscape-loss-curve.png").exists()
+    assert len(rows_of(place / "out" / "landscape-loss-samples-binary_cross_entropy.csv")) == 30
+    assert (place / "out" / "landscape-loss-curve-binary_cross_entropy.png").exists()
 
 
 def press_ctrl_c(monkeypatch, after, during):
@@ -104,25 +125,31 @@ def press_ctrl_c(monkeypatch, after, during):
     monkeypatch.setattr("minicnn.report.console.progress_bar", progress)
 
 
-def test_ctrl_c_on_the_way_down_keeps_the_surface_and_the_ways_that_are_done(
+def test_ctrl_c_while_descending_keeps_the_surface_and_the_trajectories_that_are_done(
     minicnn, model, place, monkeypatch
 ):
-    press_ctrl_c(monkeypatch, 2, "ways down")
+    press_ctrl_c(monkeypatch, 2, "descent")
     result = minicnn(
         "landscape", model, "--along", *WEIGHTS, "--points", 3, "--steps", 5, "--output", "out"
     )
     assert result.status == 130 and "interrupted" in result.err
-    assert "nan" not in (place / "out" / "landscape.csv").read_text()
-    assert {row["way"] for row in rows_of(place / "out" / "landscape-ways.csv")} == {"1", "2"}
+    assert "nan" not in (place / "out" / f"landscape-surface-{NAMES}.csv").read_text()
+    assert {
+        row["trajectory"] for row in rows_of(place / "out" / f"landscape-trajectories-{NAMES}.csv")
+    } == {"1", "2"}
 
 
 def test_ctrl_c_keeps_the_part_of_the_surface_that_is_done(minicnn, model, place, monkeypatch):
     press_ctrl_c(monkeypatch, 3, "loss")
     result = minicnn("landscape", model, "--along", *WEIGHTS, "--points", 5, "--output", "out")
     assert result.status == 130 and "interrupted" in result.err
-    done = [row["loss"] for row in rows_of(place / "out" / "landscape.csv") if row["loss"] != "nan"]
-    assert len(done) == 15 and (place / "out" / "landscape.png").exists()
-    assert not (place / "out" / "landscape-ways.csv").exists()
+    done = [
+        row["loss"]
+        for row in rows_of(place / "out" / f"landscape-surface-{NAMES}.csv")
+        if row["loss"] != "nan"
+    ]
+    assert len(done) == 15 and (place / "out" / f"landscape-surface-{NAMES}.png").exists()
+    assert not (place / "out" / f"landscape-trajectories-{NAMES}.csv").exists()
 
 
 def test_without_matplotlib_there_is_all_but_the_pictures(minicnn, model, place, monkeypatch):

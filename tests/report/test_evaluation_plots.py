@@ -56,7 +56,7 @@ def run(name="a", epochs=4, validation=True):
     return RunCurves(name, lines, {"optimizer": "sgd"}, {})
 
 
-def test_the_confusion_matrix_shows_every_count_and_colours_shares_of_the_true_class():
+def test_the_confusion_matrix_shows_every_count_and_colours_parts_of_the_true_class():
     axes, _ = drawn(confusion_matrix(evaluation()))
     assert texts(axes) == [str(count) for count in range(9)]
     assert np.asarray(axes.images[0].get_array()) == pytest.approx(
@@ -88,12 +88,14 @@ def test_each_mistake_is_its_image_with_both_classes(channels):
 def test_filters_are_all_there(channels):
     weights = np.random.default_rng(0).normal(size=(70, 3, 2, channels))
     axes, *_ = drawn(filters("conv1.weight", weights))
-    assert axes.get_title() == "conv1.weight: 64 of 70 filters"
+    assert axes.get_title().startswith("Filters of conv1.weight: 64 of 70")
     shown = np.asarray(axes.images[0].get_array())
     if channels == 3:
         assert shown[0, 0] == pytest.approx(0.5 + 0.5 * weights[0, 0, 0] / np.abs(weights).max())
     else:
         assert np.isfinite(shown.astype(float)).sum() >= 64 * 6 * channels
+        low, high = axes.images[0].get_clim()
+        assert axes.images[0].get_cmap().name == "RdBu" and low == -high  # 0 is white
 
 
 def test_the_curves_of_a_run_are_loss_and_accuracy_of_both_sets():
@@ -136,8 +138,38 @@ def test_more_runs_than_colours_are_told_apart():
 def test_the_range_test_is_on_a_logarithmic_axis_with_its_marks():
     rates = np.geomspace(1e-4, 1, 30)
     (axes,) = drawn(range_test(RangeTest(rates, rates, 2 - rates, 1e-3, 1e-1, "the range is done")))
-    assert axes.get_xscale() == "log" and axes.get_xlabel() == "learning rate"
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "learning rate, logarithmic"
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels[2:] == ["suggestion: 1.0e-02", "steepest fall: 1.0e-03", "lowest: 1.0e-01"]
     (axes,) = drawn(range_test(RangeTest(rates, rates, rates, None, None, "the range is done")))
     assert len(axes.lines) == 2
+
+
+def test_every_picture_of_a_run_has_a_title_and_ticks_at_whole_epochs():
+    runs = [run("a", epochs=2), run("b", epochs=2)]
+    for figure in (run_curves(runs[0]), comparison(runs, 0.2)):
+        assert figure.get_suptitle()
+        for axes in drawn(figure):
+            if axes.get_xlabel() == "epoch":
+                assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+def test_losses_that_are_far_apart_are_on_an_axis_that_says_so():
+    far = run()
+    for line, loss in zip(far.epochs, (5.0, 0.5, 0.05, 0.005), strict=True):
+        line["train_loss"] = loss
+    axes = drawn(comparison([far, run("b")], 0.2))[0]
+    assert axes.get_yscale() == "log" and "logarithmic" in axes.get_ylabel()
+
+
+@pytest.mark.parametrize(
+    "name", ["$\\frac{", "a$b$c", "猫\U0001f600", "a\nb\x1b[31m", "x" * 300, "\udcff"]
+)
+def test_names_from_users_are_shown_as_they_are(name):
+    shown = evaluation()
+    shown.classes[0] = name
+    drawn(confusion_matrix(shown))
+    images = np.zeros((1, 4, 4, 1), np.uint8)
+    drawn(worst_mistakes(images, [Mistake(0, 0, 1, 0.9, 0.1)], [name, "b"], 255))
+    drawn(comparison([run(name), run("b")], 0.2))
+    assert "\n" not in plots.shown(name) and len(plots.shown(name)) <= 40

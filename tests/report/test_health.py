@@ -35,17 +35,28 @@ def record(lines, dead=True):
 
 def test_there_is_a_panel_a_figure_and_a_curve_a_weight_over_the_epochs():
     gradients, updates, dead = health(record(4)).axes
-    assert [line.get_label() for line in gradients.lines] == ["dense1.weight", "dense2.weight"]
+    labels = ["dense1.weight", "dense2.weight", "dense2.weight is 0"]
+    assert [line.get_label() for line in gradients.lines] == labels
+    assert not np.isfinite(gradients.lines[1].get_ydata()).any()  # 0 is no place on this axis
+    zeros = gradients.lines[2]
+    assert zeros.get_xdata() == pytest.approx([0.5, 1.5, 2]) and zeros.get_linestyle() == "None"
     np.testing.assert_array_equal(
         gradients.lines[0].get_xydata(), [[0.5, 1], [1, 2], [1.5, 3], [2, 4]]
     )
     np.testing.assert_allclose(updates.lines[0].get_ydata(), [0.1, 0.2, 0.3, 0.4])
     np.testing.assert_allclose(dead.lines[0].get_ydata(), [10, 20, 30, 40])
     assert (gradients.get_ylabel(), dead.get_ylabel(), dead.get_xlabel()) == (
-        "L2 norm of the gradient",
+        "gradient (L2),\nlogarithmic",
         "dead channels (%)",
         "epochs done",
     )
+
+
+def test_a_long_record_is_drawn_as_means_over_neighbours_with_whole_epochs():
+    gradients, _, dead = health(record(150)).axes
+    assert gradients.lines[0].get_xydata()[0] == pytest.approx([1, 2])  # of the lines 1 to 3
+    assert len(gradients.lines[0].get_xdata()) == 50
+    assert all(float(tick).is_integer() for tick in dead.get_xticks())
 
 
 @pytest.mark.parametrize("lines", [1, 3])

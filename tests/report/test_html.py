@@ -86,4 +86,5 @@ def test_the_page_fits_narrow_windows_and_dark_settings():
     assert (
         "width=device-width" in text and "color-scheme: light dark" in text and 'lang="en"' in text
     )
+    assert "min-width" not in text  # pictures shrink with the window
     assert text.startswith("<!DOCTYPE html>") and '<meta charset="utf-8">' in text

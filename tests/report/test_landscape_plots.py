@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from minicnn.insight.descent import Path
+from minicnn.insight.descent import Trajectory
 from minicnn.insight.directions import Direction
 from minicnn.insight.prediction import loss_curve
 from minicnn.insight.slice import Slice
@@ -20,13 +20,15 @@ LOWEST = (8, 2)  # row, column
 
 def surface(steep=False):
     x, y = np.linspace(-1, 1, 9), np.linspace(-2, 2, 11)
-    losses = 0.1 + (x[None] - x[LOWEST[1]]) ** 2 + (y[:, None] - y[LOWEST[0]]) ** 2
+    losses = (
+        (0.1 if steep else 1.0) + (x[None] - x[LOWEST[1]]) ** 2 + (y[:, None] - y[LOWEST[0]]) ** 2
+    )
     return Surface(WEIGHT, OTHER, x, y, losses**3 if steep else losses, 0.9)
 
 
-def way(name="gd", points=((0.9, -1.9), (0.2, 0.4))):
+def trajectory(name="gd", points=((0.9, -1.9), (0.2, 0.4))):
     points = np.array(points)
-    return Path(name, 0.1, points, np.ones(len(points)), np.ones(points.shape), "converged")
+    return Trajectory(name, 0.1, points, np.ones(len(points)), np.ones(points.shape), "converged")
 
 
 def texts(drawn):
@@ -39,11 +41,15 @@ def texts(drawn):
 
 @pytest.mark.parametrize("steep", [False, True])
 def test_a_surface_has_named_axes_and_its_minimum_and_the_model_in_place(steep):
-    drawn = landscape_plots.surface_plot(surface(steep), [way(), way("adam")])
-    assert {WEIGHT.label, OTHER.label, "mean loss C"} <= texts(drawn)
+    drawn = landscape_plots.surface_plot(surface(steep), [trajectory(), trajectory("adam")])
+    assert {WEIGHT.label, OTHER.label, "mean loss C" + ", logarithmic" * steep} <= texts(drawn)
+    assert drawn.get_suptitle().startswith("Loss around the weights")
     flat = drawn.axes[1]
-    places = {line.get_label(): line.get_xydata()[0].tolist() for line in flat.lines}
-    (star,) = [place for label, place in places.items() if label.startswith("minimum, C = ")]
+    drawn_lines = [line for line in flat.lines if len(line.get_xdata())]
+    places = {line.get_label(): line.get_xydata()[0].tolist() for line in drawn_lines}
+    (star,) = [
+        place for label, place in places.items() if label.startswith("lowest on the grid, C = ")
+    ]
     (own,) = [place for label, place in places.items() if label.startswith("the model, C = 0.9")]
     assert star == [np.linspace(-1, 1, 9)[2], np.linspace(-2, 2, 11)[8]] and own == [0.25, 0.0]
     assert places["gd"] == places["adam"] == [0.9, -1.9]
@@ -56,20 +62,41 @@ def test_an_interrupted_surface_is_drawn_as_far_as_it_goes():
     assert plots.encoded(landscape_plots.surface_plot(part), "png")
 
 
-def test_the_path_of_a_run_is_drawn_on_its_principal_directions():
+def test_the_trajectory_of_a_run_is_drawn_on_its_principal_directions():
     one = Direction(
         "principal direction 1", np.ones(1, np.float32), 0.0, -1, 1, np.array([-0.5, 0.0])
     )
     found = surface()
     both = Surface(one, one, found.x_values, found.x_values, found.losses[:9, :9], 1.0)
-    assert "path of the run" in {
-        line.get_label() for line in landscape_plots.surface_plot(both).axes[1].lines
-    }
+    solid, flat = landscape_plots.surface_plot(both).axes[:2]
+    assert "trajectory of the run" in {line.get_label() for line in flat.lines}
+    heights = [line.get_data_3d()[2] for line in solid.lines]
+    losses = both.losses_at(np.array([[-0.5, -0.5], [0.0, 0.0]]))
+    assert heights[0] == pytest.approx(losses)
+    assert np.isfinite(heights[0]).all()
+
+
+def test_every_mark_of_a_surface_is_in_the_legend():
+    drawn = landscape_plots.surface_plot(surface(), [trajectory(), trajectory("adam")])
+    (legend,) = drawn.subfigs[1].legends
+    words = [text.get_text().partition(",")[0] for text in legend.get_texts()]
+    assert words == ["gd", "adam", "start", "lowest on the grid", "the model"]
+
+
+def test_losses_between_the_points_of_a_grid_are_interpolated():
+    found = surface()
+    inside = np.array([[found.x_values[3], found.y_values[4]], [-1.0, -2.0], [1.0, 2.0]])
+    assert found.losses_at(inside) == pytest.approx(
+        [found.losses[4, 3], found.losses[0, 0], found.losses[-1, -1]]
+    )
+    between = np.array([[-0.875, -1.8]])  # the middle of a cell: the mean of its corners
+    assert found.losses_at(between) == pytest.approx([found.losses[:2, :2].mean()])
+    assert np.isnan(found.losses_at(np.array([[1.01, 0.0], [0.0, -2.5]]))).all()
 
 
 def test_a_slice_has_a_panel_for_each_learning_rate_with_its_verdict():
     values = np.linspace(-1, 1, 21)
-    walk = Path(
+    descent = Trajectory(
         "gd",
         0.1,
         np.array([[0.9], [0.5], [0.3]]),
@@ -77,27 +104,31 @@ def test_a_slice_has_a_panel_for_each_learning_rate_with_its_verdict():
         np.array([[1.8], [1.0], [0.6]]),
         "",
     )
-    cut = Slice(WEIGHT, values, values**2, 0.0625, 0.5, 0.0, 2.0, [walk, walk])
+    cut = Slice(WEIGHT, values, values**2, 0.0625, 0.5, 0.0, 2.0, [descent, descent])
     drawn = landscape_plots.slice_plot(cut)
     assert (
         len(drawn.axes) == 3
-        and len(landscape_plots.slice_plot(replace(cut, walks=[walk] * 5)).axes) == 6
+        and len(landscape_plots.slice_plot(replace(cut, descents=[descent] * 5)).axes) == 6
     )
     assert {"learning rate 0.1:\nconverging", WEIGHT.label, "mean loss C"} <= texts(drawn)
     assert any("2/C'' = 1" in text for text in texts(drawn))
-    (tangent,) = [line for line in drawn.axes[0].lines if line.get_label() == "tangent, slope 0.5"]
+    (tangent,) = [
+        line for line in drawn.axes[0].lines if line.get_label() == "tangent, dC/dw = 0.5"
+    ]
     (x0, y0), (x1, y1) = tangent.get_xydata()
     assert (y1 - y0) / (x1 - x0) == pytest.approx(0.5) and y0 + 0.5 * (0.25 - x0) == pytest.approx(
         0.0625
     )
 
 
-def test_a_loss_curve_has_the_loss_its_slope_and_the_images():
+def test_a_loss_curve_has_the_loss_its_derivative_and_the_images():
     curve = loss_curve(Loss("cross_entropy", 3), np.eye(3), np.arange(3))
     drawn = landscape_plots.loss_curve_plot(curve)
     assert {
-        "loss C (cross_entropy)",
-        "slope dC/da",
+        "loss C",
+        "derivative dC/da",
         "predicted probability a of the true class",
     } <= texts(drawn)
+    assert "cross_entropy" in drawn.get_suptitle()
+    assert all(axes.get_legend() for axes in drawn.axes)
     assert "3 images" in {line.get_label() for line in drawn.axes[0].lines}

@@ -294,7 +294,7 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
         ("learning_rate must be a finite number", {"learning_rate": float("nan")}),
         ("epochs must be a whole number from 1 on", {"epochs": 0}),
         ("batch_size must be a whole number from 1 on", {"batch_size": 2.5}),
-        ("val_split is a share", {"val_split": 1.0}),
+        ("val_split must be a number from 0 to below 1", {"val_split": 1.0}),
         ("threads must be a whole number from 1 to", {"threads": 10**6}),
         ("device must be cpu or cuda, not 'tpu'", {"device": "tpu"}),
         (

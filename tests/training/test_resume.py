@@ -209,7 +209,10 @@ def test_a_checkpoint_can_be_resumed_more_than_once():
     trainer, _ = small.train(epochs=2)
     progress = trainer.progress
     checkpoint = Checkpoint(
-        trainer.network, trainer.settings.to_dict(), progress, fingerprint(small.dataset().train)
+        trainer.network,
+        trainer.settings.to_dict() | {"data": "small", "model": "network"},
+        progress,
+        fingerprint(small.dataset().train),
     )
     ends = []
     for _ in range(2):
