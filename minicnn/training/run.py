@@ -178,8 +178,9 @@ class Run:
             )
         stored, settings = checkpoint.settings, self.settings
         for setting in fields(settings):
-            before, now = stored[setting.name], getattr(settings, setting.name)
-            if setting.metadata["fixed"] and before != now:
+            before, now = stored.get(setting.name, setting.default), getattr(settings, setting.name)
+            unnamed = setting.name == "model" and before == setting.default  # a network from Python
+            if setting.metadata["fixed"] and before != now and not unnamed:
                 raise SettingError(
                     f"{setting.name} cannot change when a run is resumed: it is {before}, not {now}"
                 )

@@ -62,7 +62,12 @@ def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
         run = Run(trainer, small.dataset(), None, resumed)
         run.compile()
         training = run.training
-        rows = [*training._work, *training._grads, *training._transposed, *run.inference._workspaces[0]]
+        rows = [
+            *training._work,
+            *training._grads,
+            *training._transposed,
+            *run.inference._workspaces[0],
+        ]
         for array in (
             training.params,
             run.inference.params,
