@@ -1,6 +1,7 @@
 """The options of a training run, and the settings that they, a file or a stored run amount to."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,23 @@ from minicnn.training.settings import Settings, check_names, read_settings
 if TYPE_CHECKING:
     from minicnn.data import Dataset
 
+
+def size(text: str) -> list[int]:
+    """``32x48`` as [32, 48], and ``32`` as [32, 32]."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, such as 32x32, not {text!r}")
+    return [int(sides[0]), int(sides[-1])]
+
+
+def _how(kind: Any, metavar: str) -> dict[str, Any]:
+    if kind is bool:
+        return {"action": "store_true", "default": None}
+    return {"type": kind, "metavar": metavar}
+
+
 # field of Settings: (option strings, type, metavar, help)
-OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
+OPTIONS: dict[str, tuple[tuple[str, ...], Any, str, str]] = {
     "data": (
         ("--data",),
         str,
@@ -38,6 +54,15 @@ OPTIONS: dict[str, tuple[tuple[str, ...], type, str, str]] = {
         str,
         "first|last",
         f"axis of the channels in arrays (default: {Settings.channels})",
+    ),
+    "resize": (("--resize",), size, "HxW", "size that images are brought to (default: their own)"),
+    "grayscale": (("--grayscale",), bool, "", "turn colours to grey"),
+    "rgb": (("--rgb",), bool, "", "give grey images three channels"),
+    "init": (
+        ("--init",),
+        str,
+        "MODEL",
+        "model file or run folder whose weights, classes and scale training goes on from",
     ),
     "model": (
         ("--model",),
@@ -143,12 +168,43 @@ _RECORD = (
     "keep the way of the weights, the norms of gradients and updates and the activations of the layers, a line an "
     "epoch, or every EVERY batches (default: keep nothing)"
 )
-DATA_OPTIONS = ("data_max", "data_gb", "channels")  # how a data set is read
+DATA_OPTIONS = (
+    "data_max",
+    "data_gb",
+    "channels",
+    "resize",
+    "grayscale",
+    "rgb",
+)  # how a data set is read
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 
 OPTION_OF = {name: option for name, ((*_, option), *_) in OPTIONS.items()} | {"record": "--record"}
+
+
+def as_options(text: str) -> str:
+    """``text`` with the option in the place of an argument of Python's, such as ``val_split=0.2``."""
+
+    def option(match: re.Match[str]) -> str:
+        name = OPTION_OF.get({"maximum": "data_max"}.get(match[1], match[1]))
+        return match[0] if name is None else f"{name} {match[2]}".rstrip()
+
+    return re.sub(r"\b(\w+)=([\w.]*)", option, text)
+
+
 # What a run is: with another value of these, it would not be the same run that goes on.
-_FIXED = ("data_max", "model", "batch_size", "optimizer", "seed", "val_split", "limit")
+_FIXED = (
+    "data_max",
+    "resize",
+    "grayscale",
+    "rgb",
+    "model",
+    "init",
+    "batch_size",
+    "optimizer",
+    "seed",
+    "val_split",
+    "limit",
+)
 
 
 def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) -> None:
@@ -161,7 +217,7 @@ def add_settings(parser: argparse.ArgumentParser, left_out: Sequence[str] = ()) 
 
     parser.set_defaults(**dict.fromkeys(left_out))
     for name, (strings, kind, metavar, text) in OPTIONS.items():
-        add(name, *strings, type=kind, metavar=metavar, help=text)
+        add(name, *strings, help=text, **_how(kind, metavar))
     for name, (option, text) in KWARGS.items():
         add(name, option, type=key_value, nargs="+", action="extend", metavar="K=V", help=text)
     add("record", "--record", type=at_least_one, nargs="?", const=0, metavar="EVERY", help=_RECORD)
@@ -180,7 +236,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     says."""
     for name in DATA_OPTIONS:
         (option,), kind, metavar, text = OPTIONS[name]
-        parser.add_argument(option, type=kind, metavar=metavar, help=text)
+        parser.add_argument(option, help=text, **_how(kind, metavar))
 
 
 def data_settings(arguments: argparse.Namespace, base: Settings) -> Settings:
@@ -196,14 +252,15 @@ def data_settings(arguments: argparse.Namespace, base: Settings) -> Settings:
 def load_data(settings: Settings) -> "Dataset":
     """The data set that the settings mean."""
     from minicnn.data import load_dataset
+    from minicnn.plugins import find
 
-    return load_dataset(
-        settings.data,
-        maximum=settings.data_max,
-        seed=settings.seed,
-        channels=settings.channels,
-        data_gb=settings.data_gb,
-    )
+    return load_dataset(settings.data, loss=find("loss", settings.loss), **read_options(settings))
+
+
+def read_options(settings: Settings) -> dict[str, Any]:
+    """How the settings say that a data set is read."""
+    names = {name: name for name in ("seed", *DATA_OPTIONS)} | {"data_max": "maximum"}
+    return {option: getattr(settings, name) for name, option in names.items()}
 
 
 def key_value(text: str) -> tuple[str, Any]:

@@ -31,7 +31,11 @@ class Settings:
     data_max: float | None = None
     data_gb: float = 4.0  # what packed arrays may take
     channels: str = "last"  # of arrays of images: "first" for [N, C, H, W]
+    resize: list[int] | None = None  # height and width that images are brought to
+    grayscale: bool = False  # images are brought to grey
+    rgb: bool = False  # images are brought to three channels
     model: str = "vgg-small"
+    init: str | None = None  # file of a model whose weights are the first ones
     epochs: int = 10
     batch_size: int | None = None
     optimizer: str = "adam"
@@ -124,6 +128,15 @@ class Settings:
             )
         if self.channels not in ("first", "last"):
             raise SettingError(f"channels must be first or last, not {shortened(self.channels)}")
+        if self.resize is not None and not (
+            isinstance(self.resize, list)
+            and len(self.resize) == 2
+            and all(type(side) is int and side > 0 for side in self.resize)
+        ):
+            raise SettingError(f"resize must be [height, width], not {shortened(self.resize)}")
+        for name in ("grayscale", "rgb"):
+            if not isinstance(getattr(self, name), bool):
+                raise SettingError(f"{name} must be true or false")
         if self.device not in DEVICES:
             raise SettingError(f"device must be {' or '.join(DEVICES)}, not {self.device!r}")
 

@@ -130,7 +130,7 @@ def test_a_path_of_no_known_kind_says_what_was_expected(tmp_path):
 
 
 def test_a_run_on_arrays_says_that_no_file_holds_them():
-    with pytest.raises(DataError, match="arrays of a Python program, .* with data="):
+    with pytest.raises(DataError, match=r"arrays of a Python program, .* with data="):
         load_dataset("arrays")
 
 
