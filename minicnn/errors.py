@@ -17,6 +17,11 @@ import difflib
 from collections.abc import Iterable
 
 
+def literal(text: str) -> str:
+    """``text`` on one line, with control characters and undecodable bytes written as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 class MinicnnError(Exception):
     """Base of all errors that minicnn raises on purpose. Its text is one line, meant for the
     user."""

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,6 +39,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises `MinicnnError`, which names the file, when the disk is full or the folder cannot be
     written to.
     """
+    remove_leftovers(path.parent, f".{path.name}.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -56,13 +58,31 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink()
 
 
+def remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove from ``folder`` what processes that are dead left there, named ``prefix`` and their
+    number, and maybe more after a hyphen."""
+    for path in folder.glob(".*") if os.name == "posix" else ():
+        number = path.name.removeprefix(prefix).partition("-")[0]
+        if path.name.startswith(prefix) and number.isdecimal():
+            try:
+                os.kill(int(number), 0)
+            except (ProcessLookupError, OverflowError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            except PermissionError:  # it lives, as another user's
+                pass
+
+
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table as CSV with a header line; None is an empty cell, numbers have all their
-    digits."""
+    digits. Text that a spreadsheet would take for a formula begins with an apostrophe."""
+
+    def cell(value: object) -> object:
+        formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        return f"'{value}" if formula else value
+
     content = io.StringIO(newline="")
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer.writerows([cell(value) for value in row] for row in (columns, *rows))
     write_atomically(path, content.getvalue().encode())
 
 
@@ -77,8 +97,7 @@ def write_tensors(
     """
     contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     text = json.dumps(
-        {"format": f"minicnn-{kind}", "version": _FORMAT_VERSION, "metadata": metadata},
-        ensure_ascii=False,
+        {"format": f"minicnn-{kind}", "version": _FORMAT_VERSION, "metadata": metadata}
     )
     header = {_KEY: f"{_check_sum(contiguous, text)} {text}"}
     write_atomically(path, safetensors.numpy.save(contiguous, header))

@@ -1,9 +1,10 @@
-"""The command line: one file a verb, whose docstring is its help. Its ``add_arguments(parser)``
-declares the options, and ``run(arguments)`` does the work and returns the exit status; modules here
-import the standard library alone until it runs.
+"""The command line: one file per verb. Its ``add_arguments(parser)`` declares the options, and
+``run(arguments)`` does the work and returns the exit status; modules here import the standard
+library alone until it runs.
 """
 
 import argparse
+import difflib
 import importlib
 import io
 import logging
@@ -12,63 +13,87 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minicnn import __version__
-from minicnn.cli.common import INTERRUPTED
+from minicnn.cli.common import INTERRUPTED, release_closed_streams, tell
 from minicnn.cli.settings import OPTION_OF, as_options
-from minicnn.errors import MinicnnError, SettingError, UsageError
+from minicnn.errors import MinicnnError, SettingError, UnknownNameError, UsageError
 
-VERBS = (
-    "train",
-    "evaluate",
-    "predict",
-    "summary",
-    "gradcheck",
-    "landscape",
-    "lr-find",
-    "compare",
-    "data",
-    "plugins",
-    "devices",
-    "selftest",
-)
+VERBS = {
+    "train": "train a network, validate each epoch, evaluate at the end, and write a run folder",
+    "evaluate": "evaluate a model on labelled images: loss, accuracy, precision and recall, confusion "
+    "matrix, images per second",
+    "predict": "predict the classes of images: image files, folders of them, NPY, NPZ and IDX files",
+    "summary": "summarize a network: layer, output shape, parameters, multiply-adds, bytes",
+    "gradcheck": "check the explicit gradients against numeric partial derivatives, tensor by tensor, or "
+    "walk one back through the layers",
+    "landscape": "see the loss around a model's weights: the surface over two directions and the "
+    "trajectories down, or a slice along one",
+    "lr-find": "find a learning rate: train while it grows, and look where the loss falls and where it "
+    "rises again",
+    "compare": "compare runs, or optimizers that are trained here from one start: curves on one picture, "
+    "and a table",
+    "data": "list the data sets that have a name, say what one holds, and download them",
+    "plugins": "list the optimizers, losses, schedules and layers there are, describe one, check one, and "
+    "start a new one",
+    "devices": "list the devices that minicnn can compute on, and why one cannot be used",
+    "selftest": "check every kernel of a device against the CPU, train with it, time it, and write a "
+    "report to send back",
+}
 
 
 class _Notes(logging.Handler):
     """Prints on stderr, a line each, what was made of the data."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"minicnn: {as_options(record.getMessage())}", file=sys.stderr)
+        tell(as_options(record.getMessage()))
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports wrong usage like every other error: in one line."""
+    """Takes no abbreviations, and reports wrong usage like every other error: in one line."""
+
+    def __init__(self, **how: Any):
+        super().__init__(**how, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument (?:\S+/)?(\S+): must", r"\1 must", message)
         raise UsageError(f"{message} (see {self.prog} --help)")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            known = {option: option for option in self._option_string_actions}
+            known |= {f"--{name.replace('_', '-')}": option for name, option in OPTION_OF.items()}
+            near = difflib.get_close_matches(name, known, n=1) if name.startswith("-") else []
+            self.error(
+                f"unknown option {name}; did you mean {known[near[0]]}?"
+                if near
+                else f"unrecognized arguments: {' '.join(unknown)}"
+            )
+        return namespace, unknown
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; `verb` is the module of the verb."""
-    parser = _Parser(
-        prog="minicnn",
-        description="Trains and uses small convolutional networks.",
-        allow_abbrev=False,
-    )
+
+def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of the whole command line, with the options of the verb in ``argv`` alone."""
+    parser = _Parser(prog="minicnn", description="Trains and uses small convolutional networks.")
     parser.add_argument("--version", action="version", version=f"minicnn {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for name in VERBS:
-        module = importlib.import_module(f"minicnn.cli.{name.replace('-', '_')}")
-        text = (module.__doc__ or "").strip()
-        verb = verbs.add_parser(
-            name, help=text.splitlines()[0], description=text, allow_abbrev=False
-        )
-        verb.add_argument(
-            "--traceback", action="store_true", help="show where in the code an error comes from"
-        )
-        module.add_arguments(verb)
-        verb.set_defaults(run=module.run)
+    chosen = next((word for word in argv if not word.startswith("-")), "")
+    if chosen and chosen not in VERBS:
+        raise UnknownNameError("verb", chosen, VERBS, "see minicnn --help")
+    for name, text in VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        if name == chosen:
+            module = importlib.import_module(f"minicnn.cli.{name.replace('-', '_')}")
+            verb.add_argument(
+                "--traceback",
+                action="store_true",
+                help="show where in the code an error comes from",
+            )
+            module.add_arguments(verb)
+            verb.set_defaults(run=module.run)
     return parser
 
 
@@ -76,23 +101,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's) and return the exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
     logging.getLogger("minicnn").handlers = [_Notes()]
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        arguments = make_parser().parse_args(argv)
+        parser = make_parser(argv)
+        if not argv:
+            parser.print_help(sys.stderr)
+            return UsageError.exit_status
+        arguments = parser.parse_args(argv)
         status: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read stdout has seen enough
-        _flush()
+        release_closed_streams()
         return 1
     except KeyboardInterrupt:
-        print("minicnn: interrupted", file=sys.stderr)
+        tell("interrupted")
         return INTERRUPTED
     except Exception as error:
         if "--traceback" in argv:
             traceback.print_exc()
-        print(f"minicnn: error: {_explain(error)}", file=sys.stderr)
-        _flush()
+        tell(f"error: {_explain(error)}")
+        release_closed_streams()
         return error.exit_status if isinstance(error, MinicnnError) else 1
     return status
 
@@ -106,16 +139,8 @@ def _explain(error: Exception) -> str:
     text = as_options(text)
     if isinstance(error, SettingError):
         text = re.sub(
-            r"^(\w+)(?= (?:must|is|'|\d))", lambda name: OPTION_OF.get(name[0], name[0]), text
+            r"^(\w+)(?= (?:must|cannot|is|'|\d))",
+            lambda name: OPTION_OF.get(name[0], name[0]),
+            text,
         )
     return text
-
-
-def _flush() -> None:
-    """Write out what stdout holds back; if that fails, drop it, or Python would try again at the
-    end and complain."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        with open(os.devnull, "wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stdout.fileno())

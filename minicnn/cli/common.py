@@ -2,14 +2,18 @@
 
 import argparse
 import json
+import os
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.errors import MinicnnError, PluginError
+from minicnn.errors import MinicnnError, PluginError, UsageError, literal
+from minicnn.training.settings import COUNT, Kind
 
 if TYPE_CHECKING:
     from minicnn.network.network import Network
@@ -28,24 +32,35 @@ def add_json(parser: argparse._ActionsContainer, what: str) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
-    """Add ``--device``."""
+def add_number(
+    parser: argparse._ActionsContainer, option: str, kind: Kind, default: float, text: str
+) -> None:
+    """Add an option for a number of that kind."""
     parser.add_argument(
-        "--device", default="cpu", metavar="cpu|cuda", help="where to compute (default: cpu)"
+        option,
+        type=value_of(kind),
+        default=default,
+        metavar=kind.metavar,
+        help=f"{text} (default: {default:g})",
     )
 
 
-def add_threads(parser: argparse.ArgumentParser) -> None:
-    """Add ``--threads`` for inference."""
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads to compute with (default: all cores)"
-    )
+def add_output(parser: argparse._ActionsContainer, text: str, metavar: str = "DIR") -> None:
+    """Add ``--output``."""
+    parser.add_argument("--output", type=path, metavar=metavar, help=text)
+
+
+def add_config(parser: argparse._ActionsContainer) -> None:
+    """Add ``--config``."""
+    text = "settings, such as a run's config.toml; flags win"
+    parser.add_argument("--config", type=path, metavar="FILE.toml", help=text)
 
 
 def add_plugins(parser: argparse._ActionsContainer) -> None:
     """Add the options that say which plugins there are."""
     parser.add_argument(
         "--plugin",
+        type=path,
         metavar="FILE.py",
         action="append",
         default=[],
@@ -83,12 +98,38 @@ def warn_of_plugins() -> None:
             warn(problem)
 
 
-def at_least_one(text: str) -> int:
-    """A whole number from 1 on, as argparse wants it."""
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1 on, not {text!r}")
-    return number
+def value_of(kind: Kind) -> Callable[[str], Any]:
+    """What reads a value of ``kind`` for argparse."""
+
+    def read(text: str) -> Any:
+        try:
+            value = kind.type(text)
+        except ValueError:
+            value = None
+        if not kind.admits(value):
+            raise argparse.ArgumentTypeError(f"must be {kind.words}, not {text!r}")
+        return value
+
+    return read
+
+
+at_least_one = value_of(COUNT)
+
+
+def path(text: str) -> Path:
+    """A path for argparse; the shell leaves the ``~`` of ``--output=~/run`` alone."""
+    return Path(os.path.expanduser(text))
+
+
+def release_closed_streams() -> None:
+    """Write out what stdout and stderr hold back; drop from then on what cannot be written, or
+    Python would try again at the end and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            with open(os.devnull, "wb") as nothing:
+                os.dup2(nothing.fileno(), stream.fileno())
 
 
 def print_json(value: object) -> None:
@@ -99,8 +140,17 @@ def print_json(value: object) -> None:
 
 
 def warn(text: str) -> None:
-    """Print a warning, one line, on stderr."""
-    print(f"minicnn: warning: {text}", file=sys.stderr)
+    """Print a warning on stderr."""
+    tell(f"warning: {text}")
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr, without control characters; broken between words on a terminal."""
+    text = literal(f"minicnn: {text}")
+    if sys.stderr.isatty():
+        columns = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, columns, break_long_words=False, break_on_hyphens=False)
+    print(text, file=sys.stderr)
 
 
 def folders(model: str, output: Path | None) -> tuple[Path, Path]:
@@ -152,6 +202,15 @@ def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Net
     from minicnn.network.description import network_from_toml
     from minicnn.network.presets import preset
 
-    if name.endswith(".toml") or Path(name).is_file():
-        return network_from_toml(name, input_shape, outputs)
+    file = path(name)
+    if file.suffix == ".toml" or file.is_file():
+        return network_from_toml(file, input_shape, outputs)
     return preset(name, input_shape, outputs)
+
+
+def check_trained(name: str) -> None:
+    """Raise `UsageError` if ``name``, given as that of a model file, is what ``--model`` takes."""
+    from minicnn.network.presets import PRESETS
+
+    if name.endswith(".toml") or (name in PRESETS and not Path(name).exists()):
+        raise UsageError(f"{name} is no trained model; did you mean --model {name}?")

@@ -1,5 +1,4 @@
-"""compare runs, or optimizers that are trained here from one start: curves on one picture, and a
-table"""
+"""The verb ``compare``."""
 
 import argparse
 import sys
@@ -27,7 +26,7 @@ LEFT_OUT = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="run folders")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=common.path, help="run folders")
     parser.add_argument(
         "--opt",
         metavar="NAME[:K=V,...]",
@@ -43,11 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="accuracy, from 0 to 1, to which steps and seconds are counted (default: the highest that all "
         "runs reached)",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
+    common.add_output(
+        parser,
+        "folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
         "compare.png and .svg (default: runs/DATE-TIME)",
     )
     parser.add_argument(
@@ -63,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Train what is to be trained, print the table and write the picture."""
     from minicnn.cli.run_folder import check_output, run_folder
     from minicnn.insight.compare import differences, ranking, read_run
+    from minicnn.report.console import make_console, say
     from minicnn.report.run_plots import comparison
 
     if len(arguments.runs) + len(arguments.opt) < 2:
@@ -74,14 +72,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     runs = [read_run(folder) for folder in arguments.runs]
     with run_folder(arguments.output) as folder:
-        trained, interrupted = _train(arguments, folder) if arguments.opt else ([], False)
+        trained, status = _train(arguments, folder) if arguments.opt else ([], 0)
         runs += trained
         names = [Path(run.name).name for run in runs]
         if len(set(names)) == len(names):
             runs = [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
         finished = [run for run in runs if run.epochs]
-        if not finished and interrupted:
-            return common.INTERRUPTED
+        if not finished and status:
+            return status
         if not finished:
             raise MinicnnError("no run finished an epoch: there is nothing to compare")
         target = arguments.target or min(max(run.curve("accuracy")) for run in finished)
@@ -108,13 +106,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
     else:
         _show(runs, rows, target)
-        print(f"files     {folder}: {', '.join(files)}")
-    return common.INTERRUPTED if interrupted else 0
+        say(make_console(), f"files     {folder}: {', '.join(files)}")
+    return status
 
 
-def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves], bool]":
-    """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, whether
-    Ctrl-C ended one)."""
+def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves], int]":
+    """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, the exit
+    status)."""
     from minicnn.insight.compare import read_run
     from minicnn.training.trainer import Trainer
 
@@ -130,11 +128,11 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     for i, (text, trainer) in enumerate(zip(arguments.opt, trainers, strict=True), 1):
         print(f"training {i} of {len(trainers)}: {text}", file=sys.stderr)
         place = common.make_folder(folder / text.replace(":", "-").replace(",", "-"))
-        ended, _ = train_into(place, trainer, dataset, arguments)
+        _, status = train_into(place, trainer, dataset, arguments)
         runs.append(read_run(place))
-        if ended.reason == "interrupted":
-            return runs, True
-    return runs, False
+        if status:
+            return runs, status
+    return runs, 0
 
 
 def _settings(arguments: argparse.Namespace, text: str) -> "Settings":

@@ -1,10 +1,10 @@
-"""list the data sets that have a name, say what one holds, and download them"""
+"""The verb ``data``."""
 
 import argparse
 import sys
 
 from minicnn.cli.common import add_json, print_json
-from minicnn.cli.settings import Settings, add_data_options, data_settings, load_data
+from minicnn.cli.settings import DATA_OPTIONS, Settings, add_data_options, given, load_data
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +53,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from minicnn.data.known import KNOWN
     from minicnn.report.console import make_console, say, table
 
-    dataset = load_data(data_settings(arguments, Settings(data=arguments.name)))
+    dataset = load_data(Settings(data=arguments.name, **given(arguments, DATA_OPTIONS)))
     name, classes, splits = dataset.name, dataset.classes, dataset.splits
     about = {
         "name": name,

@@ -1,4 +1,4 @@
-"""list the devices that minicnn can compute on, and why one cannot be used"""
+"""The verb ``devices``."""
 
 import argparse
 

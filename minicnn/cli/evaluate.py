@@ -1,5 +1,4 @@
-"""evaluate a model on labelled images: loss, accuracy, precision and recall, confusion matrix,
-images a second"""
+"""The verb ``evaluate``."""
 
 import argparse
 from dataclasses import replace
@@ -11,7 +10,8 @@ from minicnn.cli.settings import (
     DATA_OPTIONS,
     Settings,
     add_data_options,
-    data_settings,
+    add_option,
+    given,
     read_options,
 )
 from minicnn.errors import ModelFileError, PluginError, SettingError, UnknownNameError, UsageError
@@ -27,31 +27,24 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model_and_data(parser)
-    common.add_device(parser)
+    add_option(parser, "device", default=Settings.device)
     parser.add_argument(
         "--report",
         action="store_true",
         help="also show the most confident mistakes and the filters of the first layer, and write "
         "evaluation.csv and, with the extra plots, pictures and one page, report.html",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="where --report writes (default: beside the model)",
-    )
+    common.add_output(parser, "where --report writes (default: beside the model)")
     common.add_json(parser, "the figures")
 
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     """Add what `model_and_data` reads: a model, labelled images, plugins and threads."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
-    parser.add_argument(
-        "--data", metavar="NAME|PATH", help="data set with a test split (default: the model's)"
-    )
+    add_option(parser, "data", help="data set with a test split (default: the model's)")
     add_data_options(parser)
     common.add_plugins(parser)
-    common.add_threads(parser)
+    add_option(parser, "threads")
 
 
 def model_and_data(
@@ -82,7 +75,7 @@ def model_and_data(
         )
     except SettingError as error:
         raise ModelFileError(f"{arguments.model} does not hold usable settings: {error}") from None
-    how = data_settings(arguments, stored)
+    how = replace(stored, **given(arguments, DATA_OPTIONS))
     own = model.training.get("data") in (data, str(Path(data).resolve()))
     dataset = load_judged(
         data,
@@ -130,12 +123,14 @@ def run(arguments: argparse.Namespace) -> int:
         common.print_json({**common.plain(evaluation), **more})
         return 0
 
-    from minicnn.report.console import evaluation_table
+    from minicnn.report.console import evaluation_table, make_console, say
 
     evaluation_table(evaluation)
     if arguments.report:
         _show(model, test.images, found)
-        print(f"\nfiles     {output}: {', '.join(files)}")
+        console = make_console()
+        say(console)
+        say(console, f"files     {output}: {', '.join(files)}")
     return 0
 
 

@@ -1,21 +1,21 @@
-"""check the explicit gradients against numeric partial derivatives, tensor by tensor, or walk one
-back through the layers"""
+"""The verb ``gradcheck``."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import (
     add_json,
+    add_number,
     add_plugins,
-    at_least_one,
     build_network,
+    check_trained,
     print_json,
     use_plugins,
 )
 from minicnn.cli.evaluate import model_and_data
-from minicnn.cli.settings import add_data_options, data_settings, key_value, load_data
+from minicnn.cli.settings import DATA_OPTIONS, add_data_options, add_option, given, load_data
 from minicnn.errors import DataError, MinicnnError, UsageError
-from minicnn.training.settings import Settings
+from minicnn.training.settings import COUNT, Settings
 
 if TYPE_CHECKING:
     from minicnn.insight.chain_rule import Trace
@@ -34,57 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="model file, or run folder (default: see --model)",
     )
-    parser.add_argument(
-        "--model",
-        metavar="NAME|FILE.toml",
-        help=f"network with new weights, biases included (default: {Settings.model})",
-    )
-    parser.add_argument(
-        "--data",
-        metavar="NAME|PATH",
-        help=f"data set of the batch (default: the model's, else {Settings.data})",
-    )
+    text = f"network with new weights, biases included (default: {Settings.model})"
+    add_option(parser, "model", help=text)
+    text = f"data set of the batch (default: the model's, else {Settings.data})"
+    add_option(parser, "data", help=text)
     add_data_options(parser)
-    parser.add_argument(
-        "-b", "--batch-size", type=at_least_one, default=8, metavar="N", help="images (default: 8)"
-    )
-    parser.add_argument(
-        "--loss", metavar="NAME", help=f"loss (default: the model's, else {Settings.loss})"
-    )
-    parser.add_argument(
-        "--loss-kwargs",
-        type=key_value,
-        nargs="+",
-        default=[],
-        metavar="K=V",
-        help="its hyperparameters",
-    )
-    parser.add_argument(
-        "--samples",
-        type=at_least_one,
-        default=100,
-        metavar="N",
-        help="weights a tensor (default: 100)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed of new weights and of the images and weights that are drawn (default: 0)",
-    )
+    add_option(parser, "batch_size", default=8, help="images (default: 8)")
+    add_option(parser, "loss", help=f"loss (default: the model's, else {Settings.loss})")
+    add_option(parser, "loss_kwargs", default=[])
+    add_number(parser, "--samples", COUNT, 100, "weights per tensor")
+    text = "seed of new weights and of the images and weights that are drawn (default: 0)"
+    add_option(parser, "seed", default=0, help=text)
     parser.add_argument(
         "--trace",
         metavar="WEIGHT",
         help="walk the derivative by one weight, such as "
         "conv1.weight[0,0,0,3], back through the layers",
     )
-    parser.add_argument(
-        "--device",
-        default="cpu",
-        metavar="cpu|cuda",
-        help="cuda: compare its float32 gradients with the CPU's instead (default: cpu)",
-    )
+    text = "cuda: compare its float32 gradients with the CPU's instead (default: cpu)"
+    add_option(parser, "device", default="cpu", help=text)
     add_plugins(parser)
     add_json(parser, "the figures")
 
@@ -149,21 +117,18 @@ def _cost(arguments: argparse.Namespace) -> "Cost":
     from minicnn.insight.gradient_check import Cost
     from minicnn.training.loss import Loss
 
-    rng = np.random.default_rng(Settings(seed=arguments.seed).seed)  # which checks it
+    rng = np.random.default_rng(arguments.seed)
     made: dict[str, Any] = {"name": Settings.loss, "hyperparameters": {}, "class_weights": None}
     if arguments.trained is not None:
         if arguments.model is not None:
             raise UsageError("MODEL and --model exclude each other: a trained model has a network")
-        given = argparse.Namespace(**{**vars(arguments), "model": arguments.trained, "threads": 1})
-        model, dataset, split = model_and_data(given)
+        check_trained(arguments.trained)
+        trained = {**vars(arguments), "model": arguments.trained, "threads": 1}
+        model, dataset, split = model_and_data(argparse.Namespace(**trained))
         network, params, made = model.network, model.params, model.training.get("loss", made)
     else:
         use_plugins(arguments)
-        dataset = load_data(
-            data_settings(
-                arguments, Settings(data=arguments.data or Settings.data, seed=arguments.seed)
-            )
-        )
+        dataset = load_data(Settings(**given(arguments, ("data", "seed", *DATA_OPTIONS))))
         network = build_network(
             arguments.model or Settings.model, dataset.image_shape, len(dataset.classes)
         )

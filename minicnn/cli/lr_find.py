@@ -1,12 +1,11 @@
-"""find a learning rate: train while it grows, and look where the loss falls and where it rises
-again"""
+"""The verb ``lr-find``."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
 from minicnn.cli.settings import add_settings, load_data, new_settings
+from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     from minicnn.insight.range_test import RangeTest
@@ -32,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_settings(parser, LEFT_OUT)
     group = parser.add_argument_group("the range test")
-    group.add_argument(
-        "--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win"
-    )
+    common.add_config(group)
     group.add_argument(
         "--from",
         dest="low",
@@ -46,14 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--to", dest="high", type=float, default=10.0, metavar="X", help="last rate (default: 10)"
     )
-    group.add_argument(
-        "--steps", type=int, default=200, metavar="N", help="batches to train on (default: 200)"
-    )
-    group.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)",
+    common.add_number(group, "--steps", COUNT, 200, "batches to train on")
+    common.add_output(
+        group,
+        "folder for lr-find.csv and, with the extra plots, lr-find.png and .svg (default: none)",
     )
     common.add_plugins(group)
     common.add_json(group, "the figures")
@@ -65,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     common.use_plugins(arguments)
 
     from minicnn.insight.range_test import lr_find
-    from minicnn.report.console import progress_bar
+    from minicnn.report.console import make_console, progress_bar, say
     from minicnn.report.run_plots import range_test
     from minicnn.training.trainer import Trainer
 
@@ -93,38 +86,45 @@ def run(arguments: argparse.Namespace) -> int:
         }
         common.print_json({**figures, **arrays, "files": files})
         return 0
-    print(f"network     {trainer.network.name}, {trainer.settings.optimizer}")
+    console = make_console()
+    say(console, f"network     {trainer.network.name}, {trainer.settings.optimizer}")
     _show(result)
     if files:
-        print(f"files       {arguments.output}: {', '.join(files)}")
+        say(console, f"files       {arguments.output}: {', '.join(files)}")
     return 0
 
 
 def _show(result: "RangeTest") -> None:
     import numpy as np
 
+    from minicnn.report.console import make_console, say
     from minicnn.report.terminal import sparkline
 
+    console = make_console()
     rates, smoothed, width = result.rates, result.smoothed, min(WIDTH, len(result.rates))
     if not width:
         return
-    print(
-        f"tried       {len(rates)} batches, learning rate from {rates[0]:.1e} to {rates[-1]:.1e}: {result.ended}"
+    say(
+        console,
+        f"tried       {len(rates)} batches, learning rate from {rates[0]:.1e} to {rates[-1]:.1e}: {result.ended}",
     )
-    print(
-        f"loss        {smoothed[0]:.4g} at first, {smoothed.min():.4g} at the lowest, {smoothed[-1]:.4g} at the end"
+    say(
+        console,
+        f"loss        {smoothed[0]:.4g} at first, {smoothed.min():.4g} at the lowest, {smoothed[-1]:.4g} at the end",
     )
-    print(f"            {sparkline(np.minimum(smoothed, 1.2 * smoothed[0]), width)}")
+    say(console, f"            {sparkline(np.minimum(smoothed, 1.2 * smoothed[0]), width)}")
     if result.suggestion is None or result.steepest is None or result.lowest is None:
         return
     line = [" "] * width
     for rate, mark in ((result.lowest, "l"), (result.steepest, "s"), (result.suggestion, "^")):
         line[int(np.searchsorted(rates, rate)) * width // len(rates)] = mark
-    print(f"            {''.join(line).rstrip()}")
-    print(f"s steepest  {result.steepest:.2e}, where the loss falls fastest")
-    print(
-        f"l lowest    {result.lowest:.2e}, where the loss is lowest; a tenth of it is {result.lowest / 10:.2e}"
+    say(console, f"            {''.join(line).rstrip()}")
+    say(console, f"s steepest  {result.steepest:.2e}, where the loss falls fastest")
+    say(
+        console,
+        f"l lowest    {result.lowest:.2e}, where the loss is lowest; a tenth of it is {result.lowest / 10:.2e}",
     )
-    print(
-        f"^ try       {result.suggestion:.2e}, the middle between them: minicnn train --lr {result.suggestion:.2g}"
+    say(
+        console,
+        f"^ try       {result.suggestion:.2e}, the middle between them: minicnn train --lr {result.suggestion:.2g}",
     )

@@ -1,5 +1,4 @@
-"""list the optimizers, losses, schedules and layers there are, describe one, check one, and start a
-new one"""
+"""The verb ``plugins``."""
 
 import argparse
 import contextlib
@@ -9,13 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicnn import __version__
-from minicnn.cli.common import add_json, add_plugins, print_json, use_plugins, warn_of_plugins
+from minicnn.cli.common import (
+    add_json,
+    add_output,
+    add_plugins,
+    print_json,
+    use_plugins,
+    warn_of_plugins,
+)
 from minicnn.errors import MinicnnError, PluginError, UsageError
 
 if TYPE_CHECKING:
     from minicnn.plugins import Offer
 
-
+_SHOWN = ("name", "kind", "distribution", "version")  # of an offer
 _KIND_OF = {"activation": "layer"}  # what `new` calls otherwise
 
 
@@ -48,12 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="optimizer",
         help="what it is to be (default: optimizer)",
     )
-    new.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="folder to write, new or empty (default: minicnn-NAME)",
-    )
+    add_output(new, "folder to write, new or empty (default: minicnn-NAME)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -69,13 +70,7 @@ def _list(arguments: argparse.Namespace) -> int:
         use_plugins(arguments)  # a broken file is a row
     offers = plugins.offers()
     rows = [
-        {
-            "name": offer.name,
-            "kind": offer.kind,
-            "distribution": offer.distribution,
-            "version": offer.version,
-            "state": offer.state(offers),
-        }
+        {name: getattr(offer, name) for name in _SHOWN} | {"state": offer.state(offers)}
         for offer in offers
     ]
     if arguments.json:
@@ -83,7 +78,7 @@ def _list(arguments: argparse.Namespace) -> int:
     else:
         table(
             "",
-            ("name", "kind", "distribution", "version", "state"),
+            (*_SHOWN, "state"),
             [tuple(row.values()) for row in rows],
         )
     return 0
@@ -137,10 +132,7 @@ def _about(offer: "Offer") -> dict[str, Any]:
 
     rule: Any = offer.get()
     about: dict[str, Any] = {
-        "name": offer.name,
-        "kind": offer.kind,
-        "distribution": offer.distribution,
-        "version": offer.version,
+        **{name: getattr(offer, name) for name in _SHOWN},
         "equation": rule.equation,
         "source": rule.source,
         "devices": ["cpu"] if isinstance(rule, LayerRule) else ["cpu", "cuda"],
@@ -159,12 +151,7 @@ def _about(offer: "Offer") -> dict[str, Any]:
     if offer.kind == "layer":
         about |= {"type": type(rule).__name__}
     about["hyperparameters"] = [
-        {
-            "name": hyper.name,
-            "default": hyper.default,
-            "range": hyper.range,
-            "meaning": hyper.meaning,
-        }
+        {name: getattr(hyper, name) for name in ("name", "default", "range", "meaning")}
         for hyper in rule.hyperparameters
     ]
     return about
@@ -247,10 +234,10 @@ def _write_package(name: str, kind: str, folder: Path | None) -> Path:
         f"tests/test_{module}.py": "test.py",
     }
     try:
-        for path, template in written.items():
+        for file, template in written.items():
             text = templates.joinpath(f"{template}.txt").read_text(encoding="utf-8")
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / path).write_text(Template(text).substitute(words), encoding="utf-8")
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(Template(text).substitute(words), encoding="utf-8")
     except OSError as error:
         raise MinicnnError(f"cannot write {folder}: {error.strerror}") from None
     return folder

@@ -1,4 +1,4 @@
-"""predict the classes of images: image files, folders of them, NPY, NPZ and IDX files"""
+"""The verb ``predict``."""
 
 import argparse
 import itertools
@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import add_device, add_json, add_threads, at_least_one, print_json
+from minicnn.cli.common import add_json, add_number, print_json
+from minicnn.cli.settings import Settings, add_option
 from minicnn.errors import DataError
-from minicnn.network.checks import times
+from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,24 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize", action="store_true", help="bring images to the size that the model wants"
     )
-    parser.add_argument("--grayscale", action="store_true", help="turn colours to grey")
-    parser.add_argument("--rgb", action="store_true", help="give grey images three channels")
-    parser.add_argument(
-        "--top",
-        type=at_least_one,
-        default=3,
-        metavar="K",
-        help="classes to print for an image, the most probable first (default: 3)",
-    )
-    parser.add_argument(
-        "--data-gb",
-        type=float,
-        default=4.0,
-        metavar="X",
-        help="what packed arrays may take in memory, in GB (default: 4)",
-    )
-    add_device(parser)
-    add_threads(parser)
+    add_option(parser, "grayscale", default=False)
+    add_option(parser, "rgb", default=False)
+    text = "classes to print for an image, the most probable first"
+    add_number(parser, "--top", COUNT, 3, text)
+    add_option(parser, "data_gb", default=Settings.data_gb)
+    add_option(parser, "device", default=Settings.device)
+    add_option(parser, "threads")
     add_json(parser, "names, labels and the probabilities of all classes")
 
 
@@ -130,6 +120,7 @@ def _read_file(
     """Names and images of one file, which the model is known to take."""
     from minicnn.data.inputs import load_inputs
     from minicnn.data.reading import ReadOptions
+    from minicnn.network.checks import times
 
     height, width, channels = wanted = model.network.input_shape
     names, images = load_inputs(

@@ -70,7 +70,8 @@ def write_page(
     sections.append(
         ("Classes", html.table(["class", "images", "precision %", "recall %", "F1 %"], cells))
     )
-    for path in sorted(run_folder.glob("landscape*.png")):
+    links_left_out = (path for path in run_folder.glob("landscape*.png") if not path.is_symlink())
+    for path in sorted(links_left_out):
         sections.append(
             (
                 path.stem.replace("-", " ").capitalize(),

@@ -3,6 +3,7 @@
 import itertools
 import os
 import platform
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -27,10 +28,21 @@ FILES = {
     "report.html": "all of it as one page with pictures",
 }
 
+_FIGURES = ("reason", "explanation", "epoch", "best_epoch", "seconds", "compile_seconds")
+
+
+_BEFORE_A_CHECKPOINT = {"config.toml", "metrics.jsonl", "record.safetensors", "record.jsonl"}
+
 
 def check_output(folder: Path | None) -> None:
-    """Raise `UsageError` for a folder that holds something, or is none."""
-    if folder is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise `UsageError` for a folder that holds more than a run that ended before its first
+    checkpoint, or is none."""
+    if folder is None or not folder.exists():
+        return
+    if not folder.is_dir() or any(
+        path.name not in _BEFORE_A_CHECKPOINT and not re.fullmatch(r"\..*\.\d+", path.name)
+        for path in folder.iterdir()
+    ):
         raise UsageError(
             f"--output {folder} is there and not empty; name another, or go on with a run by --resume"
         )
@@ -64,12 +76,7 @@ def final_report(ended: RunEnded, network: Network, settings: Mapping[str, Any])
     from llvmlite.binding import get_host_cpu_name
 
     return {
-        "reason": ended.reason,
-        "explanation": ended.explanation,
-        "epoch": ended.epoch,
-        "best_epoch": ended.best_epoch,
-        "seconds": ended.seconds,
-        "compile_seconds": ended.compile_seconds,
+        **{name: getattr(ended, name) for name in _FIGURES},
         "test": plain(ended.test) if ended.test else None,
         "network": network.name,
         "parameters": network.parameter_count,

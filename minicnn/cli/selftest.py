@@ -1,31 +1,23 @@
-"""check every kernel of a device against the CPU, train with it, time it, and write a report to
-send back"""
+"""The verb ``selftest``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from minicnn.cli.common import add_json, print_json
+from minicnn.cli.common import add_json, add_number, add_output, print_json
+from minicnn.cli.settings import add_option
+from minicnn.training.settings import INDEX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "--device", default="cpu", metavar="cpu|cuda", help="what to check (default: cpu)"
-    )
+    add_option(parser, "device", default="cpu", help="what to check (default: cpu)")
     parser.add_argument(
         "--model", default="lenet5", metavar="NAME", help="preset to train (default: lenet5)"
     )
-    parser.add_argument(
-        "--images",
-        type=int,
-        default=10_000,
-        metavar="N",
-        help="train on N images of the embedded data (default: 10000; 0: do not train)",
-    )
-    parser.add_argument(
-        "--output", type=Path, metavar="FILE", help="report (default: minicnn-selftest-DEVICE.json)"
-    )
+    text = "train on N images of the embedded data, or not at all"
+    add_number(parser, "--images", INDEX, 10_000, text)
+    add_output(parser, "report (default: minicnn-selftest-DEVICE.json)", "FILE")
     add_json(parser, "the report")
 
 
@@ -43,11 +35,11 @@ def run(arguments: argparse.Namespace) -> int:
         for result in ("passed", "skipped", "failed")
     }
     report = {"environment": about, **count, "checks": checks}
-    path = arguments.output or Path(f"minicnn-selftest-{arguments.device}.json")
-    write_json(path, report)
+    file = arguments.output or Path(f"minicnn-selftest-{arguments.device}.json")
+    write_json(file, report)
     if arguments.json:
         print_json(report)
     else:
         figures = ", ".join(f"{number} {result}" for result, number in count.items())
-        print(f"device {arguments.device}: {figures}; the report is in {path}")
+        print(f"device {arguments.device}: {figures}; the report is in {file}")
     return 1 if count["failed"] else 0

@@ -1,12 +1,11 @@
-"""summarize a network: layer, output shape, parameters, multiply-adds, bytes"""
+"""The verb ``summary``."""
 
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import add_json, build_network, print_json
+from minicnn.cli.common import add_json, build_network, check_trained, print_json
+from minicnn.cli.settings import Settings, add_option
 from minicnn.errors import UsageError
-from minicnn.network.checks import times
-from minicnn.training.settings import Settings
 
 if TYPE_CHECKING:
     from minicnn.network.network import Network
@@ -22,17 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="model file, or run folder (default: see --model)",
     )
-    parser.add_argument(
-        "--model", metavar="NAME|FILE.toml", help=f"network (default: {Settings.model})"
-    )
-    parser.add_argument(
-        "--data", metavar="NAME|PATH", help=f"data set that it is to fit (default: {Settings.data})"
-    )
+    add_option(parser, "model")
+    add_option(parser, "data", help=f"data set that it is to fit (default: {Settings.data})")
     add_json(parser, "the table")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table."""
+    from minicnn.network.checks import times
     from minicnn.network.summary import summary_rows
 
     network = _network(arguments)
@@ -78,6 +74,7 @@ def _network(arguments: argparse.Namespace) -> "Network":
     if arguments.trained is not None:
         if arguments.model is not None or arguments.data is not None:
             raise UsageError("MODEL says all by itself: leave out --model and --data")
+        check_trained(arguments.trained)
 
         from minicnn.inference import load
 

@@ -1,10 +1,10 @@
-"""train a network, validate each epoch, evaluate at the end, and write a run folder"""
+"""The verb ``train``."""
 
 import argparse
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from minicnn.data import Dataset
     from minicnn.inference import Model
     from minicnn.training.checkpoint import Checkpoint
-    from minicnn.training.events import Event, RunEnded
+    from minicnn.training.events import Event
     from minicnn.training.settings import Settings
     from minicnn.training.trainer import Trainer
 
@@ -32,18 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_settings(parser)
     group = parser.add_argument_group("the run")
-    group.add_argument(
-        "--config", metavar="FILE.toml", help="settings, such as a run's config.toml; flags win"
-    )
-    group.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="run folder, new or empty (default: runs/DATE-TIME)",
-    )
+    common.add_config(group)
+    common.add_output(group, "run folder, new or empty (default: runs/DATE-TIME)")
     group.add_argument(
         "--resume",
-        type=Path,
+        type=common.path,
         metavar="DIR",
         help="go on with the run in this folder and its settings",
     )
@@ -140,14 +133,17 @@ def _train(
     from minicnn.cli.run_folder import run_folder
 
     with run_folder(arguments.resume or arguments.output) as folder:
-        ended, report = train_into(folder, trainer, dataset, arguments, checkpoint)
+        report, status = train_into(folder, trainer, dataset, arguments, checkpoint)
     if arguments.json:
         common.print_json(report)
     elif trainer.settings.record is not None and not arguments.quiet:
         from minicnn.report.terminal import show_health
 
         show_health(trainer.record)
-    return _status(ended, arguments.json)
+    if report["reason"] == "diverged":
+        where = f"training diverged; {report['output']} holds the last good weights"
+        raise DivergedError(report["explanation"] if arguments.json else where)
+    return status
 
 
 def train_into(
@@ -156,8 +152,8 @@ def train_into(
     dataset: "Dataset",
     arguments: argparse.Namespace,
     checkpoint: "Checkpoint | None" = None,
-) -> "tuple[RunEnded, dict[str, Any]]":
-    """Train and fill the run folder; return how it ended, and the final report.
+) -> tuple[dict[str, Any], int]:
+    """Train and fill the run folder; return the final report and the exit status.
 
     Of ``arguments``, json, quiet and log_interval say what is shown, and report whether the run
     gets a page.
@@ -181,14 +177,15 @@ def train_into(
         reporters.append(console)
     settings: dict[str, Any] = {}
     warnings: list[Advice] = []
-    ended: RunEnded | None = None
-    with _interruptible(trainer):
+    report: dict[str, Any] = {}
+    with _interruptible(trainer) as signals:
         try:
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
                     settings = event.settings
                     write_atomically(
-                        folder / "config.toml", Settings(**settings).to_toml().encode()
+                        folder / "config.toml",
+                        Settings(**settings).to_toml().encode("utf-8", "surrogateescape"),
                     )
                 elif isinstance(event, Advice):
                     warnings.append(event)
@@ -199,36 +196,42 @@ def train_into(
                     if arguments.report and event.test is not None:
                         write_page(load(folder), dataset, event.test, folder, folder)
                     there = {name: text for name, text in FILES.items() if (folder / name).exists()}
-                    event = ended = replace(event, files=there)
+                    event = replace(event, files=there)
                 for reporter in reporters:
-                    reporter(event)
+                    try:
+                        reporter(event)
+                    except OSError:  # stdout is closed, or the terminal gone: the training goes on
+                        common.release_closed_streams()
         finally:
             console.close()
-    assert ended is not None
-    return ended, report
-
-
-def _status(ended: "RunEnded", say_why: bool) -> int:
-    if ended.reason == "diverged":
-        where = f"training diverged; {ended.output} holds the last good weights"
-        raise DivergedError(ended.explanation if say_why else where)
-    return common.INTERRUPTED if ended.reason == "interrupted" else 0
+    return report, 128 + signals[0] if report["reason"] == "interrupted" else 0
 
 
 @contextmanager
-def _interruptible(trainer: "Trainer") -> Iterator[None]:
-    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once."""
+def _interruptible(trainer: "Trainer") -> Iterator[list[int]]:
+    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once.
 
-    def interrupt(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    So do SIGTERM and a terminal that hangs up. Gives the list of the signals that came.
+    """
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    previous = {number: signal.getsignal(number) for number in (signal.Signals[n] for n in names)}
+    came: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        signal.signal(number, previous[number])  # type: ignore[index]
+        came.append(number)
         trainer.interrupt()
         # Not print: the signal may have come in the middle of one.
-        os.write(
-            2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n"
-        )
+        with suppress(OSError):
+            os.write(
+                2, b"\nminicnn: stopping after this batch and saving; Ctrl-C again stops at once\n"
+            )
 
-    previous = signal.signal(signal.SIGINT, interrupt)
+    for number, handler in previous.items():
+        if handler != signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, interrupt)
     try:
-        yield
+        yield came
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

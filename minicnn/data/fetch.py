@@ -10,6 +10,7 @@ from pathlib import Path
 from minicnn.data.known import KNOWN, cache_folder
 from minicnn.data.reading import one_line
 from minicnn.errors import DataError, MissingExtraError, UnknownNameError
+from minicnn.storage import remove_leftovers
 
 Progress = Callable[[str, int, int], None]
 
@@ -35,7 +36,9 @@ def fetch(name: str, *, base_url: str | None = None, progress: Progress | None =
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Only a whole set is moved to its place: a set that is found is a set that can be read.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as temporary:
+        remove_leftovers(folder.parent, ".fetching-")
+        prefix = f".fetching-{os.getpid()}-"
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=prefix) as temporary:
             new = Path(temporary, name)
             new.mkdir()
             for file, md5 in known[name].files.items():

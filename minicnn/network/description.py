@@ -29,7 +29,6 @@
     units = "classes"           # as many as the data have
 """
 
-import tomllib
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -38,6 +37,7 @@ from typing import Any
 from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
 from minicnn.network.blocks import layers_from_tables
 from minicnn.network.network import Network
+from minicnn.toml import read_toml
 
 
 def network_from_toml(
@@ -50,8 +50,9 @@ def network_from_toml(
     `NetworkError` for layers that do not fit together or whose number of outputs is not
     ``outputs``.
     """
+    description = read_toml(Path(path))
     try:
-        description = _read(Path(path))
+        description = _checked(description)
         layers = layers_from_tables(_with_classes(description["layers"], outputs))
         network = Network(input_shape, layers, description.get("name", Path(path).stem))
         if network.outputs != outputs:
@@ -65,13 +66,7 @@ def network_from_toml(
     return network
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        description = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingError(f"cannot be read: {error.strerror}") from None
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise SettingError(f"not a TOML file: {error}") from None
+def _checked(description: dict[str, Any]) -> dict[str, Any]:
     for key in description:
         if key not in ("name", "layers"):
             raise UnknownNameError("key", key, ("name", "layers"))

@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from minicnn.errors import literal
 from minicnn.insight.advice import Advice
 from minicnn.training.events import (
     BatchDone,
@@ -41,26 +42,39 @@ REFRESH_SECONDS = (
 UNFOLDED = 10_000  # columns: a line in a file or a pipe is not folded
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # rich would end the program
+
+
 def make_console(stderr: bool = False) -> Console:
     """Return a console on stdout, or on stderr; where that is no terminal, its lines are not
     folded."""
-    console = Console(stderr=stderr)
+    console = _Console(stderr=stderr)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNFOLDED
     return console
 
 
-def literal(text: str) -> str:
-    """Return ``text`` on one line, with control characters and undecodable bytes written as
-    escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+def say(console: Console, text: str = "", style: str | None = None, wrap: bool = True) -> None:
+    """Print one line literally; where it is too long, it goes on below the end of its label."""
+    for line in wrapped(literal(text), console.width if wrap else UNFOLDED):
+        console.print(line, style=style, markup=False, highlight=False, emoji=False, soft_wrap=True)
 
 
-def say(console: Console, text: str = "", style: str | None = None) -> None:
-    """Print one line literally; the console never breaks it."""
-    console.print(
-        literal(text), style=style, markup=False, highlight=False, emoji=False, soft_wrap=True
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines of ``width``, broken between words; from the second on they begin below the
+    end of a label such as ``files     ``."""
+    label = re.match(r"\s*(\S+ {2,}|! )?", text)
+    indent = " " * (len(label[0]) if label and label[0] else 4)
+    lines = textwrap.wrap(
+        text,
+        max(width, 20 + len(indent)),
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    return lines if cell_len(text) > width else [text]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -97,15 +111,13 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _batch_figures(event: BatchDone) -> str:
+def _batch_figures(event: BatchDone) -> tuple[str, ...]:
     return (
-        f"loss {_fixed(event.loss, 3)}  acc {_percent(event.accuracy, 1)} %"
-        f"  {event.images_per_second:,.0f} images/s  {_clock(event.seconds_left)} left"
+        f"loss {_fixed(event.loss, 3)}",
+        f"acc {_percent(event.accuracy, 1)} %",
+        f"{event.images_per_second:,.0f} images/s",
+        f"{_clock(event.seconds_left)} left",
     )
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, max(width, 20), break_long_words=False, break_on_hyphens=False)
 
 
 def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
@@ -211,8 +223,7 @@ class ConsoleReporter:
             case EpochDone() if not self._quiet:
                 self._show_epoch(event)
             case Advice() if not self._quiet:
-                for i, line in enumerate(_wrapped(event.text, self._out.width - 6)):
-                    say(self._out, f"{'' if i else '!':>5} {line}", style="yellow")
+                say(self._out, f"    ! {event.text}", style="yellow")
 
     def close(self) -> None:
         """Take the progress bar away, if there is one."""
@@ -227,15 +238,13 @@ class ConsoleReporter:
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
-        settings = _wrapped("  ".join(_flat(run.settings)), self._out.width - 10)
         say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
         say(
             self._out,
             f"images    {run.training_images:,} for training, {run.validation_images:,} for validation; "
             f"{run.batches:,} batches an epoch",
         )
-        for i, line in enumerate(settings):
-            say(self._out, ("settings  " if i == 0 else " " * 10) + line)
+        say(self._out, f"settings  {'  '.join(_flat(run.shown))}")
         if run.first_epoch > 1:
             say(self._out, f"resumed   at epoch {run.first_epoch} of {run.epochs}")
         if self._err.is_interactive:
@@ -243,20 +252,25 @@ class ConsoleReporter:
 
     def _show_batch(self, event: BatchDone) -> None:
         epoch = f"epoch {event.epoch}/{self._epochs}"
-        figures = f"{event.batch}/{self._batches}  {_batch_figures(event)}"
+        parts = [f"{event.batch}/{self._batches}", *_batch_figures(event)]
+        if self._err.is_interactive and len(epoch + "  ".join(parts)) + 8 > self._err.width:
+            del parts[3]  # the speed, so that the others keep their place
+        figures = "  ".join(parts)
         if self._err.is_interactive:
             self._draw(epoch, event.batch, self._batches, figures)
         elif self._log_interval and event.batch % self._log_interval == 0:
             say(self._err, f"{epoch}  batch {figures}")
 
     def _show_epoch(self, event: EpochDone) -> None:
+        narrow = self._out.width < 77  # then without learning rate and gradient norm
+        columns = EPOCH_COLUMNS[:5] + EPOCH_COLUMNS[7:] if narrow else EPOCH_COLUMNS
         if self._header_is_due:
             self._header_is_due = False
             for i in (0, 1):
-                header = " ".join(f"{column[i]:>{column[2]}}" for column in EPOCH_COLUMNS)
-                say(self._out, header.rstrip(), style="bold")
-        line = " ".join(f"{cell(event):>{width}}" for _, _, width, cell in EPOCH_COLUMNS)
-        say(self._out, line.rstrip())
+                header = " ".join(f"{column[i]:>{column[2]}}" for column in columns)
+                say(self._out, header.rstrip(), "bold", wrap=False)
+        line = " ".join(f"{cell(event):>{width}}" for _, _, width, cell in columns)
+        say(self._out, line.rstrip(), wrap=False)
 
     def _show_end(self, run: RunEnded) -> None:
         say(self._out, f"stopped after epoch {run.epoch}, {run.reason}: {run.explanation}")

@@ -78,10 +78,11 @@ class RunStarted:
     parameters: int
     training_images: int
     validation_images: int
-    batches: int  # a epoch
+    batches: int  # per epoch
     first_epoch: int  # 1 unless resumed
     epochs: int
     settings: dict[str, Any]
+    shown: dict[str, Any]  # those that a person wants to see
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ decomposition", Linear Algebra and its Applications 2006.
 
 import json
 import math
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,7 +148,7 @@ class Recorder:
         self._images = (images[chosen] * params.dtype.type(scale)).astype(params.dtype)
         self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_operation=True)
         self._before = np.empty_like(params)
-        self._looks, self._looked_at, self._next_save = False, 0, math.inf
+        self._looks, self._looked_at = False, 0
         self._specs = [spec for spec in network.parameters if spec.kind != "state"]
         self._sums = np.zeros(
             (3, len(self._specs))
@@ -170,9 +169,6 @@ class Recorder:
             record = load_record(folder)
             kept = sum(line.step <= counters.optimizer_step for line in record.lines)
             self.record = replace(record, lines=record.lines[:kept], path=record.path[:kept])
-        self._next_save = (
-            time.perf_counter() + 1.0
-        )  # a shorter run writes its files at the end alone
         if not self.record.lines:
             yield from self._line(counters)
 
@@ -199,12 +195,8 @@ class Recorder:
         """Steps from ``step``, that of ``batch``, to the one of the next line."""
         return min(-step % self.every, self.batches - batch)
 
-    def save(self, folder: Path, may_wait: bool = False) -> None:
-        """Write `record.safetensors` and `record.jsonl`; with ``may_wait`` only where that takes 2%
-        of the time at most."""
-        begun = time.perf_counter()
-        if may_wait and begun < self._next_save:
-            return
+    def save(self, folder: Path) -> None:
+        """Write `record.safetensors` and `record.jsonl`."""
         record, steps = self.record, np.array([line.step for line in self.record.lines])
         tensors = {
             "steps": steps,
@@ -215,8 +207,6 @@ class Recorder:
         lines = [json.dumps(vars(line), allow_nan=False) + "\n" for line in record.lines]
         write_tensors(folder / PATH_FILE, "record", tensors, {})
         write_atomically(folder / LINES_FILE, "".join(lines).encode())
-        ended = time.perf_counter()
-        self._next_save = ended + 50 * (ended - begun)
 
     def _norms(self, vector: np.ndarray) -> list[float]:
         return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self._specs]

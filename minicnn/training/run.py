@@ -5,7 +5,7 @@ import time
 import zlib
 from collections.abc import Generator, Iterator
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from minicnn.training.metrics import evaluate
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.record import Recorder
 from minicnn.training.schedules import warm_up
-from minicnn.training.settings import Settings
+from minicnn.training.settings import Settings, shown
 
 if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
@@ -186,10 +186,12 @@ class Run:
                 f"{self.dataset.name} is not the data that the run to be resumed was trained on"
             )
         stored, settings = checkpoint.settings, self.settings
-        if stored["optimizer"] != settings.optimizer:
-            raise SettingError(
-                f"the run to be resumed has the optimizer {stored['optimizer']}, not {settings.optimizer}"
-            )
+        for setting in fields(settings):
+            before, now = stored[setting.name], getattr(settings, setting.name)
+            if setting.metadata["fixed"] and before != now:
+                raise SettingError(
+                    f"{setting.name} cannot change when a run is resumed: it is {before}, not {now}"
+                )
         self.progress = deepcopy(checkpoint.progress)
         self.progress.params = aligned_copy(checkpoint.progress.params)
         slots, state = self.progress.slots, self.progress.optimizer_state
@@ -197,13 +199,6 @@ class Run:
             raise SettingError(
                 f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed"
             )
-        if self.progress.counters.batch:
-            for name in ("batch_size", "seed", "limit", "val_split"):
-                if stored[name] != getattr(settings, name):
-                    raise SettingError(
-                        f"the run to be resumed stopped in the middle of an epoch: {name} must stay "
-                        f"{stored[name]}, not {getattr(settings, name)}"
-                    )
         self.optimizer.slots[:] = slots
         self.optimizer.state.update(state)
         self.progress.slots, self.progress.optimizer_state = (
@@ -332,6 +327,7 @@ class Run:
             counters.epoch,
             settings.epochs,
             {name: value for name, value in settings.to_dict().items() if value is not None},
+            shown(settings, self.trainer.usual),
         )
         self.compile_seconds = self.compile()
         yield Compiled(self.compile_seconds)
@@ -584,8 +580,8 @@ class Run:
 
     def _save_checkpoint(self) -> Iterator[Event]:
         if self.output is not None:
+            if self.recorder is not None:  # first, so that no line is missing when the run goes on
+                self.recorder.save(self.output)
             path = self.output / "last.safetensors"
             save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint)
             yield CheckpointSaved(path)
-            if self.recorder is not None:
-                self.recorder.save(self.output, may_wait=True)

@@ -1,11 +1,8 @@
-"""The settings of a run: what `config.toml` holds, and all that a run depends on besides the
-data."""
+"""The settings of a run, each described once: from `Settings` come the options of the command line
+and their help, the checks, and `config.toml`."""
 
-import json
 import math
-import numbers
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from reprlib import repr as shortened
@@ -13,8 +10,69 @@ from typing import Any
 
 from minicnn.backends import DEVICES
 from minicnn.errors import SettingError, UnknownNameError
+from minicnn.toml import read_toml
 
-_MOST_BYTES = 50_000  # of a file of settings
+
+@dataclass(frozen=True)
+class Kind:
+    """The values that a setting admits: those of ``type`` that are ``within`` its range."""
+
+    type: type
+    words: str
+    metavar: str
+    within: Callable[[Any], bool] = lambda value: True
+
+    def admits(self, value: object) -> bool:
+        """Whether ``value`` is one of them; an int is a float too, a bool is no number."""
+        of = (int, float) if self.type is float else self.type
+        is_number = self.type is bool or not isinstance(value, bool)
+        return isinstance(value, of) and is_number and self.within(value)
+
+
+COUNT = Kind(int, "a whole number from 1 on", "N", lambda value: value >= 1)
+INDEX = Kind(int, "a whole number from 0 on", "N", lambda value: value >= 0)
+AMOUNT = Kind(float, "a finite number from 0 on", "X", lambda value: 0 <= value < math.inf)
+POSITIVE = Kind(float, "a finite number above 0", "X", lambda value: 0 < value < math.inf)
+FRACTION = Kind(float, "a number from 0 to below 1", "X", lambda value: 0 <= value < 1)
+NAME = Kind(str, "a name", "NAME")
+DATA = Kind(str, "a name or path", "NAME|PATH")
+MODEL = Kind(str, "a name or path", "NAME|FILE.toml")
+SIZE = Kind(
+    list,
+    "[height, width]",
+    "HxW",
+    lambda value: len(value) == 2 and all(type(side) is int and side > 0 for side in value),
+)
+FLAG = Kind(bool, "true or false", "")
+TABLE = Kind(dict, "a table of names and values", "K=V")
+
+
+def one_of(*names: str) -> Kind:
+    """The kind of a setting that has one of these values."""
+    return Kind(str, " or ".join(names), "|".join(names), names.__contains__)
+
+
+def _setting(
+    kind: Kind,
+    default: Any,
+    help: str,
+    default_words: str = "",
+    *options: str,
+    fixed: bool = False,
+    shown: bool = False,
+) -> Any:
+    """A field of `Settings`. ``default_words`` stand in the help for a default that says little.
+
+    ``options`` are its names on the command line where they are not the field's; without ``help``
+    there is none. A run that is resumed cannot change what is ``fixed``; what is ``shown`` is
+    printed even if it has its default.
+    """
+    metadata = {"kind": kind, "help": "", "options": options, "fixed": fixed, "shown": shown}
+    if help:
+        metadata["help"] = f"{help} (default: {default_words or str(default).removesuffix('.0')})"
+    if kind is TABLE:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -22,165 +80,163 @@ class Settings:
     """Every setting of a run with its default; `SettingError` for a value outside what the setting
     admits.
 
-    None means: nothing given, so the optimizer's own default (``learning_rate``), 64 or the size of
-    a smaller set (``batch_size``), all cores (``threads``), or off (``patience``, ``tol``,
-    ``clip_grad``, ``clip_grad_value``, ``limit``, ``record``).
+    None, where it is the default, means: nothing given, so the optimizer's own default
+    (``learning_rate``), 64 or the size of a smaller set (``batch_size``), all cores (``threads``),
+    or off.
     """
 
-    data: str = "fashion-mnist-12k"
-    data_max: float | None = None
-    data_gb: float = 4.0  # what packed arrays may take
-    channels: str = "last"  # of arrays of images: "first" for [N, C, H, W]
-    resize: list[int] | None = None  # height and width that images are brought to
-    grayscale: bool = False  # images are brought to grey
-    rgb: bool = False  # images are brought to three channels
-    model: str = "vgg-small"
-    init: str | None = None  # file of a model whose weights are the first ones
-    epochs: int = 10
-    batch_size: int | None = None
-    optimizer: str = "adam"
-    optimizer_kwargs: dict[str, float] = field(default_factory=dict)
-    learning_rate: float | None = None
-    decay: str = "all"  # what weight decay pulls: all tensors, or weights alone
-    loss: str = "cross_entropy"
-    loss_kwargs: dict[str, Any] = field(default_factory=dict)
-    schedule: str = "constant"
-    schedule_kwargs: dict[str, float] = field(default_factory=dict)
-    schedule_of: str = (
-        "learning_rate"  # the hyperparameter of the optimizer that the schedule multiplies
+    data: str = _setting(DATA, "fashion-mnist-12k", "data set, see minicnn data list")
+    data_max: float | None = _setting(
+        POSITIVE,
+        None,
+        "image value that is scaled to 1",
+        "255 for bytes, 1 for floats",
+        fixed=True,
     )
-    horizon: int | None = None  # epochs that a schedule with a horizon was planned for
-    warmup_epochs: float = 0.0
-    clip_grad: float | None = None
-    clip_grad_value: float | None = None
-    seed: int = 0
-    threads: int | None = None
-    device: str = "cpu"
-    val_split: float = 0.1
-    patience: int | None = None
-    min_delta: float = 0.0
-    tol: float | None = None
-    limit: int | None = None
-    record: int | None = None  # a line of the record after so many batches; 0: after every epoch
+    data_gb: float = _setting(POSITIVE, 4.0, "what packed arrays may take in memory, in GB")
+    channels: str = _setting(
+        one_of("first", "last"), "last", "axis of the channels in arrays of images"
+    )
+    resize: list[int] | None = _setting(
+        SIZE, None, "height and width that images are brought to", "their own", fixed=True
+    )
+    grayscale: bool = _setting(FLAG, False, "turn colours to grey", "no", fixed=True)
+    rgb: bool = _setting(FLAG, False, "give grey images three channels", "no", fixed=True)
+    init: str | None = _setting(
+        MODEL,
+        None,
+        "model file or run folder whose weights, classes and scale training goes on from",
+        "random weights",
+        fixed=True,
+    )
+    model: str = _setting(MODEL, "vgg-small", "a preset such as lenet5, or a file", fixed=True)
+    epochs: int = _setting(COUNT, 10, "epochs in all, those before --resume included", shown=True)
+    batch_size: int | None = _setting(
+        COUNT,
+        None,
+        "images per step",
+        "64, or all of a smaller set",
+        "-b",
+        "--batch-size",
+        fixed=True,
+        shown=True,
+    )
+    optimizer: str = _setting(NAME, "adam", "optimizer", "", "--opt", fixed=True, shown=True)
+    optimizer_kwargs: dict[str, float] = _setting(
+        TABLE, None, "hyperparameters of the optimizer", "its own", "--opt-kwargs"
+    )
+    learning_rate: float | None = _setting(
+        POSITIVE, None, "learning rate", "the optimizer's", "--lr", shown=True
+    )
+    decay: str = _setting(
+        one_of("all", "weights"),
+        "all",
+        "what weight decay pulls: weights leaves biases, scales and shifts alone",
+    )
+    loss: str = _setting(NAME, "cross_entropy", "loss")
+    loss_kwargs: dict[str, Any] = _setting(
+        TABLE,
+        None,
+        "hyperparameters of the loss; class_weights=balanced or 1,2,3",
+        "its own",
+    )
+    schedule: str = _setting(NAME, "constant", "schedule", "", "--sched", shown=True)
+    schedule_kwargs: dict[str, float] = _setting(
+        TABLE, None, "hyperparameters of the schedule", "its own", "--sched-kwargs"
+    )
+    schedule_of: str = _setting(
+        NAME,
+        "learning_rate",
+        "hyperparameter of the optimizer that the schedule multiplies",
+        "",
+        "--sched-of",
+    )
+    horizon: int | None = _setting(COUNT, None, "")  # epochs that a schedule was planned for
+    warmup_epochs: float = _setting(AMOUNT, 0.0, "epochs in which the learning rate grows from 0")
+    clip_grad: float | None = _setting(
+        POSITIVE, None, "greatest global L2 norm of the gradient", "no limit"
+    )
+    clip_grad_value: float | None = _setting(
+        POSITIVE, None, "greatest gradient of a weight", "no limit"
+    )
+    seed: int = _setting(
+        INDEX, 0, "seed of first weights, order and validation split", fixed=True, shown=True
+    )
+    threads: int | None = _setting(COUNT, None, "threads to compute with", "all cores")
+    device: str = _setting(one_of(*DEVICES), "cpu", "where to compute")
+    val_split: float = _setting(
+        FRACTION, 0.1, "share of the images that validates", fixed=True, shown=True
+    )
+    patience: int | None = _setting(
+        COUNT, None, "stop after N epochs without a better loss", "never"
+    )
+    min_delta: float = _setting(AMOUNT, 0.0, "what --patience takes for better: a loss lower by X")
+    tol: float | None = _setting(
+        POSITIVE, None, "stop when the training loss changes by less in an epoch", "never"
+    )
+    limit: int | None = _setting(
+        COUNT,
+        None,
+        "use N training images alone, of every class its share",
+        "all",
+        fixed=True,
+    )
+    record: int | None = _setting(
+        INDEX,
+        None,
+        "keep the trajectory of the weights, the norms of gradients and updates and the "
+        "activations of the layers, a line per epoch, or every N batches",
+        "keep nothing",
+    )
 
     def __post_init__(self) -> None:
         for setting in fields(self):
-            object.__setattr__(self, setting.name, _plain(getattr(self, setting.name)))
-        for name in (
-            "data",
-            "model",
-            "optimizer",
-            "loss",
-            "schedule",
-            "schedule_of",
-            "device",
-            "decay",
-        ):
-            if not isinstance(getattr(self, name), str):
-                raise SettingError(f"{name} must be a name, not {shortened(getattr(self, name))}")
-        for name in ("optimizer_kwargs", "loss_kwargs", "schedule_kwargs"):
-            table = getattr(self, name)
-            if not isinstance(table, dict):
-                raise SettingError(
-                    f"{name} must be a table of names and values, not {shortened(table)}"
-                )
-            for key, value in table.items():
-                listed = value if isinstance(value, list) else [value]
-                if not all(isinstance(item, int | float | str) for item in listed):
-                    raise SettingError(f"{name}: {key} must be a number, not {shortened(value)}")
-        whole = {
-            "epochs": 1,
-            "batch_size": 1,
-            "horizon": 1,
-            "seed": 0,
-            "threads": 1,
-            "patience": 1,
-            "limit": 1,
-            "record": 0,
-        }
-        for name, least in whole.items():
-            value = getattr(self, name)
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int) or value < least
-            ):
-                raise SettingError(
-                    f"{name} must be a whole number from {least} on, not {shortened(value)}"
-                )
-        above_zero = ("learning_rate", "clip_grad", "clip_grad_value", "tol", "data_max", "data_gb")
-        for name in (*above_zero, "warmup_epochs", "min_delta", "val_split"):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, int | float)
-                or not math.isfinite(value)
-                or value < 0
-            ):
-                raise SettingError(
-                    f"{name} must be a finite number from 0 on, not {shortened(value)}"
-                )
-            if value == 0 and name in above_zero:
-                raise SettingError(f"{name} must be above 0")
-        if self.val_split >= 1:
-            raise SettingError(
-                f"val_split is a share of the training images, from 0 to below 1, not {self.val_split!r}"
-            )
-        if self.channels not in ("first", "last"):
-            raise SettingError(f"channels must be first or last, not {shortened(self.channels)}")
-        if self.resize is not None and not (
-            isinstance(self.resize, list)
-            and len(self.resize) == 2
-            and all(type(side) is int and side > 0 for side in self.resize)
-        ):
-            raise SettingError(f"resize must be [height, width], not {shortened(self.resize)}")
-        for name in ("grayscale", "rgb"):
-            if not isinstance(getattr(self, name), bool):
-                raise SettingError(f"{name} must be true or false")
-        if self.device not in DEVICES:
-            raise SettingError(f"device must be {' or '.join(DEVICES)}, not {self.device!r}")
+            name, kind = setting.name, setting.metadata["kind"]
+            value = _plain(getattr(self, name))
+            object.__setattr__(self, name, value)
+            if not kind.admits(value) and not (value is None is setting.default):
+                raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
+            for key, item in value.items() if kind is TABLE else ():
+                listed = item if isinstance(item, list) else [item]
+                if not all(isinstance(one, int | float | str) for one in listed):
+                    raise SettingError(f"{name}: {key} must be a number, not {shortened(item)}")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data."""
         return asdict(self)
 
     def to_toml(self) -> str:
-        """The text of `config.toml`; what is None is left out."""
-        values = {name: value for name, value in self.to_dict().items() if value is not None}
-        lines = [
-            f"{name} = {_toml(value)}"
-            for name, value in values.items()
-            if not isinstance(value, dict)
-        ]
-        for name, table in values.items():
-            if isinstance(table, dict) and table:
-                lines += [
-                    "",
-                    f"[{name}]",
-                    *(f"{key} = {_toml(value)}" for key, value in table.items()),
-                ]
-        return "\n".join(lines) + "\n"
+        """The text of `config.toml`; what is None or empty is left out."""
+        import tomli_w
+
+        return tomli_w.dumps(
+            {name: value for name, value in self.to_dict().items() if value not in (None, {})}
+        )
 
 
-def read_settings(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> Settings:
     """The settings in a TOML file; raises `SettingError` naming the file, or `UnknownNameError` for
     an unknown key."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if (
-            len(content) > _MOST_BYTES
-        ):  # dotted keys take time and memory by the square of their length
-            raise SettingError(
-                f"{path} is no file of settings: it has more than {_MOST_BYTES:,} bytes"
-            )
-        values = tomllib.loads(content.decode("utf-8-sig"))
-    except OSError as error:
-        raise SettingError(f"{path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise SettingError(f"{path} is not valid TOML: {error}") from None
+    values = read_toml(path)
     check_names(values, f"setting in {path}")
-    return values
+    try:
+        return Settings(**values)
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from None
+
+
+def shown(settings: Settings, usual: Settings) -> dict[str, Any]:
+    """What a person wants to see of ``settings``: what every run is told by, and what differs from
+    the ``usual``."""
+    found: dict[str, Any] = {}
+    for setting in fields(Settings):
+        name, metadata = setting.name, setting.metadata
+        value, other = getattr(settings, name), getattr(usual, name)
+        if isinstance(value, dict):
+            value = {key: item for key, item in value.items() if other.get(key) != item}
+        if value not in (None, {}) and (metadata["shown"] or (metadata["help"] and value != other)):
+            found[name] = value
+    return found
 
 
 def check_names(values: Mapping[str, Any], kind: str) -> None:
@@ -194,23 +250,10 @@ def check_names(values: Mapping[str, Any], kind: str) -> None:
 def _plain(value: Any, levels: int = 2) -> Any:
     """``value`` with Python's numbers and lists in the place of others, such as NumPy's, as deep as
     settings go."""
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return int(value) if isinstance(value, numbers.Integral) else float(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     if levels and isinstance(value, dict):
         return {key: _plain(item, levels - 1) for key, item in value.items()}
-    return (
-        [_plain(item, levels - 1) for item in value]
-        if levels and isinstance(value, list | tuple)
-        else value
-    )
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, str | bool):
-        # TOML's basic strings and booleans are written like JSON's, but it has no surrogate pairs.
-        return json.dumps(value, ensure_ascii=False)
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    return repr(value)
+    if levels and isinstance(value, list | tuple):
+        return [_plain(item, levels - 1) for item in value]
+    return value

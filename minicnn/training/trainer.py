@@ -69,20 +69,21 @@ class Trainer:
             options[kind] = rules[kind].name
         self.init = network if isinstance(network, Model) else None
         self.network = network.network if isinstance(network, Model) else network
-        self.settings = replace(settings or Settings(), **options)
         self._optimizer_rule: AnyOptimizer = rules["optimizer"]
         self._loss_rule: LossRule = rules["loss"]
         self._schedule_rule: ScheduleRule = rules["schedule"]
-        self._settle()
+        self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
+        self.settings = self._resolved(replace(settings or Settings(), **options))
+        backend(self.settings.device).thread_count(self.settings.threads)
+        self._loss(np.ones(self.network.outputs))
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
         self._interrupted = False
 
-    def _settle(self) -> None:
-        """Check hyperparameters and fill in the defaults of the rules, so that the settings say
-        all."""
-        settings = self.settings
+    def _resolved(self, settings: Settings) -> Settings:
+        """``settings`` with the defaults of the rules filled in, so that they say all; checks the
+        hyperparameters."""
         given = dict(settings.optimizer_kwargs)
         if settings.learning_rate is not None:
             given["learning_rate"] = settings.learning_rate
@@ -105,7 +106,7 @@ class Trainer:
             loss["class_weights"] = (
                 weights if isinstance(weights, str) else np.asarray(weights).tolist()
             )
-        self.settings = replace(
+        return replace(
             settings,
             learning_rate=chosen.pop("learning_rate", None),
             optimizer_kwargs=chosen,
@@ -114,9 +115,7 @@ class Trainer:
             horizon=(settings.horizon or settings.epochs)
             if self._schedule_rule.has_horizon
             else None,
-            threads=backend(settings.device).thread_count(settings.threads),
         )
-        self._loss(np.ones(self.network.outputs))
 
     def _loss(self, counts: np.ndarray) -> Loss:
         """The loss of a run that trains on ``counts`` [outputs] images of the classes."""

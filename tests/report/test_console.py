@@ -2,6 +2,7 @@
 unless moved."""
 
 import io
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ SETTINGS = {
     "patience": None,
     "data": "fashion-mnist-12k",
 }
-STARTED = RunStarted("lenet5", 44426, 10800, 1200, 169, 1, 10, SETTINGS)
+STARTED = RunStarted("lenet5", 44426, 10800, 1200, 169, 1, 10, {}, SETTINGS)
 EVALUATION = Evaluation(
     images=2000,
     loss=0.3412,
@@ -141,12 +142,12 @@ def test_the_header_names_network_images_and_every_setting_that_is_set():
 
 
 def test_the_header_of_a_resumed_run_says_where_it_goes_on():
-    out, _ = reported(RunStarted("mlp", 10, 20, 0, 1, 5, 10, {}))
+    out, _ = reported(RunStarted("mlp", 10, 20, 0, 1, 5, 10, {}, {}))
     assert "at epoch 5 of 10" in out
 
 
 def test_markup_and_emoji_codes_in_names_and_paths_are_printed_literally():
-    run = RunStarted("[red]net[/red] :dog:", 1, 2, 0, 1, 1, 1, {"data": "[/] :cat:"})
+    run = RunStarted("[red]net[/red] :dog:", 1, 2, 0, 1, 1, 1, {}, {"data": "[/] :cat:"})
     end = RunEnded(
         "epochs done", "done", 1, 1, 1.0, 0.0, output=Path("[/b] :owl:"), files={"[i]": ":pig:"}
     )
@@ -229,8 +230,9 @@ def test_a_second_run_gets_a_table_header_of_its_own():
 def test_the_end_says_why_the_result_the_times_the_files_and_what_to_do_next():
     out, err = reported(STARTED, ENDED)
     end = out.split("stopped after")[1]
-    assert "epoch 7, no improvement: the validation loss has not improved for 3 epochs" in end
-    assert "loss 0.3412, accuracy 87.65 % ± 0.74 (2,000 images), weights of epoch 4" in end
+    assert "epoch 7, no improvement: the validation loss has not improved for\n    3 epochs" in end
+    result = "loss 0.3412, accuracy 87.65 % ± 0.74 (2,000 images), weights of epoch 4"
+    assert result in " ".join(end.split())
     assert "41.2 s training, 6.2 s compiling" in end
     assert "files     runs/a run\n" in end
     assert (
@@ -255,7 +257,8 @@ def test_a_run_without_a_folder_names_no_files():
 
 def test_quiet_leaves_the_end_lines():
     out, err = reported(STARTED, Compiled(1.0), batch(), epoch(), ENDED, quiet=True, log_interval=1)
-    assert [line.split()[0] for line in out.splitlines()] == ["stopped", "test", "files"]
+    lines = [line for line in out.splitlines() if not line.startswith(" ")]
+    assert [line.split()[0] for line in lines] == ["stopped", "test", "files"]
     assert err == ""
 
 
@@ -530,3 +533,28 @@ def test_a_progress_bar_is_silent_where_there_is_no_terminal():
     with progress_bar("looking", screen) as progress:
         progress(1, 2)
     assert screen.file.getvalue() == ""
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_lines_are_broken_between_words_below_the_end_of_their_label(width):
+    screen = console(width=width, terminal=True)
+    for event in (STARTED, epoch(1), epoch(2), ENDED):
+        ConsoleReporter(screen, console())(event)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", screen.file.getvalue()).splitlines()
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith(" " * 10 + "data=") for line in lines) or width == 80
+    assert [line.split()[-1] for line in lines if line.startswith("    1 ")] == ["3.2"]
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_the_bar_keeps_its_numbers(width):
+    clock = Clock()
+    screen = console(width, True, clock)
+    reporter = ConsoleReporter(console(), screen)
+    reporter(STARTED)
+    clock.now += 1
+    reporter(batch(120))
+    shown = screen.file.getvalue()
+    for figure in ("epoch 1/10", "120/169", "loss 0.432", "acc 85.1 %", "1:23 left"):
+        assert figure in shown
+    reporter.close()

@@ -11,7 +11,7 @@ from minicnn.training.events import BatchDone, EpochDone, RunStarted
 
 
 def started(first_epoch=1):
-    return RunStarted("mlp", 10, 20, 0, 1, first_epoch, 5, {})
+    return RunStarted("mlp", 10, 20, 0, 1, first_epoch, 5, {}, {})
 
 
 def epoch(number, loss=0.5):

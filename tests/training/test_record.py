@@ -2,6 +2,7 @@
 change to the run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from minicnn import Conv2d, Dense, Flatten, LeakyReLU, MaxPool2d, Network, ReLU, Trainer
 from minicnn.errors import DivergedError, MinicnnError, ModelFileError, SettingError
 from minicnn.training.checkpoint import Counters
-from minicnn.training.events import BatchDone, EpochDone, Recorded
+from minicnn.training.events import BatchDone, CheckpointSaved, EpochDone, Recorded
 from minicnn.training.record import RANK, Recorder, load_record
 from tests.networks import oracle_steps, oracle_tensors, random_params
 from tests.reference import network as oracle
@@ -260,34 +261,21 @@ def test_a_record_that_is_missing_or_damaged_is_named(tmp_path):
         _ = Trainer(small.network()).record
 
 
-def test_the_files_wait_while_writing_them_would_take_more_than_2_percent_of_the_time(
-    tmp_path, monkeypatch
-):
-    clock = [100.0]
-    monkeypatch.setattr("minicnn.training.record.time.perf_counter", lambda: clock[0])
-    network = Network((2, 2, 1), [Flatten(), Dense(2)])
-    params = network.initialize(np.random.default_rng(0))
-    recorder = Recorder(
-        network, params, np.zeros((4, 4), np.uint8), np.arange(4), 1 / 255, 1000, 1000
-    )
-    list(recorder.begin(tmp_path, Counters()))
-    written = tmp_path / "record.jsonl"
+def test_a_record_has_no_holes_after_a_kill_at_any_checkpoint(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    killed = []
 
-    def wrote(seconds_later, **options):
-        written.unlink(missing_ok=True)
-        clock[0] += seconds_later
-        recorder.save(tmp_path, **options)
-        return written.exists()
+    def kill(trainer):
+        def report(event):
+            if isinstance(event, CheckpointSaved) and event.path.name == "last.safetensors":
+                killed.append(shutil.copytree(run, tmp_path / f"killed{len(killed)}"))
 
-    assert not wrote(
-        0.9, may_wait=True
-    )  # a run that is over within a second writes at its end alone
-    assert wrote(0.2, may_wait=True)
+        return report
 
-    def slowly(path, content):
-        path.write_bytes(content)
-        clock[0] += 0.1
-
-    monkeypatch.setattr("minicnn.training.record.write_atomically", slowly)
-    assert wrote(0.1)
-    assert not wrote(4.9, may_wait=True) and wrote(0.2, may_wait=True)
+    small.train(run, record=1, reporters=[kill])
+    steps = [line.step for line in load_record(run).lines]
+    assert steps == list(range(4 * small.BATCHES + 1)) and len(killed) == 4
+    for folder in killed:
+        small.resume(folder)
+        assert [line.step for line in load_record(folder).lines] == steps
