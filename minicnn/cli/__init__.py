@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from minicnn import __version__
 from minicnn.cli.common import INTERRUPTED, release_closed_streams, tell
-from minicnn.cli.settings import OPTION_OF
+from minicnn.cli.settings import OPTION_OF, as_options
 from minicnn.errors import MinicnnError, SettingError, UnknownNameError, UsageError
 
 VERBS = {
@@ -41,14 +41,13 @@ VERBS = {
     "selftest": "check every kernel of a device against the CPU, train with it, time it, and write a "
     "report to send back",
 }
-_OPTION_OF = OPTION_OF | {"maximum": OPTION_OF["data_max"]}  # what load_dataset calls it
 
 
 class _Notes(logging.Handler):
     """Prints on stderr, a line each, what was made of the data."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tell(_as_options(record.getMessage()))
+        tell(as_options(record.getMessage()))
 
 
 class _Parser(argparse.ArgumentParser):
@@ -137,16 +136,11 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     if not isinstance(error, MinicnnError):
         return f"{type(error).__name__}: {text or 'no text'} (--traceback shows where)"
-    text = _as_options(text)
+    text = as_options(text)
     if isinstance(error, SettingError):
         text = re.sub(
             r"^(\w+)(?= (?:must|cannot|is|'|\d))",
-            lambda name: _OPTION_OF.get(name[0], name[0]),
+            lambda name: OPTION_OF.get(name[0], name[0]),
             text,
         )
     return text
-
-
-def _as_options(text: str) -> str:
-    """``text`` with the option in the place of an argument of Python's, such as ``val_split=``."""
-    return re.sub(r"\b(\w+)=(?!\w)", lambda name: _OPTION_OF.get(name[1], name[0]), text)

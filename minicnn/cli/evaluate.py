@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minicnn.cli import common
-from minicnn.cli.settings import DATA_OPTIONS, Settings, add_data_options, add_option, given
+from minicnn.cli.settings import (
+    DATA_OPTIONS,
+    Settings,
+    add_data_options,
+    add_option,
+    given,
+    read_options,
+)
 from minicnn.errors import ModelFileError, PluginError, SettingError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -72,11 +79,9 @@ def model_and_data(
     own = model.training.get("data") in (data, str(Path(data).resolve()))
     dataset = load_judged(
         data,
-        Classes(model.classes, model.labels),
-        maximum=how.data_max,
-        seed=how.seed,
-        channels=how.channels,
-        data_gb=how.data_gb,
+        Classes(model.classes, model.labels, model.task),
+        model.seen,
+        **read_options(how),
         whole=not own,
     )
     model = replace(model, labels=None)  # the data's labels are the numbers of its classes
@@ -103,6 +108,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output and not arguments.report:
         raise UsageError("--output says where --report writes: give both")
     model, dataset, test = model_and_data(arguments, arguments.device)
+    if arguments.report and model.task != "classification":
+        raise UsageError("--report shows classes, and this model has none")
     evaluation = model.evaluate(test.images, test.labels, maximum=dataset.maximum)
     found: list[Mistake] = []
     files: list[str] = []

@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resize", action="store_true", help="bring images to the size that the model wants"
     )
-    parser.add_argument("--grayscale", action="store_true", help="turn colours to grey")
+    add_option(parser, "grayscale", default=False)
+    add_option(parser, "rgb", default=False)
     text = "classes to print for an image, the most probable first"
     add_number(parser, "--top", COUNT, 3, text)
     add_option(parser, "data_gb", default=Settings.data_gb)
@@ -45,20 +46,32 @@ def run(arguments: argparse.Namespace) -> int:
     model = load(arguments.model, arguments.threads, arguments.device)
     names, arrays = _read(arguments, model)
     begun = time.perf_counter()
-    model.predict_proba(arrays[0][:1])
+    has_values = model.task == "regression"
+    answer = model.logits if has_values else model.predict_proba
+    answer(arrays[0][:1])
     compiled = time.perf_counter()
-    probabilities = np.concatenate([model.predict_proba(images) for images in arrays])
-    speed, rows = len(names) / (time.perf_counter() - compiled), probabilities.tolist()
+    answers = np.concatenate([answer(images) for images in arrays])
+    speed, rows = len(names) / (time.perf_counter() - compiled), answers.tolist()
     if arguments.json:
         print_json(
             {
                 "predictions": [
-                    _prediction(name, row, model.classes)
+                    _values(name, row, model.classes)
+                    if has_values
+                    else _prediction(name, row, model.classes)
                     for name, row in zip(names, rows, strict=True)
                 ],
                 "images_per_second": speed,
             }
         )
+    elif has_values:
+        from minicnn.report.console import table
+
+        cells = [
+            (name, *(f"{value:.6g}" for value in row))
+            for name, row in zip(names, rows, strict=True)
+        ]
+        table("", ("image", *model.classes), cells)
     else:
         from minicnn.report.console import predictions_table
 
@@ -68,6 +81,10 @@ def run(arguments: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     return 0
+
+
+def _values(name: str, row: list[float], outputs: tuple[str, ...]) -> dict[str, Any]:
+    return {"name": name, "values": dict(zip(outputs, row, strict=True))}
 
 
 def _prediction(name: str, row: list[float], classes: tuple[str, ...]) -> dict[str, Any]:
@@ -112,6 +129,7 @@ def _read_file(
             data_gb=arguments.data_gb,
             resize=(height, width) if arguments.resize else None,
             grayscale=arguments.grayscale,
+            rgb=arguments.rgb,
         ),
         model.maximum if model.image_dtype == "float32" else 1.0,
     )
@@ -119,6 +137,7 @@ def _read_file(
         options = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (
             images.shape[3] > channels == 1
         )
+        options += ["--rgb"] * (images.shape[3] == 1 and channels == 3)
         hint = f"; {' and '.join(options)} would convert them" if options else ""
         raise DataError(
             f"{path} holds images of {times(images.shape[1:])} (height × width × channels), but the model wants "

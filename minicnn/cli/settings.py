@@ -2,6 +2,7 @@
 file or a stored run amount to."""
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from minicnn.cli.common import value_of
 from minicnn.errors import UsageError
 from minicnn.training.settings import (
+    FLAG,
+    SIZE,
     TABLE,
     Settings,
     read_settings,
@@ -18,7 +21,8 @@ from minicnn.training.settings import (
 if TYPE_CHECKING:
     from minicnn.data import Dataset
 
-DATA_OPTIONS = ("data_max", "data_gb", "channels")  # how a data set is read
+# how a data set is read
+DATA_OPTIONS = ("data_max", "data_gb", "channels", "resize", "grayscale", "rgb")
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
 _RULES = ("optimizer", "loss", "schedule")
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
@@ -38,7 +42,13 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
     usual: dict[str, Any] = {"type": value_of(kind)}
     if kind is TABLE:
         usual = {"type": key_value, "nargs": "+", "action": "extend"}
-    usual |= {"dest": name, "metavar": kind.metavar, "help": metadata["help"]}
+    if kind is SIZE:
+        usual = {"type": size}
+    if kind is FLAG:
+        usual = {"action": "store_true", "default": None}
+    else:
+        usual["metavar"] = kind.metavar
+    usual |= {"dest": name, "help": metadata["help"]}
     parser.add_argument(*_OPTIONS[name], **(usual | how))
 
 
@@ -70,14 +80,33 @@ def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)
 def load_data(settings: Settings) -> "Dataset":
     """The data set that the settings mean."""
     from minicnn.data import load_dataset
+    from minicnn.plugins import find
 
-    return load_dataset(
-        settings.data,
-        maximum=settings.data_max,
-        seed=settings.seed,
-        channels=settings.channels,
-        data_gb=settings.data_gb,
-    )
+    return load_dataset(settings.data, loss=find("loss", settings.loss), **read_options(settings))
+
+
+def read_options(settings: Settings) -> dict[str, Any]:
+    """How the settings say that a data set is read."""
+    names = {name: name for name in ("seed", *DATA_OPTIONS)} | {"data_max": "maximum"}
+    return {option: getattr(settings, name) for name, option in names.items()}
+
+
+def as_options(text: str) -> str:
+    """``text`` with the option in the place of an argument of Python's, such as ``val_split=0.2``."""
+
+    def option(match: re.Match[str]) -> str:
+        name = OPTION_OF.get({"maximum": "data_max"}.get(match[1], match[1]))
+        return match[0] if name is None else f"{name} {match[2]}".rstrip()
+
+    return re.sub(r"\b(\w+)=([\w.]*)", option, text)
+
+
+def size(text: str) -> list[int]:
+    """``32x48`` as [32, 48], and ``32`` as [32, 32]."""
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
+        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, such as 32x32, not {text!r}")
+    return [int(sides[0]), int(sides[-1])]
 
 
 def key_value(text: str) -> tuple[str, Any]:

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicnn.cli import common
-from minicnn.cli.settings import add_settings, load_data, new_settings, resumed_settings
+from minicnn.cli.settings import (
+    add_settings,
+    as_options,
+    load_data,
+    new_settings,
+    resumed_settings,
+)
 from minicnn.errors import DivergedError, UsageError
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
+    from minicnn.inference import Model
     from minicnn.training.checkpoint import Checkpoint
     from minicnn.training.events import Event
     from minicnn.training.settings import Settings
@@ -63,14 +70,22 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     common.use_plugins(arguments)
     dataset = load_data(settings)
-    if checkpoint is None:
+    if arguments.report and dataset.task != "classification":
+        raise UsageError("--report shows classes, and this data set has none")
+    init: Model | None = None
+    if checkpoint is None and settings.init is not None:
+        from minicnn.inference import load
+
+        init = load(settings.init, settings.threads)
+        network = init.network
+    elif checkpoint is None:
         network = common.build_network(settings.model, dataset.image_shape, len(dataset.classes))
     else:
         network = checkpoint.network
 
     from minicnn.training.trainer import Trainer
 
-    trainer = Trainer(network, settings)
+    trainer = Trainer(init or network, settings)
     common.warn_of_plugins()
     if not arguments.dry_run:
         return _train(arguments, trainer, dataset, checkpoint)
@@ -175,6 +190,7 @@ def train_into(
                 elif isinstance(event, Advice):
                     warnings.append(event)
                 elif isinstance(event, RunEnded):
+                    event = replace(event, explanation=as_options(event.explanation))
                     report = final_report(event, trainer.network, settings) | {"warnings": warnings}
                     write_json(folder / "report.json", report)
                     if arguments.report and event.test is not None:

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
 
 DEFAULT_BATCH_SIZE = 64
-ADVICE = "try a smaller learning_rate=, clip_grad=1, or warmup_epochs=1"
+ADVICE = "try a smaller learning rate, clip_grad=1, or warmup_epochs=1"
 
 
 def fingerprint(split: Split) -> str:

@@ -25,7 +25,8 @@ class Kind:
     def admits(self, value: object) -> bool:
         """Whether ``value`` is one of them; an int is a float too, a bool is no number."""
         of = (int, float) if self.type is float else self.type
-        return isinstance(value, of) and not isinstance(value, bool) and self.within(value)
+        is_number = self.type is bool or not isinstance(value, bool)
+        return isinstance(value, of) and is_number and self.within(value)
 
 
 COUNT = Kind(int, "a whole number from 1 on", "N", lambda value: value >= 1)
@@ -36,6 +37,13 @@ FRACTION = Kind(float, "a number from 0 to below 1", "X", lambda value: 0 <= val
 NAME = Kind(str, "a name", "NAME")
 DATA = Kind(str, "a name or path", "NAME|PATH")
 MODEL = Kind(str, "a name or path", "NAME|FILE.toml")
+SIZE = Kind(
+    list,
+    "[height, width]",
+    "HxW",
+    lambda value: len(value) == 2 and all(type(side) is int and side > 0 for side in value),
+)
+FLAG = Kind(bool, "true or false", "")
 TABLE = Kind(dict, "a table of names and values", "K=V")
 
 
@@ -88,6 +96,18 @@ class Settings:
     data_gb: float = _setting(POSITIVE, 4.0, "what packed arrays may take in memory, in GB")
     channels: str = _setting(
         one_of("first", "last"), "last", "axis of the channels in arrays of images"
+    )
+    resize: list[int] | None = _setting(
+        SIZE, None, "height and width that images are brought to", "their own", fixed=True
+    )
+    grayscale: bool = _setting(FLAG, False, "turn colours to grey", "no", fixed=True)
+    rgb: bool = _setting(FLAG, False, "give grey images three channels", "no", fixed=True)
+    init: str | None = _setting(
+        MODEL,
+        None,
+        "model file or run folder whose weights, classes and scale training goes on from",
+        "random weights",
+        fixed=True,
     )
     model: str = _setting(MODEL, "vgg-small", "a preset such as lenet5, or a file", fixed=True)
     epochs: int = _setting(COUNT, 10, "epochs in all, those before --resume included", shown=True)

@@ -54,9 +54,9 @@ def test_all_that_the_next_step_depends_on_are_tensors(folder):
 def test_a_checkpoint_comes_back_as_it_was(folder):
     trainer, _ = small.train(epochs=2, optimizer="nadam", schedule="reduce_on_plateau")
     found = load_checkpoint(folder / "last.safetensors")
-    assert found.network == trainer.network and found.settings == (
-        trainer.settings.to_dict() | {"data": "small", "model": "network"}
-    )
+    assert found.network == trainer.network
+    named = {"data": "small", "model": "network"}  # by what was trained on
+    assert found.settings == trainer.settings.to_dict() | named
     for name in ("params", "best_params", "slots"):
         expected = getattr(trainer.progress, name)
         assert getattr(found.progress, name).dtype == expected.dtype == np.float32
