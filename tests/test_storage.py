@@ -16,7 +16,14 @@ import pytest
 import safetensors.numpy
 
 from minicnn.errors import MinicnnError, ModelFileError
-from minicnn.storage import _check_sum, read_tensors, write_atomically, write_csv, write_tensors
+from minicnn.storage import (
+    _check_sum,
+    read_tensors,
+    remove_leftovers,
+    write_atomically,
+    write_csv,
+    write_tensors,
+)
 
 TENSORS = {
     "b": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -351,3 +358,29 @@ def test_a_table_comes_back_from_csv_with_every_digit(tmp_path):
         header, first, second = csv.reader(file)
     assert header == ["name", "x"] and second == ["größer", ""]
     assert first[0] == 'a, "b"\nc' and float(first[1]) == 1 / 3
+
+
+def test_a_cell_that_a_spreadsheet_would_compute_is_text(tmp_path):
+    names = ["=cmd|' /C calc'!A0", "+1", "-x", "@sum", "\t=1"]
+    write_csv(tmp_path / "table.csv", ["=name", "x"], [(name, -1.5) for name in names])
+    with open(tmp_path / "table.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["'=name", "x"], *(["'" + name, "-1.5"] for name in names)]
+
+
+def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):
+    with subprocess.Popen(["true"]) as dead:
+        dead.wait()
+    for name in (
+        f".model.{dead.pid}",
+        f".model.{os.getppid()}",
+        ".model.mine",
+        f".mode.{dead.pid}",
+    ):
+        (tmp_path / name).write_text("")
+    (tmp_path / f".fetching-{dead.pid}-x1").mkdir()
+    (tmp_path / f".fetching-{dead.pid}-x1" / "part").write_text("")
+    write_atomically(tmp_path / "model", b"whole")
+    remove_leftovers(tmp_path, ".fetching-")
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == sorted([f".mode.{dead.pid}", f".model.{os.getppid()}", ".model.mine", "model"])

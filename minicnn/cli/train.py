@@ -204,7 +204,9 @@ def train_into(
                         common.release_closed_streams()
         finally:
             console.close()
-    return report, 128 + signals[0] if report["reason"] == "interrupted" else 0
+    return report, 128 + next(iter(signals), signal.SIGINT) if report[
+        "reason"
+    ] == "interrupted" else 0
 
 
 @contextmanager

@@ -117,6 +117,15 @@ def test_a_landscape_beside_the_model_is_on_the_page(place, minicnn, model):
     assert "<h2>Landscape slice</h2>" in page and "data:image/png;base64," in page
 
 
+def test_a_link_in_a_run_folder_is_not_followed_into_the_page(place, minicnn, model):
+    (place / "secret.txt").write_bytes(b"secret of another file")
+    (place / model / "landscape-x.png").symlink_to(place / "secret.txt")
+    assert minicnn("evaluate", model, "--report").status == 0
+    assert "c2VjcmV0IG9mIGFub3RoZXIgZmlsZQ" not in (place / model / "report.html").read_text(
+        "utf-8"
+    )
+
+
 def test_without_matplotlib_the_figures_are_there_and_a_warning_says_what_is_missing(
     place, minicnn, model, monkeypatch
 ):
