@@ -1,5 +1,7 @@
 """The trainer: checks that everything fits, and runs it."""
 
+import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,9 @@ from minicnn.training.optimizer import check_decay
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.settings import Settings, check_names
+
+# What shows progress, loaded when asked for: training depends on no report.
+PROGRESS = "minicnn.report.console:ConsoleReporter"
 
 
 @dataclass(frozen=True)
@@ -145,6 +150,7 @@ class Trainer:
         reporters: Iterable[Callable[[Event], None]] = (),
         output: Path | None = None,
         resume: Checkpoint | None = None,
+        progress: bool | None = None,
     ) -> History:
         """Train on images ``x`` [N, H, W, C] (or [N, H, W]) with labels ``y``, or on a `Dataset`.
 
@@ -152,20 +158,30 @@ class Trainer:
         ``classes`` are their names, or their values, such as ``np.unique(y)``. What the labels call
         a class is what `Model.predict` gives back. Without ``validation`` a share ``val_split`` of
         the images is held out, seeded and stratified. ``test`` is evaluated once, at the end. Every
-        event goes to each of ``reporters``; with ``output``, a folder, the model and the checkpoint
-        are written there. Raises `DataError`, `NetworkError` or `SettingError` for what does not
-        fit and `DivergedError` when the loss is no longer finite; the last good weights are kept.
+        event goes to each of ``reporters``. ``progress`` shows them as the command line does; None
+        does so in a terminal or a notebook if there are no ``reporters``. With ``output``, a folder,
+        the model and the checkpoint are written there. Raises `DataError`, `NetworkError` or
+        `SettingError` for what does not fit and `DivergedError` when the loss is no longer finite;
+        the last good weights are kept.
         """
         dataset = x if isinstance(x, Dataset) else self._dataset(x, y, validation, test, classes)
         epochs: list[EpochDone] = []
         ended: RunEnded | None = None
-        for event in self.run(dataset, output, resume):
-            for reporter in reporters:
-                reporter(event)
-            if isinstance(event, EpochDone):
-                epochs.append(event)
-            elif isinstance(event, RunEnded):
-                ended = event
+        reporters = list(reporters)
+        if progress is None:
+            progress = not reporters and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        shown = pkgutil.resolve_name(PROGRESS)() if progress else None
+        try:
+            for event in self.run(dataset, output, resume):
+                for reporter in [*reporters, shown] if shown else reporters:
+                    reporter(event)
+                if isinstance(event, EpochDone):
+                    epochs.append(event)
+                elif isinstance(event, RunEnded):
+                    ended = event
+        finally:
+            if shown:
+                shown.close()
         assert ended is not None
         if ended.reason == "diverged":
             raise DivergedError(ended.explanation)
