@@ -22,7 +22,7 @@ FILES = {
     "last.safetensors": "everything that train --resume needs",
     "config.toml": "the settings, for train --config",
     "metrics.jsonl": "one line an epoch",
-    "record.safetensors": "the way of the weights, for landscape",
+    "record.safetensors": "the trajectory of the weights, for landscape",
     "record.jsonl": "the health of tensors and layers, a line a time",
     "report.json": "the final figures, timings, machine, versions",
     "report.html": "all of it as one page with pictures",

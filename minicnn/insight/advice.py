@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from minicnn.training.events import EpochDone, Event, Recorded, RunStarted
 
-# of the gradient of the last weights: the smallest usual share, in VGG and LeNet, was 0.1
+# of the gradient of the last weights: the smallest usual fraction, in VGG and LeNet, was 0.1
 VANISHING_RATIO = 0.01
 EXPLODING_RATIO = 10.0  # times the least mean gradient norm of an earlier epoch
 DEAD_FRACTION = 0.6  # fraction of a layer's channels; up to 0.42 was seen in runs that did well

@@ -90,19 +90,19 @@ def line_to(
 
 
 def principal_directions(params: np.ndarray, folder: Path | str) -> list[Direction]:
-    """The first two principal directions of a recorded run (``train --record``), with its path,
+    """The first two principal directions of a recorded run (``train --record``), with its trajectory,
     seen from ``params``."""
     record = load_record(folder)
-    vectors, path, shares = record.principal_directions()
+    vectors, path, fractions = record.principal_directions()
     end = (record.first + record.path[-1] @ record.basis - params) @ vectors.T
     found = []
-    for number, (vector, along, share) in enumerate(
-        zip(vectors, (path + end).T, shares, strict=True), 1
+    for number, (vector, along, fraction) in enumerate(
+        zip(vectors, (path + end).T, fractions, strict=True), 1
     ):
         low, high = min(along.min(), 0.0), max(along.max(), 0.0)
         margin = 0.15 * (high - low)
         # of the squared distances on the path
-        label = f"principal direction {number} ({100 * share:.0f} %)"
+        label = f"principal direction {number} ({100 * fraction:.0f} %)"
         found.append(Direction(label, vector, 0.0, low - margin, high + margin, along))
     return found
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # of optimizers; all stand out from the surface's colours
 _COLOURS = (VERMILION, SKY, YELLOW, PURPLE, ORANGE)
 _PANELS = 3  # of learning rates beside each other: their titles need the room
-_TICKS = 5
+_TICKS, MOST_TICKS = 5, 8
 _WORDS = {"output": "output a for the true class"}
 _PROBABILITY = "predicted probability a of the true class"
 
@@ -72,9 +72,11 @@ def surface_plot(
     for axis in (solid.xaxis, solid.yaxis, solid.zaxis, bar.ax.yaxis):
         axis.set_major_locator(MaxNLocator(_TICKS))
     if steep:
-        powers = [f"{digit}e{exponent}" for exponent in range(-9, 10) for digit in (1, 2, 5)]
+        digits = (1, 2, 5) if high - low < 2.5 else (1,)
+        powers = [f"{digit}e{exponent}" for exponent in range(-37, 38) for digit in digits]
         places = np.log10(np.array(powers, float))
         inside = places[(places >= low) & (places <= high)]
+        inside = inside[:: -(-len(inside) // MOST_TICKS) or 1]
         for axis in (solid.zaxis, bar.ax.yaxis):
             axis.set_ticks(inside, [f"{10**place:g}" for place in inside])
     flat.set(xlabel=xlabel, ylabel=ylabel)

@@ -1,6 +1,6 @@
-"""What `train --record` keeps: the way of the weights, and the health of every tensor and layer.
+"""What `train --record` keeps: the trajectory of the weights, and the health of every tensor and layer.
 
-The way is kept in few dimensions: w[t] ≈ w[0] + c[t] · B, where the rows of B [rank, P] are
+The trajectory is kept in few dimensions: w[t] ≈ w[0] + c[t] · B, where the rows of B [rank, P] are
 orthonormal. A new point is projected on B; what is left of it becomes another row, and beyond
 `RANK` rows the singular values of all c say which direction is given up, that in which the weights
 went least far. Source: Brand, "Fast low-rank modifications of the thin singular value
@@ -24,19 +24,18 @@ from minicnn.training.checkpoint import Counters
 from minicnn.training.events import Recorded
 
 RANK = 6  # directions kept: the file is then about as large as `last.safetensors` of Adam
-STEPS_A_LINE = 8  # that are looked at: one alone says little about an epoch
+STEPS_PER_RECORD = 8  # that are sampled: one alone says little about an epoch
 IMAGES = 16, 128  # fewest and most that activations are looked at on
-TOGETHER = 64  # images that pass the layers together
-IMAGES_A_LINE = (
-    128  # one image is looked at for so many that are trained on, which keeps the cost low
-)
+BATCH_SIZE = 64  # images that pass the layers together
+# one image is looked at for so many that are trained on, which keeps the cost low
+IMAGES_PER_SAMPLE = 128
 PATH_FILE, LINES_FILE = "record.safetensors", "record.jsonl"
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a recorded run kept: a line and a point of the way for the weights at the start and each
-    time after.
+    """What a recorded run kept: a line and a point of the trajectory for the weights at the
+    start and each time after.
 
     ``first`` [P] are the weights at the start, ``basis`` [rank, P] the directions that are kept and
     ``path`` [points, rank] the coordinates in them: the weights were about ``first + path[i] @
@@ -59,13 +58,13 @@ class Record:
         }
 
     def principal_directions(self, count: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(directions [count, P], coordinates [points, count], shares [count]) of the way, seen
-        from its end.
+        """(directions [count, P], coordinates [points, count], fractions [count]) of the trajectory,
+        seen from its end.
 
         The directions are orthonormal and explain most of the differences w[t] − w[end]; the
-        shares, from 0 to 1, say how much of their squares. The end has the coordinates 0. Source:
+        fractions, from 0 to 1, say how much of their squares. The end has the coordinates 0. Source:
         Li et al., "Visualizing the loss landscape of neural nets", NeurIPS 2018, section 7. Raises
-        `MinicnnError` when the way has fewer dimensions.
+        `MinicnnError` when the trajectory has fewer dimensions.
         """
         differences = self.path - self.path[-1]
         if np.linalg.matrix_rank(differences) < count:
@@ -75,8 +74,8 @@ class Record:
             )
         _, singular, rows = np.linalg.svd(differences, full_matrices=False)
         coordinates = differences @ rows[:count].T
-        shares = singular[:count] ** 2 / (singular**2).sum()
-        return (rows[:count] @ self.basis).astype(self.first.dtype), coordinates, shares
+        fractions = singular[:count] ** 2 / (singular**2).sum()
+        return (rows[:count] @ self.basis).astype(self.first.dtype), coordinates, fractions
 
 
 def load_record(folder: Path | str) -> Record:
@@ -142,14 +141,15 @@ class Recorder:
         self.network, self.params = network, params
         self.every, self.batches = every, batches
         count = max(
-            IMAGES[0], min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_A_LINE)
+            IMAGES[0],
+            min(IMAGES[1], len(train) * min(every, batches) // batches // IMAGES_PER_SAMPLE),
         )
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
         looked_at = images[chosen].reshape(-1, *network.input_shape)
         self._images = (looked_at * params.dtype.type(scale)).astype(params.dtype)
-        self._passes = cpu.Passes(network, params, min(TOGETHER, len(chosen)), by_operation=True)
+        self._passes = cpu.Passes(network, params, min(BATCH_SIZE, len(chosen)), by_operation=True)
         self._before = np.empty_like(params)
-        self._looks, self._looked_at = False, 0
+        self._sampling, self._samples = False, 0
         self._specs = [spec for spec in network.parameters if spec.kind != "state"]
         self._sums = np.zeros(
             (3, len(self._specs))
@@ -176,21 +176,21 @@ class Recorder:
     def before_step(self, counters: Counters) -> None:
         """A step is about to be made."""
         left = self._steps_left(counters.optimizer_step + 1, counters.batch + 1)
-        self._looks = left % max(1, min(self.every, self.batches) // STEPS_A_LINE) == 0
-        if self._looks:
+        self._sampling = left % max(1, min(self.every, self.batches) // STEPS_PER_RECORD) == 0
+        if self._sampling:
             self._before[:] = self.params
 
     def after_step(self, grads: np.ndarray, counters: Counters) -> Iterator[Recorded]:
         """The step is made, with the gradient ``grads`` [P]; yields a line when one is due."""
-        if not self._looks:
+        if not self._sampling:
             return
         self._sums += [
             self._norms(vector) for vector in (grads, self.params - self._before, self.params)
         ]
-        self._looked_at += 1
+        self._samples += 1
         if self._steps_left(counters.optimizer_step, counters.batch) == 0:
             yield from self._line(counters)
-            self._sums[:], self._looked_at = 0, 0
+            self._sums[:], self._samples = 0, 0
 
     def _steps_left(self, step: int, batch: int) -> int:
         """Steps from ``step``, that of ``batch``, to the one of the next line."""
@@ -227,8 +227,8 @@ class Recorder:
             line = Recorded(
                 epoch=counters.epoch - 1 + counters.batch / self.batches,
                 step=counters.optimizer_step,
-                gradient_norm=by_tensor(grads / self._looked_at) if self._looked_at else {},
-                update_ratio=by_tensor(changes / weights) if self._looked_at else {},
+                gradient_norm=by_tensor(grads / self._samples) if self._samples else {},
+                update_ratio=by_tensor(changes / weights) if self._samples else {},
                 weight_norm=by_tensor(self._norms(self.params)),
                 **self._activations(),
             )
@@ -238,7 +238,7 @@ class Recorder:
         yield line
 
     def _activations(self) -> dict[str, Any]:
-        """Mean and deviation of the layers' outputs, and the share of channels of ReLU layers that
+        """Mean and deviation of the layers' outputs, and the fraction of channels of ReLU layers that
         are 0 everywhere."""
         (table, _, nodes), images, names = self._passes.plan, self._images, self.network.layer_names
         sums, squares = np.zeros(len(table)), np.zeros(len(table))
@@ -250,9 +250,9 @@ class Recorder:
         }
         largest = {i: np.zeros(table[i]["output_channels"]) for i in relus}
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(images), TOGETHER):
+            for start in range(0, len(images), BATCH_SIZE):
                 for i, y in enumerate(
-                    self._passes.forward_by_operation(images[start : start + TOGETHER])
+                    self._passes.forward_by_operation(images[start : start + BATCH_SIZE])
                 ):
                     sums[i] += y.sum()
                     squares[i] += cpu.norm(y.reshape(-1)) ** 2
@@ -278,7 +278,7 @@ def _figure(value: float) -> float | None:
 
 
 def _with_point(record: Record, params: np.ndarray) -> Record:
-    """``record`` with another point of the way."""
+    """``record`` with another point of the trajectory."""
     rest = params - record.first
     distance = cpu.norm(rest)
     # Products by einsum and axpy: the threads of BLAS would get in the way of those that train.
@@ -295,10 +295,10 @@ def _with_point(record: Record, params: np.ndarray) -> Record:
         path[-1, -1] = left
     if len(basis) > RANK:
         _, _, rows = np.linalg.svd(path, full_matrices=False)
-        turned = np.zeros((RANK, basis.shape[1]), basis.dtype)
-        for row, out in zip(rows, turned, strict=False):
+        rotated = np.zeros((RANK, basis.shape[1]), basis.dtype)
+        for row, out in zip(rows, rotated, strict=False):
             _subtract(out, -row, basis)
-        basis, path = turned, path @ rows[:RANK].T
+        basis, path = rotated, path @ rows[:RANK].T
     return replace(record, basis=basis, path=path)
 
 

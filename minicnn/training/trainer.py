@@ -1,5 +1,7 @@
 """The trainer: checks that everything fits, and runs it."""
 
+import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +34,9 @@ from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.settings import Settings, check_names
 
-_OPTIONS = ("reporters", "output", "resume")  # of `Trainer.fit`
+_OPTIONS = ("reporters", "output", "resume", "progress")  # of `Trainer.fit`
+# What shows progress, loaded when asked for: training depends on no report.
+PROGRESS = "minicnn.report.console:ConsoleReporter"
 
 
 @dataclass(frozen=True)
@@ -169,10 +173,12 @@ class Trainer:
         share ``val_split`` of the images is held out, seeded and stratified; ``test`` is evaluated
         once, at the end.
 
-        Options: every event goes to each of ``reporters``; in ``output``, a folder, the model and
-        the checkpoint are written; ``resume`` is a `Checkpoint` to go on from. Each call begins
-        anew, from the first weights that the seed gives (or from those of the model that the
-        trainer was made with); to train further, use ``Trainer(trainer.model)``.
+        Options: every event goes to each of ``reporters``; ``progress`` shows them as the command
+        line does, and None does so in a terminal or a notebook if there are no ``reporters``; in
+        ``output``, a folder, the model and the checkpoint are written; ``resume`` is a `Checkpoint`
+        to go on from. Each call begins anew, from the first weights that the seed gives (or from
+        those of the model that the trainer was made with); to train further, use
+        ``Trainer(trainer.model)``.
 
         Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
         `DivergedError` when the loss is no longer finite; the last good weights are kept.
@@ -192,13 +198,21 @@ class Trainer:
             dataset = self._dataset(train, validation, test, classes)
         epochs: list[EpochDone] = []
         ended: RunEnded | None = None
-        for event in self.run(dataset, options.get("output"), options.get("resume")):
-            for reporter in options.get("reporters", ()):
-                reporter(event)
-            if isinstance(event, EpochDone):
-                epochs.append(event)
-            elif isinstance(event, RunEnded):
-                ended = event
+        reporters, progress = list(options.get("reporters", ())), options.get("progress")
+        if progress is None:
+            progress = not reporters and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        shown = pkgutil.resolve_name(PROGRESS)() if progress else None
+        try:
+            for event in self.run(dataset, options.get("output"), options.get("resume")):
+                for reporter in [*reporters, shown] if shown else reporters:
+                    reporter(event)
+                if isinstance(event, EpochDone):
+                    epochs.append(event)
+                elif isinstance(event, RunEnded):
+                    ended = event
+        finally:
+            if shown:
+                shown.close()
         assert ended is not None
         if ended.reason == "diverged":
             raise DivergedError(ended.explanation)

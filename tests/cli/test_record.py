@@ -15,7 +15,8 @@ def test_a_recorded_run_has_a_line_an_epoch_or_every_so_many_batches(option, ste
     result = minicnn("train", *SOFTMAX, "--epochs", 2, "-b", 9, *option, "--output", "run")
     assert result.status == 0 and result.err == ""
     assert (
-        "record.safetensors  the way of the weights" in result.out and "record.jsonl" in result.out
+        "record.safetensors  the trajectory of the weights" in result.out
+        and "record.jsonl" in result.out
     )
     assert any(
         line.split()[:1] == ["dense1.weight"] for line in result.out.splitlines()

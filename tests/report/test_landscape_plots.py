@@ -56,6 +56,17 @@ def test_a_surface_has_named_axes_and_its_minimum_and_the_model_in_place(steep):
     assert plots.encoded(drawn, "png")[16:20] == (800).to_bytes(4, "big")
 
 
+@pytest.mark.parametrize("power", [2, 9])
+def test_ticks_of_a_logarithmic_surface_are_round_and_few(power):
+    far = surface(True)
+    far.losses[:] = np.geomspace(1, 10**power, far.losses.size).reshape(far.losses.shape)
+    solid, *_, bar = landscape_plots.surface_plot(far).axes
+    for axis in (solid.zaxis, bar.yaxis):
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        assert 3 <= len(labels) <= landscape_plots.MOST_TICKS
+        assert {f"{float(label):e}"[0] for label in labels} <= {"1", "2", "5"}
+
+
 def test_an_interrupted_surface_is_drawn_as_far_as_it_goes():
     part = surface()
     part.losses[5:] = np.nan
