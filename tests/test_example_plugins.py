@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
 PLUGINS = {
     "minicnn-adan": "--opt adan",
     "minicnn-muon": "--opt muon --sched cosine",

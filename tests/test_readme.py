@@ -9,6 +9,8 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
+
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BEGIN, END = (
     README.index("## Your optimizer in ten minutes"),
@@ -34,6 +36,7 @@ def run(command, folder, bin_folder=Path(sys.executable).parent):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_every_example_runs(tmp_path):
     python = []
     for language, text in blocks(README[:BEGIN] + README[END:]):
@@ -70,6 +73,7 @@ def fresh_environment(folder):
     return bin_folder
 
 
+@pytest.mark.slow
 def test_the_tutorial_leads_from_an_empty_folder_to_a_working_plugin(tmp_path):
     bin_folder = fresh_environment(tmp_path / "venv")
     folder = tmp_path / "work"
@@ -108,3 +112,4 @@ def test_the_continuous_integration_runs_these_commands():
     script = (Path(__file__).parent.parent / ".ci" / "run").read_text()
     for mark in commands:
         assert f'"{mark}"' in script
+    assert """PYTEST_ADDOPTS="-m 'not gpu'\"""" in script

@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,19 +157,12 @@ def _about(entry: "Entry") -> dict[str, Any]:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from minicnn.testing.apart import check_apart
+
     entry = _asked_for(arguments)
-    rule: Any = entry.get()
+    entry.get()
     warn_of_plugins()
-
-    from minicnn import testing
-
-    kit: dict[str, Any] = {
-        "optimizer": testing.check_optimizer,
-        "loss": testing.check_loss,
-        "schedule": testing.check_schedule,
-        "layer": testing.check_layer,
-    }
-    checks: Sequence[testing.Check] = kit[entry.kind](rule)
+    checks = check_apart(entry.kind, entry.name, arguments.plugin)
     failed = [check for check in checks if not check.passed]
     if arguments.json:
         print_json({"name": entry.name, "kind": entry.kind, "passed": not failed, "checks": checks})

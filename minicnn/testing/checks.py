@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,36 +27,52 @@ class Check:
         return self.result != "failed"
 
 
-class Failed(Exception):
+class CheckFailed(Exception):
     """The rule does not do what was checked; the text says what it does instead."""
 
 
-class Doubtful(Exception):
+class CheckWarning(Exception):
     """The rule works, but not as well as it could; the text says why."""
 
 
-class Skipped(Exception):
+class CheckSkipped(Exception):
     """What a check needs is not there; the text says what."""
 
 
-def run_checks(checks: Mapping[str, Callable[[], str]]) -> list[Check]:
-    """Run every check, whatever became of the ones before; each returns what it measured."""
-    results = []
+PLAIN = "runs in plain Python"  # the check before all that run compiled code
+
+Checks = dict[str, Callable[[], str]]  # each returns what it measured
+
+
+def run_checks(checks: Checks) -> Iterator[Check]:
+    """Run every check, whatever became of the ones before. But compiled code checks no index, so
+    what fails in plain Python is not run compiled."""
+    plain_failed = False
     for name, function in checks.items():
         try:
+            if plain_failed:
+                raise CheckSkipped("the rule fails in plain Python")
             with np.errstate(all="ignore"):
-                results.append(Check(name, "passed", function()))
-        except Doubtful as doubt:
-            results.append(Check(name, "warning", str(doubt)))
-        except Skipped as reason:
-            results.append(Check(name, "skipped", f"not checked: {reason}"))
-        except (Failed, MinicnnError) as error:
-            results.append(Check(name, "failed", str(error)))
+                check = Check(name, "passed", function())
+        except CheckWarning as warning:
+            check = Check(name, "warning", str(warning))
+        except CheckSkipped as reason:
+            check = Check(name, "skipped", f"not checked: {reason}")
+        except (CheckFailed, MinicnnError) as error:
+            check = Check(name, "failed", str(error))
         except Exception as error:  # whatever the rule's own code raises
-            results.append(
-                Check(name, "failed", f"{type(error).__name__}: {' '.join(str(error).split())}")
-            )
-    return results
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            check = Check(name, "failed", text)
+        plain_failed |= name == PLAIN and not check.passed
+        yield check
+
+
+def read_only(*arrays: Any) -> list[np.ndarray]:
+    """Copies that raise ValueError where a rule writes what it should only read."""
+    copies = [np.array(array) for array in arrays]
+    for copy in copies:
+        copy.setflags(write=False)
+    return copies
 
 
 def declared(rule: Any, function: Callable[..., Any], leading: int) -> str:
@@ -65,7 +81,7 @@ def declared(rule: Any, function: Callable[..., Any], leading: int) -> str:
     names = [hyper.name for hyper in rule.hyperparameters]
     taken = list(inspect.signature(function).parameters)[leading:]
     if sorted(taken) != sorted(names):
-        raise Failed(
+        raise CheckFailed(
             f"{function.__name__} takes {', '.join(taken) or 'none'}, declared are {', '.join(names) or 'none'}"
         )
     return described(rule)
@@ -75,12 +91,12 @@ def described(rule: Any) -> str:
     """Defaults lie in their ranges, and equation, source and meanings are given."""
     for hyper in rule.hyperparameters:
         if not isinstance(hyper, Hyperparameter):
-            raise Failed(f"{hyper!r} is no Hyperparameter")
+            raise CheckFailed(f"{hyper!r} is no Hyperparameter")
         hyper.check(rule.name, hyper.default)
     missing = [text for text in ("equation", "source") if not getattr(rule, text)]
     missing += [f"meaning of {hyper.name}" for hyper in rule.hyperparameters if not hyper.meaning]
     if missing:
-        raise Doubtful(f"not given: {', '.join(missing)}")
+        raise CheckWarning(f"not given: {', '.join(missing)}")
     return f"{len(rule.hyperparameters)} hyperparameters, equation and source"
 
 
@@ -98,7 +114,7 @@ def close(
     scale = max(1.0, float(np.abs(expected).max())) if scale is None else scale
     error = float(np.abs(found - expected).max()) / scale
     if not error <= tolerance:
-        raise Failed(f"{what}: relative error {error:.1e}, above {tolerance:.0e}")
+        raise CheckFailed(f"{what}: relative error {error:.1e}, above {tolerance:.0e}")
     return f"{what}: relative error {error:.1e}"
 
 
@@ -113,7 +129,7 @@ def without_float64(compiled: Any, *types: Any) -> str:
     arithmetic = r"= f(add|sub|mul|div|rem|neg)\b[^,]*\bdouble\b|call [^@]*double @(?!Py|_Py)"
     count = sum(re.search(arithmetic, line) is not None for line in code.splitlines())
     if count:
-        raise Doubtful(
+        raise CheckWarning(
             f"{count} operations in float64: write 2.0 and not 2, and no int in arithmetic"
         )
     return "none"

@@ -1,7 +1,6 @@
 """The conformance kit for layers: activations, and layers on a sample's arrays."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -23,14 +22,15 @@ from minicnn.network.tables import layer
 from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 from minicnn.testing import training
 from minicnn.testing.checks import (
-    Check,
-    Failed,
-    Skipped,
+    PLAIN,
+    CheckFailed,
+    Checks,
+    CheckSkipped,
     close,
     declared,
     defaults,
     described,
-    run_checks,
+    read_only,
     without_float64,
 )
 from minicnn.testing.on_cuda import works_on_cuda
@@ -40,12 +40,11 @@ _LARGE = (30.0, 1e4, 1e15, 1e30)
 _NEAR = 1e-3  # to a kink, where a difference is no derivative
 
 
-def check_layer(rule: AnyLayer) -> list[Check]:
-    """Put a layer through the conformance kit: against plain Python, numeric derivatives, NaN, and
-    in a training."""
-    network = partial(_trained, rule)
-    checks: dict[str, Callable[[], str]] = {
+def checks_of_layer(rule: AnyLayer) -> Checks:
+    """Against plain Python, numeric derivatives, NaN, and in a training."""
+    checks = {
         "declaration": partial(_declaration, rule),
+        PLAIN: partial(_plain, rule),
         "compiled equals plain Python": partial(_equals_plain_python, rule),
         "float32 equals float64": partial(_equals_float64, rule),
     }
@@ -55,20 +54,19 @@ def check_layer(rule: AnyLayer) -> list[Check]:
             "numeric derivatives": partial(_derivatives, rule),
             "large numbers": partial(_large, rule),
         }
-    checks |= {
+    return checks | {
         "numeric gradient in networks": partial(_gradients, rule),
         "NaN stays NaN": partial(_keeps_nan, rule),
-        "training": lambda: training.learns(network=network()),
+        "training": lambda: training.learns(network=_trained(rule)),
         "resume": partial(_resumes, rule),
-        "no recompilation": lambda: training.compiles_once(network=network()),
+        "no recompilation": lambda: training.compiles_once(network=_trained(rule)),
         "CUDA": partial(works_on_cuda, rule) if isinstance(rule, ActivationRule) else _cpu_only,
     }
-    return run_checks(checks)
 
 
 def _declaration(rule: AnyLayer) -> str:
     if rule.name.lower().replace("-", "").replace("_", "") in of.LAYERS:
-        raise Failed(f"{rule.name} is the name of a layer of minicnn")
+        raise CheckFailed(f"{rule.name} is the name of a layer of minicnn")
     if isinstance(rule, LayerRule):
         return described(rule)
     declared(rule, rule.derivative, leading=1)
@@ -76,7 +74,7 @@ def _declaration(rule: AnyLayer) -> str:
 
 
 def _cpu_only() -> str:
-    raise Skipped("a layer on a sample's arrays is computed on the CPU alone")
+    raise CheckSkipped("a layer on a sample's arrays is computed on the CPU alone")
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -90,7 +88,7 @@ def _shape(rule: AnyLayer) -> of.Shape:
             return shape
         except NetworkError as error:
             reason = error
-    raise Failed(
+    raise CheckFailed(
         f"it takes neither an image of 6×6 pixels with 4 channels nor a row of 24 features: {reason}"
     )
 
@@ -114,21 +112,39 @@ def _samples(rule: AnyLayer) -> np.ndarray:
     return 2.0 * np.random.default_rng(3).normal(size=(5, *_shape(rule))).astype(np.float32)
 
 
+def _in_plain_python(rule: AnyLayer, x: np.ndarray, params: np.ndarray) -> np.ndarray:
+    """y for samples ``x``; what a pass may only read raises where it writes."""
+    hypers = defaults(rule).values()
+    if isinstance(rule, ActivationRule):
+        return np.array([rule.value(value, *hypers) for value in x.reshape(-1).tolist()])
+    y = np.full((len(x), *layer(rule).output_shape(x.shape[1:])), np.nan)  # all must be written
+    tensors = read_only(*_network(rule, x.shape[1:]).unflatten(params).values())
+    for sample, result in zip(read_only(x)[0], y, strict=True):
+        rule.forward(sample, result, *tensors, *hypers)
+    return y
+
+
+def _plain(rule: AnyLayer) -> str:
+    """Forward, and of a layer on arrays backward."""
+    x = _samples(rule).astype(np.float64)
+    network = _network(rule, x.shape[1:])
+    params = network.initialize(np.random.default_rng(0), np.float64)
+    y = _in_plain_python(rule, x, params)
+    if isinstance(rule, LayerRule):
+        tensors = read_only(*network.unflatten(params).values())
+        gradients = [np.zeros(tensor.shape) for tensor in tensors]
+        for sample, result, dx in zip(
+            read_only(x)[0], read_only(y)[0], np.empty_like(x), strict=True
+        ):
+            given = sample, result, read_only(result)[0], dx
+            rule.backward(*given, *tensors, *gradients, *defaults(rule).values())
+    return f"{len(x)} samples of shape {x.shape[1:]} stay inside their arrays"
+
+
 def _equals_plain_python(rule: AnyLayer) -> str:
     x = _samples(rule).astype(np.float64)
     y, params = _alone(rule, np.float64, x)
-    hypers = defaults(rule)
-    if isinstance(rule, ActivationRule):
-        expected = np.array(
-            [rule.value(value, *hypers.values()) for value in x.reshape(-1).tolist()]
-        )
-    else:
-        expected = np.full(
-            (len(x), *layer(rule).output_shape(x.shape[1:])), np.nan
-        )  # every element must be written
-        tensors = _network(rule, x.shape[1:]).unflatten(params).values()
-        for sample, result in zip(x, expected, strict=True):
-            rule.forward(sample, result, *tensors, *hypers.values())
+    expected = _in_plain_python(rule, x, params)
     return close("y in float64", y.reshape(-1), expected.reshape(-1), 1e-10)
 
 
@@ -157,7 +173,7 @@ def _large(rule: ActivationRule) -> str:
         if math.isfinite(value)
     ]
     if np.isnan(y).any() or np.isnan(slopes).any():
-        raise Failed(f"y {y.tolist()}, dy/dx {slopes} for x {given.tolist()}")
+        raise CheckFailed(f"y {y.tolist()}, dy/dx {slopes} for x {given.tolist()}")
     return f"|x| up to {_LARGE[-1]:g} gives no NaN"
 
 
@@ -165,7 +181,7 @@ def _keeps_nan(rule: AnyLayer) -> str:
     x = _samples(rule)
     x.reshape(-1)[0] = np.nan
     if not np.isnan(_alone(rule, np.float32, x)[0][0]).any():
-        raise Failed(
+        raise CheckFailed(
             "NaN in an input gives none in the output: a run that diverged would not be seen"
         )
     return "NaN in gives NaN out"
@@ -210,7 +226,7 @@ def _gradients(rule: AnyLayer) -> str:
             )
             for found in gradcheck(batch_loss, 12):
                 if not found.passed:
-                    raise Failed(
+                    raise CheckFailed(
                         f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}"
                     )
                 worst = max(worst, found.error or 0.0)
@@ -220,7 +236,7 @@ def _gradients(rule: AnyLayer) -> str:
 def _resumes(rule: AnyLayer) -> str:
     """A file of a run has the layer by its name."""
     if plugins.canonical_name(rule.name) not in plugins.names("layer"):
-        raise Skipped(
+        raise CheckSkipped(
             f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin"
         )
     return training.resumes(network=_trained(rule))

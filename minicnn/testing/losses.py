@@ -1,6 +1,5 @@
 """The conformance kit for losses."""
 
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,18 +9,27 @@ from numba import types
 from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.rules import LossRule
 from minicnn.testing import training
-from minicnn.testing.checks import Check, Failed, close, declared, run_checks, without_float64
+from minicnn.testing.checks import (
+    PLAIN,
+    CheckFailed,
+    Checks,
+    close,
+    declared,
+    read_only,
+    without_float64,
+)
 from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.loss import Loss
 
-_OUTPUTS = 5
+_OUTPUTS, _E = 5, 1e4
+_EXTREME = [[_E, -_E, 0, 1, -1], [-_E] * 5, [_E, _E, 9999, 0, 0], [_E] * 5]
 
 
-def check_loss(rule: LossRule) -> list[Check]:
-    """Put a loss through the conformance kit: against plain Python, float64, numeric derivatives,
-    and in a training."""
-    checks: dict[str, Callable[[], str]] = {
+def checks_of_loss(rule: LossRule) -> Checks:
+    """Against plain Python, float64, numeric derivatives, and in a training."""
+    return {
         "declaration": lambda: declared(rule, rule.row, leading=3 + rule.class_weights),
+        PLAIN: partial(_plain, rule),
         "compiled equals plain Python": partial(_equals_plain_python, rule),
         "float32 equals float64": partial(_equals_float64, rule),
         "no float64 arithmetic in float32": partial(_without_float64, rule),
@@ -33,7 +41,6 @@ def check_loss(rule: LossRule) -> list[Check]:
         "no recompilation": partial(training.compiles_once, loss=rule),
         "CUDA": partial(works_on_cuda, rule),
     }
-    return run_checks(checks)
 
 
 def _batch(samples: int = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -51,15 +58,31 @@ def _loss(rule: LossRule, dtype: Any) -> Loss:
     return Loss(rule, _OUTPUTS, _weights(rule), dtype)  # type: ignore[arg-type]
 
 
+def _in_plain_python(rule: LossRule, logits: np.ndarray, labels: Any) -> tuple[float, np.ndarray]:
+    """(sum of the losses, gradients) of the rows, in float64; what the row may only read raises
+    where it writes."""
+    loss = _loss(rule, np.float64)
+    total, gradients = 0.0, np.full(logits.shape, np.nan)  # every element must be written
+    for row, label, gradient in zip(logits, labels, gradients, strict=True):
+        target = label if rule.target == "label" else read_only(loss.one_hot[label])[0]
+        weights = read_only(loss.class_weights) if rule.class_weights else []
+        (row,) = read_only(row.astype(np.float64))
+        total += float(rule.row(row, target, gradient, *weights, *loss.hyperparameters))
+    return total, gradients
+
+
+def _plain(rule: LossRule) -> str:
+    rows, _ = _batch()
+    for label in range(_OUTPUTS):
+        _in_plain_python(rule, rows, [label] * len(rows))
+    return f"{len(rows)} rows of logits with each of {_OUTPUTS} labels stay inside their arrays"
+
+
 def _equals_plain_python(rule: LossRule) -> str:
     logits, labels = _batch()
     loss = _loss(rule, np.float64)
     value, dlogits = loss(logits, labels)
-    total, expected = 0.0, np.full(logits.shape, np.nan)  # every element must be written
-    for row, label, slope in zip(logits.astype(np.float64), labels, expected, strict=True):
-        target = label if rule.target == "label" else loss.one_hot[label]
-        weights = [loss.class_weights] if rule.class_weights else []
-        total += float(rule.row(row, target, slope, *weights, *loss.hyperparameters))
+    total, expected = _in_plain_python(rule, logits, labels)
     divisor = loss.divisor(labels)
     close("gradient", dlogits, expected / divisor, 1e-10)
     return close("loss of a batch in float64", value, total / divisor, 1e-10)
@@ -98,19 +121,17 @@ def _derivatives(rule: LossRule) -> str:
         down[i] -= step
         numeric[i] = (loss(up, labels)[0] - loss(down, labels)[0]) / (2 * step)
     if not np.abs(numeric).max() > 1e-6:
-        raise Failed("the loss does not depend on the logits")
+        raise CheckFailed("the loss does not depend on the logits")
     return close("gradient", dlogits, numeric, 1e-6, float(np.abs(numeric).max()))
 
 
 def _extreme(rule: LossRule) -> str:
-    e = 1e4
-    rows = [[e, -e, 0, 1, -1], [-e, -e, -e, -e, -e], [e, e, 9999, 0, 0], [e, e, e, e, e]]
     loss = _loss(rule, np.float32)
-    for row in rows:
+    for row in _EXTREME:
         for label in range(_OUTPUTS):
             value, dlogits = loss(np.array([row]), np.array([label]))
             if not (np.isfinite(value) and np.isfinite(dlogits).all()):
-                raise Failed(
+                raise CheckFailed(
                     f"loss {value:g}, gradient {dlogits[0].tolist()} for logits {row} and label {label}"
                 )
     return "logits up to ±10,000 give finite numbers"
@@ -122,5 +143,5 @@ def _permuted(rule: LossRule) -> str:
     order = np.random.default_rng(0).permutation(40)
     (value, dlogits), (other, permuted) = loss(logits, labels), loss(logits[order], labels[order])
     if dlogits[order].tobytes() != permuted.tobytes():
-        raise Failed("the gradient of a sample depends on the samples before it")
+        raise CheckFailed("the gradient of a sample depends on the samples before it")
     return close("loss", other, value, 1e-6)

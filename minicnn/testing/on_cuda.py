@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.rules import ActivationRule, LossRule, StepRule
-from minicnn.testing.checks import Failed, Skipped
+from minicnn.testing.checks import CheckFailed, CheckSkipped
 
 _CAPABILITY = (7, 5)  # of the oldest card that CUDA 13 compiles for
 
@@ -27,14 +27,14 @@ def works_on_cuda(rule: Any) -> str:
     """Compile the rule, and compare it with the CPU's in the simulator; skipped where the packages
     are not installed."""
     if importlib.util.find_spec("numba_cuda") is None:
-        raise Skipped("numba-cuda is not installed: pip install 'minicnn-numba[cuda]'")
+        raise CheckSkipped("numba-cuda is not installed: pip install 'minicnn-numba[cuda]'")
     functions = {LossRule: "row", StepRule: "step", ActivationRule: "value"}
     function = getattr(rule, functions.get(type(rule), "update"))
     module, file = function.__module__, function.__code__.co_filename
     if rule.name not in {
         getattr(value, "name", None) for value in vars(sys.modules.get(module, os)).values()
     }:
-        raise Skipped(
+        raise CheckSkipped(
             f"the rule is no name of its module {module}, where another process would find it"
         )
     request = {
@@ -54,12 +54,14 @@ def works_on_cuda(rule: Any) -> str:
             capture_output=True,
         )
         if done.returncode:
-            raise Failed(
+            raise CheckFailed(
                 (done.stderr.strip().splitlines() or ["the process ended without a word"])[-1]
             )
         answer = json.loads(done.stdout.splitlines()[-1])
         if answer["result"] != "passed":
-            raise {"skipped": Skipped, "failed": Failed}[answer["result"]](answer["detail"])
+            raise {"skipped": CheckSkipped, "failed": CheckFailed}[answer["result"]](
+                answer["detail"]
+            )
         found.append(answer["detail"])
     return "; ".join(found)
 
@@ -95,7 +97,7 @@ def _found(request: dict[str, Any]) -> Any:
     for value in vars(module).values():
         if type(value).__name__ == request["kind"] and value.name == request["name"]:
             return value
-    raise Failed(f"{request['file']} has no {request['kind']} {request['name']}")
+    raise CheckFailed(f"{request['file']} has no {request['kind']} {request['name']}")
 
 
 def _compiled(cuda: Any, rule: Any) -> str:

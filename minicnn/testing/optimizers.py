@@ -1,6 +1,6 @@
 """The conformance kit for optimizers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,14 +14,14 @@ from minicnn.network.network import Network
 from minicnn.rules import AnyOptimizer, OptimizerRule, Step, StepRule
 from minicnn.testing import training
 from minicnn.testing.checks import (
-    Check,
-    Doubtful,
-    Failed,
+    PLAIN,
+    CheckFailed,
+    Checks,
+    CheckWarning,
     close,
     declared,
     defaults,
     described,
-    run_checks,
     without_float64,
 )
 from minicnn.testing.on_cuda import works_on_cuda
@@ -38,38 +38,35 @@ _RATES = (
 )  # of the default learning rate; the best of them counts
 
 
-def check_optimizer(rule: AnyOptimizer) -> list[Check]:
-    """Put an optimizer of any kind through the conformance kit.
-
-    It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64, sent
-    down a parabola and Rosenbrock's valley, and tried in small trainings.
-    """
-    checks: dict[str, Callable[[], str]] = {"declaration": partial(_declaration, rule)}
-    for part in rule.bases if isinstance(rule, StepRule) else (rule,):
-        if isinstance(part, str):
-            continue  # is checked by itself
-        of_which = "" if part is rule else f": {part.name}"
-        checks[f"compiled equals plain Python{of_which}"] = partial(_equals_plain_python, part)
-        checks[f"no float64 arithmetic in float32{of_which}"] = partial(_without_float64, part)
-        checks[f"in parts equals whole{of_which}"] = partial(_in_parts, part)
-        checks[f"first steps and long runs{of_which}"] = partial(_corrects, part)
+def checks_of_optimizer(rule: AnyOptimizer) -> Checks:
+    """It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64,
+    sent down a parabola and Rosenbrock's valley, and tried in small trainings."""
+    bases = [
+        base for base in _bases(rule) if not isinstance(base, str)
+    ]  # a name is checked by itself
+    checks: Checks = {"declaration": partial(_declaration, rule), PLAIN: partial(_plain, bases)}
+    for base in bases:
+        of_which = "" if base is rule else f": {base.name}"
+        checks |= {f"{name}{of_which}": partial(check, base) for name, check in _OF_BASES.items()}
     if isinstance(rule, StepRule):
         checks["steps of the bases"] = partial(_counts, rule)
     if any(hyper.name == "weight_decay" for hyper in rule.hyperparameters):
         checks["decay of weights alone"] = partial(_spares_biases, rule)
-    checks["float32 equals float64"] = partial(_equals_float64, rule)
-    checks |= {
+    rate = defaults(rule).get("learning_rate")
+    return checks | {
+        "float32 equals float64": partial(_equals_float64, rule),
         "parabola": partial(_descends, rule, _parabola, np.ones(10), 300, 1e-2),
         "Rosenbrock": partial(_descends, rule, _rosenbrock, np.array([-0.5, 0.8]), 3000, 2e-2),
         "zero, tiny, huge gradients": partial(training.stays_finite, rule),
-        "training": partial(
-            training.learns, rule.full_batch, defaults(rule).get("learning_rate"), optimizer=rule
-        ),
+        "training": partial(training.learns, rule.full_batch, rate, optimizer=rule),
         "resume": partial(training.resumes, optimizer=rule),
         "no recompilation": partial(training.compiles_once, optimizer=rule),
         "CUDA": partial(works_on_cuda, rule),
     }
-    return run_checks(checks)
+
+
+def _bases(rule: AnyOptimizer) -> Sequence[OptimizerRule | str]:
+    return rule.bases if isinstance(rule, StepRule) else (rule,)
 
 
 def _declaration(rule: AnyOptimizer) -> str:
@@ -95,35 +92,44 @@ def _begin() -> tuple[Network, np.ndarray, np.ndarray]:
     return network, np.linspace(-1, 1, network.flat_size, dtype=np.float32), gradients
 
 
-def _path(rule: AnyOptimizer, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
-    """(parameters, slots) of the compiled rule after some steps."""
+def _path(rule: AnyOptimizer, dtype: Any) -> tuple[np.ndarray, Optimizer]:
+    """(parameters, optimizer) of the compiled rule after some steps."""
     network, start, gradients = _begin()
     optimizer, params = Optimizer(rule, network, dtype), start.astype(dtype)
     for grads in gradients.astype(dtype):
         optimizer.update(params, partial(_same_everywhere, grads))
-    return params, optimizer.slots
+    return params, optimizer
 
 
 def _same_everywhere(grads: np.ndarray, params: np.ndarray) -> tuple[float, np.ndarray]:
     return 0.0, grads
 
 
-def _equals_plain_python(rule: OptimizerRule) -> str:
+def _in_plain_python(rule: OptimizerRule) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(elements that are a tensor's, weights, slots) after the same steps, in float64."""
     start, gradients = _begin()[1:]
-    used = np.flatnonzero(gradients[0])  # what lies in gaps is nobody's
-    params, slots, state = (
-        start.astype(np.float64),
-        np.zeros((len(rule.slots), start.size)),
-        dict(rule.state),
-    )
+    used, state = np.flatnonzero(gradients[0]), dict(rule.state)  # what lies in gaps is nobody's
+    params, slots = start.astype(np.float64), np.zeros((len(rule.slots), start.size))
     for step, grads in enumerate(gradients.astype(np.float64), 1):
         scalars = np.array(rule.prepare(step, state, **defaults(rule)), np.float64).reshape(-1)
         for i in used:
             new = rule.update(params[i], grads[i], *slots[:, i], *scalars)
             params[i], *slots[:, i] = new if isinstance(new, tuple) else (new,)
-    found = _path(rule, np.float64)
-    close("slots", np.append(found[1][:, used], 0.0), np.append(slots[:, used], 0.0), 1e-10)
-    return close(f"weights after {_STEPS} steps in float64", found[0][used], params[used], 1e-10)
+    return used, params, slots
+
+
+def _plain(bases: Sequence[OptimizerRule]) -> str:
+    for base in bases:
+        _in_plain_python(base)
+    return f"{_STEPS} steps of {', '.join(base.name for base in bases) or 'no base'}"
+
+
+def _equals_plain_python(rule: OptimizerRule) -> str:
+    used, expected, slots = _in_plain_python(rule)
+    params, optimizer = _path(rule, np.float64)
+    found = optimizer.slots[:, used]
+    close("slots", np.append(found, 0.0), np.append(slots[:, used], 0.0), 1e-10)
+    return close(f"weights after {_STEPS} steps in float64", params[used], expected[used], 1e-10)
 
 
 def _equals_float64(rule: AnyOptimizer) -> str:
@@ -169,7 +175,7 @@ def _corrects(rule: OptimizerRule) -> str:
     moves, slots = _constant_run(rule, 1)
     late = _constant_run(rule, 10**9)[0]
     if not (np.isfinite(moves).all() and np.isfinite(slots).all()):
-        raise Failed(
+        raise CheckFailed(
             f"step {np.argmin(np.isfinite(moves)) + 1} of a long run with gradient 1 is not a finite number"
         )
     if np.array_equal(moves, late):
@@ -197,7 +203,7 @@ def _corrects(rule: OptimizerRule) -> str:
     )
     missed = np.log(moves / moves[-1])[_WATCHED - 1] - means @ powers
     if (np.abs(powers) > np.abs(without) + 0.4).any() and np.abs(missed).max() < 0.2:
-        raise Failed(
+        raise CheckFailed(
             f"the first step is {moves[0] / moves[-1]:.2g} of a later one under a constant gradient, and "
             f"{late[0] / late[-1]:.2g} without correction: does one multiply where it should divide?"
         )
@@ -219,13 +225,10 @@ def _in_parts(rule: OptimizerRule) -> str:
 
 def _counts(rule: StepRule) -> str:
     """No tensor takes more steps of a base than there were batches."""
-    network, start, gradients = _begin()
-    optimizer, params = Optimizer(rule, network, np.float64), start.astype(np.float64)
-    for grads in gradients.astype(np.float64):
-        optimizer.update(params, partial(_same_everywhere, grads))
+    optimizer = _path(rule, np.float64)[1]
     taken = {key: int(value) for key, value in optimizer.state.items() if key.endswith(".step")}
     if often := [f"{key} is {count}" for key, count in taken.items() if count > _STEPS]:
-        raise Doubtful(
+        raise CheckWarning(
             f"after {_STEPS} batches {', '.join(often)}: is the same tensor meant to take several steps a batch?"
         )
     return f"{sum(taken.values())} steps of {len(taken)} tensors in {_STEPS} batches"
@@ -256,6 +259,14 @@ def _spares_biases(rule: AnyOptimizer) -> str:
 def _without_float64(rule: OptimizerRule) -> str:
     compiled = compile_update(rule, np.float32)
     return without_float64(compiled, *[types.float32] * (2 + len(rule.slots) + compiled.scalars))
+
+
+_OF_BASES = {
+    "compiled equals plain Python": _equals_plain_python,
+    "no float64 arithmetic in float32": _without_float64,
+    "in parts equals whole": _in_parts,
+    "first steps and long runs": _corrects,
+}
 
 
 _CURVATURE = np.linspace(0.5, 5.0, 10)
@@ -300,6 +311,6 @@ def _descends(
         if lowest <= share * first:
             at = f" at the learning rate {factor * rate:g}" if rate else ""
             return f"from {first:.3g} to {lowest:.2g}{at}"
-    raise Failed(
+    raise CheckFailed(
         f"from {first:.3g} to {best:.3g} at best in {steps} steps, not to {share * first:.2g}"
     )

@@ -1,27 +1,24 @@
 """The conformance kit for schedules."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 
 from minicnn.rules import ScheduleRule
 from minicnn.testing import training
-from minicnn.testing.checks import Check, Failed, declared, defaults, run_checks
+from minicnn.testing.checks import CheckFailed, Checks, declared, defaults
 
 _HORIZON = 10
 
 
-def check_schedule(rule: ScheduleRule) -> list[Check]:
-    """Put a schedule through the conformance kit: its factors, its state, and a training that is
-    resumed."""
-    checks: dict[str, Callable[[], str]] = {
+def checks_of_schedule(rule: ScheduleRule) -> Checks:
+    """Its factors, its state, and a training that is resumed."""
+    return {
         "declaration": partial(_declaration, rule),
         "factors": partial(_factors, rule),
         "state": partial(_state, rule),
         "training": partial(training.learns, schedule=rule),
         "resume": partial(training.resumes, schedule=rule),
     }
-    return run_checks(checks)
 
 
 def _declaration(rule: ScheduleRule) -> str:
@@ -39,11 +36,11 @@ def _factors(rule: ScheduleRule) -> str:
             rule.factor(quarter / 4, _HORIZON, dict(state), **defaults(rule)) for _ in range(2)
         ]
         if factors[0] != factors[1]:
-            raise Failed(
+            raise CheckFailed(
                 f"at epoch {quarter / 4:g} the factor is {factors[0]!r}, and asked again {factors[1]!r}"
             )
         if not (math.isfinite(factors[0]) and factors[0] >= 0):
-            raise Failed(f"the factor at epoch {quarter / 4:g} is {factors[0]!r}")
+            raise CheckFailed(f"the factor at epoch {quarter / 4:g} is {factors[0]!r}")
         seen.append(factors[0])
     return f"from {min(seen):g} to {max(seen):g} in {2 * _HORIZON} epochs"
 
@@ -57,10 +54,10 @@ def _state(rule: ScheduleRule) -> str:
         if rule.observe is not None:
             rule.observe(1.0, state, **defaults(rule))
     if state.keys() != dict(rule.state).keys():
-        raise Failed(
+        raise CheckFailed(
             f"the state holds {', '.join(state)}; declared is {', '.join(dict(rule.state)) or 'nothing'}"
         )
     for name, value in state.items():
         if not isinstance(value, int | float):
-            raise Failed(f"state {name} is {value!r}, not a number")
+            raise CheckFailed(f"state {name} is {value!r}, not a number")
     return ", ".join(state) or "none"

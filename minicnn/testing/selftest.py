@@ -2,13 +2,10 @@
 float64, a training, times."""
 
 import functools
-import importlib
-import importlib.util
 import math
 import os
 import platform
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +23,7 @@ from minicnn.network.presets import preset
 from minicnn.network.tables import layer
 from minicnn.plugins import entries, find
 from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, StepRule
-from minicnn.testing.checks import Check, Failed, Skipped, close, run_checks
+from minicnn.testing.checks import Check, CheckFailed, Checks, CheckSkipped, close, run_checks
 from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.trainer import Trainer
@@ -132,37 +129,29 @@ def selftest(device: str, model: str = "lenet5", images: int = 10_000) -> Iterat
 
     Raises `DeviceError` if the device cannot be used.
     """
-    at_hand = backend(device)
-    checks: dict[str, Callable[[], str]] = {
-        f"passes: {name}": partial(_passes, at_hand, Network(*parts))
+    tested = backend(device)
+    checks: Checks = {
+        f"passes: {name}": partial(_passes, tested, Network(*parts))
         for name, parts in NETWORKS.items()
     }
-    for entry in (entry for entry in entries() if entry.distribution == "minicnn-numba"):
-        if entry.kind == "loss":
-            checks[f"loss: {entry.name}"] = partial(loss_equals, at_hand, find("loss", entry.name))
-        elif entry.kind == "layer":
-            checks[f"layer: {entry.name}"] = partial(
-                layer_equals, at_hand, find("layer", entry.name)
-            )
-        elif entry.kind == "optimizer":
-            checks[f"optimizer: {entry.name}"] = partial(
-                updates_equal, at_hand, find("optimizer", entry.name)
-            )
-    checks["operations on vectors and matrices"] = partial(updates_equal, at_hand, ALL_OPERATIONS)
-    checks["vectors"], checks["a step, clipped"] = (
-        partial(_vectors, at_hand),
-        partial(_clipped, at_hand),
-    )
-    checks["a step with frozen statistics"] = partial(_clipped, at_hand, frozen=True)
+    equal: dict[str, Any] = {"loss": loss_equals, "layer": layer_equals, "optimizer": updates_equal}
+    for entry in entries():
+        if entry.distribution == "minicnn-numba" and entry.kind in equal:
+            check = partial(equal[entry.kind], tested, entry.get())
+            checks[f"{entry.kind}: {entry.name}"] = check
+    checks |= {
+        "operations on vectors and matrices": partial(updates_equal, tested, ALL_OPERATIONS),
+        "vectors": partial(_vectors, tested),
+        "a step, clipped": partial(_clipped, tested),
+        "a step with frozen statistics": partial(_clipped, tested, frozen=True),
+    }
     train = functools.cache(partial(_train, model, _data(images) if images else None))
-    for name, about in {
-        f"training of {model}": _learns,
-        "the same training again": _repeats,
-        "times": _times,
-    }.items():
-        checks[name] = partial(about, train, device)
-    for name, check in checks.items():
-        yield from run_checks({name: check})
+    checks |= {
+        f"training of {model}": partial(_learns, train, device),
+        "the same training again": partial(_repeats, train, device),
+        "times": partial(_times, train, device),
+    }
+    yield from run_checks(checks)
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -173,7 +162,7 @@ def environment(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "cores": os.cpu_count(),
     }
-    for name in ("minicnn-numba", "numba", "numba-cuda", "cuda-toolkit", "numpy", "torch"):
+    for name in ("minicnn-numba", "numba", "numba-cuda", "cuda-toolkit", "numpy"):
         try:
             about[name] = version(name)
         except PackageNotFoundError:
@@ -192,13 +181,13 @@ def _random(network: Network, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np
     return params, x, rng.normal(size=(_SAMPLES, network.outputs)).astype(np.float32)
 
 
-def _passes(at_hand: Any, network: Network) -> str:
+def _passes(tested: Any, network: Network) -> str:
     params, x, dlogits = _random(network)
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
-    passes = at_hand.Passes(network, params, _SAMPLES)
+    passes = tested.Passes(network, params, _SAMPLES)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
     here, there = (
-        at_hand.Inference(network, params),
+        tested.Inference(network, params),
         cpu.Inference(network, params.astype(np.float64)),
     )
     close(
@@ -212,14 +201,14 @@ def _passes(at_hand: Any, network: Network) -> str:
     )
 
 
-def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
+def loss_equals(tested: Any, rule: LossRule, dtype: Any = np.float64) -> str:
     """Whether a loss is what it is on the CPU in ``dtype``."""
     logits, labels = (
         3 * np.random.default_rng(1).normal(size=(_SAMPLES, 5)).astype(np.float32),
         np.arange(_SAMPLES),
     )
     weights, results = (0.5, 1, 0.7, 2, 1.5) if rule.class_weights else None, []
-    for module, number in ((cpu, dtype), (at_hand, np.float32)):
+    for module, number in ((cpu, dtype), (tested, np.float32)):
         loss = Loss(rule, 5, weights, number)
         results.append(
             module.loss_rows(
@@ -235,19 +224,19 @@ def loss_equals(at_hand: Any, rule: LossRule, dtype: Any = np.float64) -> str:
     return close("loss", results[1][0], results[0][0], _TOLERANCE)
 
 
-def layer_equals(at_hand: Any, rule: AnyLayer, dtype: Any = np.float64) -> str:
+def layer_equals(tested: Any, rule: AnyLayer, dtype: Any = np.float64) -> str:
     """Whether a layer is what it is on the CPU."""
     network = Network((1, 5, 1), [layers.Flatten(), layers.Dense(6), layer(rule), layers.Dense(2)])
-    return _passes(at_hand, network)
+    return _passes(tested, network)
 
 
-def updates_equal(at_hand: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
+def updates_equal(tested: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
     """Whether three updates of some matrices and rows, and of the slots, are what they are on the
     CPU in ``dtype``."""
     sizes: list[layers.Layer] = [layers.Dense(5), layers.Dense(3), layers.Dense(2)]
     network, results = Network((2, 4, 1), [layers.Flatten(), *sizes]), []
     start, *gradients = (_random(network, seed)[0] for seed in range(4))
-    for module, number in ((cpu, dtype), (at_hand, np.float32)):
+    for module, number in ((cpu, dtype), (tested, np.float32)):
         optimizer, params = (
             Optimizer(rule, network, number, module.__name__.rpartition(".")[2]),
             start.astype(number),
@@ -281,18 +270,18 @@ def _all_operations(s):
 ALL_OPERATIONS = StepRule("selftest", _all_operations, (), scratch=("product", "square"))
 
 
-def _vectors(at_hand: Any) -> str:
+def _vectors(tested: Any) -> str:
     x, y = np.random.default_rng(3).normal(size=(2, 1000)).astype(np.float32)
-    one, other, found = at_hand.vector(x.copy()), at_hand.vector(y.copy()), np.empty_like(y)
-    at_hand.axpy(0.5, one, other)
-    at_hand.copy(other, one)
-    found = one if at_hand is cpu else found
-    at_hand.fetch(one, found)
+    one, other, found = tested.vector(x.copy()), tested.vector(y.copy()), np.empty_like(y)
+    tested.axpy(0.5, one, other)
+    tested.copy(other, one)
+    found = one if tested is cpu else found
+    tested.fetch(one, found)
     close("a x + y", found, 0.5 * x.astype(np.float64) + y, _TOLERANCE)
-    return close("norm", at_hand.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
+    return close("norm", tested.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
 
 
-def _clipped(at_hand: Any, frozen: bool = False) -> str:
+def _clipped(tested: Any, frozen: bool = False) -> str:
     """A step whose update is made apart, as that of a rule on whole steps is."""
     network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
@@ -300,7 +289,7 @@ def _clipped(at_hand: Any, frozen: bool = False) -> str:
         np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8),
         np.arange(_SAMPLES),
     )
-    for module in (cpu, at_hand):
+    for module in (cpu, tested):
         training = module.Training(
             network,
             _random(network)[0],
@@ -345,11 +334,11 @@ def _data(images: int) -> Dataset:
 
 
 def _train(
-    model: str, data: Dataset | None, device: str, turn: int
+    model: str, data: Dataset | None, device: str, repetition: int
 ) -> tuple[Trainer, Any, Dataset]:
     """(trainer, history, data) of an epoch of Adam, the first or the second time."""
     if data is None:
-        raise Skipped("no training was asked for")
+        raise CheckSkipped("no training was asked for")
     trainer = Trainer(preset(model, data.image_shape, 10), epochs=1, device=device, val_split=0.0)
     return trainer, trainer.fit(data), data
 
@@ -363,60 +352,18 @@ def _learns(train: Any, device: str) -> str:
     close("training loss", found, expected, 1e-2)
     told = f"loss {found:.4f} (cpu {expected:.4f}), test accuracy {accuracy:.3f} (cpu {there:.3f})"
     if len(data.train) >= 5000 and accuracy < 0.6:
-        raise Failed(told)
+        raise CheckFailed(told)
     return told
 
 
 def _repeats(train: Any, device: str) -> str:
-    if len({train(device, turn)[0].model.params.tobytes() for turn in (0, 1)}) > 1:
-        raise Failed("the weights differ: something depends on the order in which threads ran")
+    if len({train(device, repetition)[0].model.params.tobytes() for repetition in (0, 1)}) > 1:
+        raise CheckFailed("the weights differ: something depends on the order in which threads ran")
     return "bitwise equal weights"
 
 
 def _times(train: Any, device: str) -> str:
-    """Microseconds a step of 64 images, data included: the faster of two epochs."""
-    trainer, _, data = train(device, 0)
-    ours = (
-        min(train(device, turn)[1].epochs[0].seconds for turn in (0, 1))
-        / trainer.progress.counters.optimizer_step
-        * 1e6
-    )
-    if importlib.util.find_spec("torch") is None:
-        raise Skipped(f"{ours:,.0f} µs a step; torch is not installed")
-    if trainer.network.name != "lenet5" or len(data.train) < 64:
-        raise Skipped(f"{ours:,.0f} µs a step; torch is timed with lenet5 and 64 images at least")
-    theirs = _torch_step(device, data)
-    return f"{ours:,.0f} µs a step, torch {theirs:,.0f} µs: {theirs / ours:.2f} times as fast"
-
-
-def _torch_step(device: str, data: Dataset) -> float:
-    """The same for the same network and optimizer in PyTorch, with the images on the device."""
-    torch: Any = importlib.import_module("torch")
-    nn, best = torch.nn, float("inf")
-    network = nn.Sequential(
-        nn.Conv2d(1, 6, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(256, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, 10),
-    ).to(device)
-    optimizer, loss = torch.optim.Adam(network.parameters()), nn.CrossEntropyLoss()
-    x = torch.from_numpy(data.train.images.transpose(0, 3, 1, 2)).contiguous().to(device)
-    y = torch.from_numpy(data.train.labels).to(device)
-    for _ in range(2):
-        start, batches = time.perf_counter(), torch.randperm(len(x), device=device).split(64)
-        for batch in batches:
-            optimizer.zero_grad()
-            loss(network(x[batch].float() / 255), y[batch]).backward()
-            optimizer.step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        best = min(best, (time.perf_counter() - start) / len(batches))
-    return best * 1e6
+    """Microseconds a step, data included: the faster of two epochs."""
+    seconds = min(train(device, repetition)[1].epochs[0].seconds for repetition in (0, 1))
+    steps = train(device, 0)[0].progress.counters.optimizer_step
+    return f"{seconds / steps * 1e6:,.0f} µs a step of 64 images"

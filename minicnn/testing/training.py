@@ -14,7 +14,7 @@ from minicnn.errors import DivergedError, SettingError
 from minicnn.network.network import Network
 from minicnn.network.presets import preset
 from minicnn.rules import AnyOptimizer, Hyperparameter, LossRule
-from minicnn.testing.checks import Failed
+from minicnn.testing.checks import CheckFailed
 from minicnn.training.checkpoint import Progress, load_checkpoint
 from minicnn.training.trainer import Trainer
 
@@ -62,7 +62,9 @@ def learns(full_batch: bool = False, rate: float | None = None, **options: Any) 
         if test.accuracy >= ENOUGH:
             at = f" at the learning rate {factor * rate:g}" if rate else ""
             return f"accuracy {test.accuracy:.2f} after {epochs} epochs of {IMAGES:,} images{at}"
-    raise Failed(f"accuracy {max(reached, default=0):.2f} after {epochs} epochs, below {ENOUGH}")
+    raise CheckFailed(
+        f"accuracy {max(reached, default=0):.2f} after {epochs} epochs, below {ENOUGH}"
+    )
 
 
 def resumes(**options: Any) -> str:
@@ -79,12 +81,12 @@ def resumes(**options: Any) -> str:
     assert isinstance(one, Progress) and isinstance(other, Progress)
     for what in ("params", "best_params", "slots"):
         if getattr(one, what).tobytes() != getattr(other, what).tobytes():
-            raise Failed(
+            raise CheckFailed(
                 f"the {what} differ; is there something that is kept in neither slots nor state?"
             )
     for what in ("optimizer_state", "schedule_state"):
         if getattr(one, what) != getattr(other, what):
-            raise Failed(
+            raise CheckFailed(
                 f"{what} is {getattr(other, what)}, and without a stop {getattr(one, what)}"
             )
     return "weights, slots and state are bitwise equal"
@@ -96,7 +98,7 @@ def compiles_once(**options: Any) -> str:
         with event.install_recorder("numba:compile") as recorder:
             _trainer(epochs=1, **options).fit(_data(300))
     if recorder.buffer:
-        raise Failed(f"{len(recorder.buffer)} functions were compiled again")
+        raise CheckFailed(f"{len(recorder.buffer)} functions were compiled again")
     return "the second run compiled nothing"
 
 
@@ -119,7 +121,7 @@ def stays_finite(rule: AnyOptimizer) -> str:
                 _data(100)
             )
         except DivergedError:
-            raise Failed(
+            raise CheckFailed(
                 f"gradients of size {size:g} lead to weights that are no finite numbers"
             ) from None
     return f"gradients of size {', '.join(f'{size:g}' for size in sizes)}"

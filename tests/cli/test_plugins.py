@@ -7,8 +7,7 @@ import textwrap
 
 import pytest
 
-from minicnn import testing
-from minicnn.testing import Check
+from minicnn.testing import Check, apart
 from tests.cli.conftest import SOFTMAX, process
 
 RULE = """
@@ -303,7 +302,7 @@ def test_a_folder_that_holds_something_is_left_alone(place, minicnn):
 )
 def test_check_prints_a_table_and_exits_1_on_a_failure(minicnn, monkeypatch, results, status):
     checks = [Check(f"check of {result}", result, f"detail of {result}") for result in results]
-    monkeypatch.setattr(testing, "check_schedule", lambda rule: checks)
+    monkeypatch.setattr(apart, "check_apart", lambda kind, name, files: checks)
     shown = minicnn("plugins", "check", "cosine")
     assert shown.status == status and shown.err == ""
     for result in results:
@@ -358,3 +357,38 @@ def test_fifty_plugins_cost_nothing_until_they_are_asked_for(install, model):
     wrong = {row["distribution"]: row["state"] for row in rows if row["state"] != "ok"}
     assert set(wrong) == {"minicnn-sleeps", "minicnn-raises"}
     assert "does not offer" in wrong["minicnn-sleeps"] and "no luck" in wrong["minicnn-raises"]
+
+
+DIES = """\
+import numpy as np
+
+from minicnn import Hyperparameter, OptimizerRule, hookimpl
+
+
+def update(p, g, rate):
+    \"""Reads a table at a place that only huge gradients reach.\"""
+    table = np.zeros(64)
+    return p - rate * (g + table[int(1e12) if abs(g) > 5e3 else int(abs(g) * 0.01)])
+
+
+def prepare(step, state, learning_rate):
+    return (learning_rate,)
+
+
+@hookimpl
+def minicnn_optimizers():
+    return [OptimizerRule("dies", update, prepare, (Hyperparameter("learning_rate", 0.01),))]
+"""
+
+
+def test_a_check_that_kills_its_process_is_a_row_of_the_table_and_the_others_are_done(
+    place, minicnn
+):
+    (place / "dies.py").write_text(DIES)
+    result = minicnn("plugins", "check", "dies", "--plugin", "dies.py", "--json")
+    checks = {check["name"]: check for check in json.loads(result.out)["checks"]}
+    assert result.status == 1
+    died = [check for check in checks.values() if "the process died (SIGSEGV)" in check["detail"]]
+    assert died and {check["result"] for check in died} == {"failed"}
+    assert checks["runs in plain Python"]["result"] == checks["parabola"]["result"] == "passed"
+    assert list(checks)[-1] == "CUDA"

@@ -2,21 +2,27 @@
 nvdisasm."""
 
 import functools
+import hashlib
 import importlib
+import json
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-CAPABILITIES = ((7, 5), (8, 0), (9, 0))
+Capability = tuple[int, int]
+OLDEST: Capability = (7, 5)  # for which CUDA 13 compiles; its multiprocessors have least of all
+CAPABILITIES: tuple[Capability, ...] = (OLDEST, (8, 0), (9, 0))
+_TOOLS = ("numba", "numba-cuda", "nvidia-cuda-nvcc", "nvidia-cuda-nvdisasm", "nvidia-nvvm")
 # (warps, shared bytes, shared bytes kept by the system a block) of a multiprocessor; registers are
 # 65,536 and are dealt out to warps in portions of 256. Source: CUDA C++ Programming Guide 13.0,
 # Compute Capabilities.
@@ -117,9 +123,9 @@ def rules() -> Iterator[Any]:
         yield from (part for part in parts if not isinstance(part, str))
 
 
-def compiled(name: str) -> dict[tuple[int, int], str]:
-    """The PTX of a kernel for every capability: Numba's part of the work is the same for all of
-    them, and done once."""
+def compiled(name: str, capabilities: Sequence[Capability]) -> tuple[str, dict[Capability, str]]:
+    """A kernel's name in machine code, and its PTX for each capability: Numba's part of the work is
+    the same for all of them, and done once."""
     from numba.cuda.compiler import compile_cuda, kernel_fixup
     from numba.cuda.cudadrv.nvvm import set_launch_bounds
 
@@ -127,38 +133,66 @@ def compiled(name: str) -> dict[tuple[int, int], str]:
 
     function, signature = kernels()[name]
     made = compile_cuda(
-        function, signature.return_type, signature.args, nvvm_options={"opt": 3}, cc=CAPABILITIES[0]
+        function, signature.return_type, signature.args, nvvm_options={"opt": 3}, cc=OLDEST
     )
     kernel = made.library.get_function(made.fndesc.llvm_func_name)
     kernel_fixup(kernel, False)
     set_launch_bounds(kernel, launch_bounds(function))
-    return {capability: made.library.get_asm_str(capability) for capability in CAPABILITIES}
+    return kernel.name, {
+        capability: made.library.get_asm_str(capability) for capability in capabilities
+    }
 
 
-def examine(name: str) -> list[Code]:
-    """One kernel for every capability: NVVM, the assembler and the disassembler."""
-    return [_assemble(name, ptx, capability) for capability, ptx in compiled(name).items()]
+def examine(names: Sequence[str], capabilities: Sequence[Capability]) -> list[Code]:
+    """Some kernels for some capabilities: NVVM, then the assembler and the disassembler once a
+    capability, which take longer to start than a kernel takes them."""
+    made = {name: compiled(name, capabilities) for name in names}
+    codes = []
+    for capability in capabilities:
+        texts = [ptx[capability] for _, ptx in made.values()]
+        whole = "\n".join(texts[:1] + [_HEADER.sub("", text) for text in texts[1:]])
+        report, listing = _assembled(whole, capability)
+        for name, (symbol, _) in made.items():
+            codes.append(_count(name, capability, report[symbol], listing[symbol]))
+    return codes
 
 
-def _assemble(name: str, ptx: str, capability: tuple[int, int]) -> Code:
-    """Assemble a kernel and count what is in it. Raises RuntimeError if the assembler refuses."""
-    from minicnn.kernels.cuda.tile import THREADS
+_HEADER = re.compile(r"^\.(version|target|address_size).*$", re.MULTILINE)
 
+
+def _assembled(ptx: str, capability: Capability) -> tuple[dict[str, str], dict[str, str]]:
+    """What the assembler says of each kernel, and its listing, by its name in machine code. Raises
+    RuntimeError if the assembler refuses."""
     with tempfile.TemporaryDirectory() as folder:
-        source, binary = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
+        source, binary = Path(folder, "kernels.ptx"), Path(folder, "kernels.cubin")
         source.write_text(ptx, encoding="utf-8")
         architecture = f"-arch=sm_{capability[0]}{capability[1]}"
-        assembled = subprocess.run(
+        done = subprocess.run(
             [tool("ptxas"), "-v", architecture, source, "-o", binary],
             capture_output=True,
             text=True,
         )
-        if assembled.returncode:
-            raise RuntimeError(f"{name}: ptxas: {assembled.stderr}")
+        if done.returncode:
+            raise RuntimeError(f"ptxas: {done.stderr}")
         listing = subprocess.check_output([tool("nvdisasm"), "-c", binary], text=True)
+    return (
+        _parts(done.stderr, r"Compiling entry function '(\w+)'"),
+        _parts(listing, r"^\s*\.section\s+\.text\.(\w+)"),
+    )
+
+
+def _parts(text: str, begin: str) -> dict[str, str]:
+    """The parts of ``text`` that begin where ``begin`` matches, by what is in its group."""
+    pieces = re.split(begin, text, flags=re.MULTILINE)
+    return dict(zip(pieces[1::2], pieces[2::2], strict=True))
+
+
+def _count(name: str, capability: Capability, report: str, listing: str) -> Code:
+    """What is in a kernel."""
+    from minicnn.kernels.cuda.tile import THREADS
 
     def said(pattern: str) -> int:
-        found = re.search(pattern, assembled.stderr)
+        found = re.search(pattern, report)
         return int(found[1]) if found else 0
 
     registers, shared = said(r"Used (\d+) registers"), said(r"(\d+) bytes smem")
@@ -214,10 +248,24 @@ def _ffma_share(instructions: list[tuple[str, int | None]]) -> int:
     return max(shares)
 
 
-def examine_all() -> list[Code]:
-    """Every kernel for every capability, on two processes."""
+def examine_all(capabilities: Sequence[Capability]) -> list[Code]:
+    """Every kernel for each of the capabilities, on two processes; what no source of theirs has
+    changed since is remembered."""
+    digest = hashlib.sha256(repr([capabilities, *map(version, _TOOLS)]).encode())
+    for path in sorted(
+        [*ROOT.glob("minicnn/**/*.py"), *ROOT.glob("plugins/*/*.py"), Path(__file__)]
+    ):
+        digest.update(path.read_bytes())
+    remembered = ROOT / ".pytest_cache" / f"machine-code-{digest.hexdigest()[:16]}.json"
+    if remembered.is_file():
+        return [Code(row[0], tuple(row[1]), *row[2:]) for row in json.loads(remembered.read_text())]
+    names = list(kernels())
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        return [code for codes in pool.map(examine, kernels()) for code in codes]
+        halves = pool.map(examine, (names[::2], names[1::2]), [capabilities] * 2)
+        codes = [code for half in halves for code in half]
+    remembered.parent.mkdir(exist_ok=True)
+    remembered.write_text(json.dumps(codes))
+    return codes
 
 
 def table(codes: list[Code]) -> str:
@@ -234,4 +282,5 @@ def table(codes: list[Code]) -> str:
 
 
 if __name__ == "__main__":
-    print(table(examine_all()))
+    every = sorted(examine_all(CAPABILITIES), key=lambda code: list(kernels()).index(code.kernel))
+    print(table(every))

@@ -287,6 +287,7 @@ def test_gradients_equal_numeric_derivatives(activation):
 
 
 @pytest.mark.parametrize("features", ["+avx,+avx2,+fma", "+sse2"])
+@pytest.mark.slow
 def test_all_of_this_holds_for_the_vectors_of_other_machines(features):
     """The tests above once more in a process that is told of narrower vectors and fewer
     registers."""

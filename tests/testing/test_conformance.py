@@ -10,9 +10,17 @@ import pytest
 from numba import njit
 
 from minicnn import plugins, testing
-from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, ScheduleRule, StepRule
-from minicnn.testing import training
-from minicnn.testing.checks import Failed
+from minicnn.rules import (
+    ActivationRule,
+    Hyperparameter,
+    LayerRule,
+    LossRule,
+    OptimizerRule,
+    ScheduleRule,
+    StepRule,
+)
+from minicnn.testing import checks, training
+from minicnn.testing.checks import CheckFailed, CheckWarning
 from minicnn.training import optimizer, run
 
 
@@ -153,7 +161,9 @@ def test_a_rule_without_texts_is_a_warning():
 
 
 def test_a_rule_that_cannot_be_compiled_fails_with_the_reason_and_raises_nothing():
-    checks = testing.check_optimizer(replace(GOOD, update=lambda p, g, rate: json.dumps(p)))
+    checks = testing.check_optimizer(
+        replace(GOOD, update=lambda p, g, rate: float(json.dumps(float(p))))
+    )
     assert "cannot be compiled" in failed(checks)["float32 equals float64"]
     assert len(failed(checks)) >= 6
 
@@ -167,7 +177,7 @@ def test_a_second_compilation_is_found(monkeypatch):
         return evaluate(*arguments)
 
     monkeypatch.setattr(run, "evaluate", compiling)
-    with pytest.raises(Failed, match="compiled again"):
+    with pytest.raises(CheckFailed, match="compiled again"):
         training.compiles_once(optimizer=GOOD)
 
 
@@ -207,7 +217,7 @@ STEP = StepRule(
 @pytest.mark.parametrize("rule", [TENSORS, STEP], ids=lambda rule: rule.name)
 def test_rules_on_steps_are_checked_too(rule):
     checks = testing.check_optimizer(rule)
-    assert len(checks) == 10 and set(results(checks).values()) == {"passed"}, checks
+    assert len(checks) == 11 and set(results(checks).values()) == {"passed"}, checks
 
 
 def test_the_rules_inside_a_rule_on_steps_are_checked_apart():
@@ -239,15 +249,9 @@ def test_a_tensor_that_takes_two_steps_of_a_base_in_a_batch_is_told():
         s.update("adam")
         s.update("adam", "matrices")
 
-    found = testing.optimizers.run_checks(
-        {
-            "steps": lambda: testing.optimizers._counts(
-                StepRule("twice", step, (RATE,), bases=("adam",))
-            )
-        }
-    )
-    assert found[0].result == "warning"
-    assert "adam.dense1.weight.step is 40" in found[0].detail and "bias" not in found[0].detail
+    with pytest.raises(CheckWarning, match=r"adam\.dense1\.weight\.step is 40") as found:
+        testing.optimizers._counts(StepRule("twice", step, (RATE,), bases=("adam",)))
+    assert "bias" not in str(found.value)
 
 
 def test_a_base_that_counts_calls_and_not_steps_is_found(monkeypatch):
@@ -260,7 +264,7 @@ def test_a_base_that_counts_calls_and_not_steps_is_found(monkeypatch):
 
     assert testing.optimizers._in_parts(plugins.find("optimizer", "adam"))
     monkeypatch.setattr(optimizer._Part, "prepare", of_a_call)
-    with pytest.raises(Failed, match="weights after 20 steps"):
+    with pytest.raises(CheckFailed, match="weights after 20 steps"):
         testing.optimizers._in_parts(plugins.find("optimizer", "adam"))
 
 
@@ -273,7 +277,7 @@ def decays_everything(s):
 def test_a_rule_that_decays_what_it_was_asked_to_spare_is_found():
     decay = Hyperparameter("weight_decay", 0.0, 0.0)
     rule = StepRule("decays", decays_everything, (decay,), bases=("adam",))
-    with pytest.raises(Failed, match="biases"):
+    with pytest.raises(CheckFailed, match="biases"):
         testing.optimizers._spares_biases(rule)
 
 
@@ -306,7 +310,7 @@ def test_a_bias_correction_that_multiplies_where_it_should_divide_is_found(corre
     if sound:
         assert check(rule)
     else:
-        with pytest.raises(Failed, match="does one multiply where it should divide"):
+        with pytest.raises(CheckFailed, match="does one multiply where it should divide"):
             check(rule)
 
 
@@ -315,8 +319,76 @@ def test_a_long_run_that_overflows_is_found():
         GOOD,
         prepare=lambda step, state, learning_rate: (learning_rate * math.exp(0.001 * step * step),),
     )
-    with pytest.raises((Failed, OverflowError)):
+    with pytest.raises((CheckFailed, OverflowError)):
         testing.optimizers._corrects(rule)
+
+
+# --- what lies outside an array ---
+
+
+def writes_past_its_gradient(outputs, target, doutputs):
+    doutputs[len(outputs) + int(target[0])] = 1.0
+    return half_square(outputs, target, doutputs)
+
+
+def writes_its_logits(outputs, target, doutputs):
+    outputs[0] = 0.0
+    return half_square(outputs, target, doutputs)
+
+
+def reads_past_its_table(p, g, rate):
+    table = np.zeros(3)
+    return p - rate * table[3 + int(abs(g))]
+
+
+def past_its_table(x):
+    return x + np.zeros(3)[3 + int(abs(x))]
+
+
+def copies(x, y):
+    y[:] = x
+
+
+def writes_past_its_output(x, y):
+    for i in range(len(y) + 1):
+        y[i] = x[0]
+
+
+def hands_back(x, y, dy, dx):
+    dx[:] = dy
+
+
+def writes_past_its_dx(x, y, dy, dx):
+    dx[len(dx)] = dy[0]
+
+
+ROW = LayerRule("row", lambda shape: shape, copies, hands_back)
+OUTSIDE = {
+    "optimizer": (testing.check_optimizer, replace(GOOD, update=reads_past_its_table)),
+    "base": (
+        testing.check_optimizer,
+        StepRule("s", lambda s: None, (), bases=(replace(GOOD, update=reads_past_its_table),)),
+    ),
+    "loss": (testing.check_loss, LossRule("out", writes_past_its_gradient, target="values")),
+    "logits": (testing.check_loss, LossRule("in", writes_its_logits, target="values")),
+    "activation": (
+        testing.check_layer,
+        ActivationRule("out", past_its_table, past_its_table),
+    ),
+    "layer, forward": (testing.check_layer, replace(ROW, forward=writes_past_its_output)),
+    "layer, backward": (testing.check_layer, replace(ROW, backward=writes_past_its_dx)),
+}
+
+
+@pytest.mark.parametrize("kind", OUTSIDE)
+def test_what_reads_or_writes_outside_its_arrays_is_found_in_plain_python_and_not_run_compiled(
+    kind,
+):
+    check, rule = OUTSIDE[kind]
+    _, plain, *others = check(rule)
+    assert plain.name == checks.PLAIN and plain.result == "failed"
+    assert "out of bounds" in plain.detail or "read-only" in plain.detail
+    assert {other.result for other in others} == {"skipped"}
 
 
 # --- losses ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from minicnn import plugins
 from minicnn.rules import Hyperparameter, LossRule, OptimizerRule, StepRule
 from minicnn.testing import on_cuda
-from minicnn.testing.checks import Failed, Skipped
+from minicnn.testing.checks import CheckFailed, CheckSkipped
 
 RATE = (Hyperparameter("learning_rate", 0.1),)
 
@@ -66,12 +66,12 @@ def test_float64_in_a_kernel_of_float32_is_told():
     ("rule", "reason"), [(WORKS, "weights and slots after 3 updates"), (DICTIONARY, "DictType")]
 )
 def test_what_cuda_cannot_do_is_a_failure_that_says_why(rule, reason):
-    with pytest.raises(Failed, match=reason):
+    with pytest.raises(CheckFailed, match=reason):
         on_cuda.works_on_cuda(rule)
 
 
 def test_a_rule_that_another_process_cannot_find_is_not_checked():
-    with pytest.raises(Skipped, match="another process"):
+    with pytest.raises(CheckSkipped, match="another process"):
         on_cuda.works_on_cuda(LossRule("made-inside", row))
 
 
@@ -80,5 +80,5 @@ def test_without_the_packages_nothing_is_checked_and_the_way_to_get_them_is_said
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == "numba_cuda" else original(name)
     )
-    with pytest.raises(Skipped, match=r"pip install 'minicnn-numba\[cuda\]'"):
+    with pytest.raises(CheckSkipped, match=r"pip install 'minicnn-numba\[cuda\]'"):
         on_cuda.works_on_cuda(MINE)
