@@ -1,4 +1,4 @@
-"""Every hook is documented, in the README too, and works as documented; older plugins live on when
+"""Every hook is documented, in plugins/README.md too, and works as documented; older plugins live on when
 hooks grow."""
 
 import inspect
@@ -15,7 +15,7 @@ from minicnn import hookspecs, plugins
 HOOKS = {
     name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, f"{hookspecs.GROUP}_spec")
 }
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parent.parent / "plugins" / "README.md").read_text(encoding="utf-8")
 
 # hook: what a plugin writes to offer something through it
 EXAMPLES = {
@@ -57,7 +57,7 @@ def source(hook):
 
 
 def reference():
-    """The reference of the hooks, as the README has it."""
+    """The reference of the hooks, as plugins/README.md has it."""
     parts = []
     for name, hook in HOOKS.items():
         assert hook.__doc__, f"{name} has no docstring"

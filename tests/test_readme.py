@@ -1,4 +1,5 @@
-"""Every example in the README runs, in its order, in one empty folder, as a reader would run it."""
+"""Every example in the README and in plugins/README.md runs, in its order, in one empty folder, as
+a reader would run it; what the texts link to is there."""
 
 import os
 import re
@@ -11,11 +12,18 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BEGIN, END = (
-    README.index("## Your optimizer in ten minutes"),
-    README.index("### When a plugin is broken"),
-)
+ROOT = Path(__file__).parent.parent
+TEXTS = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in (
+        "README.md",
+        "plugins/README.md",
+        "benchmarks/README.md",
+        ".github/CONTRIBUTING.md",
+    )
+}
+README = TEXTS["README.md"]
+TUTORIAL, _, BEHIND_IT = TEXTS["plugins/README.md"].partition("## Rules that say themselves")
 
 
 def blocks(text):
@@ -36,10 +44,24 @@ def run(command, folder, bin_folder=Path(sys.executable).parent):
     return result.stdout
 
 
+def test_the_readme_is_short():
+    assert README.count("\n") < 280
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_what_a_text_links_to_is_there(name):
+    places = re.findall(r"\]\(([^)#]+)\)", TEXTS[name])
+    for place in places:
+        assert place.startswith("https://") or (ROOT / name).parent.joinpath(place).exists(), place
+    sections = [line.lstrip("# ") for line in TEXTS[name].splitlines() if line.startswith("#")]
+    for anchor in re.findall(r"\]\(#([^)]+)\)", TEXTS[name]):
+        assert anchor in [re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in sections]
+
+
 @pytest.mark.slow
 def test_every_example_runs(tmp_path):
     python = []
-    for language, text in blocks(README[:BEGIN] + README[END:]):
+    for language, text in blocks(README):
         if language == "toml" and text.startswith("# network.toml"):
             (tmp_path / "network.toml").write_text(text)
         elif language == "console":
@@ -55,6 +77,12 @@ def test_every_example_runs(tmp_path):
     counts = [int(number) for number in re.findall(r"\d+", out.splitlines()[-1])]
     assert len(counts) == 10
     assert sum(counts) == 2000
+
+
+def test_the_examples_of_plugins_run(tmp_path):
+    examples = [text for language, text in blocks(BEHIND_IT) if language == "python"]
+    assert len(examples) == 1
+    run([sys.executable, "-W", "error", "-c", examples[0]], tmp_path)
 
 
 def fresh_environment(folder):
@@ -79,7 +107,7 @@ def test_the_tutorial_leads_from_an_empty_folder_to_a_working_plugin(tmp_path):
     folder = tmp_path / "work"
     folder.mkdir()
     printed = {}
-    texts = [text for language, text in blocks(README[BEGIN:END]) if language == "console"]
+    texts = [text for language, text in blocks(TUTORIAL) if language == "console"]
     for command in [command for text in texts for command in commands(text)]:
         if "runs/edited" in command:
             rule = folder / "minicnn-sign-momentum" / "minicnn_sign_momentum.py"
