@@ -105,7 +105,7 @@ def size(text: str) -> list[int]:
     """``32x48`` as [32, 48], and ``32`` as [32, 32]."""
     sides = text.lower().split("x")
     if len(sides) > 2 or not all(side.isascii() and side.isdigit() and int(side) for side in sides):
-        raise argparse.ArgumentTypeError(f"must be HEIGHTxWIDTH, such as 32x32, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be height x width, such as 32x48, not {text!r}")
     return [int(sides[0]), int(sides[-1])]
 
 

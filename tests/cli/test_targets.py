@@ -72,7 +72,7 @@ def test_pictures_are_brought_together_by_options_that_the_error_names(place, mi
     assert minicnn("evaluate", "run").status == 0  # as the model was trained
     assert "--rgb would convert them" in minicnn("predict", "run", "set/bee/0.png", "--resize").err
     assert minicnn("predict", "run", "set/bee/0.png", "--resize", "--rgb").status == 0
-    assert "HEIGHTxWIDTH" in minicnn(*train, "--resize", "6x").err
+    assert "height x width" in minicnn(*train, "--resize", "6x").err
 
 
 def test_init_goes_on_from_trained_weights(place, minicnn):
