@@ -90,21 +90,15 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
                 init = y if adds != 0 else Rows(weights, bias, np.int64(0))
                 x = x0 + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C + other * x_other
                 w = op.weight + (r * S + s) * C * K
-                # (s, c) is contiguous in x and in w; with a dilation each filter row is a product.
-                products, outer, inner = np.int64(1), r_end - r, (s_end - s) * C
-                x_outer, w_outer = x_line, S * C * K
-                if dilation != 1:
-                    products, outer, inner = r_end - r, s_end - s, C
-                    x_outer, w_outer = dilation * C, C * K
-                for i in range(products):
-                    multiply(
-                        op.multiply,
-                        (m, K, outer, inner),
-                        Scalars(work, x + i * x_line, x_row, x_outer, 1),
-                        Vectors(weights, w + i * S * C * K, w_outer, K),
-                        init,
-                        y,
-                    )
+                if dilation == 1:  # (s, c) is contiguous in x and in w
+                    shape = m, K, r_end - r, (s_end - s) * C
+                    pixels = Scalars(work, x, x_row, x_line, 1)
+                    multiply(op.multiply, shape, pixels, Vectors(weights, w, S * C * K, K), init, y)
+                    continue
+                for i in range(r_end - r):  # a product for each filter row
+                    pixels = Scalars(work, x + i * x_line, x_row, dilation * C, 1)
+                    filters = Vectors(weights, w + i * S * C * K, C * K, K)
+                    multiply(op.multiply, (m, K, s_end - s, C), pixels, filters, init, y)
                     init = y
         q += run
 

@@ -93,8 +93,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     for i in range(n):
         x, dx = op.x + i * op.input_size, op.dx + i * op.input_size
         for p in range(op.output_height):
+            h_first, h_end = window(rows, p)
             for q in range(op.output_width):
-                (h_first, h_end), (v_first, v_end) = window(rows, p), window(columns, q)
+                v_first, v_end = window(columns, q)
                 for c in range(0, C, lanes):
                     count, largest = C - c, load(work, y + c, C - c)
                     left = _gradient(op, work, y + c, dy + c, count)
