@@ -239,7 +239,7 @@ def test_only_kernels_backends_and_the_conformance_kit_import_numba():
         "minicnn/testing/",
     )  # the kit looks at what Numba made
     assert [path for path in importing("numba") if not path.startswith(allowed)] == []
-    cuda = ("minicnn/kernels/cuda/", "minicnn/backends/cuda.py", "minicnn/backends/card.py")
+    cuda = ("minicnn/kernels/cuda/", "minicnn/backends/cuda.py", "minicnn/backends/gpu.py")
     assert [path for path in importing("numba.cuda") if not path.startswith(cuda)] == []
 
 

@@ -60,7 +60,7 @@ def missing(device: str) -> str | None:
                 ".".join(map(str, numbers)) for numbers in (LEAST_CAPABILITY, device_capability)
             )
             return (
-                f"the card has compute capability {found}, and {wanted} (Turing, 2018) is the least"
+                f"the GPU has compute capability {found}, and {wanted} (Turing, 2018) is the least"
             )
         return None
     why = " ".join(
@@ -69,9 +69,9 @@ def missing(device: str) -> str | None:
         ).split()
     )
     if "NO_DEVICE" in why:
-        return "there is a driver but no NVIDIA card that it can see: put one in, or set CUDA_VISIBLE_DEVICES"
+        return "there is a driver but no NVIDIA GPU that it can see: put one in, or set CUDA_VISIBLE_DEVICES"
     state = "is missing" if "cannot be found" in why else f"does not start ({why})"
-    return f"the NVIDIA driver {state}: install the card's driver, version 580 or newer, from nvidia.com/drivers"
+    return f"the NVIDIA driver {state}: install the GPU's driver, version 580 or newer, from nvidia.com/drivers"
 
 
 def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:

@@ -1,6 +1,6 @@
-"""A CUDA card: owns the buffers in its memory, compiles or loads the kernels, and launches them.
+"""A CUDA GPU: owns the buffers in its memory, compiles or loads the kernels, and launches them.
 
-Vectors are flat float32 arrays on the card. A step is a handful of launches that wait for nothing;
+Vectors are flat float32 arrays on the GPU. A step is a handful of launches that wait for nothing;
 their results are read once for `Training.at_once` steps.
 """
 
@@ -13,7 +13,8 @@ import numpy as np
 from numba import cuda
 
 from minicnn.backends import Batch, Data, StepResult, check_scalars
-from minicnn.backends.card import (
+from minicnn.backends.cpu import thread_count
+from minicnn.backends.gpu import (
     Images,
     LaidOut,
     Vector,
@@ -24,7 +25,6 @@ from minicnn.backends.card import (
     run_kernel,
     vector,
 )
-from minicnn.backends.cpu import thread_count
 from minicnn.errors import SettingError
 from minicnn.kernels.cuda import step, tensor
 from minicnn.kernels.cuda.call import launch, launchable
@@ -55,17 +55,17 @@ _AT_ONCE, _MOST_ORDERS = 50, 1 << 16  # steps whose results are read together, a
 
 
 def describe() -> dict[str, Any]:
-    """Name, compute capability, memory and multiprocessors of the card, for a report."""
+    """Name, compute capability, memory and multiprocessors of the GPU, for a report."""
     if SIMULATED:
-        return {"card": "Numba's simulator"}
-    card, (free, total) = cuda.get_current_device(), cuda.current_context().get_memory_info()
-    name = card.name.decode() if isinstance(card.name, bytes) else str(card.name)
+        return {"gpu": "Numba's simulator"}
+    gpu, (free, total) = cuda.get_current_device(), cuda.current_context().get_memory_info()
+    name = gpu.name.decode() if isinstance(gpu.name, bytes) else str(gpu.name)
     return {
-        "card": name,
-        "compute_capability": ".".join(map(str, card.compute_capability)),
+        "gpu": name,
+        "compute_capability": ".".join(map(str, gpu.compute_capability)),
         "memory": int(total),
         "free_memory": int(free),
-        "multiprocessors": card.MULTIPROCESSOR_COUNT,
+        "multiprocessors": gpu.MULTIPROCESSOR_COUNT,
     }
 
 
@@ -186,7 +186,7 @@ class Passes:
     def __init__(self, network: Network, params: np.ndarray, batch_size: int):
         _check_float32(params)
         self.params, self._network = params, network
-        self._on_card, self._laid_out = vector(params), LaidOut(network, batch_size, True)
+        self._on_gpu, self._laid_out = vector(params), LaidOut(network, batch_size, True)
         self._grads, self._squares = (
             vector(np.zeros_like(params)),
             empty(blocks_for(len(params)), 2),
@@ -196,10 +196,10 @@ class Passes:
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
         fetch_at, outputs, n = self._laid_out.logits_at, self._network.outputs, len(x)
-        self._on_card.copy_to_device(self.params)
+        self._on_gpu.copy_to_device(self.params)
         rows = np.ascontiguousarray(x, np.float32).reshape(n, -1)
         Images(rows, n, True).gather(self._laid_out, np.arange(n), vector(np.arange(n)), 0, n, 1.0)
-        self._laid_out.forward(self._on_card, n, key, 0)
+        self._laid_out.forward(self._on_gpu, n, key, 0)
         return (
             self._laid_out.work[fetch_at : fetch_at + n * outputs]
             .copy_to_host()
@@ -207,13 +207,13 @@ class Passes:
         )
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
-        """The slope [flat_size] of the loss by every parameter, after `forward` on the same
+        """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on the same
         batch."""
         there = self._laid_out.work[
             self._laid_out.dlogits_at : self._laid_out.dlogits_at + dlogits.size
         ]
         there.copy_to_device(np.ascontiguousarray(dlogits, np.float32).reshape(-1))
-        self._laid_out.backward(self._on_card, len(dlogits), key, 0)
+        self._laid_out.backward(self._on_gpu, len(dlogits), key, 0)
         self._laid_out.add_parts(self._grads, self._squares)
         return self._grads.copy_to_host()
 
@@ -304,7 +304,7 @@ class Update:
 
 
 class Training:
-    """Everything the training steps need on the card: weights, gradients, workspace, data set, the
+    """Everything the training steps need on the GPU: weights, gradients, workspace, data set, the
     compiled rules.
 
     ``spans`` [count, (begin, end, row)] are the parameters to update, and with which row of an
@@ -356,7 +356,7 @@ class Training:
         return self.steps(data, [batch], slots)[0]
 
     def compile(self, data: Data, slots: np.ndarray) -> None:
-        """Copy the data to the card, and compile all that a step launches."""
+        """Copy the data to the GPU, and compile all that a step launches."""
         self._place(data)
         self._laid_out.compile()
         for kernel in (step.add_parts, step.finish):
@@ -366,7 +366,7 @@ class Training:
                 rule.compile()
 
     def _place(self, data: Data) -> None:
-        """Copy to the card what is the same in all steps: the whole data set, if it fits."""
+        """Copy to the GPU what is the same in all steps: the whole data set, if it fits."""
         if self._data is not None and all(
             one is other for one, other in zip(data, self._data, strict=True)
         ):

@@ -34,7 +34,7 @@ class RunCurves:
     report: dict[str, Any]
 
     def curve(self, figure: str) -> list[float]:
-        """A figure of each epoch, not-a-number where it is null.
+        """A figure of each epoch, NaN where it is null.
 
         Besides those of `metrics.jsonl` there are "elapsed", the seconds so far, and "accuracy":
         that of the validation, or of the training where nothing was held out.

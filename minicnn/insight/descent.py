@@ -99,7 +99,7 @@ class Plane:
             points.append(point.copy())
             losses.append(loss)
             gradients.append(gradient)
-            outcome = self._judge(point, loss, gradient, moved, scale)
+            outcome = self._outcome_at(point, loss, gradient, moved, scale)
         return Trajectory(
             optimizer.rule.name,
             learning_rate,
@@ -109,7 +109,7 @@ class Plane:
             outcome,
         )
 
-    def _judge(
+    def _outcome_at(
         self, point: np.ndarray, loss: float, gradient: np.ndarray, moved: np.ndarray, scale: float
     ) -> str:
         outside = [

@@ -73,7 +73,7 @@ def multi_margin(logits, label, dlogits, margin):
     for k in range(len(logits)):
         classes += 1.0
         violation = margin - logits[label] + logits[k]
-        # Written so that not a number counts as a violation and stays visible.
+        # Written so that NaN counts as a violation and stays visible.
         if k == label or violation <= 0.0:
             dlogits[k] = 0.0
         else:

@@ -48,7 +48,7 @@ def mae(outputs, target, doutputs):
     count = 0.0
     for k in range(len(outputs)):
         difference = outputs[k] - target[k]
-        # What is neither above nor below zero is zero, or not a number, which must stay visible.
+        # Neither above nor below zero: zero or NaN, which must stay visible.
         doutputs[k] = 1.0 if difference > 0.0 else (-1.0 if difference < 0.0 else difference)
         total += abs(difference)
         count += 1.0
@@ -71,7 +71,7 @@ def huber(outputs, target, doutputs, delta):
     count = 0.0
     for k in range(len(outputs)):
         difference = outputs[k] - target[k]
-        # Not a number is on neither side, so it goes the last way and stays visible.
+        # NaN is on neither side, so it takes the last branch and stays visible.
         if difference > delta:
             doutputs[k] = delta
             total += delta * (difference - 0.5 * delta)

@@ -16,6 +16,6 @@ def learning_rate(default: float, meaning: str = "step size η") -> Hyperparamet
     return Hyperparameter("learning_rate", default, 0.0, open_minimum=True, meaning=meaning)
 
 
-def share(name: str, default: float, meaning: str) -> Hyperparameter:
+def decay_rate(name: str, default: float, meaning: str) -> Hyperparameter:
     """A number from 0 to below 1."""
     return Hyperparameter(name, default, 0.0, 1.0, open_maximum=True, meaning=meaning)

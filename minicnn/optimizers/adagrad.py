@@ -12,7 +12,7 @@ import math
 from dataclasses import replace
 
 from minicnn.hookspecs import hookimpl
-from minicnn.optimizers import EPSILON, WEIGHT_DECAY, learning_rate, share
+from minicnn.optimizers import EPSILON, WEIGHT_DECAY, decay_rate, learning_rate
 from minicnn.rules import OptimizerRule
 
 
@@ -60,7 +60,7 @@ RMSPROP = OptimizerRule(
     prepare=prepare_rmsprop,
     hyperparameters=(
         learning_rate(0.001),
-        share("alpha", 0.99, "share α of the mean square that is kept"),
+        decay_rate("alpha", 0.99, "decay rate α of the mean square"),
         EPSILON,
         WEIGHT_DECAY,
     ),
@@ -88,7 +88,7 @@ ADADELTA = OptimizerRule(
     prepare=prepare_adadelta,
     hyperparameters=(
         learning_rate(1.0, "factor η of the estimated step"),
-        share("rho", 0.9, "share ρ of the mean squares that is kept"),
+        decay_rate("rho", 0.9, "decay rate ρ of the mean squares"),
         replace(EPSILON, default=1e-6, meaning="added under the roots; sets the first steps"),
         WEIGHT_DECAY,
     ),

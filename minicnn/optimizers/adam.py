@@ -19,14 +19,14 @@ import math
 from dataclasses import replace
 
 from minicnn.hookspecs import hookimpl
-from minicnn.optimizers import EPSILON, WEIGHT_DECAY, learning_rate, share
+from minicnn.optimizers import EPSILON, WEIGHT_DECAY, decay_rate, learning_rate
 from minicnn.rules import Hyperparameter, OptimizerRule
 
 _BETAS = (
-    share("beta1", 0.9, "share β₁ of the mean that is kept"),
-    share("beta2", 0.999, "share β₂ of the mean square that is kept"),
+    decay_rate("beta1", 0.9, "decay rate β₁ of the mean"),
+    decay_rate("beta2", 0.999, "decay rate β₂ of the mean square"),
 )
-_DECOUPLED = replace(WEIGHT_DECAY, meaning="pull towards zero λ, a share of η")
+_DECOUPLED = replace(WEIGHT_DECAY, meaning="pull towards zero λ, a fraction of η")
 
 
 def prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
@@ -158,7 +158,7 @@ def prepare_lion(step, state, learning_rate, beta1, beta2, weight_decay):
 
 def lion(p, g, mean, learning_rate, beta1, one_minus_beta1, beta2, one_minus_beta2, weight_decay):
     blend = beta1 * mean + one_minus_beta1 * g
-    # What is neither above nor below zero is zero, or not a number, which must stay visible.
+    # Neither above nor below zero: zero or NaN, which must stay visible.
     sign = 1.0 if blend > 0.0 else (-1.0 if blend < 0.0 else blend)
     return p - learning_rate * (sign + weight_decay * p), beta2 * mean + one_minus_beta2 * g
 
@@ -169,8 +169,8 @@ LION = OptimizerRule(
     prepare=prepare_lion,
     hyperparameters=(
         learning_rate(0.0001),
-        share("beta1", 0.9, "weight β₁ of the mean in the step"),
-        share("beta2", 0.99, "share β₂ of the mean that is kept"),
+        decay_rate("beta1", 0.9, "weight β₁ of the mean in the step"),
+        decay_rate("beta2", 0.99, "decay rate β₂ of the mean"),
         _DECOUPLED,
     ),
     slots=("mean",),

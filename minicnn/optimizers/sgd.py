@@ -1,4 +1,4 @@
-"""Steps along the slope: gradient descent on all images or on a batch, with momentum, and with
+"""Steps along the gradient: gradient descent on all images or on a batch, with momentum, and with
 momentum that looks ahead.
 
 Sources: A. Cauchy, "Méthode générale pour la résolution des systèmes d'équations simultanées",
@@ -11,10 +11,10 @@ of initialization and momentum in deep learning", ICML 2013.
 """
 
 from minicnn.hookspecs import hookimpl
-from minicnn.optimizers import WEIGHT_DECAY, learning_rate, share
+from minicnn.optimizers import WEIGHT_DECAY, decay_rate, learning_rate
 from minicnn.rules import OptimizerRule
 
-_MOMENTUM = share("momentum", 0.9, "share μ of the velocity that is kept")
+_MOMENTUM = decay_rate("momentum", 0.9, "decay rate μ of the velocity")
 
 
 def prepare_gd(step, state, learning_rate):
@@ -29,7 +29,7 @@ GD = OptimizerRule(
     name="gd",
     update=gd,
     prepare=prepare_gd,
-    hyperparameters=(learning_rate(0.1, "step along the slope, η"),),
+    hyperparameters=(learning_rate(0.1, "step along the gradient, η"),),
     full_batch=True,
     equation="w ← w − η ∇L(w), with L over the whole training set",
     source="Cauchy 1847",

@@ -39,7 +39,7 @@ class Operation:
     only_training: bool = (
         False  # left out in inference, and where the statistics are frozen: y is x
     )
-    shares_saved: bool = (
+    saved_with_input: bool = (
         False  # what it saved lies where the operation before it, which wrote x, keeps its own
     )
     finishes: bool = False  # what it saved is read after the step as well, for the state
@@ -129,7 +129,7 @@ OPERATIONS: dict[str, Operation] = {
         saved=_statistics,
     ),
     "batch_norm": Operation(
-        "batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, shares_saved=True
+        "batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, saved_with_input=True
     ),
     "scale_shift": Operation(
         "scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel

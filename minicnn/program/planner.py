@@ -67,7 +67,7 @@ class _Buffer:
         return any(a <= d and c <= b for a, b in self.alive for c, d in other.alive)
 
 
-class _Shared:
+class _Joined:
     """Values, or gradients, that lie in one buffer: each points to another, the last one to
     itself."""
 
@@ -91,8 +91,8 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
         _describe(record, node, graph, chunk)
     wants = _wanted_gradients(graph) if training else set()
     buffers: dict[Any, _Buffer] = defaultdict(_Buffer)
-    values, gradients = _Shared(), _Shared()
-    _share_values(graph, values, wants, keep)
+    values, gradients = _Joined(), _Joined()
+    _join_values(graph, values, wants, keep)
     sizes = {value: round_up(chunk * int(np.prod(shape))) for value, shape in graph.shapes.items()}
     loss = len(nodes)
 
@@ -105,7 +105,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             ("value", value), max(sizes[v] for v in sizes if values.owner(v) == value), first, last
         )
     if training:
-        _share_gradients(graph, gradients, wants, table, keep)
+        _join_gradients(graph, gradients, wants, table, keep)
         for value in wants | {
             graph.output
         }:  # the loss writes dlogits, though no weight may need them
@@ -133,7 +133,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
             for name, value in zip(names, read, strict=False):
                 if kind == "value" or value in wants or (training and value == graph.output):
                     record[name] = buffers[kind, owner.owner(value)].offset
-        saved_with = node.inputs[0] if node.row.shares_saved else node.output
+        saved_with = node.inputs[0] if node.row.saved_with_input else node.output
         for name, key in (("saved", saved_with), ("scratch", i)):
             if (name, key) in buffers:
                 record[name] = buffers[name, key].offset
@@ -194,7 +194,7 @@ def _kept(graph: Graph, value: int, wants: set[int]) -> bool:
     return False
 
 
-def _share_values(graph: Graph, values: _Shared, wants: set[int], keep: bool) -> None:
+def _join_values(graph: Graph, values: _Joined, wants: set[int], keep: bool) -> None:
     """Let y lie where x lies, where the operation may, nobody reads x after it, and no backward
     pass reads x."""
     for i, node in enumerate(graph.nodes):
@@ -208,7 +208,7 @@ def _share_values(graph: Graph, values: _Shared, wants: set[int], keep: bool) ->
             values.join(node.output, x)
 
 
-def _lives_of_values(graph: Graph, values: _Shared, wants: set[int]) -> dict[int, tuple[int, int]]:
+def _lives_of_values(graph: Graph, values: _Joined, wants: set[int]) -> dict[int, tuple[int, int]]:
     """First and last time of each buffer of values."""
     loss, times = len(graph.nodes), defaultdict(list)
     times[values.owner(0)].append(-1)
@@ -223,8 +223,8 @@ def _lives_of_values(graph: Graph, values: _Shared, wants: set[int]) -> dict[int
     return {value: (min(of), max(of)) for value, of in times.items()}
 
 
-def _share_gradients(
-    graph: Graph, gradients: _Shared, wants: set[int], table: np.ndarray, keep: bool
+def _join_gradients(
+    graph: Graph, gradients: _Joined, wants: set[int], table: np.ndarray, keep: bool
 ) -> None:
     """Let dx lie where dy lies, where the operation may and x has one reader; mark who adds to a
     gradient."""

@@ -34,7 +34,7 @@ from minicnn.training.events import (
     RunStarted,
 )
 
-NOTHING = "–"  # stands for None and not-a-number
+NOTHING = "–"  # stands for None and NaN
 LARGEST_MATRIX = 20  # classes
 REFRESH_SECONDS = (
     0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
@@ -336,7 +336,7 @@ def table(
     """Print a title line (unless empty) and a table; numbers, also those that are text, stand to
     the right.
 
-    None and not-a-number are shown as "–". Where the console is too narrow, text is folded and
+    None and NaN are shown as "–". Where the console is too narrow, text is folded and
     numbers are not.
     """
     console = console or make_console()

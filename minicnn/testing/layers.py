@@ -167,13 +167,13 @@ def _large(rule: ActivationRule) -> str:
     given = np.array([sign * size for size in _LARGE for sign in (1, -1)], np.float32)
     y = _alone(rule, np.float32, given.reshape(1, 1, 1, -1))[0].reshape(-1)
     derivative = compile_layer(rule, "backward", np.float32)._pyfunc.__globals__["rule"]
-    slopes = [
+    derivatives = [
         derivative(value, *hypers)
         for value in (y if rule.reads == "y" else given)
         if math.isfinite(value)
     ]
-    if np.isnan(y).any() or np.isnan(slopes).any():
-        raise CheckFailed(f"y {y.tolist()}, dy/dx {slopes} for x {given.tolist()}")
+    if np.isnan(y).any() or np.isnan(derivatives).any():
+        raise CheckFailed(f"y {y.tolist()}, dy/dx {derivatives} for x {given.tolist()}")
     return f"|x| up to {_LARGE[-1]:g} gives no NaN"
 
 

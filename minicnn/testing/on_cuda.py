@@ -1,4 +1,4 @@
-"""Whether a rule can be used on CUDA, found out without a card: it compiles, and in the simulator
+"""Whether a rule can be used on CUDA, found out without a GPU: it compiles, and in the simulator
 it equals the CPU.
 
 Numba reads whether to simulate when it is imported, so each is done in a process of its own:
@@ -20,7 +20,7 @@ import numpy as np
 from minicnn.rules import ActivationRule, LossRule, StepRule
 from minicnn.testing.checks import CheckFailed, CheckSkipped
 
-_CAPABILITY = (7, 5)  # of the oldest card that CUDA 13 compiles for
+_CAPABILITY = (7, 5)  # of the oldest GPU that CUDA 13 compiles for
 
 
 def works_on_cuda(rule: Any) -> str:
@@ -103,10 +103,10 @@ def _found(request: dict[str, Any]) -> Any:
 def _compiled(cuda: Any, rule: Any) -> str:
     from minicnn.kernels.cuda import rules
 
-    # Numba asks for a card when a rule calls what it compiles apart; that there is none does not
+    # Numba asks for a GPU when a rule calls what it compiles apart; that there is none does not
     # matter here.
-    card = SimpleNamespace(compute_capability=_CAPABILITY)
-    importlib.import_module("numba.cuda.dispatcher").get_current_device = lambda: card  # type: ignore[attr-defined]
+    gpu = SimpleNamespace(compute_capability=_CAPABILITY)
+    importlib.import_module("numba.cuda.dispatcher").get_current_device = lambda: gpu  # type: ignore[attr-defined]
     found = "compiles"
     if isinstance(rule, ActivationRule):
         from minicnn.kernels.cuda.launches import OPERATION

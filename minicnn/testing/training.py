@@ -102,14 +102,14 @@ def compiles_once(**options: Any) -> str:
     return "the second run compiled nothing"
 
 
-def _constant_slope(logits, label, dlogits, size):
+def _constant_gradient(logits, label, dlogits, size):
     for k in range(len(logits)):
         dlogits[k] = size
     dlogits[label] = -size
     return logits[label]
 
 
-SLOPE = LossRule("constant_slope", _constant_slope, (Hyperparameter("size", 1.0),))
+GRADIENT = LossRule("constant_gradient", _constant_gradient, (Hyperparameter("size", 1.0),))
 
 
 def stays_finite(rule: AnyOptimizer) -> str:
@@ -117,7 +117,7 @@ def stays_finite(rule: AnyOptimizer) -> str:
     sizes = (0.0, 1e-30, 1e-8, 1e4, 1e30)
     for size in sizes:
         try:
-            _trainer(epochs=1, optimizer=rule, loss=SLOPE, loss_kwargs={"size": size}).fit(
+            _trainer(epochs=1, optimizer=rule, loss=GRADIENT, loss_kwargs={"size": size}).fit(
                 _data(100)
             )
         except DivergedError:

@@ -41,10 +41,10 @@ def one_cycle(epoch, horizon, state, pct_start, div_factor, final_div_factor):
     return _cosine_between(1.0, first / final_div_factor, (done - pct_start) / (1.0 - pct_start))
 
 
-def _cosine_between(start: float, end: float, share: float) -> float:
-    """Go from ``start`` to ``end`` along half a cosine while ``share`` goes from 0 to 1; stay there
+def _cosine_between(start: float, end: float, fraction: float) -> float:
+    """Go from ``start`` to ``end`` along half a cosine while ``fraction`` goes from 0 to 1; stay there
     afterwards."""
-    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * min(fraction, 1.0)))
 
 
 def plateau_factor(epoch, horizon, state, factor, patience, min_factor, threshold):
@@ -105,7 +105,7 @@ ONE_CYCLE = ScheduleRule(
             1.0,
             True,
             True,
-            "share of the horizon in which the factor grows to 1",
+            "fraction of the horizon in which the factor grows to 1",
         ),
         Hyperparameter("div_factor", 25.0, 1.0, meaning="the first factor is 1 / div_factor"),
         Hyperparameter(

@@ -165,7 +165,7 @@ class Settings:
     threads: int | None = _setting(COUNT, None, "threads to compute with", "all cores")
     device: str = _setting(one_of(*DEVICES), "cpu", "where to compute")
     val_split: float = _setting(
-        FRACTION, 0.1, "share of the images that validates", fixed=True, shown=True
+        FRACTION, 0.1, "fraction of the images that validates", fixed=True, shown=True
     )
     patience: int | None = _setting(
         COUNT, None, "stop after N epochs without a better loss", "never"

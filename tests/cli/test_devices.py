@@ -25,7 +25,7 @@ def test_devices_lists_the_cpu_and_says_what_cuda_lacks(minicnn):
     assert shown.status == 0 and cpu["usable"] and cpu["threads"] >= 1 and cpu["missing"] is None
     assert cuda["device"] == "cuda" and cuda["usable"] == (cuda["missing"] is None)
     text = minicnn("devices").out
-    assert "cpu" in text and (cuda["missing"] or "card") in text
+    assert "cpu" in text and (cuda["missing"] or "gpu") in text
 
 
 @pytest.mark.parametrize(
@@ -34,11 +34,11 @@ def test_devices_lists_the_cpu_and_says_what_cuda_lacks(minicnn):
 def test_a_device_that_is_missing_is_one_line_and_nothing_is_written(
     verb, place, minicnn, monkeypatch
 ):
-    monkeypatch.setattr(backends, "missing", lambda device: "the card is missing: put one in")
+    monkeypatch.setattr(backends, "missing", lambda device: "the GPU is missing: put one in")
     before = sorted(place.iterdir())
     result = minicnn(*verb, "--device", "cuda")
     assert result.status == 1 and result.out == ""
-    assert "device cuda cannot be used: the card is missing: put one in" in result.error
+    assert "device cuda cannot be used: the GPU is missing: put one in" in result.error
     assert result.error.count("\n") == 1 and sorted(place.iterdir()) == before
 
 
@@ -51,7 +51,7 @@ def test_an_unknown_device_is_status_2(verb, minicnn):
 
 
 def missing_where(
-    monkeypatch, package=True, toolkit=None, driver=None, cards=True, capability=(9, 0)
+    monkeypatch, package=True, toolkit=None, driver=None, gpus=True, capability=(9, 0)
 ):
     """What is missing on a machine of which this is known."""
 
@@ -59,14 +59,14 @@ def missing_where(
         class config:
             ENABLE_CUDASIM = 0
 
-        is_available = staticmethod(lambda: driver is None and cards)
+        is_available = staticmethod(lambda: driver is None and gpus)
         get_current_device = staticmethod(
             lambda: type("Card", (), {"compute_capability": capability})
         )
 
     class Driver:
         class driver:
-            initialization_error = driver or (None if cards else "CUDA_ERROR_NO_DEVICE (100)")
+            initialization_error = driver or (None if gpus else "CUDA_ERROR_NO_DEVICE (100)")
 
     def imported(name):
         if toolkit:
@@ -88,14 +88,14 @@ def missing_where(
         ),
         (
             {"driver": "CUDA driver library cannot be found."},
-            "^the NVIDIA driver is missing: install the card's driver",
+            "^the NVIDIA driver is missing: install the GPU's driver",
         ),
         (
             {"driver": "unknown error (999)"},
             r"^the NVIDIA driver does not start \(unknown error \(999\)\): install",
         ),
-        ({"cards": False}, "^there is a driver but no NVIDIA card"),
-        ({"capability": (6, 1)}, r"^the card has compute capability 6\.1, and 7\.5"),
+        ({"GPUs": False}, "^there is a driver but no NVIDIA GPU"),
+        ({"capability": (6, 1)}, r"^the GPU has compute capability 6\.1, and 7\.5"),
     ],
 )
 def test_each_of_package_driver_and_card_is_named_when_it_is_missing(machine, reason, monkeypatch):
@@ -171,7 +171,7 @@ sys.exit(status)
 
 @pytest.mark.slow
 def test_the_selftest_of_cuda_runs_every_kernel_to_the_end_in_the_simulator(tmp_path):
-    """All that a card would do, in the same code; but images of 4 × 4, and few of them, since the
+    """All that a GPU would do, in the same code; but images of 4 × 4, and few of them, since the
     simulator is slow."""
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     command = [sys.executable, "-c", IN_SMALL, str(ROOT)]
@@ -189,7 +189,7 @@ def test_the_selftest_of_cuda_runs_every_kernel_to_the_end_in_the_simulator(tmp_
         "not launched: ['adan', 'focal', 'averaged']" in done.stdout
     )  # rules of the example plugins
     report = json.loads((tmp_path / "minicnn-selftest-cuda.json").read_text())
-    assert report["environment"]["card"] == "Numba's simulator"
+    assert report["environment"]["gpu"] == "Numba's simulator"
     results = {check["name"]: check["result"] for check in report["checks"]}
     assert set(results.values()) == {"passed"}
     assert (

@@ -4,7 +4,7 @@ what they computed."""
 import numpy as np
 from numba import cuda, from_dtype
 
-from minicnn.backends.card import lay_out
+from minicnn.backends.gpu import lay_out
 from minicnn.kernels.cuda import call
 from minicnn.kernels.cuda.gather import gather, gather_signature
 from minicnn.kernels.cuda.launches import OPERATION

@@ -1,4 +1,4 @@
-"""What the compiler and the assembler make of the kernels, without a card: NVVM → ptxas →
+"""What the compiler and the assembler make of the kernels, without a GPU: NVVM → ptxas →
 nvdisasm."""
 
 import functools

@@ -1,7 +1,7 @@
 """Every kernel of the passes against the float64 oracle and the CPU's kernels, on the device at
 hand.
 
-Not collected by itself: `test_passes.py` runs it in the simulator, and on a card where one is asked
+Not collected by itself: `test_passes.py` runs it in the simulator, and on a GPU where one is asked
 for. Shapes are ragged: nothing divides by a tile's size, and tiles of all shapes occur.
 """
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from minicnn import plugins
-from minicnn.backends import card, cpu, cuda
+from minicnn.backends import cpu, cuda, gpu
 from minicnn.backends.cpu import Passes
 from minicnn.kernels.cuda.rules import compile_update
 from minicnn.kernels.cuda.tile import DEPTH_LOG2, shape_of
@@ -280,7 +280,7 @@ def test_running_statistics_after_a_step_and_inference_with_them_equal_the_oracl
     )
     params, x, dlogits = example(network, 4)
     laid_out, there, results = (
-        card.LaidOut(network, 4, True),
+        gpu.LaidOut(network, 4, True),
         cuda.vector(params),
         np.zeros((2, 4), np.float32),
     )

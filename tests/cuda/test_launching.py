@@ -1,4 +1,4 @@
-"""Kernels up to their launch, without a card: compiled to machine code, kept on disk, and not taken
+"""Kernels up to their launch, without a GPU: compiled to machine code, kept on disk, and not taken
 for another's."""
 
 import json
@@ -10,15 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Numba asks the card at hand for its compute capability alone; what compiles is the toolkit,
+# Numba asks the GPU at hand for its compute capability alone; what compiles is the toolkit,
 # without a driver.
 STAND_IN = """\
 import sys, types
 from numba import cuda
 from numba.cuda import codegen, dispatcher
-card = types.SimpleNamespace(compute_capability=(7, 5))
-dispatcher.get_current_device = lambda: card
-codegen.devices = types.SimpleNamespace(get_context=lambda: types.SimpleNamespace(device=card))
+GPU = types.SimpleNamespace(compute_capability=(7, 5))
+dispatcher.get_current_device = lambda: GPU
+codegen.devices = types.SimpleNamespace(get_context=lambda: types.SimpleNamespace(device=GPU))
 dispatcher._Kernel.bind = lambda self: self._codelibrary.get_cubin(cc=(7, 5))
 """
 KERNELS = """\

@@ -1,5 +1,5 @@
 """Every kernel compiled for the oldest compute capability, and for all three where the slow tests
-are asked for, and what its machine code needs, without a card.
+are asked for, and what its machine code needs, without a GPU.
 
 `budgets.txt` is what `python -m tests.cuda.machine_code` printed when it was last looked at: no
 kernel may need more.

@@ -14,7 +14,7 @@ KERNELS = Path("minicnn", "kernels", "cuda")
 
 
 def run(root=ROOT, *options, simulator="1"):
-    """Run `passes_on_device.py` under ``root``, in the simulator or on a card."""
+    """Run `passes_on_device.py` under ``root``, in the simulator or on a GPU."""
     command = [
         sys.executable,
         "-m",

@@ -1,5 +1,5 @@
 """The CUDA backend beside the CPU's: in the simulator, in a process of its own; the same tests on a
-card if asked for."""
+GPU if asked for."""
 
 import os
 import subprocess

@@ -1,7 +1,7 @@
 """Training and inference by the CUDA backend against the CPU's, on the device at hand: the same
 data, the same results.
 
-Not collected by itself: `test_training.py` runs it in the simulator, and on a card where one is
+Not collected by itself: `test_training.py` runs it in the simulator, and on a GPU where one is
 asked for.
 """
 
@@ -26,7 +26,7 @@ from minicnn import (
     load,
     plugins,
 )
-from minicnn.backends import Batch, Data, backend, card, cpu, cuda
+from minicnn.backends import Batch, Data, backend, cpu, cuda, gpu
 from minicnn.cli import main
 from minicnn.errors import DeviceError, DivergedError, SettingError
 from minicnn.kernels.cuda import step
@@ -229,7 +229,7 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
     training.compile(data, None)
     events = []
     monkeypatch.setattr(
-        card, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__)
+        gpu, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__)
     )
     training._results_there = type(
         "Results", (), {"copy_to_host": lambda self, array: events.append("read")}
@@ -266,13 +266,13 @@ def test_float_images_and_a_batch_of_one_equal_the_cpu():
 
 def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkeypatch):
     whole, _, figures = train("cuda", CONVOLUTIONAL, batch_size=5)
-    two, seen, original = 4 * card.LaidOut(CONVOLUTIONAL, 2, True).work.size, [], cuda.Images
+    two, seen, original = 4 * gpu.LaidOut(CONVOLUTIONAL, 2, True).work.size, [], cuda.Images
 
     def images_elsewhere(images, most, resident):
         seen.append(most)
         return original(images, most, False)
 
-    monkeypatch.setattr(card, "free_memory", lambda: two)
+    monkeypatch.setattr(gpu, "free_memory", lambda: two)
     monkeypatch.setattr(cuda, "Images", images_elsewhere)
     parts, _, figures_of_parts = train("cuda", CONVOLUTIONAL, batch_size=5)
     assert seen[0] == 2  # so the batch was cut
@@ -322,7 +322,7 @@ def test_the_parts_of_a_gradient_are_added_in_their_order_and_its_norm_is_that_o
             [[0, 50, 10, 55, 7], [52, 4, 60, 55, 7]]
         )  # offset, count, place, distance of two splits, splits
         there, squares = cuda.vector(grads), cuda.vector(np.zeros((3, 2), np.float32))
-        card.run_kernel(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
+        gpu.run_kernel(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
         for offset, count, place, distance, splits in sums:
             for split in range(splits):
                 grads[offset : offset + count] += parts[place + split * distance :][:count]
@@ -423,7 +423,7 @@ def test_numbers_of_another_precision_are_refused():
 )
 def test_a_network_beyond_32_bit_places_is_refused_with_one_line(shape, units, what):
     with pytest.raises(SettingError, match=f"on CUDA a .* fewer than 2147483648 {what}"):
-        card.lay_out(Network(shape, [Flatten(), Dense(units)]), 1, False)
+        gpu.lay_out(Network(shape, [Flatten(), Dense(units)]), 1, False)
 
 
 def test_a_layer_that_only_the_cpu_computes_is_refused_by_name():
@@ -440,11 +440,11 @@ def test_a_layer_that_only_the_cpu_computes_is_refused_by_name():
 
 def test_batch_normalization_is_refused_where_the_batch_does_not_fit(monkeypatch):
     network = Network((2, 3, 1), [Flatten(), Dense(3), BatchNorm2d()])
-    fits = 4 * card.lay_out(network, 2, True)[0].work_size
-    monkeypatch.setattr(card, "free_memory", lambda: fits)
-    assert card.largest_chunk(network, 2, True) == 2
+    fits = 4 * gpu.lay_out(network, 2, True)[0].work_size
+    monkeypatch.setattr(gpu, "free_memory", lambda: fits)
+    assert gpu.largest_chunk(network, 2, True) == 2
     with pytest.raises(DeviceError, match="batch normalization needs a batch of 100 at once"):
-        card.largest_chunk(network, 100, True)
+        gpu.largest_chunk(network, 100, True)
 
 
 def test_gradcheck_compares_the_devices_gradients_with_the_cpus(tmp_path, capsys, monkeypatch):

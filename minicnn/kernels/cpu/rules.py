@@ -17,7 +17,7 @@ from minicnn.kernels.sources import digest_of
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 
 # Less than the kernels' fastmath. "reassoc" may undo an order that makes a rule stable, such as x −
-# max(x), and "arcp" makes g / √v an estimate, which differs between processors and is not a number
+# max(x), and "arcp" makes g / √v an estimate, which differs between processors and is NaN
 # for an infinite v. Adam's speed is the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
 

@@ -19,7 +19,7 @@ from minicnn.kernels.cuda.launches import Launch, gradients
 from minicnn.kernels.cuda.step import STOPPED
 from minicnn.kernels.cuda.tile import THREADS, device
 
-MEAN, INVERSE, VARIANCE, FACTOR, MEAN_DY, SLOPE = range(
+MEAN, INVERSE, VARIANCE, FACTOR, MEAN_DY, MEAN_DY_X = range(
     6
 )  # of ``saved``, each as many numbers as there are channels
 
@@ -92,8 +92,8 @@ def combine_backward(plan, floats, params, work, op, n, key, first_sample):
     """The factors of dx, a thread a channel."""
     C, count = plan[op, at.INPUT_CHANNELS], np.float32(_rows(plan, op, n))
     for c in range(cuda.grid(1), C, cuda.gridsize(1)):
-        slope = saved(plan, op, work, FACTOR, c) * saved(plan, op, work, INVERSE, c)
-        _save(plan, op, work, SLOPE, c, slope * sum_parts(plan, op, work, c) / count)
+        scale = saved(plan, op, work, FACTOR, c) * saved(plan, op, work, INVERSE, c)
+        _save(plan, op, work, MEAN_DY_X, c, scale * sum_parts(plan, op, work, c) / count)
         _save(plan, op, work, MEAN_DY, c, sum_parts(plan, op, work, C + c) / count)
 
 
@@ -109,7 +109,7 @@ def backward(plan, floats, params, work, op, n, key, first_sample):
         store(
             work,
             plan[op, at.DX] + i,
-            value - saved(plan, op, work, SLOPE, c) * x,
+            value - saved(plan, op, work, MEAN_DY_X, c) * x,
             plan[op, at.ACCUMULATE],
         )
 

@@ -1,4 +1,4 @@
-"""Kernels made ready for a launch: compiled for the card at hand, or taken from the disk cache;
+"""Kernels made ready for a launch: compiled for the GPU at hand, or taken from the disk cache;
 plain in the simulator."""
 
 import copyreg
@@ -78,7 +78,7 @@ def _compiled(function, signature):
 
 
 def launch(function, signature, blocks, *arguments):
-    """Start ``blocks`` blocks of `THREADS` threads, at least one; the card works on while the host
+    """Start ``blocks`` blocks of `THREADS` threads, at least one; the GPU works on while the host
     goes on."""
     if SIMULATED:
         _check_types(function, signature, arguments)
@@ -87,7 +87,7 @@ def launch(function, signature, blocks, *arguments):
 
 def _check_types(function, signature, arguments):
     """Raise `TypeError` for arrays of another type than the signature's, which neither the
-    simulator nor a card notices."""
+    simulator nor a GPU notices."""
     for number, (kind, argument) in enumerate(zip(signature.args, arguments, strict=True)):
         if isinstance(kind, types.Array):
             found = (str(argument.dtype), argument.ndim, argument.flags.c_contiguous)

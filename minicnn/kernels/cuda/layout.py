@@ -125,7 +125,7 @@ def _depth(record: np.void, side: str) -> int:
 
 def _splits(record: np.void, size: int) -> int:
     """In how many parts the gradient of ``size`` weights is computed: enough blocks to fill a
-    card."""
+    GPU."""
     columns = int(record["output_channels"])
     rows = -(-size // columns) + 1
     tiles = tiles_of(rows, columns, shape_of(rows, columns))

@@ -51,7 +51,7 @@ class Kernel:
     scalars: int = 0  # how many scalars an optimizer's ``prepare`` must return
 
     def compile(self) -> None:
-        """Compile it for the card, or load it from the disk; raises `PluginError` if the rule
+        """Compile it for the GPU, or load it from the disk; raises `PluginError` if the rule
         cannot be compiled."""
         try:
             launchable(self.function, self.signature)

@@ -10,7 +10,7 @@ of zeros.
 
 Two habits keep the machine code short. Indices are cast to unsigned at each access, since a signed
 one may count from the end, and every access would test for that. Numbers that fit 32 bits are cast
-to them wherever they are computed, since Numba computes whole numbers in 64 bits, which a card does
+to them wherever they are computed, since Numba computes whole numbers in 64 bits, which a GPU does
 in pieces.
 """
 
@@ -19,7 +19,7 @@ from numba import cuda
 
 device = cuda.jit(device=True, inline="always")
 
-# In the simulator, where a thread of the card is a thread of the host and slow, a block is small.
+# In the simulator, where a thread of the GPU is a thread of the host and slow, a block is small.
 SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 RESULTS_LOG2 = 2
 RESULTS = 1 << RESULTS_LOG2  # rows, and columns, that a thread computes
@@ -40,7 +40,7 @@ LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
 _ENOUGH_TILES, _LEAST_SPLIT = (
     128,
     16 * DEPTH,
-)  # tiles that fill a card; reduction steps that make a split worth its sum
+)  # tiles that fill a GPU; reduction steps that make a split worth its sum
 _STEP, _LOAD, _TURN = (
     21,
     25,
@@ -90,7 +90,7 @@ def shape_of(rows, columns):
 
 def splits_of(tiles, depth):
     """How many blocks share the reduction of a tile, where few tiles with a long one would leave
-    most of the card idle."""
+    most of the GPU idle."""
     splits = _ENOUGH_TILES // tiles
     most = depth // _LEAST_SPLIT if depth >= 4 * _LEAST_SPLIT else 1
     splits = splits if splits < most else most

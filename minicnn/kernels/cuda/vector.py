@@ -2,7 +2,7 @@
 `store4`.
 
 A kernel that does little with each number takes as long as its loads and stores, and four times
-fewer of them keep the memory of a card busier. The hardware wants such an access at a multiple of
+fewer of them keep the memory of a GPU busier. The hardware wants such an access at a multiple of
 16 bytes; where a place is none, or fewer than four numbers are left, they go one by one.
 """
 

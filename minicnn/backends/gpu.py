@@ -1,4 +1,4 @@
-"""What the CUDA backend is made of: arrays on the card, launches, and a network laid out there."""
+"""What the CUDA backend is made of: arrays on the GPU, launches, and a network laid out there."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from minicnn.kernels.cuda.tile import THREADS
 from minicnn.network.network import Network
 from minicnn.program.planner import make_plan
 
-Vector = Any  # an array on the card
+Vector = Any  # an array on the GPU
 
-_MOST_BLOCKS = 1024  # of a launch over a vector: enough to fill any card
-_SHARE_OF_MEMORY = 0.8  # what is left of the card's free memory is for others
+_MOST_BLOCKS = 1024  # of a launch over a vector: enough to fill any GPU
+_FRACTION_OF_MEMORY = 0.8  # what is left of the GPU's free memory is for others
 
 
 def vector(array: np.ndarray) -> Vector:
-    """A copy of ``array`` on the card; what is there already is returned as it is."""
+    """A copy of ``array`` on the GPU; what is there already is returned as it is."""
     if not isinstance(array, np.ndarray):
         return array
     return cuda.to_device(
@@ -32,7 +32,7 @@ def vector(array: np.ndarray) -> Vector:
 
 
 def empty(*shape: int) -> Vector:
-    """An array of float32 on the card that holds anything."""
+    """An array of float32 on the GPU that holds anything."""
     return cuda.device_array(shape, np.float32)
 
 
@@ -50,8 +50,8 @@ def run_kernel(kernel: Any, blocks: int, *arguments: Any) -> None:
 
 
 def free_memory() -> float:
-    """Bytes on the card that may be taken."""
-    return _SHARE_OF_MEMORY * cuda.current_context().get_memory_info()[0]
+    """Bytes on the GPU that may be taken."""
+    return _FRACTION_OF_MEMORY * cuda.current_context().get_memory_info()[0]
 
 
 def lay_out(
@@ -87,20 +87,20 @@ def largest_chunk(network: Network, batch: int, training: bool, frozen: bool = F
         elif any("finish" in operation for operation in operations):
             raise DeviceError(
                 f"device cuda: batch normalization needs a batch of {batch} at once, {4 * layout.work_size:,} "
-                f"bytes, and {free:,.0f} are free on the card: take smaller batches"
+                f"bytes, and {free:,.0f} are free on the GPU: take smaller batches"
             )
         else:
             most = chunk - 1
     if fits == 0:
         needed = 4 * layout.work_size
         raise DeviceError(
-            f"device cuda: one image needs {needed:,} bytes, and {free:,.0f} are free on the card"
+            f"device cuda: one image needs {needed:,} bytes, and {free:,.0f} are free on the GPU"
         )
     return fits
 
 
 class Images:
-    """Scaled images in the first layer's input, from a set on the card or, where it does not fit,
+    """Scaled images in the first layer's input, from a set on the GPU or, where it does not fit,
     from the host."""
 
     def __init__(self, images: np.ndarray, most: int, resident: bool):
@@ -119,7 +119,7 @@ class Images:
         n: int,
         scale: float,
     ) -> None:
-        """``n`` images, those in ``order``, which is what ``orders`` on the card holds from
+        """``n`` images, those in ``order``, which is what ``orders`` on the GPU holds from
         ``start`` on."""
         if self._all is None:
             self._some[:n].copy_to_device(np.ascontiguousarray(self.host[order]))
@@ -132,7 +132,7 @@ class Images:
 
 
 class LaidOut:
-    """A network on the card: its plan, room for ``chunk`` samples, and the launches of its
+    """A network on the GPU: its plan, room for ``chunk`` samples, and the launches of its
     passes."""
 
     def __init__(self, network: Network, chunk: int, training: bool, frozen: bool = False):
