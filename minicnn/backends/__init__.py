@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from minicnn.errors import DeviceError, PluginError, SettingError
@@ -33,10 +32,6 @@ def check_device(device: str) -> None:
 def backend(device: str) -> Any:
     """The backend of ``device``, cpu or cuda; raises `DeviceError` if it cannot be used."""
     check_device(device)
-    if os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"):
-        raise DeviceError(
-            "NUMBA_DISABLE_JIT is set, but minicnn cannot work without compiled code: unset it"
-        )
     return importlib.import_module(f"minicnn.backends.{device}")
 
 

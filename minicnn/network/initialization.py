@@ -52,7 +52,7 @@ def initial_weight(
     *receptive_field, inputs, outputs = shape
     fan_in, fan_out = inputs * math.prod(receptive_field), outputs * math.prod(receptive_field)
     if activation is not None and activation.rectifies:
-        slope = activation.negative_slope if isinstance(activation, LeakyReLU) else 0.0
-        return rng.normal(0.0, math.sqrt(2 / ((1 + slope**2) * fan_in)), shape)
+        negative_slope = activation.negative_slope if isinstance(activation, LeakyReLU) else 0.0
+        return rng.normal(0.0, math.sqrt(2 / ((1 + negative_slope**2) * fan_in)), shape)
     limit = math.sqrt(6 / (fan_in + fan_out))
     return rng.uniform(-limit, limit, shape)

@@ -54,8 +54,8 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_card():
         ),
         (
             "conv2d.py",
-            "cuda.syncthreads()\n        if turn < turns:",
-            "if turn < turns:",
+            "cuda.syncthreads()\n        if iteration < iterations:",
+            "if iteration < iterations:",
             "convolutions_equal and shape1",
         ),
     ],

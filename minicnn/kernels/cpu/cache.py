@@ -17,7 +17,9 @@ from minicnn.errors import MinicnnError
 from minicnn.kernels.sources import digest_of
 
 if config.DISABLE_JIT:
-    raise MinicnnError("minicnn computes with compiled code alone: unset NUMBA_DISABLE_JIT")
+    raise MinicnnError(
+        "NUMBA_DISABLE_JIT is set, and minicnn computes with compiled code: unset it"
+    )
 
 
 class _Cache(FunctionCache):

@@ -36,11 +36,11 @@ from minicnn.kernels.cuda.tile import (
     RESULTS_LOG2,
     THREADS,
     THREADS_LOG2,
-    add_shares,
     device,
     divide,
     keep,
     multiply,
+    reduce_split_k,
     shape_of,
     splits_of,
     tiles_of,
@@ -149,8 +149,8 @@ def _product(
         lane, step = thread >> DEPTH_LOG2, thread & (DEPTH - 1)
 
     cuda.syncthreads()  # the tile before this one is stored
-    for share in range((LONGEST + THREADS - 1) // THREADS):
-        row = thread + share * THREADS
+    for slice_of_k in range((LONGEST + THREADS - 1) // THREADS):
+        row = thread + slice_of_k * THREADS
         if row < LONGEST:
             outer, middle, inner = _digits(first_row + row, row_middle, row_inner)
             h, v, start = _image_place(
@@ -176,7 +176,7 @@ def _product(
     other_lane, other_step = (
         (lane, step) if transposed else (thread & (LANES - 1), thread >> LANES_LOG2)
     )
-    # The digits of this thread's own k, and of DEPTH, which is added at every turn; ``beyond`` is k
+    # The digits of this thread's own k, and of DEPTH, which is added in each iteration; ``beyond`` is k
     # − end.
     beyond, other_k = np.int32(begin + step - end), np.int32(begin + other_step)
     outer, middle, inner = _digits(begin + step, middle_size, inner_size)
@@ -186,16 +186,16 @@ def _product(
     steps = np.int32(DEPTH >> deep)
     first_step = np.int32((thread >> (THREADS_LOG2 - deep)) * steps * LEADING)
     own_column = np.int32(first_column + other_lane)
-    turns = np.int32((end - begin + DEPTH - 1) >> DEPTH_LOG2)
-    for turn in range(
-        np.int32(turns + 1)
+    iterations = np.int32((end - begin + DEPTH - 1) >> DEPTH_LOG2)
+    for iteration in range(
+        np.int32(iterations + 1)
     ):  # its barriers also part the rows' places from their readers
-        buffer = (turn & 1) * BUFFER
-        if turn > 0:
+        buffer = (iteration & 1) * BUFFER
+        if iteration > 0:
             keep(tiles, buffer + other_step * LEADING, other_lane, tile_columns, next_other)
             keep(tiles, buffer + step * LEADING + tile_columns, lane, tile_rows, next_x)
         cuda.syncthreads()
-        if turn < turns:  # on their way while the numbers before them are multiplied
+        if iteration < iterations:  # on their way while the numbers before them are multiplied
             h, v, start = _image_place(
                 not of_filters, outer, middle, inner, image_size, scale, offset, tap_step
             )
@@ -239,7 +239,7 @@ def _product(
                 inner, middle = np.int32(inner - inner_size), np.int32(middle + 1)
             if middle >= middle_size:
                 middle, outer = np.int32(middle - middle_size), np.int32(outer + 1)
-        if turn > 0:
+        if iteration > 0:
             multiply(
                 tiles,
                 buffer + first_step + tile_columns + down,
@@ -248,7 +248,7 @@ def _product(
                 steps,
             )
 
-    having = add_shares(tiles, sums, steps)
+    having = reduce_split_k(tiles, sums, steps)
     bias0 = plan[op, at.BIAS] if finished else -1  # read only now: there are few registers
     for i in range(RESULTS):
         start = row_out[np.uint32(down + i)]

@@ -41,7 +41,7 @@ _ENOUGH_TILES, _LEAST_SPLIT = (
     128,
     16 * DEPTH,
 )  # tiles that fill a GPU; reduction steps that make a split worth its sum
-_STEP, _LOAD, _TURN = (
+_STEP, _LOAD, _ITERATION = (
     21,
     25,
     130,
@@ -70,7 +70,7 @@ def tiles_of(rows, columns, shape):
 
 def shape_of(rows, columns):
     """The shape with which a product takes the fewest instructions: a step takes `_STEP`, a load
-    `_LOAD`, a turn `_TURN`."""
+    `_LOAD`, an iteration `_ITERATION`."""
     best, least = 0, 1 << 62
     for deep in range(DEPTH_LOG2 + 1):
         for across in range(MOST_LOG2 + 1):
@@ -82,7 +82,7 @@ def shape_of(rows, columns):
                 tiles = ((rows + (RESULTS << down) - 1) >> (RESULTS_LOG2 + down)) * (
                     (columns + (RESULTS << across) - 1) >> (RESULTS_LOG2 + across)
                 )
-                cost = tiles * (_STEP * (DEPTH >> deep) + _LOAD * loads + _TURN)
+                cost = tiles * (_STEP * (DEPTH >> deep) + _LOAD * loads + _ITERATION)
                 if cost < least:
                     best, least = across + 8 * deep, cost
     return best
@@ -146,7 +146,7 @@ def multiply(tiles, down, across, sums, steps):
 
 
 @device
-def add_shares(tiles, sums, steps):
+def reduce_split_k(tiles, sums, steps):
     """Add up what the threads that share a result have in ``sums``, in a fixed tree; return how
     many have results then.
 
