@@ -94,7 +94,7 @@ def missing_where(
             {"driver": "unknown error (999)"},
             r"^the NVIDIA driver does not start \(unknown error \(999\)\): install",
         ),
-        ({"GPUs": False}, "^there is a driver but no NVIDIA GPU"),
+        ({"gpus": False}, "^there is a driver but no NVIDIA GPU"),
         ({"capability": (6, 1)}, r"^the GPU has compute capability 6\.1, and 7\.5"),
     ],
 )

@@ -96,15 +96,15 @@ _UPDATE = '''\
 import numpy as np
 from numba import cuda
 from minicnn.kernels.cuda.rules import as_tuple
-from minicnn.kernels.cuda.step import CLIP_VALUE, SCALARS, clipped, judge
+from minicnn.kernels.cuda.step import CLIP_VALUE, SCALARS, clipped, finish_reduction
 from minicnn.kernels.cuda.vector import load4, store4
 
 
 def compiled(params, grads, slots, table, row, squares, partials, results, spans):
     """Clip the gradient and update the weights of ``spans``, unless loss or gradient are not finite."""
-    shrink, go_on = judge(table, row, squares, partials, results)
+    shrink, is_finite = finish_reduction(table, row, squares, partials, results)
     limit = table[row, CLIP_VALUE]
-    if go_on:
+    if is_finite:
         for span in range(len(spans)):
             begin, end = spans[span, 0], spans[span, 1]
             scalars = table[row, SCALARS + spans[span, 2] * {count} :]
