@@ -150,7 +150,7 @@ def loss_rows(
         vector(array)
         for array in (
             labels,
-            np.empty(0, np.float32),
+            np.ones(1, np.float32),
             np.arange(n),
             targets,
             class_weights,
@@ -372,7 +372,7 @@ class Training:
         ):
             return
         self._images = Images(data.images, self._laid_out.chunk, data.images.nbytes < free_memory())
-        weights = np.empty(0, np.float32) if data.sample_weights is None else data.sample_weights
+        weights = np.ones(1, np.float32) if data.sample_weights is None else data.sample_weights
         self._labels, self._sample_weights = vector(data.labels), vector(weights)
         self._for_loss = [
             vector(array) for array in (data.targets, data.class_weights, data.hyperparameters)

@@ -77,7 +77,7 @@ def compiled(work, logits_at, dlogits_at, outputs, labels, sample_weights, order
         if i < n:
             image = order[start + i]
             label = labels[image]
-            weight = sample_weights[image] if len(sample_weights) > 0 else float32(1)
+            weight = sample_weights[min(image, len(sample_weights) - 1)]  # or one for all
             logits = work[logits_at + i * outputs : logits_at + (i + 1) * outputs]
             dlogits = work[dlogits_at + i * outputs : dlogits_at + (i + 1) * outputs]
             loss = weight * float32(rule(logits, {target}, dlogits, {class_weights} {hypers}))
