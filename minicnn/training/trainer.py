@@ -265,12 +265,13 @@ class Trainer:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and
         raises nothing."""
         self._check_fit(dataset)
-        if output is not None:
-            output = _made(Path(output).expanduser())
+        folder = None if output is None else Path(output).expanduser()
         self._interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )
-        run = Run(self, dataset, output, resume)
+        run = Run(self, dataset, folder, resume)
+        if folder is not None:  # now that nothing is refused any more
+            _make(folder)
         self._recorder = run.recorder
         try:
             yield from run.events()
@@ -326,9 +327,8 @@ class Trainer:
             )
 
 
-def _made(folder: Path) -> Path:
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return folder

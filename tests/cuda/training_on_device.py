@@ -419,7 +419,7 @@ def test_numbers_of_another_precision_are_refused():
 
 @pytest.mark.parametrize(
     ("shape", "units", "what"),
-    [((1, 1, 50_000), 50_000, "weights"), ((50_000, 50_000, 1), 1, "pixels")],
+    [((1, 1, 2**16), 2**15, "weights"), ((2**16, 2**15, 1), 1, "pixels")],
 )
 def test_a_network_beyond_32_bit_places_is_refused_with_one_line(shape, units, what):
     with pytest.raises(SettingError, match=f"on CUDA a .* fewer than 2147483648 {what}"):
