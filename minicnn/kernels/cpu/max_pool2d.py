@@ -93,9 +93,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     for i in range(n):
         x, dx = op.x + i * op.input_size, op.dx + i * op.input_size
         for p in range(op.output_height):
-            h_first, h_end = window(rows, p)
+            h_first, h_end = (0, 0) if halves else window(rows, p)
             for q in range(op.output_width):
-                v_first, v_end = window(columns, q)
+                v_first, v_end = (0, 0) if halves else window(columns, q)
                 for c in range(0, C, lanes):
                     count, largest = C - c, load(work, y + c, C - c)
                     left = _gradient(op, work, y + c, dy + c, count)
