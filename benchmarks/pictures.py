@@ -14,7 +14,7 @@ from PIL import Image
 from minicnn.cli import main
 
 PICTURES = {  # file: command after the folder of the run, how the name of its picture begins
-    "ways-down": (["--along", "random", "random", "--opt", "gd", "adam"], "surface-random"),
+    "trajectories": (["--along", "random", "random", "--opt", "gd", "adam"], "surface-random"),
     "slice": (["--slice"], "slice"),
     "run": (["--along", "pc1", "pc2", "--starts", "0"], "surface-principal"),
 }
