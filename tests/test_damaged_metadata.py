@@ -127,7 +127,7 @@ def test_figures_of_any_type_are_used_or_refused(run, tmp_path, capsys, file, us
 
 def test_a_line_of_the_metrics_that_is_none_is_dropped_when_a_run_goes_on(run, tmp_path):
     path, line = tmp_path / "metrics.jsonl", (run / "metrics.jsonl").read_text().splitlines()[0]
-    started = RunStarted("network", 1, 1, 1, 1, 2, 3, {})
+    started = RunStarted("network", 1, 1, 1, 1, 2, 3, {}, {})
     for mutation in mutations({"epoch": 1}):
         write_atomically(path, f"{json.dumps(mutation)}\n{line}\n".encode())
         JsonlReporter(path)(started)

@@ -108,7 +108,7 @@ def rules() -> Iterator[Any]:
     from minicnn.rules import StepRule
 
     found = []
-    for folder in sorted(ROOT.glob("plugins/*")):
+    for folder in sorted(ROOT.glob("plugins/minicnn-*")):
         sys.path.append(str(folder))
         module = importlib.import_module(folder.name.replace("-", "_"))
         for hook in ("minicnn_losses", "minicnn_optimizers"):

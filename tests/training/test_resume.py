@@ -197,7 +197,7 @@ def test_other_data_another_network_and_another_optimizer_are_refused(tmp_path):
         small.resume(tmp_path, data=small.dataset(53), epochs=2)
     for name in ("sgd", "nadam", "adamw"):
         kwargs = {"optimizer": name, "optimizer_kwargs": {}}
-        with pytest.raises(SettingError, match=f"the optimizer adam, not {name}$"):
+        with pytest.raises(SettingError, match=f"it is adam, not {name}$"):
             small.resume(tmp_path, epochs=2, **kwargs)
     checkpoint = load_checkpoint(tmp_path / "last.safetensors")
     trainer = small.Trainer(small.network(dropout=0.1), small.settings())
