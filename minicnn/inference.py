@@ -18,7 +18,7 @@ from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
-from minicnn.storage import check_types, read_tensors, write_tensors
+from minicnn.storage import MALFORMED, check_types, read_tensors, write_tensors
 from minicnn.training.events import Evaluation
 from minicnn.training.loss import Loss
 
@@ -343,15 +343,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             task=metadata.get("task", "classification"),
             seen=_range(metadata.get("seen")),
         )
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        MinicnnError,
-    ) as error:
+    except MALFORMED as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
 
 

@@ -34,7 +34,7 @@ from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, ScheduleRule
 Kind = Literal["optimizer", "loss", "schedule", "layer"]
 Rule = AnyOptimizer | LossRule | ScheduleRule | AnyLayer
 
-# kind: (the hook that entries rules of it, their type)
+# kind: (the hook that offers rules of it, their type)
 _KINDS: dict[str, tuple[str, Any]] = {
     "optimizer": ("minicnn_optimizers", AnyOptimizer),
     "loss": ("minicnn_losses", LossRule),

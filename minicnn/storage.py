@@ -20,6 +20,16 @@ import safetensors.numpy
 
 from minicnn.errors import MinicnnError, ModelFileError
 
+# What reading a file whose metadata were changed by hand, or by accident, may raise.
+MALFORMED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    MinicnnError,
+)
 _FORMAT_VERSION = 2
 # of the safetensors metadata; with more than one, the same model would not give the same bytes
 _KEY = "minicnn"

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import MinicnnError, ModelFileError
+from minicnn.errors import ModelFileError
 from minicnn.network.network import Network
-from minicnn.storage import check_types, read_tensors, write_tensors
+from minicnn.storage import MALFORMED, check_types, read_tensors, write_tensors
 from minicnn.training.settings import Settings, check_names
 
 
@@ -121,15 +121,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             progress=Progress(weights, best, slots, counters=Counters(**counters), **numbers),
             fingerprint=metadata["data"],
         )
-    except (
-        KeyError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        OverflowError,
-        RecursionError,
-        MinicnnError,
-    ) as error:
+    except MALFORMED as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None
 
 

@@ -60,6 +60,20 @@ def test_a_damaged_cache_is_made_anew_after_one_warning(tmp_path, cache):
     assert run(tmp_path).stderr == ""
 
 
+def test_a_damaged_cache_that_cannot_be_made_anew_is_done_without(tmp_path, cache):
+    run(tmp_path)
+    for file in cache.rglob("*.nbi"):
+        file.write_bytes(b"garbage")
+    begin = (
+        "from numba.core import caching\n"
+        "def refused(*_): raise OSError(30, 'Read-only file system')\n"
+        "caching.IndexDataCacheFile._save_index = refused\n"
+    )
+    result = run(tmp_path, begin=begin)
+    assert result.returncode == 0 and result.stdout == "5.0\n", result.stderr
+    assert result.stderr.count("RuntimeWarning") == 1
+
+
 @pytest.mark.parametrize(
     "begin",
     [

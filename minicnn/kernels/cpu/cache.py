@@ -41,7 +41,7 @@ class _Cache(FunctionCache):
     def save_overload(self, sig, data):
         try:
             super().save_overload(sig, data)
-        except OSError as error:
+        except Exception as error:  # a damaged index that cannot be made anew either
             _warn(error)
 
 
