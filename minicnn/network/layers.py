@@ -210,7 +210,9 @@ class Conv2d(_Window):
     ``padding`` (with zeros) is a number, a pair, four numbers (top, bottom, left, right),
     ``"valid"`` (none) or ``"same"``: ⌈input / stride⌉ outputs, an odd element at the bottom and
     right, as TensorFlow pads. With ``groups`` G, filter k reads the C/G channels of group k //
-    (K/G) alone; with as many groups as channels the convolution is depthwise.
+    (K/G) alone; with as many groups as channels the convolution is depthwise. On a CPU, many 3×3
+    convolutions are computed by Winograd's method (`minicnn.kernels.cpu.winograd_conv2d`), unless
+    the environment variable MINICNN_WINOGRAD is 0 when the plan is made.
 
     ``y[p,q,k] = b[k] + Σ_{r,s,c} x[p·stride + r·dilation − top, q·stride + s·dilation − left, c] ·
     w[r,s,c,k]``

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from minicnn import activations as rules
 from minicnn.errors import NetworkError
-from minicnn.memory import round_up
+from minicnn.memory import ALIGNMENT, round_up
 from minicnn.network import activations, normalization
 from minicnn.network import layers as of
 from minicnn.rules import ActivationRule, AnyLayer
@@ -72,6 +72,13 @@ def _plane_sums(fields: Mapping[str, int], lanes: int) -> int:
     planes = filters * 2 * fields["output_height"] * fields["input_width"]
     sums = fields["kernel_height"] * (fields["kernel_width"] + DOTS) * (filters + DOTS) * lanes
     return round_up(fields["output_size"]) + round_up(planes) + round_up(sums)
+
+
+def _tiles(fields: Mapping[str, int], lanes: int) -> int:
+    """36 points of a vector, of the filters, and of the tiles of a block that are read and
+    written (`minicnn.kernels.cpu.winograd_conv2d`)."""
+    C, K = (-(-fields[f"{side}_channels"] // lanes) * lanes for side in ("input", "output"))
+    return 36 * (lanes + C * K + 2 * fields["a0"] * max(C, K) + 3 * ALIGNMENT)
 
 
 def _statistics(fields: Mapping[str, int], lanes: int) -> int:
@@ -149,6 +156,7 @@ OPERATIONS: dict[str, Operation] = {
     "drop_path": Operation(
         "dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}
     ),
+    "winograd_conv2d": Operation("winograd_conv2d", None, _reads("x"), scratch=_tiles),
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation(
         "conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums

@@ -50,7 +50,7 @@ def make_plan(
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
     network as it is in inference: without dropout, and with the running statistics.
     """
-    graph = fuse(lower(network, frozen or not training), lanes)
+    graph = fuse(lower(network, frozen or not training), lanes, training)
     plan = lay_out(graph, chunk, training, lanes, keep)
     plan.table["params_size"] = network.flat_size
     return plan

@@ -35,7 +35,7 @@ from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, 
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 
 
-class _Pass(NamedTuple):
+class Pass(NamedTuple):
     """A convolution as one pass sees it, of x [n, H, W, C] into y [n, P, Q, K]."""
 
     rows: Axis
@@ -107,7 +107,7 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    geometry = _Pass(height(op), width(op), op.input_channels, op.output_channels, op.x, op.y)
+    geometry = Pass(height(op), width(op), op.input_channels, op.output_channels, op.x, op.y)
     _correlate(op, geometry, n, work, params, op.bias, np.int64(0))
 
 
@@ -142,7 +142,7 @@ def transpose(plan, params, transposed):
 
 
 @njit(**JIT)
-def _reversed(axis):
+def reverse(axis):
     """The axis from dy to dx: a convolution with stride 1."""
     padding = axis.dilation * (axis.taps - 1) - axis.padding
     return Axis(axis.outputs, axis.size, axis.taps, np.int64(1), axis.dilation, padding)
@@ -161,8 +161,8 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     if _scatters(op, work.itemsize):
         _scatter(op, transposed, work, n)
         return
-    rows, columns = _reversed(height(op)), _reversed(width(op))
-    geometry = _Pass(rows, columns, op.output_channels, op.input_channels, op.dy, op.dx)
+    rows, columns = reverse(height(op)), reverse(width(op))
+    geometry = Pass(rows, columns, op.output_channels, op.input_channels, op.dy, op.dx)
     _correlate(op, geometry, n, work, transposed, np.int64(-1), op.accumulate)
 
 

@@ -83,6 +83,19 @@ def store(typing_context, array, offset, vector, count):
     return types.void(array, types.int64, vector, types.int64), generate
 
 
+@intrinsic
+def store_whole(typing_context, array, offset, vector):
+    """Write all lanes to ``array`` from ``offset`` on: much faster than `store` on some
+    processors."""
+
+    def generate(context, builder, signature, values):
+        place = _place(context, builder, array, *values[:2])
+        builder.store(values[2], place, align=bytes_of(values[2].type))
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, vector), generate
+
+
 def _transposing(few_rows: bool, few_columns: bool):
     """The transpose of one block, as many numbers high and wide as a vector, or half as many where
     there are but few."""
