@@ -16,9 +16,9 @@ from minicnn.program.operations import OPERATIONS, Operation, operation_of, row_
 from minicnn.rules import AnyLayer
 
 # Where tiles were measured to be faster than the direct sum by at least a tenth (AVX2): fewest
-# channels and filters; fewest outputs of a channel, by whether it is trained (a batch makes good for
-# the filters' transform) or not (one image must not be slower); and the least part of the tiles that
-# is inside of the map.
+# channels and filters; fewest outputs of a channel, by whether it is trained (a batch makes good
+# for the filters' transform) or not (one image must not be slower); and the least part of the tiles
+# that is inside of the map. Numbers of 4 and of 8 bytes follow the same rule.
 WINOGRAD_CHANNELS = 32
 WINOGRAD_OUTPUTS = {True: 64, False: 144}
 WINOGRAD_INSIDE = 0.75
@@ -160,8 +160,8 @@ def fuse(graph: Graph, lanes: int, training: bool = True) -> Graph:
 
 
 def _by_winograd(graph: Graph, node: Node, training: bool) -> Node:
-    """A convolution of 3×3 with stride 1 by tiles of 4×4 outputs, where that is faster; never with
-    the environment variable MINICNN_WINOGRAD=0."""
+    """A convolution of 3×3 with stride 1 by tiles of 4×4 outputs, where that is faster; never
+    with the environment variable MINICNN_WINOGRAD=0."""
     if node.operation != "conv2d" or os.environ.get("MINICNN_WINOGRAD") == "0":
         return node
     fields, channels = node.fields, graph.shapes[node.inputs[0]][2]

@@ -1,4 +1,4 @@
-"""Convolutions of 3×3 by Winograd's tiles: against the float64 oracle, and where they are chosen."""
+"""Convolutions of 3×3 by Winograd's tiles: against the oracle, and where they are chosen."""
 
 import numpy as np
 import pytest

@@ -9,10 +9,14 @@ multiplications make 16 outputs of a channel, where the direct sum takes 144.
     for each tile t, k:   y[4×4, k] = b[k] + Aᵀ M[:, t, k] A  what is outside of the map is left out
 
 Inputs outside of the image are read as 0. Tiles are taken in blocks whose V and M stay in the
-cache; all sums have one order, whatever the block and the chunk. U is made anew by each pass of a
-chunk (2% of it), so that no weights can be out of date. Source: Lavin and Gray, Fast Algorithms for
-Convolutional Neural Networks (2016). Which convolutions are computed so says
-`minicnn.program.graph`.
+cache; y and dx of a sample do not depend on the block or the chunk. U is made anew by each pass of
+a chunk, a small part of it, so that no weights can be out of date.
+
+In float32 the largest errors of logits and gradients of two such layers of 64 or 128 channels,
+against float64, were 3 to 6·10⁻⁶ of the largest number; those of the direct sum are 1·10⁻⁶.
+
+Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016). Which convolutions
+are computed so says `minicnn.program.graph`.
 """
 
 from typing import Any, NamedTuple
@@ -110,10 +114,13 @@ def _six(array, at, step, count):
 
 
 def _spreading(transform):
+    """A closure: a function that is handed over as an argument would keep its caller out of the
+    disk cache."""
+
     @njit(**JIT)
     def spread(patch, c, count, target, own):
-        """The `POINTS` of a patch's channels from ``c`` on, ``target.row`` apart: ``transform`` of its
-        columns, then of the rows of that; ``own`` has room for them."""
+        """The `POINTS` of a patch's channels from ``c`` on, ``target.row`` apart: ``transform`` of
+        its columns, then of the rows of that; ``own`` has room for them."""
         none, lanes = np.int64(0), VECTOR_BYTES // target.array.itemsize
         array, line, top = patch.array, patch.line, patch.top
         for j in range(patch.size):
@@ -150,10 +157,12 @@ def _store_six(values, array, at, step):
 
 
 def _collecting(transform):
+    """The opposite of `_spreading`."""
+
     @njit(**JIT)
     def collect(source, patch, c, count, start, adds, own):
-        """The opposite: the patch becomes ``start``, or with ``adds`` what it is, plus ``transform`` of
-        columns and rows of the points of ``source``."""
+        """The patch becomes ``start``, or with ``adds`` what it is, plus ``transform`` of columns
+        and rows of the points of ``source``."""
         lanes = VECTOR_BYTES // source.array.itemsize
         for j in range(6):
             at = source.offset + j * source.row
@@ -201,8 +210,8 @@ def _rounded(count, array):
 
 @njit(**JIT)
 def _plane(count):
-    """From the ``count`` numbers of one point to those of the next: a cache line more, or all points
-    of a tile would be in the same few lines of the cache."""
+    """From the ``count`` numbers of one point to those of the next: a cache line more, or all
+    points of a tile would be in the same few lines of the cache."""
     return count + ALIGNMENT
 
 
@@ -248,23 +257,32 @@ def _spread_filters(op, weights, C, K, work):
 
 
 @njit(**JIT)
+def _spread_tiles(op, work, x, read, padding, first, count):
+    """V[point, t, c] of ``count`` tiles of the images ``read`` at ``x``, from the tile ``first``
+    on."""
+    _, tiles, _ = _places(op, work)
+    C, C_row = read[2], _rounded(read[2], work)
+    for t in range(count):
+        patch = _tile(work, x, read, first + t, np.int64(6), padding)
+        for c in range(0, C, VECTOR_BYTES // work.itemsize):
+            to = Rows(work, tiles + t * C_row + c, _plane(count * C_row))
+            _spread_input(patch, c, C - c, to, op.scratch)
+
+
+@njit(**JIT)
 def _correlate(op, geometry, n, work, weights, bias, adds):
-    """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the filters and, unless it is −1,
-    the place ``bias`` are in ``weights``. With ``adds`` y is added to in place of the bias."""
+    """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the arguments are those of
+    `conv2d._correlate`."""
     rows, columns, C, K, x, y = geometry
     read, written = _maps(rows, columns, C, K)
     filters, tiles, products = _places(op, work)
     lanes, C_row, K_row = VECTOR_BYTES // work.itemsize, _rounded(C, work), _rounded(K, work)
-    padding, none = (rows.padding, columns.padding), (np.int64(0), np.int64(0))
+    none = (np.int64(0), np.int64(0))
     _spread_filters(op, weights, C, K, work)
     total = n * read[3] * read[4]
     for first in range(0, total, op.a0):
         count = min(op.a0, total - first)
-        for t in range(count):
-            patch = _tile(work, x, read, first + t, np.int64(6), padding)
-            for c in range(0, C, lanes):
-                to = Rows(work, tiles + t * C_row + c, _plane(count * C_row))
-                _spread_input(patch, c, C - c, to, op.scratch)
+        _spread_tiles(op, work, x, read, (rows.padding, columns.padding), first, count)
         for point in range(POINTS):
             multiply(
                 op.multiply,
@@ -321,16 +339,13 @@ def _correlate_filter(op, rows, columns, n, work, grads):
     read, written = _maps(rows, columns, C, K)
     filters, tiles, gradients = _places(op, work)
     lanes, C_row, K_row = VECTOR_BYTES // work.itemsize, _rounded(C, work), _rounded(K, work)
-    padding, none = (rows.padding, columns.padding), (np.int64(0), np.int64(0))
+    none = (np.int64(0), np.int64(0))
     work[filters : filters + POINTS * _plane(C * K_row)] = 0
     total = n * read[3] * read[4]
     for first in range(0, total, op.a0):
         count = min(op.a0, total - first)
+        _spread_tiles(op, work, op.x, read, (rows.padding, columns.padding), first, count)
         for t in range(count):
-            patch = _tile(work, op.x, read, first + t, np.int64(6), padding)
-            for c in range(0, C, lanes):
-                to = Rows(work, tiles + t * C_row + c, _plane(count * C_row))
-                _spread_input(patch, c, C - c, to, op.scratch)
             patch = _tile(work, op.dy, written, first + t, np.int64(4), none)
             for k in range(0, K, lanes):
                 to = Rows(work, gradients + t * K_row + k, _plane(count * K_row))
