@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minicnn.backends.cpu import Passes as Passes
     from minicnn.data import Dataset as Dataset
     from minicnn.data import load_dataset as load_dataset
+    from minicnn.data.augment import Augment as Augment
     from minicnn.errors import MinicnnError as MinicnnError
     from minicnn.hookspecs import hookimpl as hookimpl
     from minicnn.inference import Model as Model
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 _NAMES = {  # by the module that has them
     "backends.cpu": ["Passes"],
     "data": ["Dataset", "load_dataset"],
+    "data.augment": ["Augment"],
     "errors": ["MinicnnError"],
     "hookspecs": ["hookimpl"],
     "inference": ["Model", "load", "save"],

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.data.dataset import Split, as_weights, check_values
+from minicnn.data.dataset import (
+    Normalization,
+    Split,
+    as_weights,
+    channel_scale,
+    check_values,
+)
 from minicnn.data.labels import Classes
 from minicnn.data.reading import note
 from minicnn.errors import DataError, MinicnnError, ModelFileError
@@ -56,6 +62,8 @@ class Model:
     classes, where that is not their numbers 0, 1, ... ``task`` is "classification", "multilabel"
     (each output says yes or no) or "regression" (each output is a value), and ``classes`` name the
     outputs. ``seen`` is the range of the standardised images that it was trained on, if they were.
+    ``normalization`` is the mean and the deviation of each channel of the training images, from 0
+    to 1, where the network reads (image / maximum − mean) / deviation.
     """
 
     network: Network
@@ -70,6 +78,7 @@ class Model:
     labels: tuple[int | str, ...] | None = None
     task: str = "classification"
     seen: tuple[float, float] | None = None
+    normalization: Normalization | None = None
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != len(self.classes):
@@ -83,6 +92,14 @@ class Model:
         check_array("params", self.params, (self.network.flat_size,), writable=False)
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
+        if self.normalization is not None:
+            numbers, channels = np.array(self.normalization, float), self.network.input_shape[2]
+            if numbers.shape != (2, channels) or not np.isfinite(numbers).all():
+                raise MinicnnError(
+                    f"normalization must be mean and deviation of {channels} channels"
+                )
+            if numbers[1].min() <= 0:
+                raise MinicnnError("normalization has a deviation that is not above 0")
         for name, known in (
             ("image_dtype", ("uint8", "uint16", "float32")),
             ("probabilities", ("softmax", "sigmoid")),
@@ -116,10 +133,17 @@ class Model:
         return self.network.unflatten(self.params)
 
     @property
-    def scale(self) -> float:
-        """The factor from image values as they were trained on to the network's input, 1 /
-        maximum."""
-        return 1.0 / self.maximum
+    def scale(self) -> float | np.ndarray:
+        """The factor from image values as they were trained on to the network's input, image ·
+        scale + offset: 1 / maximum, or that of each channel [C] where they are normalized."""
+        scale = channel_scale(self.maximum, self.normalization)
+        return scale if isinstance(scale, float) else scale[0]
+
+    @property
+    def offset(self) -> float | np.ndarray:
+        """What is added after the `scale`: 0, or that of each channel [C]."""
+        scale = channel_scale(self.maximum, self.normalization)
+        return 0.0 if isinstance(scale, float) else scale[1]
 
     def logits(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
         """The linear sums of the last layer, float32 [N, outputs].
@@ -202,8 +226,8 @@ class Model:
 
     def check_images(
         self, images: ArrayLike, maximum: float | None = None
-    ) -> tuple[np.ndarray, float]:
-        """(images as uint8 or float32 [N, H, W, C], scale); see `logits` for what is admitted
+    ) -> tuple[np.ndarray, float | np.ndarray]:
+        """(images as uint8 or float32 [N, H, W, C], their `channel_scale`); see `logits` for what is admitted
         without ``maximum``."""
         array = np.asarray(images)
         wanted = self.network.input_shape
@@ -228,7 +252,10 @@ class Model:
                     note(
                         "the images have no value below 0: are they standardised like those of training?"
                     )
-            return np.ascontiguousarray(array, np.float32), self.scale
+            maximum = self.maximum
+            return np.ascontiguousarray(array, np.float32), channel_scale(
+                maximum, self.normalization
+            )
         if maximum is None:
             maximum = self.maximum
             if array.dtype.kind == "b" or (
@@ -251,11 +278,11 @@ class Model:
                 )
         if array.dtype != np.uint8:
             array = array.astype(np.float32)
-        return np.ascontiguousarray(array), 1.0 / maximum
+        return np.ascontiguousarray(array), channel_scale(maximum, self.normalization)
 
     def check_labelled(
         self, images: ArrayLike, labels: ArrayLike, maximum: float | None = None
-    ) -> tuple[np.ndarray, np.ndarray, float]:
+    ) -> tuple[np.ndarray, np.ndarray, float | np.ndarray]:
         """(images, labels int64 [N], scale) of a labelled set as `evaluate` takes it."""
         checked, scale = self.check_images(images, maximum)
         if len(checked) == 0:
@@ -294,6 +321,7 @@ class Model:
             "labels": None if self.labels is None else list(self.labels),
             "task": self.task,
             "seen": None if self.seen is None else list(self.seen),
+            "normalization": self.normalization,
             "training": dict(self.training),
         }
         write_tensors(Path(path), "model", self.weights, metadata)
@@ -342,6 +370,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
             task=metadata.get("task", "classification"),
             seen=_range(metadata.get("seen")),
+            normalization=_normalization(metadata.get("normalization")),
         )
     except MALFORMED as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
@@ -353,6 +382,13 @@ def _check_loss(loss: Mapping[str, Any]) -> None:
     for value in (*loss["hyperparameters"].values(), *(loss["class_weights"] or ())):
         if not isinstance(value, float | int) or not math.isfinite(float(value)):
             raise ValueError(f"its loss has the value {value!r:.40}")
+
+
+def _normalization(stored: Any) -> Normalization | None:
+    if stored is None:
+        return None
+    mean, deviation = (tuple(map(float, numbers)) for numbers in stored)
+    return mean, deviation
 
 
 def _range(seen: Any) -> tuple[float, float] | None:

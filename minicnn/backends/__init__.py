@@ -7,6 +7,7 @@ copy nothing there.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -77,12 +78,24 @@ def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
         )
 
 
+def scale_rows(scale: float | np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """``scale``, a factor or the factors and offsets [2, C] of the channels, as kernels take it."""
+    return _of_factor(scale, dtype) if isinstance(scale, float) else scale.astype(dtype, copy=False)
+
+
+@functools.lru_cache(maxsize=16)
+def _of_factor(scale: float, dtype: np.dtype) -> np.ndarray:
+    import numpy
+
+    return numpy.array([[scale], [0.0]], dtype)
+
+
 class Data(NamedTuple):
     """What is the same in all steps of a run."""
 
     images: np.ndarray  # [N, H·W·C], uint8 or the dtype of the parameters
     labels: np.ndarray  # int64 [N]
-    scale: float  # of the images
+    scale: Any  # of the images, see `scale_rows`
     targets: np.ndarray  # [classes, outputs]: the target values of each label
     class_weights: np.ndarray  # [outputs]
     hyperparameters: np.ndarray  # of the loss
@@ -98,6 +111,9 @@ class Batch(NamedTuple):
     scalars: (
         np.ndarray
     )  # [rows, S] of an elementwise optimizer, from its ``prepare``; which row, its spans say
+    views: np.ndarray | None = (
+        None  # of all images, by `Augment.draw`; None: the images as they are
+    )
 
 
 class StepResult(NamedTuple):

@@ -9,9 +9,10 @@ import numba
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
-from minicnn.backends import Batch, Data, StepResult, check_scalars
+from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
 from minicnn.errors import SettingError
-from minicnn.kernels.cpu import passes, step, tensor
+from minicnn.kernels.augment import COLUMNS
+from minicnn.kernels.cpu import gather, passes, step, tensor
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros, check_array
@@ -27,7 +28,7 @@ _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 1_000_000
-_FIRST = np.arange(1)
+_FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
 
 _compiled_loss = functools.cache(compile_loss)  # to find it on the disk takes longer than a batch
 
@@ -337,10 +338,10 @@ class Inference:
         self._worth_a_thread = _WORTH_A_THREAD / max(1, network.multiply_adds)  # images
 
     def logits(
-        self, images: np.ndarray, scale: float, order: np.ndarray | None = None
+        self, images: np.ndarray, scale: float | np.ndarray, order: np.ndarray | None = None
     ) -> np.ndarray:
-        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by
-        ``scale``."""
+        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), scaled
+        (`scale_rows`)."""
         if order is None:  # one image takes 5 µs, so 0.2 count
             order = np.arange(len(images)) if len(images) != 1 else _FIRST
         params, count = self.params, len(order)
@@ -359,11 +360,26 @@ class Inference:
             work[:threads],
             rows,
             order,
-            out.dtype.type(scale),
+            scale_rows(scale, out.dtype),
             out,
         )
         self._workspaces.append(work)
         return out
+
+
+def show(
+    images: np.ndarray, order: np.ndarray, scale: float | np.ndarray, views: np.ndarray
+) -> np.ndarray:
+    """The augmented views of ``images[order]``, float32 [n, H, W, C], as a network sees them;
+    ``views`` are those of all images."""
+    out = np.empty((len(order), *images.shape[1:]), np.float32)
+    plan = np.zeros(1, passes.PLAN.dtype.dtype)
+    sizes = zip(("image_height", "image_width", "image_channels"), images.shape[1:], strict=True)
+    for name, size in (*sizes, ("input_size", out[0].size)):
+        plan[name] = size
+    rows = images.reshape(len(images), -1)
+    gather.show(plan, out.reshape(-1), rows, order, scale_rows(scale, out.dtype), views)
+    return out
 
 
 class Training:
@@ -400,6 +416,7 @@ class Training:
         )
         self._grads = aligned_zeros((shards, len(params)), dtype)
         self._transposed = aligned_zeros((len(self._work), len(params)), dtype)
+        self._mixed = aligned_zeros((shards, network.outputs), dtype)
         # Two cache lines per shard: while two threads counted on one, each step took 20% longer.
         self._totals = aligned_zeros((shards, 16), np.float64)
         self._squares = np.zeros(step.reduction_blocks(self._trained))
@@ -456,13 +473,15 @@ class Training:
             data.labels,
             self._no_weights if data.sample_weights is None else data.sample_weights,
             batch.order,
-            number(data.scale),
+            scale_rows(data.scale, params.dtype),
             data.targets,
             data.class_weights,
             self._loss.address,
             data.hyperparameters,
             number(batch.divisor),
             np.uint64(batch.key),
+            _NO_VIEWS if batch.views is None else batch.views,
+            self._mixed,
             self._totals,
             self._squares,
             self._update.address if self._update else 0,

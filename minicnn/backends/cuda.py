@@ -240,14 +240,16 @@ class Inference:
         self._lock = threading.Lock()  # there is one workspace
 
     def logits(
-        self, images: np.ndarray, scale: float, order: np.ndarray | None = None
+        self, images: np.ndarray, scale: float | np.ndarray, order: np.ndarray | None = None
     ) -> np.ndarray:
-        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), multiplied by
-        ``scale``."""
+        """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), scaled
+        (`minicnn.backends.scale_rows`)."""
         with self._lock:
             return self._logits(images, scale, order)
 
-    def _logits(self, images: np.ndarray, scale: float, order: np.ndarray | None) -> np.ndarray:
+    def _logits(
+        self, images: np.ndarray, scale: float | np.ndarray, order: np.ndarray | None
+    ) -> np.ndarray:
         order = np.arange(len(images)) if order is None else order
         out, laid_out = np.empty((len(order), self.network.outputs), np.float32), self._laid_out
         source = Images(
@@ -408,7 +410,7 @@ class Training:
             for row in self._results[: len(batches)]
         ]
 
-    def _launch(self, row: int, batch: Batch, scale: float, slots: np.ndarray) -> None:
+    def _launch(self, row: int, batch: Batch, scale: float | np.ndarray, slots: np.ndarray) -> None:
         laid_out, group = self._laid_out, 0
         for first in range(0, len(batch.order), laid_out.chunk):
             images = batch.order[first : first + laid_out.chunk]

@@ -9,7 +9,12 @@ from minicnn.errors import DeviceError, SettingError
 from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.call import launch, launchable
-from minicnn.kernels.cuda.gather import gather, gather_signature
+from minicnn.kernels.cuda.gather import (
+    channels_signature,
+    gather,
+    gather_channels,
+    gather_signature,
+)
 from minicnn.kernels.cuda.launches import FINISH, OPERATION, Launch, launches
 from minicnn.kernels.cuda.rules import Kernel, rule_launches
 from minicnn.kernels.cuda.tile import THREADS
@@ -106,6 +111,7 @@ class Images:
     def __init__(self, images: np.ndarray, most: int, resident: bool):
         self.host, self.signature = images, gather_signature(from_dtype(images.dtype))
         self._all = vector(images) if resident else None
+        self._scale: np.ndarray | None = None
         if not resident:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
             self._in_order = vector(np.arange(most))
@@ -117,7 +123,7 @@ class Images:
         orders: Vector,
         start: int,
         n: int,
-        scale: float,
+        scale: float | np.ndarray,
     ) -> None:
         """``n`` images, those in ``order``, which is what ``orders`` on the GPU holds from
         ``start`` on."""
@@ -126,9 +132,14 @@ class Images:
             source, orders, start = self._some, self._in_order, 0
         else:
             source = self._all
-        launch(
-            gather, self.signature, n, laid_out.plan, laid_out.work, source, orders, start, n, scale
-        )
+        given = laid_out.plan, laid_out.work, source, orders, start, n
+        if isinstance(scale, float):
+            launch(gather, self.signature, n, *given, scale)
+            return
+        if self._scale is not scale:
+            self._scale, self._scale_there = scale, vector(scale.astype(np.float32))
+        signature = channels_signature(from_dtype(self.host.dtype))
+        launch(gather_channels, signature, n, *given, self._scale_there)
 
 
 class LaidOut:

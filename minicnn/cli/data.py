@@ -3,14 +3,29 @@
 import argparse
 import sys
 
-from minicnn.cli.common import add_json, print_json
-from minicnn.cli.settings import DATA_OPTIONS, Settings, add_data_options, given, load_data
+from minicnn.cli.common import (
+    add_json,
+    add_output,
+    make_folder,
+    print_json,
+    value_of,
+    write_results,
+)
+from minicnn.cli.settings import (
+    DATA_OPTIONS,
+    Settings,
+    add_data_options,
+    add_option,
+    given,
+    load_data,
+)
+from minicnn.training.settings import COUNT, make_augment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(
-        title="actions", metavar="list|info|fetch", dest="action", required=True
+        title="actions", metavar="list|info|show|fetch", dest="action", required=True
     )
     every = actions.add_parser(
         "list", help="the data sets that have a name, and which of them are here"
@@ -25,13 +40,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     fetch.add_argument(
         "--base-url", metavar="URL", help="a mirror that holds NAME/FILE (default: the publisher)"
     )
+    show = actions.add_parser("show", help="a batch of training images as a network sees it")
+    show.add_argument("name", metavar="NAME|PATH", help="name of a data set, or its file or folder")
+    add_data_options(show)
+    add_option(show, "augment")
+    add_option(show, "seed")
+    show.add_argument(
+        "--epoch", type=value_of(COUNT), default=1, metavar="N", help="of this epoch (default: 1)"
+    )
+    show.add_argument(
+        "--images", type=value_of(COUNT), default=16, metavar="N", help="so many (default: 16)"
+    )
+    add_output(show, "write the picture batch.png there, with the extra plots")
     for action in (every, info, fetch):
         add_json(action, "the result")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what the action says."""
-    return {"list": _list, "info": _info, "fetch": _fetch}[arguments.action](arguments)
+    return {"list": _list, "info": _info, "show": _show, "fetch": _fetch}[arguments.action](
+        arguments
+    )
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -89,6 +118,43 @@ def _info(arguments: argparse.Namespace) -> int:
     say(console)
     rows = [(name, *(counts[i] for counts in per_class.values())) for i, name in enumerate(classes)]
     table("", ("class", *images), [*rows, ("total", *images.values())], console)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import numpy as np
+
+    from minicnn.backends.cpu import show
+    from minicnn.insight.mistakes import tiles
+    from minicnn.report import plots
+    from minicnn.report.console import make_console
+    from minicnn.report.terminal import colour_blocks
+
+    names = (*DATA_OPTIONS, "augment", "seed")
+    settings = Settings(data=arguments.name, **given(arguments, names))
+    dataset, augment = load_data(settings), make_augment(settings.augment)
+    images, (low, high) = dataset.train.images, dataset.seen or (0.0, dataset.maximum)
+    chosen = np.random.default_rng(settings.seed).permutation(len(images))[: arguments.images]
+    middle = 0.0 if dataset.seen else dataset.maximum / 2
+    views = augment.draw(settings.seed, arguments.epoch, images, None, dataset.maximum, middle)
+    shown = np.clip((show(images, chosen, 1.0, views) - low) / (high - low), 0, 1)
+    if shown.shape[3] != 3:
+        shown = shown.mean(axis=3, keepdims=True).repeat(3, axis=3)
+    if arguments.output is None:
+        console = make_console()
+        across = max(1, min(8, (console.width + 1) // (shown.shape[2] + 1)))
+        colour_blocks(tiles(shown, across, 1.0), console)
+        return 0
+
+    def draw() -> "plots.Figure":
+        drawn = plots.figure()
+        axes = drawn.subplots()
+        axes.imshow(tiles(shown, 8, 1.0))
+        axes.set(xticks=[], yticks=[], title=f"{dataset.name}, epoch {arguments.epoch}: {augment}")
+        return drawn
+
+    for file in write_results(make_folder(arguments.output), {}, {"batch": draw}):
+        print(file)
     return 0
 
 

@@ -41,7 +41,8 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
     kind = metadata["kind"]
     usual: dict[str, Any] = {"type": value_of(kind)}
     if kind is TABLE:
-        usual = {"type": key_value, "nargs": "+", "action": "extend"}
+        read = augmentation if name == "augment" else key_value
+        usual = {"type": read, "nargs": "+", "action": "extend"}
     if kind is SIZE:
         usual = {"type": size}
     if kind is FLAG:
@@ -73,7 +74,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 
 def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)) -> dict[str, Any]:
     """The settings among ``names`` that were given on the command line."""
-    flags = {name: getattr(arguments, name, None) for name in names}
+    flags: dict[str, Any] = {name: getattr(arguments, name, None) for name in names}
+    if flags.get("augment") is not None:
+        flags["augment"] = dict(flags["augment"])
     return {name: value for name, value in flags.items() if value is not None}
 
 
@@ -121,6 +124,17 @@ def key_value(text: str) -> tuple[str, Any]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{key} must be a number, not {value!r}") from None
     return key, numbers if "," in value else numbers[0]
+
+
+def augmentation(text: str) -> tuple[str, Any]:
+    """``flip`` as ("flip", True), ``crop=4`` as ("crop", 4), and words as they are."""
+    key, equals, value = text.partition("=")
+    if not equals or value.lstrip("-").isdecimal():
+        return key, int(value) if equals else True
+    try:
+        return key, float(value)
+    except ValueError:
+        return key, value
 
 
 def new_settings(arguments: argparse.Namespace) -> Settings:

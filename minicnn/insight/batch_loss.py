@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.backends import Batch, cpu
+from minicnn.data.dataset import scaled as as_read
 from minicnn.errors import SettingError
 from minicnn.inference import Model
 from minicnn.network.layers import Flatten
@@ -50,7 +51,7 @@ class BatchLoss:
                     "loss must be named: the model does not say with which loss it was trained"
                 )
             loss = model.trained_loss()
-        scaled = images.astype(np.float32) * np.float32(scale)
+        scaled = as_read(images, scale)
         return cls(model.network, model.params, scaled, labels, loss, model.threads)
 
     def since(self, layer: int) -> "BatchLoss":

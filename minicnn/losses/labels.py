@@ -61,6 +61,7 @@ CROSS_ENTROPY = LossRule(
         ),
     ),
     class_weights=True,
+    soft=True,
     equation="L = − Σₖ aₖ log softmax(x)ₖ, aₖ = (1 − ε) w_y [k = y] + (ε / K) wₖ",
     source="Bridle 1990; Szegedy et al. 2016",
 )

@@ -124,6 +124,7 @@ BINARY_CROSS_ENTROPY = LossRule(
     name="binary_cross_entropy",
     row=binary_cross_entropy,
     target="values",
+    soft=True,
     probabilities="sigmoid",
     equation="L = (1/K) Σₖ − tₖ log σ(xₖ) − (1 − tₖ) log(1 − σ(xₖ))",
     source="Cox 1958",

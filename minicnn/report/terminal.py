@@ -92,6 +92,23 @@ def heat_map(
         console.print(text, soft_wrap=True) if coloured else say(console, text.plain.rstrip())
 
 
+def colour_blocks(grid: np.ndarray, console: Console) -> None:
+    """Print the colours ``grid`` [rows, columns, 3], from 0 to 1: two rows a line of half blocks,
+    or characters from light to dark where there are no colours."""
+    if console.color_system is None:
+        heat_map(grid.mean(axis=2), console=console, most_rows=48, most_columns=IMAGE_COLUMNS)
+        return
+    names = [
+        [f"#{bytes(pixel).hex()}" for pixel in row] for row in (255 * grid).round().astype(np.uint8)
+    ]
+    for i in range(0, len(names), 2):
+        below = names[i + 1] if i + 1 < len(names) else [None] * len(names[i])
+        text = Text()
+        for one, other in zip(names[i], below, strict=True):
+            text.append("▀", f"{one} on {other}" if other else one)
+        console.print(text, soft_wrap=True)
+
+
 def show_images(
     title: str,
     images: np.ndarray,

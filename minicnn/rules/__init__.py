@@ -245,7 +245,7 @@ class LossRule:
     or the one-hot row of the label. With ``class_weights=True`` an array [outputs] of class weights
     follows ``dlogits``, before the hyperparameters. The mean over the batch is taken outside: the
     divisor is the number of samples or, with class weights, the sum of the weights of the samples'
-    classes.
+    classes. ``soft`` says that the loss of a mixture of targets is the mixture of their losses.
     """
 
     name: str
@@ -253,6 +253,7 @@ class LossRule:
     hyperparameters: tuple[Hyperparameter, ...] = ()
     target: Literal["label", "values"] = "label"
     class_weights: bool = False
+    soft: bool = False
     probabilities: Literal["softmax", "sigmoid"] = (
         "softmax"  # what turns this loss's logits into probabilities
     )

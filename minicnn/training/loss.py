@@ -69,7 +69,7 @@ class Loss:
         self,
         images: np.ndarray,
         labels: np.ndarray,
-        scale: float,
+        scale: float | np.ndarray,
         sample_weights: np.ndarray | None = None,
     ) -> Data:
         """What a training step reads: ``images`` [N, ...] with ``labels`` as `table` takes them."""

@@ -16,7 +16,7 @@ _ROWS = 4096  # images whose logits are held at once
 def evaluate(
     inference: Any,
     split: Split,
-    scale: float,
+    scale: float | np.ndarray,
     classes: Sequence[str],
     loss: Loss | None,
     order: np.ndarray | None = None,

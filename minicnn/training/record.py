@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backends import cpu
+from minicnn.data.dataset import scaled
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import check_types, parse_json, read_tensors, write_atomically, write_tensors
@@ -124,8 +125,8 @@ class Recorder:
     """Watches a run: some of its steps, and the weights and activations after every ``every`` steps
     and each epoch.
 
-    ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are multiplied by
-    ``scale``. Nothing here changes the run.
+    ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are scaled by
+    ``scale`` (`channel_scale`). Nothing here changes the run.
     """
 
     def __init__(
@@ -134,7 +135,7 @@ class Recorder:
         params: np.ndarray,
         images: np.ndarray,
         train: np.ndarray,
-        scale: float,
+        scale: float | np.ndarray,
         every: int,
         batches: int,
     ):
@@ -146,7 +147,7 @@ class Recorder:
         )
         chosen = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(int)]
         looked_at = images[chosen].reshape(-1, *network.input_shape)
-        self._images = (looked_at * params.dtype.type(scale)).astype(params.dtype)
+        self._images = scaled(looked_at, scale, params.dtype)
         self._passes = cpu.Passes(network, params, min(BATCH_SIZE, len(chosen)), by_operation=True)
         self._before = np.empty_like(params)
         self._sampling, self._samples = False, 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from minicnn.backends import Batch, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
-from minicnn.data.dataset import limited
+from minicnn.data.dataset import channel_scale, limited, measure
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
 from minicnn.memory import aligned_copy
@@ -33,7 +33,7 @@ from minicnn.training.metrics import evaluate
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.record import Recorder
 from minicnn.training.schedules import warm_up
-from minicnn.training.settings import Settings, shown
+from minicnn.training.settings import Settings, make_augment, shown
 
 if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
@@ -85,7 +85,21 @@ class Run:
         self.batches = -(-len(self.train) // self.batch_size)
         counts = np.bincount(self.strata[self.train], minlength=network.outputs)
         self.loss = trainer._loss(counts)
-        self.data = self.loss.data(self.images, self.labels, dataset.scale, self.sample_weights)
+        self.normalization = trainer.init.normalization if trainer.init else None
+        if settings.normalize and trainer.init is None:
+            self.normalization = measure(dataset.train.images, self.train, dataset.maximum)
+        elif settings.normalize and self.normalization is None:
+            raise SettingError("normalize is for first weights: the model to go on from is without")
+        self.scale = channel_scale(dataset.maximum, self.normalization)
+        self.augment = make_augment(settings.augment)
+        self._views: tuple[int, np.ndarray | None] = 0, None
+        if self.augment.mixes and not self.loss.rule.soft:
+            raise SettingError(
+                f"mixup and cutmix need a loss of soft targets, such as cross_entropy, not {self.loss.rule.name}"
+            )
+        if settings.augment and settings.device != "cpu":
+            raise SettingError("augment changes images on the CPU: it goes with device=cpu only")
+        self.data = self.loss.data(self.images, self.labels, self.scale, self.sample_weights)
         rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
         self.optimizer = Optimizer(
             trainer._optimizer_rule,
@@ -130,7 +144,7 @@ class Run:
                 self.progress.params,
                 self.images,
                 self.train,
-                dataset.scale,
+                self.scale,
                 settings.record or self.batches,
                 self.batches,
             )
@@ -267,7 +281,16 @@ class Run:
 
     def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
-        return Batch(order, self._divisor(order), key, scalars)
+        return Batch(order, self._divisor(order), key, scalars, self._epoch_views())
+
+    def _epoch_views(self) -> np.ndarray | None:
+        """What is drawn for the images in this epoch; None without augmentation."""
+        epoch, dataset = self.counters.epoch, self.dataset
+        if self.settings.augment and self._views[0] != epoch:
+            middle = 0.0 if dataset.seen else dataset.maximum / 2
+            given = dataset.train.images, self.train, dataset.maximum, middle
+            self._views = epoch, self.augment.draw(self.settings.seed, epoch, *given)
+        return self._views[1]
 
     def _divisor(self, order: np.ndarray) -> float:
         weights = None if self.sample_weights is None else self.sample_weights[order]
@@ -301,7 +324,7 @@ class Run:
         if not isinstance(self.optimizer.rule, OptimizerRule):
             self.optimizer.compile()
         if self.validation is not None:
-            self.inference.logits(self.validation.images[:1], self.dataset.scale)
+            self.inference.logits(self.validation.images[:1], self.scale)
             self.loss(np.zeros((1, self.network.outputs)), self.labels[:1])
         if self.recorder is not None:
             self.recorder.compile()
@@ -490,7 +513,7 @@ class Run:
         return evaluate(
             inference,
             split,
-            self.dataset.scale,
+            self.scale,
             self.dataset.classes,
             self.loss,
             order,
@@ -548,6 +571,7 @@ class Run:
             labels=self.dataset.labels,
             task=self.dataset.task,
             seen=self.dataset.seen,
+            normalization=self.normalization,
             probabilities=self.loss.rule.probabilities,
             threads=settings.threads,
             device=settings.device,

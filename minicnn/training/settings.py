@@ -9,6 +9,7 @@ from reprlib import repr as shortened
 from typing import Any
 
 from minicnn.backends import DEVICES
+from minicnn.data.augment import Augment
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.toml import read_toml
 
@@ -102,6 +103,16 @@ class Settings:
     )
     grayscale: bool = _setting(FLAG, False, "turn colours to grey", "no", fixed=True)
     rgb: bool = _setting(FLAG, False, "give grey images three channels", "no", fixed=True)
+    normalize: bool = _setting(
+        FLAG,
+        False,
+        "bring each channel to mean 0 and deviation 1 of the training images",
+        "no",
+        fixed=True,
+    )
+    augment: dict[str, Any] = _setting(
+        TABLE, None, "change the training images: flip crop=4 cutout=8 ...", "no", fixed=True
+    )
     init: str | None = _setting(
         MODEL,
         None,
@@ -192,7 +203,8 @@ class Settings:
     def __post_init__(self) -> None:
         for setting in fields(self):
             name, kind = setting.name, setting.metadata["kind"]
-            value = _plain(getattr(self, name))
+            value = getattr(self, name)
+            value = _plain(value.to_dict() if isinstance(value, Augment) else value)
             object.__setattr__(self, name, value)
             if not kind.admits(value) and not (value is None is setting.default):
                 raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
@@ -200,6 +212,7 @@ class Settings:
                 listed = item if isinstance(item, list) else [item]
                 if not all(isinstance(one, int | float | str) for one in listed):
                     raise SettingError(f"{name}: {key} must be a number, not {shortened(item)}")
+        make_augment(self.augment)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data."""
@@ -212,6 +225,15 @@ class Settings:
         return tomli_w.dumps(
             {name: value for name, value in self.to_dict().items() if value not in (None, {})}
         )
+
+
+def make_augment(values: Mapping[str, Any]) -> Augment:
+    """The `Augment` that the setting means; raises `UnknownNameError` and `SettingError`."""
+    known = [setting.name for setting in fields(Augment)]
+    for name in values:
+        if name not in known:
+            raise UnknownNameError("augmentation", name, known)
+    return Augment(**values)
 
 
 def read_settings(path: Path) -> Settings:

@@ -94,3 +94,47 @@ def test_a_download_that_fails_is_status_1_and_leaves_the_cache_as_it_was(place,
 @pytest.mark.parametrize("name", ["mnst", "fashion-mnist-12k"])
 def test_only_published_sets_can_be_fetched(name, minicnn):
     assert minicnn("data", "fetch", name).status == 2
+
+
+def test_show_draws_the_views_that_training_sees(minicnn, place):
+    options = ("tiny.npz", "--augment", "flip", "crop=2", "border=edge", "--images", "3")
+    first, again = minicnn("data", "show", *options), minicnn("data", "show", *options)
+    assert first.status == 0 and first.out == again.out and len(first.out.splitlines()) > 5
+    assert minicnn("data", "show", *options, "--epoch", "2").out != first.out
+    result = minicnn("data", "show", *options, "--output", "views")
+    assert result.status == 0 and "batch.png" in result.out
+    assert (place / "views" / "batch.png").read_bytes()[:4] == b"\x89PNG"
+    wrong = minicnn("data", "show", "tiny.npz", "--augment", "crop=-1")
+    assert wrong.status == 2 and "crop must be a whole number from 0 on" in wrong.err
+
+
+def test_blocks_have_the_colours_of_two_pixels_each():
+    import io
+
+    import numpy as np
+    from rich.console import Console
+
+    from minicnn.report.terminal import colour_blocks
+
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, color_system="truecolor", width=40)
+    colour_blocks(np.array([[[1.0, 0, 0]], [[0, 1, 0]], [[0, 0, 1]]]), console)
+    top, bottom = out.getvalue().splitlines()
+    assert "38;2;255;0;0" in top and "48;2;0;255;0" in top and "▀" in top
+    assert "38;2;0;0;255" in bottom and "48" not in bottom
+
+
+def test_a_run_keeps_its_augmentation_and_normalization_in_its_files(minicnn, place):
+    run = ("train", "--data", "tiny.npz", "--model", "mlp", "--epochs", "1", "--output", "run")
+    how = ("--normalize", "--augment", "flip=alternating", "crop=2", "scale=0.1")
+    result = minicnn(*run, *how)
+    assert result.status == 0, result.err
+    import minicnn as package
+    from minicnn.training.settings import read_settings
+
+    settings = read_settings(place / "run" / "config.toml")
+    assert settings.augment == {"flip": "alternating", "crop": 2, "scale": 0.1}
+    assert settings.normalize and package.load(place / "run").normalization is not None
+    assert minicnn("evaluate", "run", "--data", "tiny.npz").status == 0
+    wrong = minicnn(*run, "--augment", "crops=2")
+    assert wrong.status == 2 and "did you mean 'crop'?" in wrong.err

@@ -419,3 +419,15 @@ def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
     for there, here in zip(*results, strict=True):
         np.testing.assert_allclose(here, there, rtol=1e-6)
     assert np.flatnonzero(results[1][0] != params).tolist() == list(range(offset, offset + count))
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_gather_gives_each_channel_its_factor_and_offset(resident):
+    laid_out = gpu.LaidOut(Network((2, 3, 3), [Flatten()]), 4, False)
+    images = np.arange(72, dtype=np.uint8).reshape(4, 2, 3, 3)
+    scale, order = np.array([[0.5, 1.0, 2.0], [1.0, 0.0, -3.0]]), np.array([3, 0, 2])
+    source = gpu.Images(images.reshape(4, -1), 4, resident)
+    source.gather(laid_out, order, cuda.vector(order), 0, 3, scale)
+    x = int(laid_out.table[0]["x"])
+    found = laid_out.work.copy_to_host()[x : x + 54].reshape(3, 2, 3, 3)
+    np.testing.assert_array_equal(found, images[order] * scale[0] + scale[1])

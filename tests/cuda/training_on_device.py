@@ -489,3 +489,10 @@ def test_recording_is_refused_before_the_run_starts(tmp_path):
     with pytest.raises(SettingError, match="record looks at weights and activations on the CPU"):
         trainer.fit(images(LINEAR, 4), np.arange(4) % 3, output=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_augmentation_is_refused_by_name():
+    network, x = Network((4, 4, 1), [Flatten(), Dense(2)]), np.zeros((8, 4, 4, 1), np.uint8)
+    trainer = Trainer(network, device="cuda", augment={"flip": True}, epochs=1)
+    with pytest.raises(SettingError, match="augment changes images on the CPU"):
+        trainer.fit(x, np.arange(8) % 2)

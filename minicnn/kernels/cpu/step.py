@@ -13,8 +13,10 @@ import math
 import numpy as np
 from numba import from_dtype, njit, prange, types
 
+from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled
+from minicnn.kernels.cpu.gather import gather, gather_views
 from minicnn.kernels.cpu.passes import (
     backward_chunk,
     end_of_segment,
@@ -28,17 +30,6 @@ from minicnn.kernels.cpu.tile import JIT
 _WORTH_SHARING = 10_000
 # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 _BLOCK = 4096
-
-
-@njit(**JIT)
-def _gather(op, work, images, order, start, n, scale):
-    """Scale ``n`` images, taken in the order of the epoch, into the first operation's x."""
-    size = op.input_size
-    for i in range(n):
-        x = work[op.x + i * size : op.x + (i + 1) * size]
-        image = images[order[start + i]]
-        for j in range(size):
-            x[j] = work.dtype.type(image[j]) * scale
 
 
 @njit(**JIT)
@@ -65,12 +56,15 @@ def _loss(
     loss,
     loss_hyper,
     divisor,
+    views,
+    mixed,
     totals,
 ):
     """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to
     ``totals``; write dlogits.
 
-    ``sample_weights`` [N] are the weights of all images, or empty: 1 each.
+    ``sample_weights`` [N] are the weights of all images, or empty: 1 each. Where a view has a
+    partner (`minicnn.kernels.augment`), so has the loss; ``mixed`` [outputs] is scratch.
     """
     last = plan[len(plan) - 1]
     outputs = last.output_size
@@ -80,9 +74,14 @@ def _loss(
         weight = sample_weights[image] if len(sample_weights) else work.dtype.type(1)
         logits = work[last.y + i * outputs : last.y + (i + 1) * outputs]
         dlogits = work[last.dy + i * outputs : last.dy + (i + 1) * outputs]
-        totals[0] += weight * call_loss(
-            loss, logits, label, targets[label], dlogits, class_weights, loss_hyper
-        )
+        value = call_loss(loss, logits, label, targets[label], dlogits, class_weights, loss_hyper)
+        if len(views) and views[image, PARTNER] >= 0:
+            share, other = work.dtype.type(views[image, SHARE]), labels[int(views[image, PARTNER])]
+            given = logits, other, targets[other], mixed, class_weights, loss_hyper
+            value = share * value + (1 - share) * call_loss(loss, *given)
+            for k in range(outputs):
+                dlogits[k] = share * dlogits[k] + (work.dtype.type(1) - share) * mixed[k]
+        totals[0] += weight * value
         totals[1] += _largest(logits) == label
         for k in range(outputs):
             dlogits[k] = dlogits[k] * weight / divisor
@@ -111,6 +110,8 @@ def _shard(
     loss_hyper,
     divisor,
     key,
+    views,
+    mixed,
     totals,
 ):
     """Loss and gradient of the samples ``begin`` to ``end`` of the batch.
@@ -132,7 +133,10 @@ def _shard(
         n = begin + (end - begin) * (index + 1) // chunks - start
         if is_backward == 0:
             if first_op == 0:
-                _gather(plan[0], work, images, order, start, n, scale)
+                if len(views):
+                    gather_views(plan[0], work, images, order, start, n, scale, views)
+                else:
+                    gather(plan[0], work, images, order, start, n, scale)
             forward_chunk(segment, params, work, n, key, start)
             if end_op == len(plan):
                 _loss(
@@ -148,6 +152,8 @@ def _shard(
                     loss,
                     loss_hyper,
                     divisor,
+                    views,
+                    mixed,
                     totals,
                 )
         if whole or is_backward != 0:
@@ -178,13 +184,15 @@ def shard_address(dtype, image_dtype) -> int:
         integers,
         integer,
         integer,
-        number,
+        table,
         table,
         row,
         integer,
         row,
         number,
         types.uint64,
+        types.float32[:, ::1],
+        row,
         sums,
     ).address
 
@@ -209,6 +217,8 @@ def train_step(
     loss_hyper,
     divisor,
     key,
+    views,
+    mixed,
     totals,
     squares,
     update_rule,
@@ -221,7 +231,8 @@ def train_step(
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss,
     correct, gradient norm.
 
-    ``work`` [threads, work_size], ``grads`` [shards, P], ``totals`` [shards, 2 or more],
+    ``scale`` [2, channels or 1], ``views`` of the images, or empty, ``work`` [threads, work_size],
+    ``grads`` [shards, P], ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more],
     ``squares`` [blocks]; ``shard_at``, ``loss`` and ``update_rule`` are addresses of compiled
     functions; a clip of 0 is none. ``spans`` [count, (begin, end, row)] are the parameters to
     update, all of them among the first ``trained`` of ``params``, with that row of ``scalars``
@@ -261,6 +272,8 @@ def train_step(
                         loss_hyper,
                         divisor,
                         key,
+                        views,
+                        mixed[shard],
                         totals[shard],
                     ),
                 )
@@ -295,6 +308,8 @@ def train_step(
                         loss_hyper,
                         divisor,
                         key,
+                        views,
+                        mixed[shard],
                         totals[shard],
                     ),
                 )
@@ -408,7 +423,7 @@ def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
     outputs = last.output_size
     for start in range(begin, end, first.chunk):
         n = min(first.chunk, end - start)
-        _gather(first, work, images, order, start, n, scale)
+        gather(first, work, images, order, start, n, scale)
         forward_chunk(plan, params, work, n, np.uint64(0), start)
         for i in range(n):
             for k in range(outputs):
@@ -431,7 +446,7 @@ def range_address(dtype, image_dtype) -> int:
         types.int64[::1],
         integer,
         integer,
-        number,
+        table,
         table,
     ).address
 

@@ -1,0 +1,84 @@
+"""The images of a batch, scaled and augmented, into the first operation's x."""
+
+import numpy as np
+from numba import njit
+
+from minicnn.kernels import augment
+from minicnn.kernels.augment import BORDER, BOX, CUTOUT, GAIN, KEPT, PARTNER, SHIFT
+from minicnn.kernels.cpu.cache import cached
+from minicnn.kernels.cpu.tile import JIT
+
+_bordered, _between = njit(**JIT)(augment.bordered), njit(**JIT)(augment.between)
+
+
+@njit(**JIT)
+def gather(op, work, images, order, start, n, scale):
+    """x[i] = images[order[start + i]] · scale[0] + scale[1], with a column for each channel or one
+    for all."""
+    size, channels = op.input_size, scale.shape[1]
+    for i in range(n):
+        x = work[op.x + i * size : op.x + (i + 1) * size]
+        image = images[order[start + i]]
+        if channels == 1:
+            factor, offset = scale[0, 0], scale[1, 0]
+            for j in range(size):
+                x[j] = work.dtype.type(image[j]) * factor + offset
+        else:
+            for pixel in range(0, size, channels):
+                for c in range(channels):
+                    value = work.dtype.type(image[pixel + c])
+                    x[pixel + c] = value * scale[0, c] + scale[1, c]
+
+
+@njit(**JIT)
+def gather_views(op, work, images, order, start, n, scale, views):
+    """The same of augmented views: ``views`` [N, columns] of all images (`kernels.augment`)."""
+    shape = op.image_height, op.image_width, op.image_channels
+    for i in range(n):
+        image = order[start + i]
+        x = work[op.x + i * op.input_size : op.x + (i + 1) * op.input_size]
+        _view(x, images, image, views, scale, shape, np.int64(-1))
+        partner = np.int64(views[image, PARTNER])
+        if partner >= 0:
+            _view(x, images, partner, views, scale, shape, image)
+
+
+@njit(**JIT)
+def _view(x, images, image, views, scale, shape, into):
+    """Write the view of ``image``, or mix it into that of the image ``into``, which ``x`` holds."""
+    number, (height, width, channels) = x.dtype.type, shape
+    step = 1 if scale.shape[1] > 1 else 0
+    v = views[image]
+    a, b, c0, d, e, f = v[0], v[1], v[2], v[3], v[4], v[5]
+    gain, shift, border = v[GAIN], v[SHIFT], v[BORDER]
+    for h in range(height):
+        for w in range(width):
+            kept = np.float32(0)
+            if into >= 0 and not inside(views[into], BOX, h, w):
+                kept = views[into, KEPT]
+            if kept < 1:
+                y = _bordered(a * np.float32(h) + b * np.float32(w) + c0, height, border)
+                z = _bordered(d * np.float32(h) + e * np.float32(w) + f, width, border)
+                is_cut = inside(v, CUTOUT, h, w)
+                for c in range(channels):
+                    value = number(0)
+                    if not is_cut:
+                        raw = _between(images, image, height, width, channels, y, z, c)
+                        value = number(raw * gain + shift) * scale[0, c * step] + scale[1, c * step]
+                    place = (h * width + w) * channels + c
+                    if kept > 0:
+                        value = number(kept) * x[place] + (number(1) - number(kept)) * value
+                    x[place] = value
+
+
+@njit(**JIT)
+def inside(view, box, h, w):
+    """Whether pixel (h, w) lies in the box that begins at column ``box``."""
+    return view[box] <= h < view[box + 2] and view[box + 1] <= w < view[box + 3]
+
+
+@cached
+@njit(**JIT)
+def show(plan, out, images, order, scale, views):
+    """Write the views of the images ``order`` into ``out``, for the image's sizes in ``plan[0]``."""
+    gather_views(plan[0], out, images, order, np.int64(0), len(order), scale, views)
