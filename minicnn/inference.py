@@ -36,6 +36,9 @@ _TRAINING = {
     "fingerprint": str,
 }  # what may be there
 
+# The range ``seen`` of a model whose images are standardised elsewhere.
+ANY_VALUES = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
+
 
 class NjitArguments(NamedTuple):
     """The first three arguments of `minicnn.forward`, for the user's own compiled code."""
@@ -248,7 +251,7 @@ class Model:
                 )
             if array.size:
                 check_values("the images", array, seen=self.seen)
-                if array.min() >= 0:
+                if array.min() >= 0 and self.seen != ANY_VALUES:
                     note(
                         "the images have no value below 0: are they standardised like those of training?"
                     )

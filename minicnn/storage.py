@@ -42,9 +42,9 @@ _FOREIGN = (
 )
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to a temporary name beside ``path``, then rename: a kill leaves the last
-    good file.
+def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write ``content``, or its pieces, to a temporary name beside ``path``, then rename: a kill
+    leaves the last good file.
 
     Raises `MinicnnError`, which names the file, when the disk is full or the folder cannot be
     written to.
@@ -53,7 +53,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -83,17 +83,21 @@ def remove_leftovers(folder: Path, prefix: str) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a table as CSV with a header line; None is an empty cell, numbers have all their
-    digits. Text that a spreadsheet would take for a formula begins with an apostrophe."""
+    """Write a table as CSV with a header line, as `csv_text` has it."""
+    write_atomically(path, csv_text((columns, *rows)).encode(errors="backslashreplace"))
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as CSV; None is an empty cell, numbers have all their digits. Text that a spreadsheet
+    would take for a formula begins with an apostrophe."""
 
     def cell(value: object) -> object:
         formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
         return f"'{value}" if formula else value
 
     content = io.StringIO(newline="")
-    writer = csv.writer(content, lineterminator="\n")
-    writer.writerows([cell(value) for value in row] for row in (columns, *rows))
-    write_atomically(path, content.getvalue().encode(errors="backslashreplace"))
+    csv.writer(content, lineterminator="\n").writerows([cell(v) for v in row] for row in rows)
+    return content.getvalue()
 
 
 def write_tensors(

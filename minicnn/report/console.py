@@ -420,6 +420,7 @@ def predictions_table(
     classes: Sequence[str],
     runners_up: int = 2,
     console: Console | None = None,
+    has_header: bool = True,
 ) -> None:
     """Print, an image a row, its name, its most probable class with the probability, and the next
     ``runners_up``.
@@ -437,11 +438,10 @@ def predictions_table(
         name, label = set_cell_size(name, widest_name), set_cell_size(label, widest_class)
         return f"{name}  {label}  {probability:>13}  {others}".rstrip()
 
-    header = line(
-        "image", "label", "probability %", "runners-up (probability %)" if runners_up else ""
-    )
-    say(console, header, style="bold")
+    if has_header:
+        others = "runners-up (probability %)" if runners_up else ""
+        say(console, line("image", "label", "probability %", others), style="bold")
     for name, row in zip(names, probabilities, strict=True):
-        first, *others = sorted(range(len(classes)), key=lambda k: -row[k])[: 1 + runners_up]
-        next_best = ", ".join(f"{classes[k]} {_percent(row[k])}" for k in others)
+        first, *rest = sorted(range(len(classes)), key=lambda k: -row[k])[: 1 + runners_up]
+        next_best = ", ".join(f"{classes[k]} {_percent(row[k])}" for k in rest)
         print(line(name, classes[first], _percent(row[first]), next_best), file=console.file)

@@ -2,7 +2,7 @@
 
 import pkgutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,8 @@ class Trainer:
     learning_rate=0.1``.
 
     ``optimizer``, ``loss`` and ``schedule`` are names or rules. With a `Model` in the place of the
-    network, training goes on from its weights, with its classes and the scale of its images. Raises
+    network, training goes on from its weights, with its classes and the scale of its images. Each of
+    ``callbacks`` is called with every event of `minicnn.training.events`. Raises
     `UnknownNameError` and `SettingError` for what is wrong before anything runs.
 
     >>> from minicnn import Network, Dense, Flatten
@@ -65,12 +66,20 @@ class Trainer:
     (60,)
     """
 
-    def __init__(self, network: Network | Model, settings: Settings | None = None, **options: Any):
+    def __init__(
+        self,
+        network: Network | Model,
+        settings: Settings | None = None,
+        *,
+        callbacks: Iterable[Callable[[Event], object]] = (),
+        **options: Any,
+    ):
         check_names(options, "option of Trainer")
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
             rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))
             options[kind] = rules[kind].name
+        self.callbacks = list(callbacks)
         self.init = network if isinstance(network, Model) else None
         self.network = network.network if isinstance(network, Model) else network
         self._optimizer_rule: AnyOptimizer = rules["optimizer"]
@@ -274,7 +283,10 @@ class Trainer:
             _make(folder)
         self._recorder = run.recorder
         try:
-            yield from run.events()
+            for event in run.events():
+                for callback in self.callbacks:
+                    callback(event)
+                yield event
         finally:
             self._model = run.model(None)
 

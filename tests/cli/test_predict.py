@@ -1,5 +1,6 @@
 """`predict`: labels with probabilities for images of every kind."""
 
+import csv
 import json
 import subprocess
 
@@ -8,6 +9,7 @@ import pytest
 from PIL import Image
 
 import minicnn as api
+from minicnn.cli import predict
 from tests.cli.conftest import arrays, command, write_npz
 from tests.data.idx_files import write_idx
 
@@ -157,3 +159,87 @@ def test_an_image_file_is_scaled_by_its_own_bits_whatever_the_training_images_ha
     ]
     expected = api.load("run").predict_proba(deep[:1] / 257 / 255, maximum=1.0).max()
     assert found == pytest.approx([expected, expected], rel=1e-5)
+
+
+def test_csv_has_the_most_probable_classes_in_columns(inputs, minicnn, model):
+    proba = api.load(model).predict_proba(IMAGES)
+    shown = minicnn("predict", model, "pictures", "--format", "csv", "--top", 2)
+    header, *rows = csv.reader(shown.out.splitlines())
+    assert header == ["image", "label", "probability", "label_2", "probability_2"]
+    for i, (name, *cells) in enumerate(rows):
+        best = np.argsort(-proba[i], kind="stable")[:2]
+        assert name == f"pictures/{i}.png" and len(rows) == 6
+        assert cells[::2] == [("ant", "bee", "cat")[k] for k in best]
+        assert [float(cell) for cell in cells[1::2]] == proba[i][best].tolist()
+    written = minicnn("predict", model, "pictures", "--output", "out.csv", "--top", 2)
+    assert written.status == 0 and written.out == ""
+    assert (inputs / "out.csv").read_text() == shown.out
+
+
+def test_json_lines_have_the_most_probable_classes_in_their_order(inputs, minicnn, model):
+    proba = api.load(model).predict_proba(IMAGES)
+    out = minicnn("predict", model, "images.npy", "--format", "jsonl", "--top", 2).out
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["name"] for line in lines] == [f"images.npy[{i}]" for i in range(6)]
+    for line, row in zip(lines, proba.tolist(), strict=True):
+        assert list(line["probabilities"].values()) == sorted(row, reverse=True)[:2]
+        assert line["label"] == next(iter(line["probabilities"]))
+
+
+@pytest.mark.parametrize(
+    "options", [["--output", "out.txt"], ["--json", "--format", "csv", "--output", "out.csv"]]
+)
+def test_a_format_that_is_not_clear_is_an_error(options, inputs, minicnn, model):
+    result = minicnn("predict", model, "images.npy", *options)
+    assert result.status == 2 and "--format" in result.error
+
+
+def test_no_part_of_a_file_is_left_when_an_image_is_bad(inputs, minicnn, model, monkeypatch):
+    monkeypatch.setattr(predict, "_VALUES", 128)
+    (inputs / "pictures" / "5.png").write_bytes(b"\x89PNG")
+    result = minicnn("predict", model, "pictures", "--output", "out.csv")
+    assert result.status == 1 and "5.png" in result.error
+    assert not [path for path in inputs.iterdir() if "out.csv" in path.name]
+
+
+def test_images_are_read_while_others_are_printed(inputs, minicnn, model, monkeypatch):
+    whole = {form: predict_text(minicnn, model, form) for form in ("table", "csv", "jsonl")}
+    read = []
+    original = predict._read_file
+    monkeypatch.setattr(
+        predict, "_read_file", lambda path, *rest: read.append(path) or original(path, *rest)
+    )
+    monkeypatch.setattr(predict, "_VALUES", 128)  # two images of 8×8
+    sizes = []
+    monkeypatch.setattr(
+        api.Model,
+        "predict_proba",
+        lambda self, images, ask=api.Model.predict_proba: (
+            sizes.append((len(images), len(read))) or ask(self, images)
+        ),
+    )
+    for form, text in whole.items():
+        assert predict_text(minicnn, model, form) == text
+    assert sizes[:4] == [(1, 3), (2, 3), (2, 5), (2, 6)]
+
+
+def predict_text(minicnn, model, form) -> str:
+    return minicnn("predict", model, "pictures", "--format", form).out
+
+
+def test_resize_says_how_many_images_it_changed(inputs, minicnn, model):
+    Image.fromarray(np.zeros((20, 10), np.uint8)).save(inputs / "pictures" / "odd.png")
+    result = minicnn("predict", model, "pictures", "--resize")
+    assert "1 images were resized to 8×8" in result.err and "7 images, " in result.err
+    assert "resized" not in minicnn("predict", model, "images.npy", "--resize").err
+
+
+@pytest.mark.parametrize("name", ["pictures/2.png", "images.npy"])
+def test_standard_input_is_a_file_like_another(name, inputs, model):
+    argv = command("predict", model, "-", "--format", "csv")
+    piped = subprocess.run(argv, input=(inputs / name).read_bytes(), capture_output=True)
+    assert piped.returncode == 0, piped.stderr
+    direct = subprocess.run([*argv[:-3], name, *argv[-2:]], capture_output=True)
+    assert piped.stdout.decode().replace("standard input", name) == direct.stdout.decode()
+    bad = subprocess.run(argv, input=b"no image", capture_output=True)
+    assert bad.returncode == 1 and b"standard input is not an NPY" in bad.stderr
