@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from minicnn.data import Dataset as Dataset
     from minicnn.data import load_dataset as load_dataset
     from minicnn.errors import MinicnnError as MinicnnError
+    from minicnn.formats.onnx_in import from_onnx as from_onnx
     from minicnn.hookspecs import hookimpl as hookimpl
     from minicnn.inference import Model as Model
     from minicnn.inference import load as load
@@ -45,6 +46,7 @@ _NAMES = {  # by the module that has them
     "backends.cpu": ["Passes"],
     "data": ["Dataset", "load_dataset"],
     "errors": ["MinicnnError"],
+    "formats.onnx_in": ["from_onnx"],
     "hookspecs": ["hookimpl"],
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],

@@ -269,8 +269,10 @@ def _avg_pool2d(to: _Builder, program: Program, node: Node) -> None:
 
 def _global_pool(operator: str) -> Callable[..., None]:
     def emit(to: _Builder, program: Program, node: Node) -> None:
-        pooled = to.add(operator, f"{program.layer(node)}.pooled", to.reads(node))
+        layer = program.layer(node)
+        pooled = to.add(operator, f"{layer}.pooled", to.reads(node))
         to.write(program, node, "Flatten", [pooled], axis=1)
+        to.nodes[-2].name, to.nodes[-1].name = layer, f"{layer}.row"
 
     return emit
 
