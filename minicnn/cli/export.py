@@ -3,17 +3,24 @@
 import argparse
 
 from minicnn.cli import common
+from minicnn.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
-    parser.add_argument("out", metavar="OUT", type=common.path, help="file to write")
+    parser.add_argument("out", metavar="OUT", type=common.path, help="file, or folder, to write")
+    parser.add_argument(
+        "--format",
+        choices=("onnx", "numpy"),
+        default="onnx",
+        help="onnx: an ONNX file; numpy: a folder with weights and a Python file of NumPy alone "
+        "(default: onnx)",
+    )
     parser.add_argument(
         "--layout",
         choices=("nchw", "nhwc"),
-        default="nchw",
-        help="order of the images that go in (default: nchw)",
+        help="order of the images that go in (default: nchw for onnx, nhwc for others)",
     )
     parser.add_argument(
         "--preprocess",
@@ -36,14 +43,25 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.inference import load
     from minicnn.storage import write_atomically
 
-    model = load(arguments.model)
+    model, out, form = load(arguments.model), arguments.out, arguments.format
     options = {name: getattr(arguments, name) for name in ("preprocess", "softmax")}
-    made = model.to_onnx(layout=arguments.layout, training=arguments.training, **options)
-    content = made.SerializeToString()
-    write_atomically(arguments.out, content)
-    written = {"output": arguments.out, "format": "onnx", "bytes": len(content)}
+    if form != "onnx" and (arguments.layout == "nchw" or arguments.training):
+        option = "--training" if arguments.training else "--layout nchw"
+        raise UsageError(f"{option} is for --format onnx")
+    if form == "onnx":
+        made = model.to_onnx(
+            layout=arguments.layout or "nchw", training=arguments.training, **options
+        )
+        content = made.SerializeToString()
+        write_atomically(out, content)
+        size = len(content)
+    else:
+        from minicnn.formats.numpy_out import write_numpy
+
+        size = write_numpy(model, out, **options)
+    written = {"output": out, "format": form, "bytes": size}
     if arguments.json:
         common.print_json(written)
     else:
-        print(f"{arguments.out}: onnx, {len(content):,} bytes")
+        print(f"{out}: {form}, {size:,} bytes")
     return 0

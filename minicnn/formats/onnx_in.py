@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.errors import MinicnnError, ModelFileError, NetworkError
-from minicnn.formats.onnx_operators import OPERATORS, WORDS, Reader
+from minicnn.formats.onnx_network import Reader
+from minicnn.formats.onnx_operators import OPERATORS, WORDS
 from minicnn.formats.onnx_out import onnx_package
 from minicnn.formats.onnx_read import OnnxFile
 from minicnn.inference import Model
