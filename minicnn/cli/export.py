@@ -12,9 +12,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("out", metavar="OUT", type=common.path, help="file, or folder, to write")
     parser.add_argument(
         "--format",
-        choices=("onnx", "numpy"),
+        choices=("onnx", "numpy", "c"),
         default="onnx",
-        help="onnx: an ONNX file; numpy: a folder with weights and a Python file of NumPy alone "
+        help="onnx: an ONNX file; numpy: a folder with weights and a Python file of NumPy alone; "
+        "c: one C99 file "
         "(default: onnx)",
     )
     parser.add_argument(
@@ -55,6 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
         content = made.SerializeToString()
         write_atomically(out, content)
         size = len(content)
+    elif form == "c":
+        from minicnn.formats.c_out import write_c
+
+        size = write_c(model, out, **options)
     else:
         from minicnn.formats.numpy_out import write_numpy
 
