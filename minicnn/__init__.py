@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minicnn.data import load_dataset as load_dataset
     from minicnn.data.augment import Augment as Augment
     from minicnn.errors import MinicnnError as MinicnnError
+    from minicnn.formats.onnx_in import from_onnx as from_onnx
     from minicnn.hookspecs import hookimpl as hookimpl
     from minicnn.inference import Model as Model
     from minicnn.inference import load as load
@@ -47,6 +48,7 @@ _NAMES = {  # by the module that has them
     "data": ["Dataset", "load_dataset"],
     "data.augment": ["Augment"],
     "errors": ["MinicnnError"],
+    "formats.onnx_in": ["from_onnx"],
     "hookspecs": ["hookimpl"],
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],

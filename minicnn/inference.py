@@ -1,6 +1,7 @@
 """A trained network for inference alone: forward passes, no gradients, no training plugin."""
 
 import functools
+import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -312,6 +313,12 @@ class Model:
         plan = lay_out(network, batch_size, False, params.dtype)
         work = aligned_zeros((*workspaces, plan.work_size), params.dtype)
         return NjitArguments(plan.table, params, work)
+
+    def to_onnx(self, **options: Any) -> Any:
+        """The model as an `onnx.ModelProto`; options and errors are those of
+        `minicnn.formats.onnx_out.to_onnx`."""
+        made = importlib.import_module("minicnn.formats.onnx_out")  # what is above this module
+        return made.to_onnx(self, **options)
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""

@@ -81,6 +81,7 @@ def test_the_wheel_holds_data_licence_and_entry_points(tmp_path):
         "minicnn/data/embedded/fashion-mnist-LICENSE.txt",
         "minicnn/py.typed",
         "minicnn/cli/train.py",
+        "minicnn/formats/c_layers.c",
         "minicnn/cli/templates/pyproject.toml.txt",
     ):
         assert wanted in names
