@@ -1,4 +1,4 @@
-"""Kernels made ready for a launch: compiled for the card at hand, or taken from the disk cache;
+"""Kernels made ready for a launch: compiled for the GPU at hand, or taken from the disk cache;
 plain in the simulator."""
 
 import copyreg
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numba_cuda
-from numba import cuda, types
+from numba import cuda, from_dtype, types
 
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
@@ -78,7 +78,7 @@ def _compiled(function, signature):
 
 
 def launch(function, signature, blocks, *arguments):
-    """Start ``blocks`` blocks of `THREADS` threads, at least one; the card works on while the host
+    """Start ``blocks`` blocks of `THREADS` threads, at least one; the GPU works on while the host
     goes on."""
     if SIMULATED:
         _check_types(function, signature, arguments)
@@ -87,9 +87,12 @@ def launch(function, signature, blocks, *arguments):
 
 def _check_types(function, signature, arguments):
     """Raise `TypeError` for arrays of another type than the signature's, which neither the
-    simulator nor a card notices."""
+    simulator nor a GPU notices."""
     for number, (kind, argument) in enumerate(zip(signature.args, arguments, strict=True)):
         if isinstance(kind, types.Array):
-            found = (str(argument.dtype), argument.ndim, argument.flags.c_contiguous)
-            if found != (str(kind.dtype), kind.ndim, True):
-                raise TypeError(f"{function.__name__}: argument {number} is {found}, not {kind}")
+            dtype, contiguous = from_dtype(argument.dtype), argument.flags.c_contiguous
+            if (dtype, argument.ndim, contiguous) != (kind.dtype, kind.ndim, True):
+                raise TypeError(
+                    f"{function.__name__}: argument {number} is {dtype}, {argument.ndim}-dimensional, "
+                    f"contiguous: {contiguous}, not {kind}"
+                )

@@ -102,7 +102,7 @@ def block_squares(size, total):
 
 
 @device
-def judge(table, row, squares, partials, results):
+def finish_reduction(table, row, squares, partials, results):
     """(factor of the gradient, whether to update): loss and norm of a step, written to ``results``
     by the first block.
 
@@ -118,16 +118,16 @@ def judge(table, row, squares, partials, results):
     for group in range(int(table[row, GROUPS])):
         loss += partials[group, 0]
         correct += partials[group, 1]
-    go_on = math.isfinite(loss) and math.isfinite(norm)
+    is_finite = math.isfinite(loss) and math.isfinite(norm)
     stopped = row > 0 and results[row - 1, STOPPED] > 0
     if cuda.grid(1) == 0:
         results[row, LOSS] = loss / table[row, DIVISOR]
         results[row, CORRECT] = correct
         results[row, NORM] = norm
-        results[row, STOPPED] = float32(0) if go_on and not stopped else float32(1)
+        results[row, STOPPED] = float32(0) if is_finite and not stopped else float32(1)
     limit = table[row, CLIP_NORM]
     shrink = limit / norm if norm > limit > 0 else float32(1)
-    return shrink, go_on and not stopped
+    return shrink, is_finite and not stopped
 
 
 @device
@@ -164,9 +164,9 @@ def add_parts(parts, sums, grads, squares):
 
 def finish(grads, table, row, squares, partials, results):
     """Clip the gradient and write the results of a step whose update is made apart."""
-    shrink, go_on = judge(table, row, squares, partials, results)
+    shrink, is_finite = finish_reduction(table, row, squares, partials, results)
     limit = table[row, CLIP_VALUE]
-    if go_on:
+    if is_finite:
         for i in range(4 * cuda.grid(1), len(grads), 4 * cuda.gridsize(1)):
             a, b, c, d = load4(grads, i, len(grads))
             store4(
