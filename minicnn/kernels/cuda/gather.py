@@ -5,7 +5,6 @@ import functools
 import numpy as np
 from numba import cuda, types
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.launches import INTEGER, NUMBERS, PLAN
 from minicnn.kernels.cuda.tile import THREADS
 
@@ -20,7 +19,7 @@ def gather_signature(images):
 
 def gather(plan, work, images, order, start, n, scale):
     """x[i] = images[order[start + i]] · scale; ``images`` [N, H·W·C] uint8 or float32."""
-    size, x0 = plan[0, at.INPUT_SIZE], plan[0, at.X]
+    size, x0 = plan[0].input_size, plan[0].x
     for i in range(cuda.blockIdx.x, n, cuda.gridDim.x):
         image = order[start + i]
         for j in range(cuda.threadIdx.x, size, THREADS):
