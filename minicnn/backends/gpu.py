@@ -153,7 +153,7 @@ class LaidOut:
         size = layout.work_size
         if self.dlogits_at < 0:  # nothing is trained: the loss writes them, and nobody reads them
             self.dlogits_at, size = size, size + chunk * network.outputs
-        self.plan, self.floats = vector(layout.plan), vector(layout.floats)
+        self.plan = vector(layout.table)
         self.work = vector(np.zeros(size, np.float32))
         self.sums, self._sum_count = vector(layout.sums), len(layout.sums)
 
@@ -183,7 +183,6 @@ class LaidOut:
                     signature,
                     count,
                     self.plan,
-                    self.floats,
                     params,
                     self.work,
                     op,

@@ -17,10 +17,7 @@ class Device:
         self.network = network
         self.layout, self.operations = lay_out(network, chunk, training)
         self.table = self.layout.table
-        self.plan, self.floats = (
-            cuda.to_device(self.layout.plan),
-            cuda.to_device(self.layout.floats),
-        )
+        self.plan = cuda.to_device(self.layout.table)
         self.params = cuda.to_device(
             params.astype(np.float32) if len(params) else np.zeros(1, np.float32)
         )
@@ -39,7 +36,6 @@ class Device:
                     OPERATION,
                     grid or count,
                     self.plan,
-                    self.floats,
                     self.params,
                     self.work,
                     op,

@@ -67,7 +67,12 @@ def kernels() -> dict[str, tuple]:
 
     from minicnn.activations import RULES
     from minicnn.kernels.cuda import step, tensor
-    from minicnn.kernels.cuda.gather import gather, gather_signature
+    from minicnn.kernels.cuda.gather import (
+        channels_signature,
+        gather,
+        gather_channels,
+        gather_signature,
+    )
     from minicnn.kernels.cuda.launches import FINISH, OPERATION, launches
     from minicnn.kernels.cuda.rules import compile_loss, compile_update, rule_launches
     from minicnn.program.operations import OPERATIONS
@@ -94,6 +99,7 @@ def kernels() -> dict[str, tuple]:
                 found[".".join(own)] = (kernel, FINISH if which == "finish" else OPERATION)
     for dtype in (types.uint8, types.float32):
         found[f"gather_{dtype}"] = (gather, gather_signature(dtype))
+        found[f"gather_channels_{dtype}"] = (gather_channels, channels_signature(dtype))
     made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update}
     for rule in rules():
         compiled = made_by[type(rule)](rule)

@@ -134,9 +134,11 @@ def test_no_two_threads_of_a_warp_meet_in_a_bank_of_shared_memory():
     for warp in range(tile.THREADS // 32):
         threads = range(32 * warp, 32 * warp + 32)
         by_step = [(thread & (tile.DEPTH - 1), thread >> tile.DEPTH_LOG2) for thread in threads]
-        by_lane = [(thread >> tile.LANES_LOG2, thread & (tile.LANES - 1)) for thread in threads]
-        for stored in (by_step, by_lane):
-            assert len({(step * tile.LEADING + lane) % 32 for step, lane in stored}) == 32
+        by_loader = [
+            (thread >> tile.LOADERS_LOG2, thread & (tile.LOADERS - 1)) for thread in threads
+        ]
+        for stored in (by_step, by_loader):
+            assert len({(step * tile.LEADING + loader) % 32 for step, loader in stored}) == 32
         for log2 in range(tile.LEAST_LOG2, tile.MOST_LOG2 + 1):
             for first in range(
                 threads[0], threads[-1], 8

@@ -47,9 +47,9 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_card():
     [
         ("conv2d.py", "if column < columns:", "if True:", "dense_layers_equal"),
         (
-            "window.py",
-            "_smaller(size, np.int32(start + (kernel - 1) * dilation + 1))",
-            "np.int32(start + (kernel - 1) * dilation + 1)",
+            "axis.py",
+            "end if end < axis.size else axis.size",
+            "end",
             "pooling_equals and 3-2-1",
         ),
         (

@@ -11,12 +11,6 @@ EXCEPTIONS = {
     # The loop of a training step, and what it calls.
     "cpu/call.py": {"call_update"},
     "cpu/step.py": {"_infer_range", "_loss", "_shard", "_update", "train_step"},
-    # The loss along a line of weights, and the part of it for a chunk of images.
-    "cpu/surface.py": {"_chunk", "loss_row"},
-    # The tile of a CUDA product, and what is inlined into it.
-    "cuda/conv2d.py": {"_product", "_read"},
-    "cuda/dropout.py": {"_scale_kept"},
-    "cuda/max_pool2d.py": {"_is_first_largest"},
 }
 
 

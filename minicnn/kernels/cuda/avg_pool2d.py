@@ -8,81 +8,64 @@ all windows that hold it.
 import numpy as np
 from numba import cuda
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
+from minicnn.kernels.cuda.axis import height, input_of, output_of, width, window
 from minicnn.kernels.cuda.launches import Launch, gradients, outputs
-from minicnn.kernels.cuda.tile import device, divide
-from minicnn.kernels.cuda.window import along_height, along_width, holds, window, windows_holding
-
-_ZERO = np.float32(0)
+from minicnn.kernels.cuda.tile import device, digits
 
 
 @device
-def _counted(plan, op, position, along):
-    """How many rows, or columns, of window number ``position`` count."""
-    kernel, stride, padding, dilation, size, _ = along
-    first, end = window(position, along)
-    count = np.int32(divide(end - first + dilation - 1, dilation))
-    if plan[op, at.A0] != 0:
-        count = kernel
-        if plan[op, at.A1] != 0:  # what lies beyond the padding never counts
-            room = np.int32(size + 2 * padding - position * stride)
-            inside = divide(room + dilation - 1, dilation)
-            count = inside if inside < kernel else kernel
+def _counted(op, axis, output):
+    """How many rows, or columns, of an output's window count."""
+    first, end = window(axis, output)
+    count = np.int32(end - first)
+    if op.a0 != 0:
+        count = axis.taps
+        if op.a1 != 0:  # what lies beyond the padding never counts
+            room = np.int32(axis.size + axis.padding - input_of(axis, output, 0))
+            count = room if room < count else count
     return count
 
 
-def forward(plan, floats, params, work, op, n, key, first_sample):
+@device
+def _area(op, rows, columns, p, q):
+    return np.float32(_counted(op, rows, p) * _counted(op, columns, q))
+
+
+def forward(plan, params, work, index, n, key, first_sample):
     """The mean of each window."""
-    rows, columns = along_height(plan, op), along_width(plan, op)
-    size, C, W, Q = (
-        plan[op, at.OUTPUT_SIZE],
-        np.int32(plan[op, at.INPUT_CHANNELS]),
-        columns[4],
-        columns[5],
-    )
+    op = plan[index]
+    rows, columns = height(op), width(op)
+    size, C = op.output_size, np.int32(op.input_channels)
     for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         i = place // size
-        j = np.int32(place - i * size)
-        pixel = divide(j, C)
-        p = divide(pixel, Q)
-        q = np.int32(pixel - p * Q)
-        h_first, h_end = window(p, rows)
-        v_first, v_end = window(q, columns)
-        x0 = plan[op, at.X] + i * plan[op, at.INPUT_SIZE] + np.int32(j - pixel * C)
-        total = _ZERO
-        for h in range(h_first, h_end, rows[3]):
-            for v in range(v_first, v_end, columns[3]):
-                total += work[np.uint64(x0 + np.int32((h * W + v) * C))]
-        count = np.int32(_counted(plan, op, p, rows) * _counted(plan, op, q, columns))
-        work[np.uint64(plan[op, at.Y] + place)] = total / np.float32(count)
+        p, q, c = digits(np.int32(place - i * size), columns.outputs, C)
+        h_first, h_end = window(rows, p)
+        v_first, v_end = window(columns, q)
+        x0, total = op.x + i * op.input_size + c, np.float32(0)
+        for h in range(h_first, h_end):
+            for v in range(v_first, v_end):
+                total += work[np.uint64(x0 + np.int32((h * columns.size + v) * C))]
+        work[np.uint64(op.y + place)] = total / _area(op, rows, columns, p, q)
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """Each element of a window gets the same part of dy."""
-    rows, columns = along_height(plan, op), along_width(plan, op)
-    size, C, W, Q = (
-        plan[op, at.INPUT_SIZE],
-        np.int32(plan[op, at.INPUT_CHANNELS]),
-        columns[4],
-        columns[5],
-    )
+    op = plan[index]
+    rows, columns = height(op), width(op)
+    size, C = op.input_size, np.int32(op.input_channels)
     for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
         i = place // size
-        j = np.int32(place - i * size)
-        pixel = divide(j, C)
-        h = divide(pixel, W)
-        v = np.int32(pixel - h * W)
-        p_first, p_end = windows_holding(h, rows)
-        q_first, q_end = windows_holding(v, columns)
-        y0 = plan[op, at.DY] + i * plan[op, at.OUTPUT_SIZE] + np.int32(j - pixel * C)
-        dx = _ZERO
-        for p in range(p_first, p_end):
-            for q in range(q_first, q_end):
-                if holds(p, h, rows) and holds(q, v, columns):
-                    count = np.int32(_counted(plan, op, p, rows) * _counted(plan, op, q, columns))
-                    dx += work[np.uint64(y0 + np.int32((p * Q + q) * C))] / np.float32(count)
-        store(work, plan[op, at.DX] + place, dx, plan[op, at.ACCUMULATE])
+        h, v, c = digits(np.int32(place - i * size), columns.size, C)
+        dy0, dx = op.dy + i * op.output_size + c, np.float32(0)
+        for r in range(rows.taps - 1, -1, -1):  # the windows in their order
+            p = output_of(rows, h, r)
+            for s in range(columns.taps - 1 if p >= 0 else -1, -1, -1):
+                q = output_of(columns, v, s)
+                if q >= 0:
+                    dy = work[np.uint64(dy0 + np.int32((p * columns.outputs + q) * C))]
+                    dx += dy / _area(op, rows, columns, p, q)
+        store(work, op.dx + place, dx, op.accumulate)
 
 
 LAUNCHES = {"forward": (Launch(forward, outputs),), "backward": (Launch(backward, gradients),)}

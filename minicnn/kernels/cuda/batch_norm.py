@@ -10,47 +10,34 @@ import numpy as np
 from numba import cuda, float32
 
 from minicnn.kernels.cuda import add
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.batch_statistics import FACTOR, INVERSE, MEAN, saved
-from minicnn.kernels.cuda.column import ROWS, blocks, own, store_part, sum_rows, tasks
+from minicnn.kernels.cuda.column import channels, column_of, pixels, store_scale_sums, tasks
 from minicnn.kernels.cuda.launches import Launch, outputs
 
 
-def forward(plan, floats, params, work, op, n, key, first_sample):
+def forward(plan, params, work, index, n, key, first_sample):
     """y = γρ · (x − μ) + β."""
-    C = plan[op, at.INPUT_CHANNELS]
-    for i in range(cuda.grid(1), n * plan[op, at.INPUT_SIZE], cuda.gridsize(1)):
-        c = i % C
-        x = work[np.uint64(plan[op, at.X] + i)] - saved(plan, op, work, MEAN, c)
-        y = saved(plan, op, work, FACTOR, c) * x + params[np.uint64(plan[op, at.BIAS] + c)]
-        work[np.uint64(plan[op, at.Y] + i)] = y
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
+        c = i % op.input_channels
+        x = work[np.uint64(op.x + i)] - saved(op, work, MEAN, c)
+        y = saved(op, work, FACTOR, c) * x + params[np.uint64(op.bias + c)]
+        work[np.uint64(op.y + i)] = y
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """dγ and dβ in parts."""
-    C, rows = plan[op, at.INPUT_CHANNELS], n * plan[op, at.INPUT_HEIGHT] * plan[op, at.INPUT_WIDTH]
-    for task in range(cuda.blockIdx.x, tasks(plan, op, C), cuda.gridDim.x):
-        c, split, first, end = own(plan, op, task, C, rows)
-        d_scale = d_shift = float32(0)
-        if c < C:
-            mean, inverse = saved(plan, op, work, MEAN, c), saved(plan, op, work, INVERSE, c)
-            for m in range(first, end, ROWS):
-                dy = work[np.uint64(plan[op, at.DY] + m * C + c)]
-                d_shift += dy
-                d_scale += dy * ((work[np.uint64(plan[op, at.X] + m * C + c)] - mean) * inverse)
-        d_scale = sum_rows(d_scale)
-        d_shift = sum_rows(d_shift)
-        if c < C:
-            store_part(plan, op, work, split, c, d_scale, False)
-            store_part(plan, op, work, split, C + c, d_shift, False)
+    op = plan[index]
+    for task in range(cuda.blockIdx.x, tasks(op, op.input_channels), cuda.gridDim.x):
+        column = column_of(op, task, op.input_channels, pixels(op, n))
+        mean = inverse = float32(0)
+        if column.split >= 0:
+            mean = saved(op, work, MEAN, column.number)
+            inverse = saved(op, work, INVERSE, column.number)
+        store_scale_sums(op, work, column, mean, inverse, False)
 
 
 LAUNCHES = {
     "forward": (Launch(forward, outputs),),
-    "backward": (
-        Launch(
-            backward, lambda record, n: blocks(int(record["input_channels"]), int(record["splits"]))
-        ),
-        Launch(add.backward, add.handed_on),
-    ),
+    "backward": (Launch(backward, channels), Launch(add.backward, add.handed_on)),
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numba_cuda
-from numba import cuda, types
+from numba import cuda, from_dtype, types
 
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
@@ -90,6 +90,9 @@ def _check_types(function, signature, arguments):
     simulator nor a GPU notices."""
     for number, (kind, argument) in enumerate(zip(signature.args, arguments, strict=True)):
         if isinstance(kind, types.Array):
-            found = (str(argument.dtype), argument.ndim, argument.flags.c_contiguous)
-            if found != (str(kind.dtype), kind.ndim, True):
-                raise TypeError(f"{function.__name__}: argument {number} is {found}, not {kind}")
+            dtype, contiguous = from_dtype(argument.dtype), argument.flags.c_contiguous
+            if (dtype, argument.ndim, contiguous) != (kind.dtype, kind.ndim, True):
+                raise TypeError(
+                    f"{function.__name__}: argument {number} is {dtype}, {argument.ndim}-dimensional, "
+                    f"contiguous: {contiguous}, not {kind}"
+                )

@@ -4,7 +4,6 @@
 import numpy as np
 from numba import cuda
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
 from minicnn.kernels.cuda.launches import Launch
 from minicnn.kernels.cuda.tile import THREADS, device, divide
@@ -20,56 +19,44 @@ def mix(value):
 
 
 @device
-def _scale_kept(plan, floats, op, work, source, target, adds, n, key, first_sample):
+def _scale_kept(op, work, source, target, adds, n, key, first_sample):
     """What is kept times 1 / (1 − rate), and the rest times 0. A block takes pieces of one
     sample."""
-    size, threshold = plan[op, at.OUTPUT_SIZE], np.uint64(plan[op, at.THRESHOLD])
-    scale = np.float32(1) / (np.float32(1) - floats[op, at.F0])
+    size, scale = op.output_size, np.float32(1) / (np.float32(1) - op.f0)
     pieces = (size + THREADS - 1) // THREADS
     for unit in range(cuda.blockIdx.x, n * pieces, cuda.gridDim.x):
         i = divide(unit, pieces)
         j = (unit - i * pieces) * THREADS + cuda.threadIdx.x
         if j < size:
             drawn = j
-            if plan[op, at.A0] == 1:  # a channel
-                drawn = j % plan[op, at.OUTPUT_CHANNELS]
-            elif plan[op, at.A0] == 2:  # the sample
+            if op.a0 == 1:  # a channel
+                drawn = j % op.output_channels
+            elif op.a0 == 2:  # the sample
                 drawn = j * 0
-            row = mix(mix(mix(key) ^ np.uint64(plan[op, at.LAYER])) ^ np.uint64(first_sample + i))
-            kept = mix(row + np.uint64(drawn)) >> np.uint64(32) >= threshold
-            x = work[np.uint64(source + i * size + j)]
-            store(work, target + i * size + j, x * (scale if kept else np.float32(0)), adds)
+            row = mix(mix(mix(key) ^ np.uint64(op.layer)) ^ np.uint64(first_sample + i))
+            kept = mix(row + np.uint64(drawn)) >> np.uint64(32) >= np.uint64(op.threshold)
+            value = work[np.uint64(source + i * size + j)] * (scale if kept else np.float32(0))
+            store(work, target + i * size + j, value, adds)
 
 
-def forward(plan, floats, params, work, op, n, key, first_sample):
+def forward(plan, params, work, index, n, key, first_sample):
     """y from x; ``key`` stands for seed and step, ``first_sample`` is the place in the batch of
     sample 0."""
-    _scale_kept(plan, floats, op, work, plan[op, at.X], plan[op, at.Y], 0, n, key, first_sample)
+    op = plan[index]
+    _scale_kept(op, work, op.x, op.y, 0, n, key, first_sample)
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """dx from dy with the same numbers as in the forward pass."""
-    _scale_kept(
-        plan,
-        floats,
-        op,
-        work,
-        plan[op, at.DY],
-        plan[op, at.DX],
-        plan[op, at.ACCUMULATE],
-        n,
-        key,
-        first_sample,
-    )
+    op = plan[index]
+    _scale_kept(op, work, op.dy, op.dx, op.accumulate, n, key, first_sample)
 
 
 def _pieces(record, n):
-    return n * -(-int(record["output_size"]) // THREADS)
+    return n * -(-record.output_size // THREADS)
 
 
 LAUNCHES = {
     "forward": (Launch(forward, _pieces),),
-    "backward": (
-        Launch(backward, lambda record, n: _pieces(record, n) if record["dx"] >= 0 else 0),
-    ),
+    "backward": (Launch(backward, lambda record, n: _pieces(record, n) * (record.dx >= 0)),),
 }

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 from numba import cuda, types
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.launches import INTEGER, NUMBERS, PLAN, ROWS
 from minicnn.kernels.cuda.tile import THREADS
 
@@ -26,7 +25,7 @@ def channels_signature(images):
 
 def gather_channels(plan, work, images, order, start, n, scale):
     """The same with the factors and offsets [2, C] of the channels."""
-    size, x0 = plan[0, at.INPUT_SIZE], plan[0, at.X]
+    size, x0 = plan[0].input_size, plan[0].x
     for i in range(cuda.blockIdx.x, n, cuda.gridDim.x):
         image = order[start + i]
         for j in range(cuda.threadIdx.x, size, THREADS):
@@ -37,7 +36,7 @@ def gather_channels(plan, work, images, order, start, n, scale):
 
 def gather(plan, work, images, order, start, n, scale):
     """x[i] = images[order[start + i]] · scale; ``images`` [N, H·W·C] uint8 or float32."""
-    size, x0 = plan[0, at.INPUT_SIZE], plan[0, at.X]
+    size, x0 = plan[0].input_size, plan[0].x
     for i in range(cuda.blockIdx.x, n, cuda.gridDim.x):
         image = order[start + i]
         for j in range(cuda.threadIdx.x, size, THREADS):

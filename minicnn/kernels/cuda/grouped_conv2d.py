@@ -11,135 +11,97 @@ makes one number of y, or of dx; the filters' gradients are summed in parts
 import numpy as np
 from numba import cuda, float32
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.column import ROWS, blocks, own, store_part, sum_rows, tasks
+from minicnn.kernels.cuda.axis import height, input_of, output_of, width
+from minicnn.kernels.cuda.column import ROWS, blocks, column_of, store_sum, tasks
 from minicnn.kernels.cuda.launches import Launch, gradients, outputs
-from minicnn.kernels.cuda.tile import device, divide
-from minicnn.kernels.cuda.window import along_height, along_width
+from minicnn.kernels.cuda.tile import device, digits, divide
 
 
 @device
-def _groups(plan, op):
+def _groups(op):
     """Channels and filters of a group, and all of both."""
-    C, K, G = (
-        np.int32(plan[op, at.INPUT_CHANNELS]),
-        np.int32(plan[op, at.OUTPUT_CHANNELS]),
-        plan[op, at.GROUPS],
-    )
-    return divide(C, G), divide(K, G), C, K
+    C, K = np.int32(op.input_channels), np.int32(op.output_channels)
+    return divide(C, op.groups), divide(K, op.groups), C, K
 
 
-@device
-def _pixel(j, channels, width):
-    """(row, column, channel) of number ``j`` of an image."""
-    pixel = divide(j, channels)
-    row = divide(pixel, width)
-    return row, np.int32(pixel - row * width), np.int32(j - pixel * channels)
-
-
-def forward(plan, floats, params, work, op, n, key, first_sample):
+def forward(plan, params, work, index, n, key, first_sample):
     """y = b + x * w."""
-    rows, columns = along_height(plan, op), along_width(plan, op)
-    c_each, k_each, C, K = _groups(plan, op)
-    size = plan[op, at.OUTPUT_SIZE]
-    for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
-        i = place // size
-        p, q, k = _pixel(place - i * size, K, columns[5])
-        x0 = plan[op, at.X] + i * plan[op, at.INPUT_SIZE] + divide(k, k_each) * c_each
-        total = float32(0)
-        if plan[op, at.BIAS] >= 0:
-            total = params[np.uint64(plan[op, at.BIAS] + k)]
-        for r in range(rows[0]):
-            h = np.int32(p * rows[1] + r * rows[3] - rows[2])
-            for s in range(columns[0]):
-                v = np.int32(q * columns[1] + s * columns[3] - columns[2])
-                if 0 <= h < rows[4] and 0 <= v < columns[4]:
-                    there = x0 + np.int32((h * columns[4] + v) * C)
-                    filters = plan[op, at.WEIGHT] + np.int32((r * columns[0] + s) * c_each * K + k)
+    op = plan[index]
+    rows, columns = height(op), width(op)
+    c_each, k_each, C, K = _groups(op)
+    for place in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
+        i = place // op.output_size
+        p, q, k = digits(np.int32(place - i * op.output_size), columns.outputs, K)
+        x0 = op.x + i * op.input_size + divide(k, k_each) * c_each
+        total = params[np.uint64(op.bias + k)] if op.bias >= 0 else float32(0)
+        for r in range(rows.taps):
+            h = input_of(rows, p, r)
+            for s in range(columns.taps):
+                v = input_of(columns, q, s)
+                if 0 <= h < rows.size and 0 <= v < columns.size:
+                    x = x0 + np.int32((h * columns.size + v) * C)
+                    w = op.weight + np.int32((r * columns.taps + s) * c_each * K + k)
                     for c in range(c_each):
-                        total += (
-                            work[np.uint64(there + c)]
-                            * params[np.uint64(filters + np.int32(c * K))]
-                        )
-        work[np.uint64(plan[op, at.Y] + place)] = total
+                        total += work[np.uint64(x + c)] * params[np.uint64(w + np.int32(c * K))]
+        work[np.uint64(op.y + place)] = total
 
 
-def backward_filter(plan, floats, params, work, op, n, key, first_sample):
+def backward_filter(plan, params, work, index, n, key, first_sample):
     """dw and db in parts: rows are positions (n, p, q), columns weights [r,s,c,k] and then
     biases."""
-    rows, columns = along_height(plan, op), along_width(plan, op)
-    c_each, k_each, C, K = _groups(plan, op)
-    weights = np.int32(rows[0] * columns[0] * c_each * K)
-    count = np.int32(weights + K if plan[op, at.BIAS] >= 0 else weights)
-    P, Q = rows[5], columns[5]
-    positions = n * P * Q
-    for task in range(cuda.blockIdx.x, tasks(plan, op, count), cuda.gridDim.x):
-        weight, split, first, end = own(plan, op, task, count, positions)
+    op = plan[index]
+    rows, columns = height(op), width(op)
+    c_each, k_each, C, K = _groups(op)
+    weights = np.int32(rows.taps * columns.taps * c_each * K)
+    count = np.int32(weights + K if op.bias >= 0 else weights)
+    positions = n * rows.outputs * columns.outputs
+    for task in range(cuda.blockIdx.x, tasks(op, count), cuda.gridDim.x):
+        weight, split, first, end = column_of(op, task, count, positions)
         tap, k = divide(weight, K), np.int32(weight % K)
-        c = np.int32(tap % c_each)
-        r, s, _ = _pixel(tap, c_each, columns[0])
-        x0 = plan[op, at.X] + divide(k, k_each) * c_each + c
+        r, s, c = digits(tap, columns.taps, c_each)
+        x0 = op.x + divide(k, k_each) * c_each + c
         total = float32(0)
-        for position in range(first, end if weight < count else first, ROWS):
-            i = position // (P * Q)
-            p, q, _ = _pixel(position - i * (P * Q), 1, Q)
-            h = np.int32(p * rows[1] + r * rows[3] - rows[2])
-            v = np.int32(q * columns[1] + s * columns[3] - columns[2])
-            dy = work[np.uint64(plan[op, at.DY] + position * K + k)]
+        for position in range(first, end, ROWS):
+            i, p, q = digits(position, rows.outputs, columns.outputs)
+            h, v = input_of(rows, p, r), input_of(columns, q, s)
+            dy = work[np.uint64(op.dy + position * K + k)]
             if weight >= weights:
                 total += dy
-            elif 0 <= h < rows[4] and 0 <= v < columns[4]:
-                total += (
-                    dy
-                    * work[
-                        np.uint64(
-                            x0 + i * plan[op, at.INPUT_SIZE] + np.int32((h * columns[4] + v) * C)
-                        )
-                    ]
-                )
-        total = sum_rows(total)
-        if weight < count:
-            store_part(plan, op, work, split, weight, total, first_sample > 0)
+            elif 0 <= h < rows.size and 0 <= v < columns.size:
+                pixel = i * op.input_size + np.int32((h * columns.size + v) * C)
+                total += dy * work[np.uint64(x0 + pixel)]
+        store_sum(op, work, split, weight, total, first_sample > 0)
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """dx from dy: each number collects from the positions and taps that read it."""
-    rows, columns = along_height(plan, op), along_width(plan, op)
-    c_each, k_each, C, K = _groups(plan, op)
-    size = plan[op, at.INPUT_SIZE]
-    for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
-        i = place // size
-        h, v, channel = _pixel(place - i * size, C, columns[4])
+    op = plan[index]
+    rows, columns = height(op), width(op)
+    c_each, k_each, C, K = _groups(op)
+    for place in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
+        i = place // op.input_size
+        h, v, channel = digits(np.int32(place - i * op.input_size), columns.size, C)
         group = divide(channel, c_each)
-        dy0 = plan[op, at.DY] + i * plan[op, at.OUTPUT_SIZE] + group * k_each
-        filters = plan[op, at.WEIGHT] + (channel - group * c_each) * K + group * k_each
+        dy0 = op.dy + i * op.output_size + group * k_each
+        filters = op.weight + (channel - group * c_each) * K + group * k_each
         total = float32(0)
-        for r in range(rows[0]):
-            p, fits = _output(h, r, rows)
-            for s in range(columns[0]):
-                q, fits_too = _output(v, s, columns)
-                if fits and fits_too:
-                    there = dy0 + np.int32((p * columns[5] + q) * K)
-                    tap = filters + np.int32((r * columns[0] + s) * c_each * K)
+        for r in range(rows.taps):
+            p = output_of(rows, h, r)
+            for s in range(columns.taps if p >= 0 else 0):
+                q = output_of(columns, v, s)
+                if q >= 0:
+                    dy = dy0 + np.int32((p * columns.outputs + q) * K)
+                    w = filters + np.int32((r * columns.taps + s) * c_each * K)
                     for k in range(k_each):
-                        total += work[np.uint64(there + k)] * params[np.uint64(tap + k)]
-        store(work, plan[op, at.DX] + place, total, plan[op, at.ACCUMULATE])
-
-
-@device
-def _output(position, tap, along):
-    """The output whose tap reads ``position``, and whether there is one."""
-    _, stride, padding, dilation, _, outputs_along = along
-    away = np.int32(position + padding - tap * dilation)
-    output = divide(away, stride) if away >= 0 else np.int32(0)
-    return output, away >= 0 and output * stride == away and output < outputs_along
+                        total += work[np.uint64(dy + k)] * params[np.uint64(w + k)]
+        store(work, op.dx + place, total, op.accumulate)
 
 
 def _weights(record, n):
-    taps = int(record["kernel_height"] * record["kernel_width"])
-    rows = taps * int(record["input_channels"] // record["groups"]) + int(record["bias"] >= 0)
-    return blocks(rows * int(record["output_channels"]), int(record["splits"]))
+    taps = record.kernel_height * record.kernel_width
+    rows = taps * (record.input_channels // record.groups) + (record.bias >= 0)
+    return blocks(rows * record.output_channels, record.splits)
 
 
 LAUNCHES = {

@@ -5,15 +5,14 @@ The module of an operation (`minicnn.program.operations`) has `LAUNCHES`: for "f
 of `THREADS` threads and any number of blocks, and share the work out in strides of the grid. Their
 arguments are
 
-    plan, floats            the layout (`minicnn.kernels.cuda.layout`)
+    plan                    the layout's table (`minicnn.kernels.cuda.layout`)
     params, work            float32 [P], [Layout.work_size]
-    op                      which operation of the plan
+    index                   which operation of the plan
     n                       the number of samples, at most the plan's chunk
     key                     numbers the step for dropout
     first_sample            the place in the batch of sample 0; above 0, gradients of parameters are added to those before
 
-and for "finish", after the update of a step: plan, floats, params, work, op, n, row of ``results``,
-results.
+and for "finish", after the update of a step: plan, params, work, index, n, row of ``results``, results.
 """
 
 import importlib
@@ -22,19 +21,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
+from numba import from_dtype, types
 
+from minicnn.kernels.cuda.layout import TABLE
+from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS
 from minicnn.kernels.cuda.tile import THREADS
 
-PLAN, NUMBERS, ROWS, INTEGER, KEY = (
-    types.int64[:, ::1],
-    types.float32[::1],
-    types.float32[:, ::1],
-    types.int64,
-    types.uint64,
-)
-OPERATION = types.void(PLAN, ROWS, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
-FINISH = types.void(PLAN, ROWS, NUMBERS, NUMBERS, INTEGER, INTEGER, INTEGER, ROWS)
+PLAN, KEY = types.Array(from_dtype(TABLE), 1, "C"), types.uint64
+OPERATION = types.void(PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
+FINISH = types.void(PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER, INTEGER, ROWS)
 
 
 class Launch(NamedTuple):
@@ -42,7 +37,7 @@ class Launch(NamedTuple):
     not launched."""
 
     kernel: Callable[..., None]
-    blocks: Callable[[np.void, int], int]
+    blocks: Callable[[np.record, int], int]
 
 
 def launches(module: str) -> dict[str, tuple[Launch, ...]] | None:
@@ -50,15 +45,15 @@ def launches(module: str) -> dict[str, tuple[Launch, ...]] | None:
     name = f"minicnn.kernels.cuda.{module}"
     if importlib.util.find_spec(name) is None:
         return None
-    found: dict[str, tuple[Launch, ...]] = importlib.import_module(name).LAUNCHES
-    return found
+    operation: dict[str, tuple[Launch, ...]] = importlib.import_module(name).LAUNCHES
+    return operation
 
 
-def outputs(record: np.void, n: int) -> int:
+def outputs(record: np.record, n: int) -> int:
     """A thread for each number of y."""
-    return -(-n * int(record["output_size"]) // THREADS)
+    return -(-n * record.output_size // THREADS)
 
 
-def gradients(record: np.void, n: int) -> int:
+def gradients(record: np.record, n: int) -> int:
     """A thread for each number of dx, where there is a dx."""
-    return -(-n * int(record["input_size"]) // THREADS) if record["dx"] >= 0 else 0
+    return -(-n * record.input_size // THREADS) * (record.dx >= 0)

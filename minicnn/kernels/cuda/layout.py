@@ -1,10 +1,8 @@
 """How a program and the work of a step are laid out for the device: plain tables, made once on the
 host.
 
-    plan    int64 [operations, columns]: the planner's records (`minicnn.program.plan`) with a few fields more, the same
-            memory read as whole numbers; a field is the column of its name: ``plan[op,
-            at.INPUT_SIZE]``
-    floats  float32 [operations, 2]: f0 and f1
+    plan    `TABLE` [operations]: the planner's records (`minicnn.program.plan`) with a few fields more; f0 and f1
+            are float32
     sums    int64 [tensors, 5]: (offset in the gradient, count, first place in ``work``, distance of two splits, splits)
 
 The gradient of an operation's parameters is computed in ``splits`` parts, each over one part of the
@@ -29,16 +27,24 @@ _OWN = (
     "sums",  # what blocks that share a reduction leave, in ``work``
     "threshold",  # f0 · 2³²: of dropout, since 32 random bits are compared with it
 )
-TABLE = np.dtype([*RECORD.descr[:-1], *((name, np.int64) for name in _OWN)])
-F0, F1 = range(2)
-vars().update(
-    {name.upper(): column for column, name in enumerate(TABLE.names) if name not in ("f0", "f1")}
+_INTEGERS = [name for name in RECORD.names[:-1] if name not in ("f0", "f1")]
+# Aligned, so that a field is read in one access; of `np.record`, so that its fields are attributes
+# in the simulator and on the host as well.
+TABLE = np.dtype(
+    (
+        np.record,
+        np.dtype(
+            [
+                *((name, np.int64) for name in (*_INTEGERS, *_OWN)),
+                ("f0", np.float32),
+                ("f1", np.float32),
+            ],
+            align=True,
+        ),
+    )
 )
-_LEAST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = (
-    256,
-    128,
-    1024,
-)  # positions a split at least; splits; blocks of a launch
+# Positions per split at least; splits; blocks of a launch.
+_LEAST_SPLIT, _MOST_SPLITS, _ENOUGH_BLOCKS = 256, 128, 1024
 
 
 class Layout(NamedTuple):
@@ -48,16 +54,6 @@ class Layout(NamedTuple):
     table: np.ndarray  # [operations] of `TABLE`
     work_size: int
     sums: np.ndarray  # int64 [tensors, 5]
-
-    @property
-    def plan(self) -> np.ndarray:
-        """The table as kernels read it."""
-        return self.table.view(np.int64).reshape(len(self.table), -1)
-
-    @property
-    def floats(self) -> np.ndarray:
-        """The two numbers of each operation that are no whole ones."""
-        return np.stack([self.table["f0"], self.table["f1"]], 1).astype(np.float32)
 
 
 def lay_out(
@@ -73,7 +69,7 @@ def lay_out(
         table[name] = records[name]
     for side in ("height", "width"):  # a dense layer is a 1×1 convolution of images of one pixel
         table[f"kernel_{side}"] = np.maximum(table[f"kernel_{side}"], 1)
-    table["threshold"] = np.clip(table["f0"], 0, 1) * 2.0**32
+    table["threshold"] = np.clip(records["f0"], 0, 1) * 2.0**32
     _check(table)
     table["sums"] = work_size
     if any(

@@ -9,60 +9,51 @@ with g = x2[n,p,q,c] or x2[n,c]. Source: Hu, Shen, Sun: Squeeze-and-excitation n
 import numpy as np
 from numba import cuda
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.launches import Launch, outputs
+from minicnn.kernels.cuda.launches import Launch, gradients, outputs
 from minicnn.kernels.cuda.tile import THREADS, device
 
 
 @device
-def _of_gate(i, size, gate_size):
+def _gate(op, work, i):
     """The number of x2 that number ``i`` of x is multiplied by."""
-    sample = i // size
-    return sample * gate_size + (i - sample * size) % gate_size
+    sample = i // op.input_size
+    place = sample * op.second_size + (i - sample * op.input_size) % op.second_size
+    return work[np.uint64(op.x2 + place)]
 
 
-def forward(plan, floats, params, work, op, n, key, first_sample):
+def forward(plan, params, work, index, n, key, first_sample):
     """y = x · x2."""
-    size, gate_size = plan[op, at.INPUT_SIZE], plan[op, at.SECOND_SIZE]
-    for i in range(cuda.grid(1), n * size, cuda.gridsize(1)):
-        gate = work[np.uint64(plan[op, at.X2] + _of_gate(i, size, gate_size))]
-        work[np.uint64(plan[op, at.Y] + i)] = work[np.uint64(plan[op, at.X] + i)] * gate
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
+        work[np.uint64(op.y + i)] = work[np.uint64(op.x + i)] * _gate(op, work, i)
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """dx, a thread for each of its numbers."""
-    size, gate_size = plan[op, at.INPUT_SIZE], plan[op, at.SECOND_SIZE]
-    for i in range(cuda.grid(1), n * size, cuda.gridsize(1)):
-        gate = work[np.uint64(plan[op, at.X2] + _of_gate(i, size, gate_size))]
-        store(
-            work,
-            plan[op, at.DX] + i,
-            work[np.uint64(plan[op, at.DY] + i)] * gate,
-            plan[op, at.ACCUMULATE],
-        )
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
+        dx = work[np.uint64(op.dy + i)] * _gate(op, work, i)
+        store(work, op.dx + i, dx, op.accumulate)
 
 
-def backward_gate(plan, floats, params, work, op, n, key, first_sample):
+def backward_gate(plan, params, work, index, n, key, first_sample):
     """dx2, a thread for each of its numbers."""
-    size, gate_size = plan[op, at.INPUT_SIZE], plan[op, at.SECOND_SIZE]
+    op = plan[index]
+    size, gate_size = op.input_size, op.second_size
     for i in range(cuda.grid(1), n * gate_size, cuda.gridsize(1)):
         sample = i // gate_size
         first, total = sample * size + i - sample * gate_size, np.float32(0)
         for j in range(first, (sample + 1) * size, gate_size):
-            total += work[np.uint64(plan[op, at.DY] + j)] * work[np.uint64(plan[op, at.X] + j)]
-        store(work, plan[op, at.DX2] + i, total, plan[op, at.ACCUMULATE2])
+            total += work[np.uint64(op.dy + j)] * work[np.uint64(op.x + j)]
+        store(work, op.dx2 + i, total, op.accumulate2)
+
+
+def _gates(record, n):
+    return -(-n * record.second_size // THREADS) * (record.dx2 >= 0)
 
 
 LAUNCHES = {
     "forward": (Launch(forward, outputs),),
-    "backward": (
-        Launch(backward, lambda record, n: outputs(record, n) if record["dx"] >= 0 else 0),
-        Launch(
-            backward_gate,
-            lambda record, n: (
-                -(-n * int(record["second_size"]) // THREADS) if record["dx2"] >= 0 else 0
-            ),
-        ),
-    ),
+    "backward": (Launch(backward, gradients), Launch(backward_gate, _gates)),
 }

@@ -123,29 +123,27 @@ def compiled(params, grads, slots, table, row, squares, partials, results, spans
 _FORWARD = '''\
 import numpy as np
 from numba import cuda
-from minicnn.kernels.cuda import layout as at
 
 
-def compiled(plan, floats, params, work, op, n, key, first_sample):
+def compiled(plan, params, work, index, n, key, first_sample):
     """y = f(x)."""
-    x0, y0 = plan[op, at.X], plan[op, at.Y]
-    for i in range(cuda.grid(1), n * plan[op, at.OUTPUT_SIZE], cuda.gridsize(1)):
-        work[np.uint64(y0 + i)] = rule(work[np.uint64(x0 + i)], {hypers})
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
+        work[np.uint64(op.y + i)] = rule(work[np.uint64(op.x + i)], {hypers})
 '''
 
 _BACKWARD = '''\
 import numpy as np
 from numba import cuda
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
 
 
-def compiled(plan, floats, params, work, op, n, key, first_sample):
+def compiled(plan, params, work, index, n, key, first_sample):
     """dx = f'(x) · dy."""
-    {reads}0, dy, dx = plan[op, at.{field}], plan[op, at.DY], plan[op, at.DX]
-    for i in range(cuda.grid(1), n * plan[op, at.OUTPUT_SIZE], cuda.gridsize(1)):
-        d = rule(work[np.uint64({reads}0 + i)], {hypers}) * work[np.uint64(dy + i)]
-        store(work, dx + i, d, plan[op, at.ACCUMULATE])
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
+        dx = rule(work[np.uint64(op.{reads} + i)], {hypers}) * work[np.uint64(op.dy + i)]
+        store(work, op.dx + i, dx, op.accumulate)
 '''
 
 
@@ -158,17 +156,15 @@ def rule_launches(rule: AnyLayer) -> dict[str, tuple[Launch, ...]] | None:
     if not isinstance(rule, ActivationRule):
         return None
     hypers = range(len(rule.hyperparameters))
-    found = {}
+    kernels = {}
     for name, function, template, blocks in (
         ("forward", rule.value, _FORWARD, outputs),
         ("backward", rule.derivative, _BACKWARD, gradients),
     ):
         check_activation(rule, function)
-        source = template.format(
-            reads=rule.reads, field=rule.reads.upper(), hypers=each("floats[op, {}]", hypers)
-        )
-        found[name] = (Launch(_compile("layer", rule.name, function, source), blocks),)
-    return found
+        source = template.format(reads=rule.reads, hypers=each("op.f{}", hypers))
+        kernels[name] = (Launch(_compile("layer", rule.name, function, source), blocks),)
+    return kernels
 
 
 def compile_loss(rule: LossRule) -> Kernel:
@@ -241,7 +237,7 @@ if not SIMULATED:
         """The same, compiled."""
         if isinstance(value, types.BaseTuple):
             return value(value), lambda context, builder, signature, values: values[0]
-        made = types.UniTuple(value, 1)
-        return made(value), lambda context, builder, signature, values: context.make_tuple(
-            builder, made, values
+        single = types.UniTuple(value, 1)
+        return single(value), lambda context, builder, signature, values: context.make_tuple(
+            builder, single, values
         )

@@ -6,74 +6,54 @@ import math
 import numpy as np
 from numba import cuda, float32
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.column import ROWS, blocks, own, store_part, sum_rows, tasks
+from minicnn.kernels.cuda.column import channels, column_of, pixels, store_scale_sums, tasks
 from minicnn.kernels.cuda.launches import Launch, gradients, outputs
 from minicnn.kernels.cuda.tile import device
 
 
 @device
-def _inverse(plan, floats, params, op, c):
+def _inverse(op, params, c):
     """ρ[c] = 1 / √(σ²[c] + ε)."""
-    return np.float32(1) / math.sqrt(
-        params[np.uint64(plan[op, at.RUNNING_VAR] + c)] + floats[op, at.F0]
-    )
+    return np.float32(1) / math.sqrt(params[np.uint64(op.running_var + c)] + op.f0)
 
 
-def forward(plan, floats, params, work, op, n, key, first_sample):
+@device
+def _factor(op, params, c):
+    return params[np.uint64(op.weight + c)] * _inverse(op, params, c)
+
+
+def forward(plan, params, work, index, n, key, first_sample):
     """y = γρ · (x − μ) + β."""
-    C = plan[op, at.INPUT_CHANNELS]
-    for i in range(cuda.grid(1), n * plan[op, at.INPUT_SIZE], cuda.gridsize(1)):
-        c = i % C
-        x = work[np.uint64(plan[op, at.X] + i)] - params[np.uint64(plan[op, at.RUNNING_MEAN] + c)]
-        factor = params[np.uint64(plan[op, at.WEIGHT] + c)] * _inverse(plan, floats, params, op, c)
-        work[np.uint64(plan[op, at.Y] + i)] = factor * x + params[np.uint64(plan[op, at.BIAS] + c)]
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
+        c = i % op.input_channels
+        x = work[np.uint64(op.x + i)] - params[np.uint64(op.running_mean + c)]
+        y = _factor(op, params, c) * x + params[np.uint64(op.bias + c)]
+        work[np.uint64(op.y + i)] = y
 
 
-def backward_scale(plan, floats, params, work, op, n, key, first_sample):
+def backward_scale(plan, params, work, index, n, key, first_sample):
     """dγ and dβ in parts."""
-    C, rows = plan[op, at.INPUT_CHANNELS], n * plan[op, at.INPUT_HEIGHT] * plan[op, at.INPUT_WIDTH]
-    for task in range(cuda.blockIdx.x, tasks(plan, op, C), cuda.gridDim.x):
-        c, split, first, end = own(plan, op, task, C, rows)
-        d_scale = d_shift = float32(0)
-        if c < C:
-            mean, inverse = (
-                params[np.uint64(plan[op, at.RUNNING_MEAN] + c)],
-                _inverse(plan, floats, params, op, c),
-            )
-            for m in range(first, end, ROWS):
-                dy = work[np.uint64(plan[op, at.DY] + m * C + c)]
-                d_shift += dy
-                d_scale += dy * ((work[np.uint64(plan[op, at.X] + m * C + c)] - mean) * inverse)
-        d_scale = sum_rows(d_scale)
-        d_shift = sum_rows(d_shift)
-        if c < C:
-            store_part(plan, op, work, split, c, d_scale, first_sample > 0)
-            store_part(plan, op, work, split, C + c, d_shift, first_sample > 0)
+    op = plan[index]
+    for task in range(cuda.blockIdx.x, tasks(op, op.input_channels), cuda.gridDim.x):
+        column = column_of(op, task, op.input_channels, pixels(op, n))
+        mean = inverse = float32(0)
+        if column.split >= 0:
+            mean = params[np.uint64(op.running_mean + column.number)]
+            inverse = _inverse(op, params, column.number)
+        store_scale_sums(op, work, column, mean, inverse, first_sample > 0)
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """dx = γρ · dy."""
-    C = plan[op, at.INPUT_CHANNELS]
-    for i in range(cuda.grid(1), n * plan[op, at.INPUT_SIZE], cuda.gridsize(1)):
-        c = i % C
-        factor = params[np.uint64(plan[op, at.WEIGHT] + c)] * _inverse(plan, floats, params, op, c)
-        store(
-            work,
-            plan[op, at.DX] + i,
-            factor * work[np.uint64(plan[op, at.DY] + i)],
-            plan[op, at.ACCUMULATE],
-        )
+    op = plan[index]
+    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
+        dx = _factor(op, params, i % op.input_channels) * work[np.uint64(op.dy + i)]
+        store(work, op.dx + i, dx, op.accumulate)
 
 
 LAUNCHES = {
     "forward": (Launch(forward, outputs),),
-    "backward": (
-        Launch(
-            backward_scale,
-            lambda record, n: blocks(int(record["input_channels"]), int(record["splits"])),
-        ),
-        Launch(backward, gradients),
-    ),
+    "backward": (Launch(backward_scale, channels), Launch(backward, gradients)),
 }

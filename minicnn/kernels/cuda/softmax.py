@@ -12,21 +12,21 @@ import math
 import numpy as np
 from numba import cuda
 
-from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda.add import store
 from minicnn.kernels.cuda.launches import Launch
 from minicnn.kernels.cuda.tile import THREADS
 
 
-def forward(plan, floats, params, work, op, n, key, first_sample):
+def forward(plan, params, work, index, n, key, first_sample):
     """y from x."""
-    size = plan[op, at.OUTPUT_SIZE]
+    op = plan[index]
+    size = op.output_size
     for i in range(cuda.grid(1), n, cuda.gridsize(1)):
-        x, y = plan[op, at.X] + i * size, plan[op, at.Y] + i * size
-        largest, total = work[np.uint64(x)], np.float32(0)
+        x, y, total = op.x + i * size, op.y + i * size, np.float32(0)
+        largest = work[np.uint64(x)]
         for k in range(1, size):
-            one = work[np.uint64(x + k)]
-            largest = one if one > largest else largest
+            number = work[np.uint64(x + k)]
+            largest = number if number > largest else largest
         for k in range(size):
             power = math.exp(work[np.uint64(x + k)] - largest)
             work[np.uint64(y + k)] = power
@@ -35,19 +35,24 @@ def forward(plan, floats, params, work, op, n, key, first_sample):
             work[np.uint64(y + k)] /= total
 
 
-def backward(plan, floats, params, work, op, n, key, first_sample):
+def backward(plan, params, work, index, n, key, first_sample):
     """dx from y and dy."""
-    size = plan[op, at.OUTPUT_SIZE]
+    op = plan[index]
+    size = op.output_size
     for i in range(cuda.grid(1), n, cuda.gridsize(1)):
-        y, dy, total = plan[op, at.Y] + i * size, plan[op, at.DY] + i * size, np.float32(0)
+        y, dy, total = op.y + i * size, op.dy + i * size, np.float32(0)
         for k in range(size):
             total += work[np.uint64(dy + k)] * work[np.uint64(y + k)]
         for k in range(size):
-            value = work[np.uint64(y + k)] * (work[np.uint64(dy + k)] - total)
-            store(work, plan[op, at.DX] + i * size + k, value, plan[op, at.ACCUMULATE])
+            dx = work[np.uint64(y + k)] * (work[np.uint64(dy + k)] - total)
+            store(work, op.dx + i * size + k, dx, op.accumulate)
+
+
+def _samples(record, n):
+    return -(-n // THREADS)
 
 
 LAUNCHES = {
-    "forward": (Launch(forward, lambda record, n: -(-n // THREADS)),),
-    "backward": (Launch(backward, lambda record, n: -(-n // THREADS) if record["dx"] >= 0 else 0),),
+    "forward": (Launch(forward, _samples),),
+    "backward": (Launch(backward, lambda record, n: _samples(record, n) * (record.dx >= 0)),),
 }

@@ -24,31 +24,25 @@ SIMULATED = bool(cuda.config.ENABLE_CUDASIM)
 RESULTS_LOG2 = 2
 RESULTS = 1 << RESULTS_LOG2  # rows, and columns, that a thread computes
 THREADS_LOG2, DEPTH_LOG2 = (4, 2) if SIMULATED else (8, 3)
-THREADS, DEPTH = (
-    1 << THREADS_LOG2,
-    1 << DEPTH_LOG2,
-)  # threads; reduction steps in shared memory at a time
-LANES_LOG2 = THREADS_LOG2 - DEPTH_LOG2
-LANES = 1 << LANES_LOG2  # threads that load numbers of one reduction step, each every LANES-th
+# Threads; reduction steps in shared memory at a time.
+THREADS, DEPTH = 1 << THREADS_LOG2, 1 << DEPTH_LOG2
+LOADERS_LOG2 = THREADS_LOG2 - DEPTH_LOG2
+LOADERS = (
+    1 << LOADERS_LOG2
+)  # threads that load numbers of one reduction step, each every LOADERS-th
 LEAST_LOG2 = (THREADS_LOG2 + 1) // 3  # of the threads along the columns
 MOST_LOG2 = THREADS_LOG2 - LEAST_LOG2
 LONGEST = RESULTS << MOST_LOG2  # most rows, or columns, of a tile
-LOADS = LONGEST // LANES  # most numbers of either factor that a thread loads at a time
+LOADS = LONGEST // LOADERS  # most numbers of either factor that a thread loads at a time
 # One reduction step in shared memory: columns, then rows. 4 more put the steps that a warp stores
 # at once in other banks.
 LEADING = LONGEST + (RESULTS << LEAST_LOG2) + 4
-_ENOUGH_TILES, _LEAST_SPLIT = (
-    128,
-    16 * DEPTH,
-)  # tiles that fill a GPU; reduction steps that make a split worth its sum
-_STEP, _LOAD, _ITERATION = (
-    21,
-    25,
-    130,
-)  # instructions of a thread, about, counted in the machine code for 9.0
-MOST_SPLIT = (
-    _ENOUGH_TILES * RESULTS * RESULTS * THREADS
-)  # numbers in the sums of all blocks that share reductions
+# Tiles that fill a GPU; reduction steps that make a split worth its sum.
+_ENOUGH_TILES, _LEAST_SPLIT = 128, 16 * DEPTH
+# Instructions of a thread, about, counted in the machine code for 9.0.
+_STEP, _LOAD, _ITERATION = 21, 25, 130
+# Numbers in the sums of all blocks that share reductions.
+MOST_SPLIT = _ENOUGH_TILES * RESULTS * RESULTS * THREADS
 BUFFER = DEPTH * LEADING
 BUFFERS = 2 * BUFFER
 
@@ -61,10 +55,8 @@ def launch_bounds(kernel):
 
 def tiles_of(rows, columns, shape):
     """How many tiles of a shape cover a product of ``rows`` × ``columns``."""
-    across, down = (
-        RESULTS_LOG2 + (shape & 7),
-        RESULTS_LOG2 + THREADS_LOG2 - (shape & 7) - (shape >> 3),
-    )
+    across = RESULTS_LOG2 + (shape & 7)
+    down = RESULTS_LOG2 + THREADS_LOG2 - (shape & 7) - (shape >> 3)
     return ((rows + (1 << down) - 1) >> down) * ((columns + (1 << across) - 1) >> across)
 
 
@@ -76,8 +68,8 @@ def shape_of(rows, columns):
         for across in range(MOST_LOG2 + 1):
             down = THREADS_LOG2 - deep - across
             if 0 <= down <= MOST_LOG2:
-                loads = (((RESULTS << down) + LANES - 1) >> LANES_LOG2) + (
-                    ((RESULTS << across) + LANES - 1) >> LANES_LOG2
+                loads = (((RESULTS << down) + LOADERS - 1) >> LOADERS_LOG2) + (
+                    ((RESULTS << across) + LOADERS - 1) >> LOADERS_LOG2
                 )
                 tiles = ((rows + (RESULTS << down) - 1) >> (RESULTS_LOG2 + down)) * (
                     (columns + (RESULTS << across) - 1) >> (RESULTS_LOG2 + across)
@@ -104,11 +96,20 @@ def divide(a, b):
 
 
 @device
-def keep(tiles, start, lane, length, numbers):
-    """Store the ``numbers`` that a thread has loaded: places ``lane``, ``lane + LANES``, ... below
-    ``length``."""
+def digits(index, middle_size, inner_size):
+    """outer, middle, inner of index = (outer · middle_size + middle) · inner_size + inner, below
+    2³¹."""
+    lines = divide(index, inner_size)
+    outer = divide(lines, middle_size)
+    return outer, np.int32(lines - outer * middle_size), np.int32(index - lines * inner_size)
+
+
+@device
+def store_shared(tiles, start, loader, length, numbers):
+    """Store the ``numbers`` that a thread has loaded: places ``loader``, ``loader + LOADERS``, ...
+    below ``length``."""
     for j in range(LOADS):
-        place = lane + j * LANES
+        place = loader + j * LOADERS
         if place < length:
             tiles[np.uint64(start + place)] = numbers[j]
 
@@ -150,7 +151,7 @@ def reduce_split_k(tiles, sums, steps):
     """Add up what the threads that share a result have in ``sums``, in a fixed tree; return how
     many have results then.
 
-    ``steps`` of the `DEPTH` steps of a buffer are what each of them has multiplied.
+    Each of them has multiplied ``steps`` of the `DEPTH` steps of a buffer.
     """
     thread, having = cuda.threadIdx.x, THREADS
     while steps < DEPTH:
