@@ -9,7 +9,7 @@ import numpy as np
 
 from minicnn.errors import DataError
 from minicnn.formats.numpy_out import counted_pads
-from minicnn.formats.program import Program, pads_of, pair, program_of, scale_of
+from minicnn.formats.program import Program, pads_of, pair, program_of, scaling_of
 from minicnn.inference import Model
 from minicnn.program.graph import Node
 from minicnn.storage import write_atomically
@@ -59,7 +59,14 @@ def source(model: Model, preprocess: bool = False, softmax: bool = False) -> str
     lines = []
     if preprocess:
         lines.append(f"for (int i = 0; i < {sizes[0]}; i++)")
-        lines.append(f"    scaled[i] = (float)image[i] * {_number(scale_of(model))};")
+        factor, *offset = (
+            f"{name}[i % {len(number)}]"
+            for name, number in zip(("factor", "offset"), scaling_of(model), strict=False)
+        )
+        for name, number in zip(("factor", "offset"), scaling_of(model), strict=False):
+            numbers = ", ".join(map(_number, number.tolist()))
+            buffers.append(f"static const float {name}[{len(number)}] = {{{numbers}}};")
+        lines.append(f"    scaled[i] = {' + '.join([f'(float)image[i] * {factor}', *offset])};")
         places[0] = "scaled"
         buffers.append(f"static float scaled[{sizes[0]}];")
     lines += program.emit(EMITTERS, "C", places, sizes)

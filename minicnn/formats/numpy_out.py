@@ -12,7 +12,7 @@ import numpy as np
 
 from minicnn.errors import DataError, MinicnnError, UsageError
 from minicnn.formats import numpy_layers
-from minicnn.formats.program import Program, pads_of, pair, program_of, scale_of
+from minicnn.formats.program import Program, pads_of, pair, program_of, scaling_of
 from minicnn.inference import Model
 from minicnn.program.graph import Node
 from minicnn.storage import remove_leftovers
@@ -95,7 +95,12 @@ def source(model: Model, program: Program, preprocess: bool, softmax: bool) -> s
         width=width,
         channels=channels,
         kind=f"{model.image_dtype} up to {model.maximum:g}" if preprocess else "as floats",
-        scale=f" * np.float32({scale_of(model)!r})" if preprocess else "",
+        scale="".join(
+            f" {operator} np.array({number.tolist()}, np.float32)"
+            for operator, number in zip("*+", scaling_of(model), strict=False)
+        )
+        if preprocess
+        else "",
         lines="\n".join(lines),
         result=result,
     )

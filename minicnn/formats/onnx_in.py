@@ -60,6 +60,7 @@ def from_onnx(
                 "task", "multilabel" if reader.probabilities == "sigmoid" else "classification"
             ),
             seen=tuple(said["seen"]) if said.get("seen") else None,
+            normalization=tuple(said["normalization"]) if said.get("normalization") else None,
         )
     except ModelFileError:
         raise

@@ -13,7 +13,7 @@ import numpy as np
 
 from minicnn import __version__
 from minicnn.errors import DataError, MissingExtraError, SettingError
-from minicnn.formats.program import Program, pads_of, pair, program_of, scale_of
+from minicnn.formats.program import Program, pads_of, pair, program_of, scaling_of
 from minicnn.inference import Model
 from minicnn.program.graph import Node
 
@@ -53,8 +53,12 @@ def to_onnx(
     if preprocess:
         if kind != "float32":
             source = builder.add("Cast", "input.float32", [source], to=types.FLOAT)
-        factor = builder.constant("input.scale", np.float32(scale_of(model)))
-        source = builder.add("Mul", "input.scaled", [source, factor])
+        for operator, name, number in zip(
+            ("Mul", "Add"), ("scale", "offset"), scaling_of(model), strict=False
+        ):
+            of_channels = number[:, None, None] if layout == "nchw" else number
+            factor = builder.constant(f"input.{name}", of_channels)
+            source = builder.add(operator, f"input.{operator}", [source, factor])
     if layout == "nhwc":
         source = builder.add("Transpose", "input.nchw", [source], perm=[0, 3, 1, 2])
     builder.values[0] = source
@@ -100,6 +104,7 @@ def _metadata(model: Model, preprocess: bool, softmax: bool) -> dict[str, Any]:
         "maximum": model.maximum,
         "image_dtype": model.image_dtype,
         "seen": model.seen,
+        "normalization": model.normalization,
         "task": model.task,
         "probabilities": model.probabilities,
         "preprocess": preprocess,

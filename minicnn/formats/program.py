@@ -18,6 +18,7 @@ from minicnn.program.graph import Graph, Node, lower
 NEVER = {  # the operations that the graph of inference has none of, and why
     **dict.fromkeys(("batch_statistics", "batch_norm"), "inference has scale_shift in its place"),
     **dict.fromkeys(("dropout", "dropout2d", "drop_path"), "inference leaves it out"),
+    "winograd_conv2d": "it is a conv2d, computed another way",
     "conv_pool_grey": "it is made of conv2d, relu and max_pool2d, which leave one by one",
 }
 
@@ -93,6 +94,8 @@ def pair(node: Node, what: str) -> list[int]:
     return [int(node.fields[f"{what}_{side}"]) for side in ("height", "width")]
 
 
-def scale_of(model: Model) -> float:
-    """The factor from images as they are stored to the network's input."""
-    return model.scale
+def scaling_of(model: Model) -> list[np.ndarray]:
+    """Factor and offset, float32 [C] or [1] each, from images as they are stored to the network's
+    input; the factor alone where the offset is 0."""
+    numbers = (model.scale,) if model.normalization is None else (model.scale, model.offset)
+    return [np.atleast_1d(np.asarray(number, np.float32)) for number in numbers]

@@ -44,7 +44,8 @@ def test_any_network_gives_the_same_as_the_oracle(network, tmp_path_factory):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_gives_the_logits_of_the_model(name, tmp_path):
-    model = model_of(preset(name, (16, 16, 3), 10))
+    normalization = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    model = model_of(preset(name, (16, 16, 3), 10), normalization=normalization)
     images = np.random.default_rng(1).integers(0, 256, (2, 16, 16, 3), np.uint8)
     write_c(model, tmp_path / "net.c", preprocess=True)
     expected = model.logits(images)

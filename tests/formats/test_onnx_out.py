@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from onnx.reference import ReferenceEvaluator
 
-from minicnn import Conv2d, Dense, Flatten, Model, Network, layer, load, preset
+from minicnn import Conv2d, Dense, Flatten, Model, Network, from_onnx, layer, load, preset
 from minicnn.errors import DataError, MissingExtraError, NetworkError, SettingError
 from minicnn.formats.onnx_out import EMITTERS
 from minicnn.formats.program import NEVER
@@ -79,6 +79,20 @@ def test_images_go_in_as_they_are_and_probabilities_come_out(kind, layout):
     said = json.loads(metadata.value)
     assert said["classes"] == list(model.classes) and said["labels"] == [4, 5, 7]
     assert (said["maximum"], said["image_dtype"], said["preprocess"]) == (200.0, kind, True)
+
+
+def test_the_normalization_of_channels_leaves_and_comes_back(tmp_path):
+    network = Network((5, 4, 2), [Conv2d(3, 2), Flatten(), Dense(3)])
+    model = model_of(network, normalization=((0.25, 0.5), (0.125, 0.75)))
+    images = np.random.default_rng(1).integers(0, 256, (3, 5, 4, 2), np.uint8)
+    expected = model.logits(images)
+    for layout in ("nchw", "nhwc"):
+        made = model.to_onnx(layout=layout, preprocess=True)
+        given = images if layout == "nhwc" else channels_first(images)
+        np.testing.assert_allclose(answers(made, given), expected, rtol=1e-5, atol=1e-5)
+        onnx.save(made, tmp_path / "net.onnx")
+        back = from_onnx(tmp_path / "net.onnx")
+        np.testing.assert_allclose(back.logits(images), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_normalization_is_folded_unless_it_is_for_training():
