@@ -2,6 +2,7 @@
 ordinary."""
 
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,23 +19,36 @@ NAMES = [
     "adadelta",
     "adagrad",
     "adam",
+    "adamax",
     "adamw",
+    "amsgrad",
     "gd",
     "lion",
     "momentum",
     "nadam",
     "nesterov",
+    "radam",
     "rmsprop",
+    "rmsprop_momentum",
     "sgd",
 ]
+REFERENCE = Path(__file__).parent / "reference" / "torch_training.npz"
 
 # Hyperparameters other than the defaults, so that each of them has an effect.
 TUNED = {
     "gd": {"learning_rate": 0.02},
     "sgd": {"learning_rate": 0.02, "weight_decay": 0.1},
-    "momentum": {"learning_rate": 0.02, "momentum": 0.8, "weight_decay": 0.1},
+    "momentum": {"learning_rate": 0.02, "momentum": 0.8, "dampening": 0.3, "weight_decay": 0.1},
     "nesterov": {"learning_rate": 0.02, "momentum": 0.8, "weight_decay": 0.1},
     "rmsprop": {"learning_rate": 0.02, "alpha": 0.9, "epsilon": 1e-3, "weight_decay": 0.1},
+    "rmsprop_momentum": {
+        "learning_rate": 0.02,
+        "alpha": 0.9,
+        "momentum": 0.8,
+        "centered": 1.0,
+        "epsilon": 1e-3,
+        "weight_decay": 0.1,
+    },
     "adagrad": {"learning_rate": 0.1, "lr_decay": 0.05, "epsilon": 1e-3, "weight_decay": 0.1},
     "adadelta": {"learning_rate": 0.7, "rho": 0.8, "epsilon": 1e-4, "weight_decay": 0.1},
     "adam": {
@@ -61,6 +75,9 @@ TUNED = {
     },
     "lion": {"learning_rate": 0.02, "beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1},
 }
+
+for name in ("amsgrad", "radam", "adamax"):
+    TUNED[name] = TUNED["adam"]
 
 
 @njit
@@ -98,7 +115,7 @@ class Run:
         )
 
 
-def test_the_built_in_optimizers_are_the_eleven_of_the_documentation():
+def test_the_built_in_optimizers_are_those_of_the_documentation():
     assert set(NAMES) <= set(plugins.names("optimizer"))
     assert set(TUNED) == set(NAMES)
 
@@ -173,6 +190,10 @@ DOWNHILL = {
     "adamw": {"learning_rate": 0.02, "weight_decay": 0.0},
     "nadam": {"learning_rate": 0.02},
     "lion": {"learning_rate": 5e-4},
+    "amsgrad": {"learning_rate": 0.02},
+    "radam": {"learning_rate": 2e-3},
+    "adamax": {"learning_rate": 0.02},
+    "rmsprop_momentum": {"learning_rate": 5e-4},
 }
 
 
@@ -225,3 +246,17 @@ def test_hyperparameters_out_of_range_or_unknown_are_refused():
             resolve("adam", adam.hyperparameters, wrong)
     with pytest.raises(UnknownNameError, match=r"'momentum'.*beta1"):
         resolve("adam", adam.hyperparameters, {"momentum": 0.9})
+
+
+def test_optimizers_make_the_steps_of_pytorch():
+    """Stored by `tests.reference.make_torch_training`."""
+    with np.load(REFERENCE) as stored:
+        cases = [name for name in stored if name.startswith("optimizer/")]
+        assert len(cases) == 6
+        for case in cases:
+            name, _, variant = case.removeprefix("optimizer/").partition("/")
+            other = {"centered": 0.0} if name == "rmsprop_momentum" and not variant else {}
+            run = Run(name, stored["start"].ravel(), **(TUNED[name] | other))
+            for gradient, expected in zip(stored["gradients"], stored[case], strict=True):
+                run.step(gradient.ravel())
+                np.testing.assert_allclose(run.params, expected.ravel(), rtol=1e-9, err_msg=case)

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,13 +10,27 @@ import pytest
 from minicnn import plugins
 from minicnn.errors import SettingError
 from minicnn.rules import resolve
-from minicnn.training.schedules import warm_up
+from minicnn.training.schedules import find_schedule, warm_up
 
-NAMES = ["constant", "cosine", "exponential", "one_cycle", "reduce_on_plateau", "step"]
+NAMES = [
+    "constant",
+    "cosine",
+    "cosine_restarts",
+    "cyclic",
+    "exponential",
+    "linear",
+    "multi_step",
+    "one_cycle",
+    "polynomial",
+    "reduce_on_plateau",
+    "step",
+    "triangular",
+]
+REFERENCE = Path(__file__).parent / "reference" / "torch_training.npz"
 
 
 def factors(name, epochs, horizon=10, **hyperparameters):
-    rule = plugins.find("schedule", name)
+    rule = find_schedule(name)
     values = resolve(name, rule.hyperparameters, hyperparameters)
     return [rule.factor(epoch, horizon, dict(rule.state), **values) for epoch in epochs]
 
@@ -31,7 +46,7 @@ def plateau(metrics, **hyperparameters):
     return reached
 
 
-def test_the_built_in_schedules_are_the_six_of_the_documentation():
+def test_the_built_in_schedules_are_those_of_the_documentation():
     assert set(NAMES) <= set(plugins.names("schedule"))
 
 
@@ -116,7 +131,9 @@ def test_its_declaration_matches_its_functions(name):
         "state",
         *declared,
     ]
-    assert rule.has_horizon == (name in {"cosine", "one_cycle"})
+    assert rule.has_horizon == (
+        name in {"cosine", "one_cycle", "linear", "polynomial", "triangular"}
+    )
     assert rule.equation and all(hyper.meaning for hyper in rule.hyperparameters)
 
 
@@ -124,3 +141,52 @@ def test_its_declaration_matches_its_functions(name):
 def test_a_schedule_starts_and_ends_between_zero_and_one(name):
     found = np.array(factors(name, np.linspace(0, 10, 101)))
     assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_schedules_have_the_values_of_pytorch():
+    """Stored by `tests.reference.make_torch_training`."""
+    cases = {
+        "linear": {"start": 0.25, "end": 0.75, "total": 12},
+        "polynomial": {"power": 2, "total": 15},
+        "multi_step": {"milestones": [3, 9, 10], "gamma": 0.5},
+        "step": {"step_size": 4, "gamma": 0.5},
+        "exponential": {"gamma": 0.9},
+        "cosine": {"minimum": 0.1},
+        "cosine_restarts": {"period": 5, "minimum": 0.1},
+        "cosine_restarts/longer": {"period": 3, "multiply": 2, "minimum": 0.1},
+        "cyclic": {"minimum": 0.1, "up": 2, "down": 3},
+        "cyclic/halved": {"minimum": 0.1, "up": 2, "down": 3, "cycle_gamma": 0.5},
+        "cyclic/falling": {"minimum": 0.1, "up": 2, "down": 3, "gamma": 0.95},
+        "linear+step+cosine": {
+            "milestones": [4, 12],
+            "1.start": 0.1,
+            "1.end": 1,
+            "2.step_size": 3,
+            "2.gamma": 0.5,
+        },
+    }
+    with np.load(REFERENCE) as stored:
+        expected = {
+            name.removeprefix("schedule/"): stored[name]
+            for name in stored
+            if name.startswith("schedule/")
+        }
+    assert cases.keys() == expected.keys()
+    for name, values in cases.items():
+        found = factors(name.partition("/")[0], range(20), 20, **values)
+        np.testing.assert_allclose(found, expected[name], atol=1e-12, err_msg=name)
+
+
+def test_triangular_is_the_line_up_and_down_of_airbench():
+    steps = np.arange(101)
+    expected = np.interp(steps, [0, 23, 100], [0.2, 1, 0.07])
+    np.testing.assert_allclose(factors("triangular", steps, 100), expected, atol=1e-12)
+
+
+def test_a_sequence_says_what_is_wrong_with_it():
+    with pytest.raises(SettingError, match="milestones must be 1 rising numbers"):
+        factors("constant+cosine", [0], milestones=[3, 5])
+    with pytest.raises(SettingError, match="reacts to the loss"):
+        find_schedule("constant+reduce_on_plateau")
+    with pytest.raises(SettingError, match=r"1\.start must be a number"):
+        factors("linear+cosine", [0], **{"1.start": 2})

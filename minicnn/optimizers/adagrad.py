@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from minicnn.hookspecs import hookimpl
 from minicnn.optimizers import EPSILON, WEIGHT_DECAY, decay_rate, learning_rate
-from minicnn.rules import OptimizerRule
+from minicnn.rules import Hyperparameter, OptimizerRule
 
 
 def prepare_adagrad(step, state, learning_rate, lr_decay, epsilon, weight_decay):
@@ -70,6 +70,59 @@ RMSPROP = OptimizerRule(
 )
 
 
+def prepare_rmsprop_momentum(
+    step, state, learning_rate, alpha, momentum, centered, epsilon, weight_decay
+):
+    return learning_rate, alpha, 1.0 - alpha, momentum, centered, epsilon, weight_decay
+
+
+def rmsprop_momentum(
+    p,
+    g,
+    square,
+    mean,
+    velocity,
+    learning_rate,
+    alpha,
+    one_minus_alpha,
+    momentum,
+    centered,
+    epsilon,
+    weight_decay,
+):
+    g = g + weight_decay * p
+    square = alpha * square + one_minus_alpha * g * g
+    mean = alpha * mean + one_minus_alpha * g
+    variance = square - centered * mean * mean
+    # Rounding may leave less than nothing of a gradient that never changes; NaN must stay visible.
+    variance = 0.0 * variance if variance < 0.0 else variance
+    velocity = momentum * velocity + g / (math.sqrt(variance) + epsilon)
+    return p - learning_rate * velocity, square, mean, velocity
+
+
+RMSPROP_MOMENTUM = OptimizerRule(
+    name="rmsprop_momentum",
+    update=rmsprop_momentum,
+    prepare=prepare_rmsprop_momentum,
+    hyperparameters=(
+        learning_rate(0.001),
+        decay_rate("alpha", 0.99, "decay rate α of the mean square"),
+        decay_rate("momentum", 0.9, "decay rate μ of the velocity"),
+        Hyperparameter(
+            "centered", 0.0, 0.0, 1.0, meaning="1 takes the variance c, 0 the mean square"
+        ),
+        EPSILON,
+        WEIGHT_DECAY,
+    ),
+    slots=("square", "mean", "velocity"),
+    equation=(
+        "g ← g + λ w; v ← α v + (1 − α) g²; m ← α m + (1 − α) g; "
+        "b ← μ b + g / (√(v − c m²) + ε); w ← w − η b"
+    ),
+    source="Tieleman and Hinton 2012; centred: Graves 2013, arXiv:1308.0850",
+)
+
+
 def prepare_adadelta(step, state, learning_rate, rho, epsilon, weight_decay):
     return learning_rate, rho, 1.0 - rho, epsilon, weight_decay
 
@@ -100,4 +153,4 @@ ADADELTA = OptimizerRule(
 
 @hookimpl
 def minicnn_optimizers():
-    return [ADAGRAD, RMSPROP, ADADELTA]
+    return [ADAGRAD, RMSPROP, RMSPROP_MOMENTUM, ADADELTA]

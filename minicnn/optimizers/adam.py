@@ -67,6 +67,103 @@ ADAM = OptimizerRule(
 )
 
 
+def amsgrad(
+    p,
+    g,
+    mean,
+    square,
+    largest,
+    step_size,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    epsilon,
+    weight_decay,
+):
+    g = g + weight_decay * p
+    mean = beta1 * mean + one_minus_beta1 * g
+    square = beta2 * square + one_minus_beta2 * g * g
+    largest = largest if square <= largest else square
+    return p - step_size * mean / (math.sqrt(largest) + epsilon), mean, square, largest
+
+
+AMSGRAD = replace(
+    ADAM,
+    name="amsgrad",
+    update=amsgrad,
+    slots=("mean", "square", "largest"),
+    equation="Adam with max(v₁, ..., vₜ) in the place of vₜ",
+    source="Reddi, Kale and Kumar 2018, arXiv:1904.09237",
+)
+
+
+def prepare_radam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    # As in PyTorch, ε stands beside √v and not beside the corrected √v̂.
+    step_size, *betas, _, _ = prepare_adam(
+        step, state, learning_rate, beta1, beta2, epsilon, weight_decay
+    )
+    most = 2.0 / (1.0 - beta2) - 1.0
+    length = most - 2.0 * step * beta2**step / (1.0 - beta2**step)
+    if length <= 5.0:  # too few gradients for a variance
+        return learning_rate / (1.0 - beta1**step), 0.0, *betas, epsilon, weight_decay
+    rectified = (length - 4.0) * (length - 2.0) * most / ((most - 4.0) * (most - 2.0) * length)
+    return 0.0, step_size * math.sqrt(rectified), *betas, epsilon, weight_decay
+
+
+def radam(
+    p,
+    g,
+    mean,
+    square,
+    plain_step,
+    step_size,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    epsilon,
+    weight_decay,
+):
+    g = g + weight_decay * p
+    mean = beta1 * mean + one_minus_beta1 * g
+    square = beta2 * square + one_minus_beta2 * g * g
+    return p - (plain_step + step_size / (math.sqrt(square) + epsilon)) * mean, mean, square
+
+
+RADAM = replace(
+    ADAM,
+    name="radam",
+    update=radam,
+    prepare=prepare_radam,
+    equation="Adam's step times the rectification rₜ; while ρₜ ≤ 5, w ← w − η m/(1 − β₁ᵗ)",
+    source="Liu et al. 2020, arXiv:1908.03265",
+)
+
+
+def prepare_adamax(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    return learning_rate / (1.0 - beta1**step), beta1, 1.0 - beta1, beta2, epsilon, weight_decay
+
+
+def adamax(p, g, mean, largest, step_size, beta1, one_minus_beta1, beta2, epsilon, weight_decay):
+    g = g + weight_decay * p
+    mean = beta1 * mean + one_minus_beta1 * g
+    largest, size = beta2 * largest, abs(g) + epsilon
+    largest = largest if size <= largest else size
+    return p - step_size * mean / largest, mean, largest
+
+
+ADAMAX = OptimizerRule(
+    name="adamax",
+    update=adamax,
+    prepare=prepare_adamax,
+    hyperparameters=(learning_rate(0.002), *_BETAS, EPSILON, WEIGHT_DECAY),
+    slots=("mean", "largest"),
+    equation="g ← g + λ w; m ← β₁ m + (1 − β₁) g; u ← max(β₂ u, |g| + ε); w ← w − η m/(1 − β₁ᵗ) / u",
+    source="Kingma and Ba 2015, arXiv:1412.6980",
+)
+
+
 def prepare_adamw(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
     *scalars, _ = prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay)
     return *scalars, learning_rate * weight_decay
@@ -181,4 +278,4 @@ LION = OptimizerRule(
 
 @hookimpl
 def minicnn_optimizers():
-    return [ADAM, ADAMW, NADAM, LION]
+    return [ADAM, AMSGRAD, ADAMW, NADAM, RADAM, ADAMAX, LION]

@@ -12,7 +12,7 @@ of initialization and momentum in deep learning", ICML 2013.
 
 from minicnn.hookspecs import hookimpl
 from minicnn.optimizers import WEIGHT_DECAY, decay_rate, learning_rate
-from minicnn.rules import OptimizerRule
+from minicnn.rules import Hyperparameter, OptimizerRule
 
 _MOMENTUM = decay_rate("momentum", 0.9, "decay rate μ of the velocity")
 
@@ -54,12 +54,12 @@ SGD = OptimizerRule(
 )
 
 
-def prepare_momentum(step, state, learning_rate, momentum, weight_decay):
-    return learning_rate, momentum, weight_decay
+def prepare_momentum(step, state, learning_rate, momentum, dampening, weight_decay):
+    return learning_rate, momentum, 1.0 if step == 1 else 1.0 - dampening, weight_decay
 
 
-def momentum(p, g, velocity, learning_rate, momentum, weight_decay):
-    velocity = momentum * velocity + (g + weight_decay * p)
+def momentum(p, g, velocity, learning_rate, momentum, share, weight_decay):
+    velocity = momentum * velocity + share * (g + weight_decay * p)
     return p - learning_rate * velocity, velocity
 
 
@@ -67,11 +67,22 @@ MOMENTUM = OptimizerRule(
     name="momentum",
     update=momentum,
     prepare=prepare_momentum,
-    hyperparameters=(learning_rate(0.01), _MOMENTUM, WEIGHT_DECAY),
+    hyperparameters=(
+        learning_rate(0.01),
+        _MOMENTUM,
+        Hyperparameter(
+            "dampening", 0.0, 0.0, 1.0, meaning="what τ a gradient loses after the first step"
+        ),
+        WEIGHT_DECAY,
+    ),
     slots=("velocity",),
-    equation="b ← μ b + g + λ w; w ← w − η b",
+    equation="b ← μ b + (1 − τ) (g + λ w), τ = 0 in the first step; w ← w − η b",
     source="Polyak 1964",
 )
+
+
+def prepare_nesterov(step, state, learning_rate, momentum, weight_decay):
+    return learning_rate, momentum, weight_decay
 
 
 def nesterov(p, g, velocity, learning_rate, momentum, weight_decay):
@@ -83,7 +94,7 @@ def nesterov(p, g, velocity, learning_rate, momentum, weight_decay):
 NESTEROV = OptimizerRule(
     name="nesterov",
     update=nesterov,
-    prepare=prepare_momentum,
+    prepare=prepare_nesterov,
     hyperparameters=(learning_rate(0.01), _MOMENTUM, WEIGHT_DECAY),
     slots=("velocity",),
     equation="g ← g + λ w; b ← μ b + g; w ← w − η (g + μ b)",

@@ -7,7 +7,7 @@ logits, a schedule one of the epochs done, a layer one of an element or of a sam
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 from minicnn.errors import SettingError, UnknownNameError
@@ -33,11 +33,12 @@ class Hyperparameter:
     """One hyperparameter of a rule.
 
     ``minimum`` and ``maximum`` belong to the range unless ``open_minimum`` or ``open_maximum`` say
-    otherwise: ``Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True)`` admits [0, 1).
+    otherwise: ``Hyperparameter("beta1", 0.9, 0.0, 1.0, open_maximum=True)`` admits [0, 1). With a
+    tuple for ``default`` the value is a list of such numbers.
     """
 
     name: str
-    default: float
+    default: Any
     minimum: float = -math.inf
     maximum: float = math.inf
     open_minimum: bool = False
@@ -51,11 +52,15 @@ class Hyperparameter:
         right = ")" if self.open_maximum or math.isinf(self.maximum) else "]"
         return f"{left}{self.minimum:g}, {self.maximum:g}{right}"
 
-    def check(self, owner: str, value: object) -> float:
-        """Return ``value`` as a float; raise `SettingError` naming ``owner`` if it is outside the
-        range."""
+    def check(self, owner: str, value: Any) -> Any:
+        """Return ``value`` as a float, or a list of floats; raise `SettingError` naming ``owner``
+        if it is outside the range."""
+        if isinstance(self.default, tuple):
+            one = replace(self, default=0.0)
+            items = value if isinstance(value, list | tuple) else [value]
+            return [one.check(owner, item) for item in items]
         try:
-            number = float(value)  # type: ignore[arg-type]
+            number = float(value)
         except (TypeError, ValueError):
             raise SettingError(f"{owner}: {self.name} must be a number, not {value!r}") from None
         above = number > self.minimum if self.open_minimum else number >= self.minimum
@@ -69,7 +74,7 @@ class Hyperparameter:
 
 def resolve(
     owner: str, declared: Iterable[Hyperparameter], given: Mapping[str, object]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return the value of every declared hyperparameter: the given one, checked, or the default.
 
     Raises `UnknownNameError`, which lists the declared names, for a name that ``owner`` does not
@@ -267,7 +272,8 @@ class ScheduleRule:
 
     ``factor(epoch, horizon, state, **hyperparameters) -> float`` is asked before every step;
     ``epoch`` is a float that counts the epochs done (2.5 in the middle of the third) and
-    ``horizon`` the number of epochs that the run was planned for. A schedule that reacts to what
+    ``horizon`` the number of epochs that the run was planned for (with the setting
+    ``schedule_unit="step"`` both count steps). A schedule that reacts to what
     happened has ``observe(metric, state, **hyperparameters)``, called after every epoch with the
     validation loss (the training loss if there is no validation set); it keeps what it needs in
     ``state``, a dict of floats that is saved with the run.

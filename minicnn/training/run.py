@@ -225,15 +225,12 @@ class Run:
     def scheduled(self, batch: int) -> dict[str, float]:
         """The hyperparameters that change, for this batch: one times the schedule's factor, the
         learning rate's warm-up."""
-        done = self.counters.epoch - 1 + batch / self.batches
-        rule, settings, usual = (
-            self.trainer._schedule_rule,
-            self.settings,
-            self.optimizer.hyperparameters,
-        )
-        factor = rule.factor(
-            done,
-            settings.horizon or settings.epochs,
+        settings, usual = self.settings, self.optimizer.hyperparameters
+        steps = (self.counters.epoch - 1) * self.batches + batch
+        per_epoch = self.batches if settings.schedule_unit == "step" else 1
+        factor = self.trainer._schedule_rule.factor(
+            steps if per_epoch > 1 else self.counters.epoch - 1 + batch / self.batches,
+            (settings.horizon or settings.epochs) * per_epoch,
             self.schedule_state,
             **settings.schedule_kwargs,
         )
@@ -245,7 +242,9 @@ class Run:
         if "learning_rate" in values:
             # The warm-up counts the step that is about to be made, which would else be one of
             # length 0.
-            values["learning_rate"] *= warm_up(done + 1 / self.batches, settings.warmup_epochs)
+            values["learning_rate"] *= warm_up(
+                steps + 1, settings.warmup_steps or settings.warmup_epochs * self.batches
+            )
         return values
 
     def step(self, order: np.ndarray, scheduled: dict[str, float]) -> StepResult:

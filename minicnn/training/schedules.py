@@ -2,19 +2,25 @@
 epochs done.
 
 ``epoch`` is a float (2.5 in the middle of the third epoch), ``horizon`` the number of epochs
-planned.
+planned. With the setting ``schedule_unit="step"`` both count steps, and so does what is said here
+to be in epochs.
 """
 
 import math
+from bisect import bisect_right
+from dataclasses import replace
+from itertools import pairwise
 
+from minicnn.errors import SettingError
 from minicnn.hookspecs import hookimpl
+from minicnn.plugins import find
 from minicnn.rules import Hyperparameter, ScheduleRule
 
 
-def warm_up(epoch: float, warmup_epochs: float) -> float:
-    """Return the factor of a linear warm-up: from 0 to 1 over ``warmup_epochs``, then 1. It
-    multiplies a schedule's."""
-    return min(1.0, epoch / warmup_epochs) if warmup_epochs > 0 else 1.0
+def warm_up(done: float, length: float) -> float:
+    """Return the factor of a linear warm-up: from 0 to 1 over ``length`` epochs or steps, then 1.
+    It multiplies a schedule's."""
+    return min(1.0, done / length) if length > 0 else 1.0
 
 
 def constant(epoch, horizon, state):
@@ -27,6 +33,40 @@ def step(epoch, horizon, state, step_size, gamma):
 
 def exponential(epoch, horizon, state, gamma):
     return gamma**epoch
+
+
+def multi_step(epoch, horizon, state, milestones, gamma):
+    return gamma ** bisect_right(sorted(milestones), epoch)
+
+
+def linear(epoch, horizon, state, start, end, total):
+    return start + (end - start) * min(epoch / (total or horizon), 1.0)
+
+
+def polynomial(epoch, horizon, state, power, total):
+    return (1.0 - min(epoch / (total or horizon), 1.0)) ** power
+
+
+def triangular(epoch, horizon, state, start, peak, end):
+    done = min(epoch / horizon, 1.0)
+    if done < peak:
+        return start + (1.0 - start) * done / peak
+    return 1.0 + (end - 1.0) * (done - peak) / (1.0 - peak)
+
+
+def cyclic(epoch, horizon, state, minimum, up, down, cycle_gamma, gamma):
+    cycle, within = divmod(epoch, up + down)
+    height = within / up if within <= up else (up + down - within) / down
+    return minimum + (1.0 - minimum) * height * cycle_gamma**cycle * gamma**epoch
+
+
+def cosine_restarts(epoch, horizon, state, period, multiply, minimum):
+    if multiply == 1.0:
+        return _cosine_between(1.0, minimum, epoch % period / period)
+    # The periods before the n-th are p (mⁿ − 1) / (m − 1) epochs long together.
+    number = int(math.log(epoch / period * (multiply - 1.0) + 1.0, multiply) + 1e-9)
+    begin = period * (multiply**number - 1.0) / (multiply - 1.0)
+    return _cosine_between(1.0, minimum, (epoch - begin) / (period * multiply**number))
 
 
 def cosine(epoch, horizon, state, minimum):
@@ -85,6 +125,88 @@ EXPONENTIAL = ScheduleRule(
     equation="f = γ^epoch",
 )
 
+_TOTAL = Hyperparameter("total", 0.0, 0.0, meaning="epochs T it takes; 0: all of the horizon")
+
+MULTI_STEP = ScheduleRule(
+    "multi_step",
+    multi_step,
+    hyperparameters=(
+        Hyperparameter("milestones", (5.0, 8.0), 0.0, meaning="epochs after which a step comes"),
+        Hyperparameter("gamma", 0.1, 0.0, 1.0, open_minimum=True, meaning="factor γ of a step"),
+    ),
+    equation="f = γ^(number of milestones ≤ epoch)",
+)
+
+LINEAR = ScheduleRule(
+    "linear",
+    linear,
+    hyperparameters=(
+        Hyperparameter("start", 1.0, 0.0, 1.0, meaning="factor a at the start"),
+        Hyperparameter("end", 0.0, 0.0, 1.0, meaning="factor b at the end"),
+        _TOTAL,
+    ),
+    has_horizon=True,
+    equation="f = a + (b − a) min(epoch / T, 1)",
+)
+
+POLYNOMIAL = ScheduleRule(
+    "polynomial",
+    polynomial,
+    hyperparameters=(Hyperparameter("power", 1.0, 0.0, meaning="power p"), _TOTAL),
+    has_horizon=True,
+    equation="f = (1 − min(epoch / T, 1))^p",
+)
+
+TRIANGULAR = ScheduleRule(
+    "triangular",
+    triangular,
+    hyperparameters=(
+        Hyperparameter("start", 0.2, 0.0, 1.0, meaning="factor at the start"),
+        Hyperparameter(
+            *("peak", 0.23, 0.0, 1.0, True, True),
+            "fraction of the horizon in which the factor grows to 1",
+        ),
+        Hyperparameter("end", 0.07, 0.0, 1.0, meaning="factor at the end"),
+    ),
+    has_horizon=True,
+    equation="a line from start up to 1 at peak · horizon, then a line down to end",
+    source="Jordan 2024, arXiv:2404.00498 (airbench)",
+)
+
+CYCLIC = ScheduleRule(
+    "cyclic",
+    cyclic,
+    hyperparameters=(
+        Hyperparameter("minimum", 0.1, 0.0, 1.0, meaning="factor m between two cycles"),
+        Hyperparameter("up", 2.0, 0.0, open_minimum=True, meaning="epochs from m to the top"),
+        Hyperparameter("down", 2.0, 0.0, open_minimum=True, meaning="epochs from there back to m"),
+        Hyperparameter(
+            *("cycle_gamma", 1.0, 0.0, 1.0, True),
+            meaning="factor of the height with every cycle; 0.5 is PyTorch's triangular2",
+        ),
+        Hyperparameter(
+            *("gamma", 1.0, 0.0, 1.0, True),
+            meaning="factor of the height with every epoch, PyTorch's exp_range",
+        ),
+    ),
+    equation="f = m + (1 − m) h γ^epoch γ_c^cycle, with h from 0 up to 1 and down again",
+    source="Smith 2017, arXiv:1506.01186",
+)
+
+COSINE_RESTARTS = ScheduleRule(
+    "cosine_restarts",
+    cosine_restarts,
+    hyperparameters=(
+        Hyperparameter(
+            "period", 5.0, 0.0, open_minimum=True, meaning="epochs to the first restart"
+        ),
+        Hyperparameter("multiply", 1.0, 1.0, meaning="each period is so many times the last one"),
+        Hyperparameter("minimum", 0.0, 0.0, 1.0, meaning="factor m before a restart"),
+    ),
+    equation="f = m + ½ (1 − m) (1 + cos(π · fraction of the period done))",
+    source="Loshchilov and Hutter 2017, arXiv:1608.03983",
+)
+
 COSINE = ScheduleRule(
     "cosine",
     cosine,
@@ -138,6 +260,65 @@ REDUCE_ON_PLATEAU = ScheduleRule(
 )
 
 
+def find_schedule(given: str | ScheduleRule) -> ScheduleRule:
+    """The schedule of that name; ``linear+cosine`` is a sequence, see `sequence`."""
+    if isinstance(given, str) and "+" in given:
+        return sequence([find("schedule", name) for name in given.split("+")])
+    rule: ScheduleRule = find("schedule", given)
+    return rule
+
+
+def sequence(rules: list[ScheduleRule]) -> ScheduleRule:
+    """One schedule after the other, each beginning anew at its milestone.
+
+    The hyperparameters are ``milestones``, where the second and those after it begin, and those of
+    the parts, numbered: ``1.start=0.1``. Raises `SettingError` for a schedule that reacts to the
+    loss.
+    """
+    name = "+".join(rule.name for rule in rules)
+    if any(rule.observe for rule in rules):
+        raise SettingError(f"schedule {name}: one that reacts to the loss is in no sequence")
+    numbered = [
+        (f"{number}.", hyper)
+        for number, rule in enumerate(rules, 1)
+        for hyper in rule.hyperparameters
+    ]
+
+    def factor(epoch, horizon, state, milestones, **values):
+        if len(milestones) != len(rules) - 1 or milestones != sorted(milestones):
+            raise SettingError(
+                f"schedule {name}: milestones must be {len(rules) - 1} rising numbers, not {milestones}"
+            )
+        part = bisect_right(milestones, epoch)
+        begin, end = list(pairwise([0.0, *milestones, max(horizon, epoch)]))[part]
+        prefix = f"{part + 1}."
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in values.items()
+            if key.startswith(prefix)
+        }
+        return rules[part].factor(epoch - begin, end - begin or 1.0, {}, **own)
+
+    return ScheduleRule(
+        name,
+        factor,
+        hyperparameters=(
+            Hyperparameter(
+                "milestones",
+                tuple(range(1, len(rules))),
+                0.0,
+                meaning="epochs at which the next schedule begins",
+            ),
+            *(replace(hyper, name=prefix + hyper.name) for prefix, hyper in numbered),
+        ),
+        has_horizon=True,
+        equation="f of each schedule in its turn, its epochs counted from its milestone",
+    )
+
+
 @hookimpl
 def minicnn_schedules():
-    return [CONSTANT, STEP, EXPONENTIAL, COSINE, ONE_CYCLE, REDUCE_ON_PLATEAU]
+    return [
+        *(CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, LINEAR, POLYNOMIAL, TRIANGULAR, CYCLIC),
+        *(COSINE, COSINE_RESTARTS, ONE_CYCLE, REDUCE_ON_PLATEAU),
+    ]

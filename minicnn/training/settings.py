@@ -151,9 +151,14 @@ class Settings:
         "hyperparameters of the loss; class_weights=balanced or 1,2,3",
         "its own",
     )
-    schedule: str = _setting(NAME, "constant", "schedule", "", "--sched", shown=True)
-    schedule_kwargs: dict[str, float] = _setting(
+    schedule: str = _setting(
+        NAME, "constant", "schedule; linear+cosine is a sequence", "constant", "--sched", shown=True
+    )
+    schedule_kwargs: dict[str, Any] = _setting(
         TABLE, None, "hyperparameters of the schedule", "its own", "--sched-kwargs"
+    )
+    schedule_unit: str = _setting(
+        one_of("epoch", "step"), "epoch", "what a schedule counts", "", "--sched-unit"
     )
     schedule_of: str = _setting(
         NAME,
@@ -164,6 +169,7 @@ class Settings:
     )
     horizon: int | None = _setting(COUNT, None, "")  # epochs that a schedule was planned for
     warmup_epochs: float = _setting(AMOUNT, 0.0, "epochs in which the learning rate grows from 0")
+    warmup_steps: int = _setting(INDEX, 0, "steps in which it does, instead of epochs")
     clip_grad: float | None = _setting(
         POSITIVE, None, "greatest global L2 norm of the gradient", "no limit"
     )
@@ -213,6 +219,9 @@ class Settings:
                 if not all(isinstance(one, int | float | str) for one in listed):
                     raise SettingError(f"{name}: {key} must be a number, not {shortened(item)}")
         make_augment(self.augment)
+
+        if self.warmup_epochs and self.warmup_steps:
+            raise SettingError("warmup_epochs and warmup_steps exclude each other")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data."""

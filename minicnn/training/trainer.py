@@ -32,6 +32,7 @@ from minicnn.training.loss import Loss
 from minicnn.training.optimizer import check_decay
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
+from minicnn.training.schedules import find_schedule
 from minicnn.training.settings import Settings, check_names
 
 _OPTIONS = ("reporters", "output", "resume", "progress")  # of `Trainer.fit`
@@ -77,7 +78,8 @@ class Trainer:
         check_names(options, "option of Trainer")
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
-            rules[kind] = find(kind, options.get(kind, getattr(settings or Settings(), kind)))
+            chosen = options.get(kind, getattr(settings or Settings(), kind))
+            rules[kind] = find_schedule(chosen) if kind == "schedule" else find(kind, chosen)
             options[kind] = rules[kind].name
         self.callbacks = list(callbacks)
         self.init = network if isinstance(network, Model) else None

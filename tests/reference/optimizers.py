@@ -15,9 +15,9 @@ def sgd(w, g, t, memory, learning_rate, weight_decay):
     return w - learning_rate * (g + weight_decay * w)
 
 
-def momentum(w, g, t, memory, learning_rate, momentum, weight_decay):
+def momentum(w, g, t, memory, learning_rate, momentum, dampening, weight_decay):
     g = g + weight_decay * w
-    memory["b"] = g if t == 1 else momentum * memory["b"] + g
+    memory["b"] = g if t == 1 else momentum * memory["b"] + (1 - dampening) * g
     return w - learning_rate * memory["b"]
 
 
@@ -31,6 +31,17 @@ def rmsprop(w, g, t, memory, learning_rate, alpha, epsilon, weight_decay):
     g = g + weight_decay * w
     memory["v"] = alpha * memory.get("v", 0.0) + (1 - alpha) * g**2
     return w - learning_rate * g / (np.sqrt(memory["v"]) + epsilon)
+
+
+def rmsprop_momentum(
+    w, g, t, memory, learning_rate, alpha, momentum, centered, epsilon, weight_decay
+):
+    g = g + weight_decay * w
+    memory["v"] = alpha * memory.get("v", 0.0) + (1 - alpha) * g**2
+    memory["m"] = alpha * memory.get("m", 0.0) + (1 - alpha) * g
+    variance = memory["v"] - centered * memory["m"] ** 2
+    memory["b"] = momentum * memory.get("b", 0.0) + g / (np.sqrt(variance) + epsilon)
+    return w - learning_rate * memory["b"]
 
 
 def adagrad(w, g, t, memory, learning_rate, lr_decay, epsilon, weight_decay):
@@ -56,6 +67,30 @@ def _moments(g, memory, beta1, beta2):
 def adam(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):
     m, v = _moments(g + weight_decay * w, memory, beta1, beta2)
     return w - learning_rate * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + epsilon)
+
+
+def amsgrad(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):
+    m, v = _moments(g + weight_decay * w, memory, beta1, beta2)
+    memory["u"] = np.maximum(memory.get("u", 0.0), v)
+    root = np.sqrt(memory["u"] / (1 - beta2**t))
+    return w - learning_rate * (m / (1 - beta1**t)) / (root + epsilon)
+
+
+def radam(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):
+    m, v = _moments(g + weight_decay * w, memory, beta1, beta2)
+    mean, longest = m / (1 - beta1**t), 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / (1 - beta2**t)
+    if length <= 5:
+        return w - learning_rate * mean
+    r = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+    return w - learning_rate * np.sqrt(r) * mean / ((np.sqrt(v) + epsilon) / np.sqrt(1 - beta2**t))
+
+
+def adamax(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):
+    g = g + weight_decay * w
+    memory["m"] = beta1 * memory.get("m", 0.0) + (1 - beta1) * g
+    memory["u"] = np.maximum(beta2 * memory.get("u", 0.0), np.abs(g) + epsilon)
+    return w - learning_rate / (1 - beta1**t) * memory["m"] / memory["u"]
 
 
 def adamw(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):

@@ -15,9 +15,10 @@ SCHEDULES = plugins.names("schedule")
 # Every schedule changes its factor within four epochs.
 SCHEDULE_KWARGS = {
     "step": {"step_size": 1.0},
+    "multi_step": {"milestones": [1, 2]},
     "reduce_on_plateau": {"patience": 0.0, "threshold": 0.9},
 }
-HORIZON = ["cosine", "one_cycle"]
+HORIZON = ["cosine", "one_cycle", "linear", "polynomial", "triangular"]
 
 
 def stop_at(epoch, batch):

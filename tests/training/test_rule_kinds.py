@@ -600,6 +600,10 @@ DECAYED = StepRule("decayed", decayed_step, ADAMW.hyperparameters, bases=(ADAMW,
         "momentum",
         "nesterov",
         "rmsprop",
+        "rmsprop_momentum",
+        "amsgrad",
+        "radam",
+        "adamax",
         "adagrad",
         "adadelta",
         "adam",
@@ -721,6 +725,22 @@ def test_any_hyperparameter_can_be_scheduled():
         0.02 * min(1.0, (k + 1) / batches) for k in range(2 * batches)
     ]  # the warm-up is the learning rate's
     np.testing.assert_allclose([hyper["learning_rate"] for hyper in seen], rates)
+
+
+def test_schedule_and_warm_up_can_count_steps():
+    seen = []
+    train(
+        _observer(seen),
+        schedule="multi_step",
+        schedule_unit="step",
+        schedule_kwargs={"milestones": [3], "gamma": 0.5},
+        learning_rate=0.02,
+        warmup_steps=2,
+    )
+    rates = [0.02 * min(1, (k + 1) / 2) * (0.5 if k >= 3 else 1) for k in range(len(seen))]
+    np.testing.assert_allclose([hyper["learning_rate"] for hyper in seen], rates)
+    with pytest.raises(SettingError, match="warmup_epochs and warmup_steps exclude each other"):
+        Trainer(NETWORK, warmup_epochs=1, warmup_steps=2)
 
 
 def test_the_fused_step_takes_scheduled_hyperparameters_too():
