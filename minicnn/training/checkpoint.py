@@ -40,7 +40,8 @@ class Counters:
 
 @dataclass
 class Progress:
-    """Weights, best weights, optimizer slots and state, schedule state, and counters."""
+    """Weights, best weights, optimizer slots and state, schedule state, counters, and the moving
+    average of the weights where one is kept."""
 
     params: np.ndarray
     best_params: np.ndarray
@@ -48,6 +49,7 @@ class Progress:
     optimizer_state: dict[str, float]
     schedule_state: dict[str, float]
     counters: Counters = field(default_factory=Counters)
+    average: np.ndarray | None = None
 
 
 def save_checkpoint(
@@ -55,10 +57,15 @@ def save_checkpoint(
 ) -> None:
     """Write all of ``progress`` as tensors; settings, and the time of writing, as metadata."""
     tensors = {"slots": progress.slots}
-    for prefix, params in (("weights", progress.params), ("best", progress.best_params)):
-        tensors |= {
-            f"{prefix}.{name}": tensor for name, tensor in network.unflatten(params).items()
-        }
+    for prefix, params in (
+        ("weights", progress.params),
+        ("best", progress.best_params),
+        ("average", progress.average),
+    ):
+        if params is not None:
+            tensors |= {
+                f"{prefix}.{name}": tensor for name, tensor in network.unflatten(params).items()
+            }
     for prefix, numbers in (
         ("optimizer_state", progress.optimizer_state),
         ("schedule_state", progress.schedule_state),
@@ -113,12 +120,16 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not all(isinstance(number, int | float) and number == number for number in state):
             raise ValueError("the state of its optimizer or schedule is no number")
         weights, best = (network.flatten(groups.get(prefix, {})) for prefix in ("weights", "best"))
-        if not (np.isfinite(weights).all() and np.isfinite(best).all()):
+        average = network.flatten(groups["average"]) if "average" in groups else None
+        kept = (weights, best) if average is None else (weights, best, average)
+        if not all(np.isfinite(vector).all() for vector in kept):
             raise ValueError("its weights are no finite numbers")
         return Checkpoint(
             network=network,
             settings=settings.to_dict(),
-            progress=Progress(weights, best, slots, counters=Counters(**counters), **numbers),
+            progress=Progress(
+                weights, best, slots, counters=Counters(**counters), average=average, **numbers
+            ),
             fingerprint=metadata["data"],
         )
     except MALFORMED as error:

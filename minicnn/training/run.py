@@ -130,9 +130,13 @@ class Run:
         self.counters = self.progress.counters
         rule = self.optimizer.rule
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
-        self.evaluated = (
-            aligned_copy(self.progress.params) if self.other_weights else self.progress.params
-        )
+        if self.other_weights and settings.ema is not None:
+            raise SettingError(f"optimizer {rule.name} averages the weights itself: leave ema out")
+        self.evaluated = self.progress.params
+        if self.other_weights or settings.ema is not None:
+            kept = self.progress.average if settings.ema is not None else None
+            self.evaluated = aligned_copy(self.progress.params if kept is None else kept)
+        self.progress.average = self.evaluated if settings.ema is not None else None
         self.recorder: Recorder | None = None
         if settings.record is not None:
             if settings.device != "cpu":
@@ -270,13 +274,28 @@ class Run:
         last learning rate."""
         first, scheduled = self.counters.batch, {}
         batches: list[Batch] = []
-        for index in range(first, min(first + self.training.at_once, self.batches)):
+        at_once = self.training.at_once if self.progress.average is None else 1
+        for index in range(first, min(first + at_once, self.batches)):
             scheduled = self.scheduled(index)
             images = order[index * self.batch_size : (index + 1) * self.batch_size]
-            if self.training.at_once == 1:
-                return [self.step(images, scheduled)], scheduled.get("learning_rate", 1.0)
+            if at_once == 1:
+                result = self.step(images, scheduled)
+                if self.progress.average is not None:
+                    self._average()
+                return [result], scheduled.get("learning_rate", 1.0)
             batches.append(self._batch(images, self.optimizer.scalars(**scheduled)))
         return self._launch(batches), scheduled.get("learning_rate", 1.0)
+
+    def _average(self) -> None:
+        """Move the average towards the weights, running statistics included; the first step's
+        weights are its beginning, as in PyTorch's ``AveragedModel(use_buffers=True)``."""
+        decay = self.settings.ema
+        assert decay is not None
+        if self.optimizer.step == 1:
+            self.backend.copy(self.training.params, self.weights)
+        else:
+            self.backend.scale(decay, self.weights)
+            self.backend.axpy(1.0 - decay, self.training.params, self.weights)
 
     def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
@@ -316,7 +335,9 @@ class Run:
             spans=self.optimizer.spans,
         )
         self.weights = (
-            self.backend.vector(self.evaluated) if self.other_weights else self.training.params
+            self.training.params
+            if self.evaluated is self.progress.params
+            else self.backend.vector(self.evaluated)
         )
         self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
         self.training.compile(self.data, self.optimizer.vectors)
@@ -419,7 +440,6 @@ class Run:
         accuracy = self._accuracy()
         if self.other_weights:
             self.optimizer.evaluation(self.training.params, self.weights)
-            self.backend.fetch(self.weights, self.evaluated)
         self._fetch()
         validation = (
             self._evaluate(self.validation, self.held_out) if self.validation is not None else None
@@ -492,6 +512,8 @@ class Run:
     def _fetch(self) -> None:
         """Bring weights and slots to the host from where they are trained."""
         self.backend.fetch(self.training.params, self.progress.params)
+        if self.evaluated is not self.progress.params:
+            self.backend.fetch(self.weights, self.evaluated)
         self.optimizer.fetch()
 
     def _kept(self) -> str:

@@ -176,6 +176,12 @@ class Settings:
     clip_grad_value: float | None = _setting(
         POSITIVE, None, "greatest gradient of a weight", "no limit"
     )
+    ema: float | None = _setting(
+        FRACTION,
+        None,
+        "validate and keep a moving average of the weights with this decay a step, such as 0.999",
+        "the weights",
+    )
     seed: int = _setting(
         INDEX, 0, "seed of first weights, order and validation split", fixed=True, shown=True
     )
