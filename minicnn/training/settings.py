@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from minicnn.backends import DEVICES
-from minicnn.data.augment import Augment
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.toml import read_toml
+
+if TYPE_CHECKING:
+    from minicnn.data.augment import Augment
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ class Settings:
         for setting in fields(self):
             name, kind = setting.name, setting.metadata["kind"]
             value = getattr(self, name)
-            value = _plain(value.to_dict() if isinstance(value, Augment) else value)
+            value = _plain(value.to_dict() if hasattr(value, "to_dict") else value)
             object.__setattr__(self, name, value)
             if not kind.admits(value) and not (value is None is setting.default):
                 raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
@@ -224,8 +226,8 @@ class Settings:
                 listed = item if isinstance(item, list) else [item]
                 if not all(isinstance(one, int | float | str) for one in listed):
                     raise SettingError(f"{name}: {key} must be a number, not {shortened(item)}")
-        make_augment(self.augment)
-
+        if self.augment:
+            make_augment(self.augment)
         if self.warmup_epochs and self.warmup_steps:
             raise SettingError("warmup_epochs and warmup_steps exclude each other")
 
@@ -242,8 +244,10 @@ class Settings:
         )
 
 
-def make_augment(values: Mapping[str, Any]) -> Augment:
+def make_augment(values: Mapping[str, Any]) -> "Augment":
     """The `Augment` that the setting means; raises `UnknownNameError` and `SettingError`."""
+    from minicnn.data.augment import Augment
+
     known = [setting.name for setting in fields(Augment)]
     for name in values:
         if name not in known:
