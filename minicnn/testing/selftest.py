@@ -282,13 +282,16 @@ def _vectors(tested: Any) -> str:
 
 
 def _clipped(tested: Any, frozen: bool = False) -> str:
-    """A step whose update is made apart, as that of a rule on whole steps is."""
+    """A step whose update is made apart, as that of a rule on whole steps is, of normalized images:
+    of float32 where ``frozen``, else uint8."""
     network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
     images, numbers = (
         np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8),
         np.arange(_SAMPLES),
     )
+    images = images.astype(np.float32) if frozen else images
+    scale = np.outer([1 / 64, -2], np.linspace(0.9, 1.1, network.input_shape[2]))
     for module in (cpu, tested):
         training = module.Training(
             network,
@@ -301,7 +304,7 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
             0.1,
             frozen=frozen,
         )
-        data = loss.data(images, numbers % 2, 1 / 255)
+        data = loss.data(images, numbers % 2, scale.astype(np.float32))
         batch = Batch(numbers, _SAMPLES, 7, none)
         result = training.step(data, batch, module.vector(none))
         vectors = []

@@ -144,7 +144,7 @@ EVERY_SETTING = """--data-max 300 --epochs 7 -b 20 --opt sgd --lr 0.3 --weight-d
     --loss-kwargs label_smoothing=0.1 class_weights=1,2,3 --sched step --sched-kwargs step_size=2 gamma=0.5
     --warmup-epochs 1.5 --clip-grad 2 --clip-grad-value 3 --seed 5 --threads 1 --device cpu --val-split 0.2
     --patience 4 --min-delta 0.01 --tol 0.001 --limit 50 --sched-of weight_decay --record 3 --decay weights --channels first
-    --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2"""
+    --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2 --ema 0.9 --sched-unit step"""
 
 
 def test_every_option_reaches_the_settings(minicnn):
@@ -152,6 +152,9 @@ def test_every_option_reaches_the_settings(minicnn):
         "data": str(Path("tiny.npz").resolve()),
         "normalize": True,
         "augment": {"flip": True, "crop": 2},
+        "ema": 0.9,
+        "schedule_unit": "step",
+        "warmup_steps": 0,
         "data_max": 300.0,
         "model": "softmax",
         "epochs": 7,

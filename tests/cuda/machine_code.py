@@ -259,7 +259,12 @@ def examine_all(capabilities: Sequence[Capability]) -> list[Code]:
     changed since is remembered."""
     digest = hashlib.sha256(repr([capabilities, *map(version, _TOOLS)]).encode())
     for path in sorted(
-        [*ROOT.glob("minicnn/**/*.py"), *ROOT.glob("plugins/*/*.py"), Path(__file__)]
+        [
+            *ROOT.glob("minicnn/**/*.py"),
+            *ROOT.glob("plugins/*/*.py"),
+            ROOT / "pyproject.toml",
+            Path(__file__),
+        ]
     ):
         digest.update(path.read_bytes())
     remembered = ROOT / ".pytest_cache" / f"machine-code-{digest.hexdigest()[:16]}.json"

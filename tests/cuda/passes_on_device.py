@@ -410,7 +410,7 @@ def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
         rng.normal(size=shape).astype(np.float32) for shape in (13, 13, (1, 13))
     )
     rule, spans = plugins.find("optimizer", "momentum"), np.array([[offset, offset + count, 0]])
-    scalars = np.array([[0.1, 0.9, 0.01]], np.float32)[:, : compile_update(rule).scalars]
+    scalars = np.array([[0.1, 0.9, 1.0, 0.01]], np.float32)[:, : compile_update(rule).scalars]
     results = []
     for backend in (cpu, cuda):
         vectors = [backend.vector(array.copy()) for array in (params, grads, slots)]
