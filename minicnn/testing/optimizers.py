@@ -35,6 +35,7 @@ _RATES = (
     1000.0,
     0.1,
     0.01,
+    3.0,
 )  # of the default learning rate; the best of them counts
 
 
