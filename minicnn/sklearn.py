@@ -187,7 +187,7 @@ class MiniCNNClassifier(ClassifierMixin, BaseEstimator):
         self.model_: Model = trainer.model
         if not stops:  # the last weights: the best ones are chosen without the weights of samples
             assert trainer.progress is not None
-            self.model_ = replace(self.model_, params=aligned_copy(trainer.progress.params))
+            self.model_ = replace(self.model_, params=aligned_copy(trainer.progress.last))
         before: list[float] = self.loss_curve_ if is_partial and goes_on else []
         self.loss_curve_: list[float] = [*before, *(epoch.train_loss for epoch in history.epochs)]
         self.n_iter_ = len(self.loss_curve_)

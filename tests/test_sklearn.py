@@ -3,14 +3,9 @@
 import io
 import pickle
 
+import joblib
 import numpy as np
 import pytest
-
-import minicnn as api
-
-pytest.importorskip("sklearn", reason="scikit-learn is an extra")
-
-import joblib
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -18,6 +13,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
+import minicnn as api
 from minicnn.sklearn import EXPECTED_FAILED_CHECKS, MiniCNNClassifier
 
 DIGITS, DIGIT = load_digits(return_X_y=True)
@@ -101,6 +97,15 @@ def test_warm_start_goes_on_and_else_each_fit_begins_anew():
     classifier.set_params(warm_start=False).fit(FEW, FEW_LABELS)
     assert classifier.loss_curve_ == before
     assert classifier.set_params(random_state=1).fit(FEW, FEW_LABELS).loss_curve_ != before
+
+
+def test_what_is_kept_is_the_average_where_one_is():
+    plain, averaged = (
+        MiniCNNClassifier("mlp", **ROWS, options=options).fit(FEW, FEW_LABELS)
+        for options in ({}, {"ema": 0.9})
+    )
+    assert averaged.loss_curve_ == plain.loss_curve_  # training is the same
+    assert (averaged.model_.params != plain.model_.params).any()
 
 
 def test_weights_of_samples_and_of_classes_multiply():

@@ -135,7 +135,7 @@ def _show(arguments: argparse.Namespace) -> int:
     dataset, augment = load_data(settings), make_augment(settings.augment)
     images, (low, high) = dataset.train.images, dataset.seen or (0.0, dataset.maximum)
     chosen = np.random.default_rng(settings.seed).permutation(len(images))[: arguments.images]
-    middle = 0.0 if dataset.seen else dataset.maximum / 2
+    middle = 0.0 if dataset.seen else None
     views = augment.draw(settings.seed, arguments.epoch, images, None, dataset.maximum, middle)
     shown = np.clip((show(images, chosen, 1.0, views) - low) / (high - low), 0, 1)
     if shown.shape[3] != 3:

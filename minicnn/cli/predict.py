@@ -146,6 +146,7 @@ def _texts(
     form: str, batches: Iterable[Batch], model: "Model", top: int, done: _Done
 ) -> Iterator[str]:
     """The text of all predictions in that format, in pieces."""
+    from minicnn.report.console import most_probable
     from minicnn.report.jsonl import json_ready
     from minicnn.storage import csv_text
 
@@ -160,7 +161,7 @@ def _texts(
             yield csv_text(
                 [
                     name,
-                    *(row if has_values else itertools.chain(*_most_probable(row, classes, top))),
+                    *(row if has_values else itertools.chain(*most_probable(row, classes, top))),
                 ]
                 for name, row in zip(names, rows, strict=True)
             )
@@ -178,18 +179,15 @@ def _texts(
         yield f'], "images_per_second": {done.speed}}}\n'
 
 
-def _most_probable(row: list[float], classes: tuple[str, ...], top: int) -> list[tuple[str, float]]:
-    """(class, probability) of the ``top`` most probable; of equal ones the first class wins."""
-    return [(classes[k], row[k]) for k in sorted(range(len(row)), key=lambda k: -row[k])[:top]]
-
-
 def _prediction(
     name: str, row: list[float], classes: tuple[str, ...], top: int | None
 ) -> dict[str, Any]:
     """One prediction as JSON has it, with the ``top`` most probable classes (None: all, in their
     order)."""
+    from minicnn.report.console import most_probable
+
     index = row.index(max(row))
-    pairs = zip(classes, row, strict=True) if top is None else _most_probable(row, classes, top)
+    pairs = zip(classes, row, strict=True) if top is None else most_probable(row, classes, top)
     return {
         "name": name,
         "label": classes[index],

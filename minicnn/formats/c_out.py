@@ -59,14 +59,12 @@ def source(model: Model, preprocess: bool = False, softmax: bool = False) -> str
     lines = []
     if preprocess:
         lines.append(f"for (int i = 0; i < {sizes[0]}; i++)")
-        factor, *offset = (
-            f"{name}[i % {len(number)}]"
-            for name, number in zip(("factor", "offset"), scaling_of(model), strict=False)
-        )
-        for name, number in zip(("factor", "offset"), scaling_of(model), strict=False):
-            numbers = ", ".join(map(_number, number.tolist()))
-            buffers.append(f"static const float {name}[{len(number)}] = {{{numbers}}};")
-        lines.append(f"    scaled[i] = {' + '.join([f'(float)image[i] * {factor}', *offset])};")
+        value = "(float)image[i]"
+        for name, sign, numbers in zip(("factor", "offset"), "*+", scaling_of(model), strict=False):
+            text = ", ".join(map(_number, numbers.tolist()))
+            buffers.append(f"static const float {name}[{len(numbers)}] = {{{text}}};")
+            value += f" {sign} {name}[i % {len(numbers)}]"
+        lines.append(f"    scaled[i] = {value};")
         places[0] = "scaled"
         buffers.append(f"static float scaled[{sizes[0]}];")
     lines += program.emit(EMITTERS, "C", places, sizes)

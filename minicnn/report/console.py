@@ -414,6 +414,13 @@ def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> 
         )
 
 
+def most_probable(
+    row: Sequence[float], classes: Sequence[str], top: int
+) -> list[tuple[str, float]]:
+    """(class, probability) of the ``top`` most probable; of equal ones the first class wins."""
+    return [(classes[k], row[k]) for k in sorted(range(len(row)), key=lambda k: -row[k])[:top]]
+
+
 def predictions_table(
     names: Sequence[str],
     probabilities: Sequence[Sequence[float]],
@@ -442,6 +449,6 @@ def predictions_table(
         others = "runners-up (probability %)" if runners_up else ""
         say(console, line("image", "label", "probability %", others), style="bold")
     for name, row in zip(names, probabilities, strict=True):
-        first, *rest = sorted(range(len(classes)), key=lambda k: -row[k])[: 1 + runners_up]
-        next_best = ", ".join(f"{classes[k]} {_percent(row[k])}" for k in rest)
-        print(line(name, classes[first], _percent(row[first]), next_best), file=console.file)
+        (label, first), *rest = most_probable(row, classes, 1 + runners_up)
+        next_best = ", ".join(f"{other} {_percent(probability)}" for other, probability in rest)
+        print(line(name, label, _percent(first), next_best), file=console.file)

@@ -40,8 +40,8 @@ class Counters:
 
 @dataclass
 class Progress:
-    """Weights, best weights, optimizer slots and state, schedule state, counters, and the moving
-    average of the weights where one is kept."""
+    """Weights, best weights, optimizer slots and state, schedule state, counters, and the weights
+    that are evaluated where they are others: a moving average, or the optimizer's own."""
 
     params: np.ndarray
     best_params: np.ndarray
@@ -49,7 +49,12 @@ class Progress:
     optimizer_state: dict[str, float]
     schedule_state: dict[str, float]
     counters: Counters = field(default_factory=Counters)
-    average: np.ndarray | None = None
+    evaluated: np.ndarray | None = None
+
+    @property
+    def last(self) -> np.ndarray:
+        """The last weights, as they are evaluated."""
+        return self.params if self.evaluated is None else self.evaluated
 
 
 def save_checkpoint(
@@ -60,7 +65,7 @@ def save_checkpoint(
     for prefix, params in (
         ("weights", progress.params),
         ("best", progress.best_params),
-        ("average", progress.average),
+        ("evaluated", progress.evaluated),
     ):
         if params is not None:
             tensors |= {
@@ -120,15 +125,15 @@ def load_checkpoint(path: Path) -> Checkpoint:
         if not all(isinstance(number, int | float) and number == number for number in state):
             raise ValueError("the state of its optimizer or schedule is no number")
         weights, best = (network.flatten(groups.get(prefix, {})) for prefix in ("weights", "best"))
-        average = network.flatten(groups["average"]) if "average" in groups else None
-        kept = (weights, best) if average is None else (weights, best, average)
+        evaluated = network.flatten(groups["evaluated"]) if "evaluated" in groups else None
+        kept = (weights, best) if evaluated is None else (weights, best, evaluated)
         if not all(np.isfinite(vector).all() for vector in kept):
             raise ValueError("its weights are no finite numbers")
         return Checkpoint(
             network=network,
             settings=settings.to_dict(),
             progress=Progress(
-                weights, best, slots, counters=Counters(**counters), average=average, **numbers
+                weights, best, slots, counters=Counters(**counters), evaluated=evaluated, **numbers
             ),
             fingerprint=metadata["data"],
         )

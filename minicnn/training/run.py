@@ -132,11 +132,9 @@ class Run:
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
         if self.other_weights and settings.ema is not None:
             raise SettingError(f"optimizer {rule.name} averages the weights itself: leave ema out")
-        self.evaluated = self.progress.params
+        kept, self.progress.evaluated = self.progress.evaluated, None
         if self.other_weights or settings.ema is not None:
-            kept = self.progress.average if settings.ema is not None else None
-            self.evaluated = aligned_copy(self.progress.params if kept is None else kept)
-        self.progress.average = self.evaluated if settings.ema is not None else None
+            self.progress.evaluated = aligned_copy(self.progress.params if kept is None else kept)
         self.recorder: Recorder | None = None
         if settings.record is not None:
             if settings.device != "cpu":
@@ -274,23 +272,21 @@ class Run:
         last learning rate."""
         first, scheduled = self.counters.batch, {}
         batches: list[Batch] = []
-        at_once = self.training.at_once if self.progress.average is None else 1
+        at_once = self.training.at_once if self.settings.ema is None else 1
         for index in range(first, min(first + at_once, self.batches)):
             scheduled = self.scheduled(index)
             images = order[index * self.batch_size : (index + 1) * self.batch_size]
             if at_once == 1:
                 result = self.step(images, scheduled)
-                if self.progress.average is not None:
-                    self._average()
+                if self.settings.ema is not None:
+                    self._average(self.settings.ema)
                 return [result], scheduled.get("learning_rate", 1.0)
             batches.append(self._batch(images, self.optimizer.scalars(**scheduled)))
         return self._launch(batches), scheduled.get("learning_rate", 1.0)
 
-    def _average(self) -> None:
+    def _average(self, decay: float) -> None:
         """Move the average towards the weights, running statistics included; the first step's
         weights are its beginning, as in PyTorch's ``AveragedModel(use_buffers=True)``."""
-        decay = self.settings.ema
-        assert decay is not None
         if self.optimizer.step == 1:
             self.backend.copy(self.training.params, self.weights)
         else:
@@ -305,7 +301,7 @@ class Run:
         """What is drawn for the images in this epoch; None without augmentation."""
         epoch, dataset = self.counters.epoch, self.dataset
         if self.settings.augment and self._views[0] != epoch:
-            middle = 0.0 if dataset.seen else dataset.maximum / 2
+            middle = 0.0 if dataset.seen else None
             given = dataset.train.images, self.train, dataset.maximum, middle
             self._views = epoch, self.augment.draw(self.settings.seed, epoch, *given)
         return self._views[1]
@@ -334,11 +330,8 @@ class Run:
             settings.clip_grad_value or 0.0,
             spans=self.optimizer.spans,
         )
-        self.weights = (
-            self.training.params
-            if self.evaluated is self.progress.params
-            else self.backend.vector(self.evaluated)
-        )
+        evaluated = self.progress.evaluated
+        self.weights = self.training.params if evaluated is None else self.backend.vector(evaluated)
         self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
         self.training.compile(self.data, self.optimizer.vectors)
         if not isinstance(self.optimizer.rule, OptimizerRule):
@@ -448,7 +441,7 @@ class Run:
         if not (
             np.isfinite(watched)
             and np.isfinite(self.progress.params).all()
-            and np.isfinite(self.evaluated).all()
+            and np.isfinite(self.progress.last).all()
         ):
             what = (
                 "weights are no longer finite numbers"
@@ -467,7 +460,7 @@ class Run:
                 reached[0],
                 watched,
             )
-            self.progress.best_params[:] = self.evaluated
+            self.progress.best_params[:] = self.progress.last
         if watched < counters.watched - settings.min_delta:
             counters.watched, counters.epochs_waited = watched, 0
         else:
@@ -512,8 +505,8 @@ class Run:
     def _fetch(self) -> None:
         """Bring weights and slots to the host from where they are trained."""
         self.backend.fetch(self.training.params, self.progress.params)
-        if self.evaluated is not self.progress.params:
-            self.backend.fetch(self.weights, self.evaluated)
+        if self.progress.evaluated is not None:
+            self.backend.fetch(self.weights, self.progress.evaluated)
         self.optimizer.fetch()
 
     def _kept(self) -> str:

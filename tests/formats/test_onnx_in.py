@@ -10,10 +10,13 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 from onnx.reference import ReferenceEvaluator
 
-from minicnn import from_onnx, load, preset
+import minicnn
+from minicnn import Loss, from_onnx, load, preset
 from minicnn.backends import backend
 from minicnn.cli import main
 from minicnn.errors import MinicnnError, ModelFileError, NetworkError
+from minicnn.insight.batch_loss import BatchLoss
+from minicnn.insight.gradient_check import gradcheck
 from minicnn.network.normalization import GroupNorm
 from minicnn.network.presets import PRESETS
 from tests.formats.test_onnx_out import model_of
@@ -87,6 +90,21 @@ def test_every_preset_comes_back_as_it_was(name, tmp_path):
             name: one.shape for name, one in model.weights.items()
         }
         np.testing.assert_allclose(back.logits(images), model.logits(images), rtol=1e-4, atol=1e-4)
+
+
+def test_an_imported_network_is_one_like_any_other(tmp_path):
+    model = model_of(preset("resnet8", (8, 8, 3), 4))
+    back = read(model.to_onnx(), tmp_path)
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    plan, params, work = back.njit_arguments(batch_size=2)
+    found = np.empty((2, 4), np.float32)
+    minicnn.forward(plan, params, work, images * np.float32(back.scale), found)
+    np.testing.assert_array_equal(found, back.logits(images))
+    loss = BatchLoss.of(back, images, np.array([0, 3]), Loss("cross_entropy", 4))
+    assert all(check.passed for check in gradcheck(loss))
+    direction = np.zeros(back.network.flat_size, np.float32)
+    (here,) = loss.along(direction, np.zeros(1))
+    assert here == pytest.approx(loss.gradient(back.params)[0], rel=1e-5)
 
 
 # --- onnx's node tests ----------------------------------------------------------------------------

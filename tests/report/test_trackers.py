@@ -43,7 +43,6 @@ def test_csv_has_a_line_an_epoch_and_goes_on_with_a_resumed_run(tmp_path):
 
 
 def test_tensorboard_reads_the_figures_back(tmp_path):
-    pytest.importorskip("tensorboardX", reason="tensorboardX is an extra")
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.record_writer import masked_crc32c
 
