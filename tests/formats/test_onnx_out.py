@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
+from numpy.lib.stride_tricks import sliding_window_view
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 
 from minicnn import Conv2d, Dense, Flatten, Model, Network, from_onnx, layer, load, preset
 from minicnn.errors import DataError, MissingExtraError, NetworkError, SettingError
@@ -25,9 +27,28 @@ def model_of(network, seed=0, **more):
     return Model(network, params, tuple(f"class {i}" for i in range(network.outputs)), **more)
 
 
+class MaxPool(OpRun):
+    """Takes pads as (top, left, bottom, right), as ONNX says; the evaluator's own takes them in
+    another order where strides and dilations are 1."""
+
+    op_domain = ""
+
+    def _run(self, x, kernel_shape, pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1), **options):
+        assert not options.pop("ceil_mode", 0) and not options.pop("storage_order", 0)
+        assert set(options) <= {"auto_pad"}
+        top, left, bottom, right = pads
+        around = (0, 0), (0, 0), (top, bottom), (left, right)
+        extent = [(taps - 1) * by + 1 for taps, by in zip(kernel_shape, dilations, strict=True)]
+        padded = np.pad(x, around, constant_values=-np.inf)
+        windows = sliding_window_view(padded, extent, axis=(2, 3))
+        step = [slice(None, None, by) for by in (*strides, *dilations)]
+        return (windows[:, :, *step].max(axis=(4, 5)),)
+
+
 def answers(made, x):
     """What the graph gives for ``x`` as its input takes it."""
-    (result,) = ReferenceEvaluator(made).run(None, {"input": np.ascontiguousarray(x)})
+    evaluator = ReferenceEvaluator(made, new_ops=[MaxPool])
+    (result,) = evaluator.run(None, {"input": np.ascontiguousarray(x)})
     return result
 
 
