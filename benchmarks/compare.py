@@ -2,18 +2,20 @@
 it).
 
 Whatever is installed takes part: torch (contiguous and channels last, with the fused Adam;
-`--compile` adds torch.compile), jax, onnxruntime, and numpy for matrix products; each at its best
-setting, on the same number of threads. What is compared is first checked to be the same. All times
-are taken in turns (`timing.py`), and only ratios are reported: to the best peer, and to the floor,
-the time of the useful multiply-adds at the speed of the register tile alone (`floor.py`).
+`--compile` adds torch.compile), jax, onnxruntime, openvino, ncnn (one image; with pnnx), and numpy
+for matrix products; each at its best setting, on the same number of threads. What is compared is
+first checked to be the same. All times are taken in turns (`timing.py`), and only ratios are
+reported: to the best peer, and to the floor, the time of the useful multiply-adds at the speed of
+the register tile alone (`floor.py`).
 
     python benchmarks/compare.py --output results.json        # all rows, in less than 10 minutes
     python benchmarks/compare.py --only 'training: LeNet-5*'  # some: a pattern as in file names, or a part of the title
     python benchmarks/compare.py --markdown results.json      # the README's tables from such a file
+    python benchmarks/compare.py --against main               # beside another revision alone
 
 Leave the machine alone meanwhile. The first run after a change of a kernel compiles everything
-anew, which is not measured but takes a minute more. Exit status 1 if a result was wrong or a row
-failed.
+anew, which is not measured but takes a minute more. Exit status 1 if a result was wrong, a row
+failed, or one has less than 0.98 of the revision's speed.
 """
 
 import environment  # isort: skip  # sets variables that the others' imports read
@@ -32,10 +34,11 @@ import kernels
 import passes
 import processes
 import report
+import revision
 from floor import Tile
 from peers import installed
 from rich.console import Console
-from rows import Context, Row, RowFailed, Task
+from rows import Context, Row, RowFailed, Task, title_of
 from timing import Effort
 
 from minicnn.backends.cpu import thread_count
@@ -59,7 +62,9 @@ def main() -> int:
     tasks = [
         task
         for task in (*passes.tasks(threads), *kernels.tasks(), *processes.tasks(max(threads)))
-        if (task.headline or not options.quick) and _wanted(task, options.only)
+        if (task.headline or not options.quick)
+        and (task.group in ("training", "inference") or not options.against)
+        and _wanted(task, options.only)
     ]
     if not tasks or options.list:
         console.print(
@@ -72,16 +77,23 @@ def main() -> int:
             file=sys.stderr,
         )
     started = time.perf_counter()
-    context = Context(effort, installed(options.compile, with_jax=not options.quick), Tile())
+    if options.against:
+        peers = [revision.peer(options.against, environment.BASE / "revisions")]
+    else:
+        peers = installed(options.compile, with_jax=not options.quick)
+    context = Context(effort, peers, Tile())
     about = _about(threads, effort, context)
     rows, failures = _measure(tasks, context, Console(stderr=True))
     about["settings"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
     report.show(rows, console)
     for title, reason in failures.items():
         console.print(f"[red]{title}: {reason}")
+    slower = _slower(rows) if options.against else []
+    for title in slower:
+        console.print(f"[red]slower than {options.against}: {title}", highlight=False)
     if options.output:
         report.write(options.output, about, rows, failures)
-    return 1 if failures else 0
+    return 1 if failures or slower else 0
 
 
 def _options() -> argparse.Namespace:
@@ -97,6 +109,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile too: needs a C++ compiler"
+    )
+    parser.add_argument(
+        "--against",
+        metavar="REVISION",
+        help="training and inference beside that commit, tag or branch, which is built in a folder "
+        "of its own; above 1 is faster than it",
     )
     parser.add_argument(
         "--threads", default=f"1,{os.cpu_count()}", metavar="N,N", help="(default: %(default)s)"
@@ -121,6 +139,15 @@ def _options() -> argparse.Namespace:
 
 def _wanted(task: Task, pattern: str | None) -> bool:
     return pattern is None or pattern in task.title or fnmatch.fnmatch(task.title, pattern)
+
+
+def _slower(rows: list[Row]) -> list[str]:
+    """The rows in which minicnn has less than 0.98 of the revision's speed."""
+    return [
+        title_of(row)
+        for row in rows
+        if any(ratio.median < 0.98 for ratio in row.faster_than.values())
+    ]
 
 
 def _measure(

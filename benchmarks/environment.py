@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 from minicnn.kernels.sources import digest_of_folders
 
 KERNELS = digest_of_folders("kernels", "program")
-_base = Path(os.environ.get("NUMBA_CACHE_DIR") or Path.home() / ".cache" / "minicnn" / "benchmarks")
+BASE = Path(os.environ.get("NUMBA_CACHE_DIR") or Path.home() / ".cache" / "minicnn" / "benchmarks")
 # Numba's cache does not see edits in imported files, so every state of the kernels has a cache of
 # its own.
-os.environ["NUMBA_CACHE_DIR"] = str(_base / KERNELS)
+os.environ["NUMBA_CACHE_DIR"] = str(BASE / KERNELS)

@@ -116,7 +116,7 @@ def useful_multiply_adds(network: Network, index: int) -> int:
         )
         for i, padding in enumerate((top, left))
     ]
-    return along[0] * along[1] * shape[2] * output[2]
+    return along[0] * along[1] * shape[2] // layer.groups * output[2]
 
 
 def inference_work(network: Network) -> int:

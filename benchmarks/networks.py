@@ -36,6 +36,10 @@ NETWORKS = {
     "LeNet-5": preset("lenet5", (28, 28, 1), 10),
     "vgg-small": preset("vgg-small", (28, 28, 1), 10),
     "colour": colour(),
+    "resnet8": preset("resnet8", (32, 32, 3), 10),
+    "mobilenet-v1-025": preset("mobilenet-v1-025", (96, 96, 3), 2),
+    "ds-cnn": preset("ds-cnn", (49, 10, 1), 12),
+    "fast": preset("fast", (32, 32, 3), 10),
 }
 
 
@@ -56,4 +60,5 @@ def images_for(shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         data = load_dataset("fashion-mnist-12k").train
         return data.images, data.labels
     rng = np.random.default_rng(3)
-    return rng.integers(0, 256, (4096, *shape), dtype=np.uint8), rng.integers(0, 10, 4096)
+    classes = next(net.outputs for net in NETWORKS.values() if net.input_shape == shape)
+    return rng.integers(0, 256, (4096, *shape), dtype=np.uint8), rng.integers(0, classes, 4096)

@@ -1,13 +1,13 @@
 """Rows for whole networks: training steps, inference by batches and image by image, and the second
 thread."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from floor import inference_work, training_work
 from networks import NETWORKS, images_for, initial_weights
 from peers import with_minicnn
-from peers.jobs import InferenceJob, Peer, TrainingJob
+from peers.jobs import InferenceJob, TrainingJob
 from rows import Context, Row, RowFailed, Task
 from timing import Contestant, measure, spread
 
@@ -72,7 +72,10 @@ def _inference(name: str, batch: int, threads: int) -> Callable[[Context], Row]:
     def run(context: Context) -> Row:
         title = f"{name}, batch {batch}" if batch > 1 else f"{name}, one image from Python"
         job = _inference_job(name, batch, threads)
-        return _infer(context, Row("inference", title, threads), job, job, with_minicnn.inference)
+        calls = (
+            (peer.name, job, peer.inference(job)) for peer in (with_minicnn.MINICNN, *context.peers)
+        )
+        return _infer(context, Row("inference", title, threads), calls)
 
     return run
 
@@ -83,8 +86,14 @@ def _inference_in_loop(name: str, threads: int) -> Callable[[Context], Row]:
 
     def run(context: Context) -> Row:
         row = Row("inference", f"{name}, one image in an @njit loop", threads)
-        ours, theirs = _inference_job(name, _LOOP_IMAGES, threads), _inference_job(name, 1, threads)
-        return _infer(context, row, ours, theirs, with_minicnn.inference_in_njit_loop)
+        many, one = _inference_job(name, _LOOP_IMAGES, threads), _inference_job(name, 1, threads)
+        calls = (
+            (peer.name, many, peer.in_njit_loop(many))
+            if peer.in_njit_loop
+            else (peer.name, one, peer.inference(one))
+            for peer in (with_minicnn.MINICNN, *context.peers)
+        )
+        return _infer(context, row, calls)
 
     return run
 
@@ -95,17 +104,18 @@ def _inference_job(name: str, batch: int, threads: int) -> InferenceJob:
 
 
 def _infer(
-    context: Context, row: Row, ours: InferenceJob, theirs: InferenceJob, how: Callable
+    context: Context,
+    row: Row,
+    calls: Iterable[tuple[str, InferenceJob, Callable[[], np.ndarray] | None]],
 ) -> Row:
-    contestants, logits = [], {}
-    for peer in (Peer(MINICNN, lambda job: None, how), *context.peers):
-        job = ours if peer.name == MINICNN else theirs
-        call = peer.inference(job)
+    contestants, logits, work = [], {}, 0
+    for name, job, call in calls:
         if call is not None:
-            logits[peer.name] = call()[: len(theirs.images)].copy()
-            contestants.append(Contestant(peer.name, call, len(job.images)))
-    _check(logits, "logits", relative=1e-4)
-    return _compare(context, row, contestants, inference_work(ours.network))
+            logits[name], work = call().copy(), inference_work(job.network)
+            contestants.append(Contestant(name, call, len(job.images)))
+    least = min(map(len, logits.values()))
+    _check({name: found[:least] for name, found in logits.items()}, "logits", relative=1e-4)
+    return _compare(context, row, contestants, work)
 
 
 def _second_thread(name: str) -> Callable[[Context], Row]:

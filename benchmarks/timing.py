@@ -81,6 +81,8 @@ def _wait_for_sleep() -> None:
 
 
 def _run(call: Callable[[], object], count: int) -> float:
+    if timed := getattr(call, "timed", None):  # a call in another process
+        return timed(count)
     start = time.perf_counter()
     for _ in range(count):
         call()

@@ -20,4 +20,12 @@ def installed(with_compile: bool, with_jax: bool) -> list[Peer]:
         from peers import with_onnxruntime
 
         found += with_onnxruntime.peers()
+    if find_spec("openvino") and find_spec("onnx"):
+        from peers import with_openvino
+
+        found += with_openvino.peers()
+    if find_spec("ncnn") and find_spec("pnnx") and find_spec("onnx"):
+        from peers import with_ncnn
+
+        found += with_ncnn.peers()
     return found

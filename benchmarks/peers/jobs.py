@@ -45,9 +45,11 @@ class Peer:
     ``training(job)`` returns a call that makes the next step and returns its mean loss;
     ``inference(job)`` one that returns logits [batch, outputs]. Peers get their batches as float32
     in the layout they like best, made beforehand; minicnn gathers and scales uint8 images within
-    its call. None: the peer cannot do this job.
+    its call. None: the peer cannot do this job. ``in_njit_loop(job)``, of minicnn alone: the images
+    one by one in a compiled loop.
     """
 
     name: str
     training: Callable[[TrainingJob], Callable[[], float] | None]
     inference: Callable[[InferenceJob], Callable[[], np.ndarray] | None]
+    in_njit_loop: Callable[[InferenceJob], Callable[[], np.ndarray]] | None = None

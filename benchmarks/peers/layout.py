@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn import Conv2d, Dense, Flatten, Network
+from minicnn import Conv2d, Dense, Flatten, Model, Network
 from minicnn.network.layers import Layer
 
 
@@ -61,6 +61,12 @@ def channels_first(
             }
         translated.append((layer, own))
     return translated
+
+
+def to_onnx(network: Network, params: np.ndarray) -> bytes:
+    """The network with these weights as minicnn exports it: NCHW images and logits."""
+    classes = tuple(map(str, range(network.outputs)))
+    return Model(network, params, classes).to_onnx().SerializeToString()
 
 
 def to_nchw(images: np.ndarray) -> np.ndarray:

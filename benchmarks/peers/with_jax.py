@@ -46,9 +46,15 @@ def _forward(network: Network, weights: Weights, x: jax.Array) -> jax.Array:
             x = jax.nn.relu(x)
         elif isinstance(layer, Flatten):
             x = x.reshape(len(x), -1)
-        else:
-            raise TypeError(f"{layer} has no counterpart here")
     return x
+
+
+def _can(job: TrainingJob | InferenceJob) -> bool:
+    """A chain of the layers above, and all the machine's threads."""
+    known = (Conv2d, Dense, MaxPool2d, ReLU, Flatten)
+    return job.threads == os.cpu_count() and all(
+        isinstance(layer, known) for layer in job.network.layers
+    )
 
 
 def _weights(network: Network, params: np.ndarray) -> Weights:
@@ -57,7 +63,7 @@ def _weights(network: Network, params: np.ndarray) -> Weights:
 
 def training(job: TrainingJob) -> Callable[[], float] | None:
     """A call that makes the next training step on ready-made float32 batches."""
-    if job.threads != os.cpu_count():
+    if not _can(job):
         return None
 
     def mean_loss(weights: Weights, x: jax.Array, labels: jax.Array) -> jax.Array:
@@ -96,7 +102,7 @@ def training(job: TrainingJob) -> Callable[[], float] | None:
 
 def inference(job: InferenceJob) -> Callable[[], np.ndarray] | None:
     """The jitted forward pass on a ready-made float32 batch."""
-    if job.threads != os.cpu_count():
+    if not _can(job):
         return None
     function = jax.jit(lambda weights, x: _forward(job.network, weights, x))
     weights, x = _weights(job.network, job.params), jnp.array(scaled(job.images))

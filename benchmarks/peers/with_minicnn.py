@@ -76,4 +76,4 @@ def inference_in_njit_loop(job: InferenceJob) -> Callable[[], np.ndarray]:
     return call
 
 
-MINICNN = Peer("minicnn", training, inference)
+MINICNN = Peer("minicnn", training, inference, inference_in_njit_loop)
