@@ -13,6 +13,7 @@ import functools
 import hashlib
 import importlib.util
 import inspect
+import math
 import os
 import re
 import shutil
@@ -21,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from types import CellType, CodeType, FunctionType
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 import llvmlite
@@ -71,14 +72,16 @@ def compile_rule(
     source: str,
     kernels: str,
     jit: Callable[..., Any],
+    mathematics: Mapping[str, FunctionType],
 ) -> Any:
     """Return what is called ``compiled`` in the module ``source``, in which ``rule`` is the
     function, for ``dtype``.
 
     ``kernels`` is the digest of the device's kernels. ``jit`` compiles the function and those that
-    it calls for the device. Raises `PluginError` if compiling fails.
+    it calls for the device, and ``mathematics`` are what the device has in place of functions of
+    the module math. Raises `PluginError` if compiling fails.
     """
-    retyping = _Retyping(f"{kind} {name!r}", np.dtype(dtype).type, jit)
+    retyping = _Retyping(f"{kind} {name!r}", np.dtype(dtype).type, jit, mathematics)
     rule = retyping.function(function)
     versions = (
         numba.__version__,
@@ -122,10 +125,25 @@ class _Retyping:
     from.
     """
 
-    def __init__(self, owner: str, scalar: type, jit: Callable[..., Any]):
-        self.owner, self.scalar, self.jit = owner, scalar, jit
+    def __init__(
+        self,
+        owner: str,
+        scalar: type,
+        jit: Callable[..., Any],
+        mathematics: Mapping[str, FunctionType],
+    ):
+        self.owner, self.scalar, self.jit, self.mathematics = owner, scalar, jit, mathematics
         self.digest = hashlib.sha256()
         self.copies: list[FunctionType] = []
+
+    @functools.cached_property
+    def math(self) -> ModuleType:
+        """The module math, with the device's own functions in it."""
+        module = ModuleType("math")
+        vars(module).update(vars(math))
+        for name, function in self.mathematics.items():
+            setattr(module, name, self.jit(self.function(function)))
+        return module
 
     def function(self, function: Any, callers: tuple[FunctionType, ...] = ()) -> FunctionType:
         """Return the copy of a function; the functions that it reads from its module become
@@ -165,6 +183,10 @@ class _Retyping:
             return self.code(value)
         if isinstance(value, FunctionType):
             return self.jit(self.function(value, callers))
+        if value is math:
+            return self.math
+        if isinstance(value, BuiltinFunctionType) and value.__module__ == "math":
+            return getattr(self.math, value.__name__)
         if isinstance(value, (float, int, str)):
             self.digest.update(repr(value).encode())
             return self.scalar(value) if isinstance(value, float) else value

@@ -12,6 +12,7 @@ from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
+from minicnn.kernels.cpu import elementary
 from minicnn.kernels.generated import arguments, check_activation, compile_rule, each
 from minicnn.kernels.sources import digest_of
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
@@ -20,6 +21,7 @@ from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
 # max(x), and "arcp" makes g / √v an estimate, which differs between processors and is NaN
 # for an infinite v. Adam's speed is the same without both.
 OPTIONS: dict[str, Any] = {"fastmath": {"nsz", "contract", "afn"}, "error_model": "numpy"}
+_ELEMENTARY = {name: getattr(elementary, name) for name in ("exp", "expm1", "log1p", "tanh", "erf")}
 
 
 @dataclass(frozen=True)
@@ -365,4 +367,5 @@ def _compile(kind: str, rule: Any, function: Any, dtype: Any, source: str) -> An
     def jit(function: Any) -> Any:
         return numba.njit(function, forceinline=True, **OPTIONS)
 
-    return compile_rule(kind, rule.name, function, dtype, source, digest_of(__name__), jit)
+    own = _ELEMENTARY if np.dtype(dtype) == np.float32 else {}
+    return compile_rule(kind, rule.name, function, dtype, source, digest_of(__name__), jit, own)

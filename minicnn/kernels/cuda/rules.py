@@ -211,7 +211,7 @@ def compile_update(rule: OptimizerRule) -> Kernel:
 
 
 def _compile(kind: str, name: str, function: Any, source: str) -> Any:
-    return compile_rule(kind, name, function, np.float32, source, digest(), device)
+    return compile_rule(kind, name, function, np.float32, source, digest(), device, {})
 
 
 @device
