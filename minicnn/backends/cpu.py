@@ -13,6 +13,7 @@ from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
 from minicnn.kernels.cpu import gather, passes, step, tensor
+from minicnn.kernels.cpu.beside import STEPS, compile_beside
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros, check_array
@@ -66,35 +67,52 @@ def lay_out(
     plain: bool = False,
     keep: bool = False,
     frozen: bool = False,
+    beside: Sequence[str] = (),
 ) -> Plan:
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for
     ``dtype``.
 
     ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as
-    NHWC; ``keep`` and ``frozen`` are those of `minicnn.program.planner.make_plan`.
+    NHWC; ``keep`` and ``frozen`` are those of `minicnn.program.planner.make_plan`. ``beside`` names
+    `minicnn.kernels.cpu.beside.STEPS` that will be needed too.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
     plan = make_plan(network, chunk, training, lanes, keep, frozen)
     table = plan.table.view(passes.PLAN.dtype.dtype)
-    wanted = ADDRESSES[1:] if training else ("forward",)
-    passes.compile_beside(
-        ((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype
-    )
-    for record, node in zip(table, plan.nodes, strict=True):
+    wanted = [_wanted(record) if training else {"forward": "forward"} for record in table]
+    tasks = [("", name) for name in beside]
+    for names, node in zip(wanted, plan.nodes, strict=True):
+        tasks += [(node.operation, name) for name in names.values() if not node.rule]
+    compile_beside(tasks, np.dtype(dtype).name)
+    for record, node, names in zip(table, plan.nodes, wanted, strict=True):
         record["multiply"], record["itemsize"] = multiply_address(dtype), np.dtype(dtype).itemsize
         if node.numbers:
             record["a0"] = _kept(node.numbers).ctypes.data
-        for name in wanted:
-            record[name] = passes.kernel_address(node.row, name, np.dtype(dtype), node.ranks)
+        for field, name in names.items():
+            record[field] = passes.kernel_address(node.row, name, np.dtype(dtype).name, node.ranks)
     return plan._replace(table=table)
 
 
+def _wanted(record: np.void) -> dict[str, str]:
+    """The functions that training calls, by the fields of the record that hold their addresses."""
+    names = {name: name for name in ADDRESSES[1:]}
+    if record["dx"] < 0:  # an image needs no gradient
+        names["backward"] = "backward_weights"
+        del names["transpose"]
+    return names
+
+
 def _plan_for_batch(
-    network: Network, batch: int, training: bool, dtype: np.dtype, frozen: bool = False
+    network: Network,
+    batch: int,
+    training: bool,
+    dtype: np.dtype,
+    frozen: bool = False,
+    beside: Sequence[str] = (),
 ) -> Plan:
     """Choose the chunk so that what one thread works on stays in its cache; whole, where an
     operation needs all of it."""
-    one = lay_out(network, 1, training, dtype, frozen=frozen)
+    one = lay_out(network, 1, training, dtype, frozen=frozen, beside=beside)
     if training and any(one.table["combine"]):
         return lay_out(network, batch, training, dtype)
     chunk = min(
@@ -332,7 +350,8 @@ class Inference:
     ):
         self.network, self.params = network, params
         self.threads = thread_count(threads)
-        self.plan = _plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
+        chunk, beside = -(-batch_size // self.threads), ("infer", "infer_part", "tile")
+        self.plan = _plan_for_batch(network, chunk, False, params.dtype, beside=beside)
         self._workspaces: list[np.ndarray] = []  # those that nobody computes in
         self._row, self._outputs = math.prod(network.input_shape), network.outputs
         self._worth_a_thread = _WORTH_A_THREAD / max(1, network.multiply_adds)  # images
@@ -354,13 +373,15 @@ class Inference:
         threads = 1 if count == 1 or count < self._worth_a_thread else self.threads
         step.infer(
             threads,
-            step.range_address(out.dtype, rows.dtype),
+            step.infer_address(out.dtype),
             self.plan.table,
             params,
             work[:threads],
-            rows,
+            gather.gather_address(out.dtype, rows.dtype, False),
+            step.opaque(rows),
             order,
             scale_rows(scale, out.dtype),
+            _NO_VIEWS,
             out,
         )
         self._workspaces.append(work)
@@ -378,7 +399,11 @@ def show(
     for name, size in (*sizes, ("input_size", out[0].size)):
         plan[name] = size
     rows = images.reshape(len(images), -1)
-    gather.show(plan, out.reshape(-1), rows, order, scale_rows(scale, out.dtype), views)
+    address, scale = (
+        gather.gather_address(out.dtype, rows.dtype, True),
+        scale_rows(scale, out.dtype),
+    )
+    gather.show(address, plan, out.reshape(-1), rows, order, scale, views)
     return out
 
 
@@ -406,7 +431,9 @@ class Training:
         self.params = params
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
         shards = min(threads, batch_size)
-        self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype, frozen)
+        # a run is validated by inference
+        beside = list(STEPS) if self.threads > 1 else [name for name in STEPS if name != "team"]
+        self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype, frozen, beside)
         self._trained = network.trainable_size
         segmented = bool(
             self.plan.table["combine"].any()
@@ -462,14 +489,16 @@ class Training:
             check_scalars(self._name, self._update.scalars, batch.scalars)
         total, correct, norm = step.train_step(
             self.threads,
-            step.shard_address(params.dtype, data.images.dtype),
+            step.part_address(params.dtype),
+            *self._clip,
             self.plan.table,
             self._trained,
             params,
             self._transposed,
             self._work,
             self._grads,
-            data.images,
+            gather.gather_address(params.dtype, data.images.dtype, batch.views is not None),
+            step.opaque(data.images),
             data.labels,
             self._no_weights if data.sample_weights is None else data.sample_weights,
             batch.order,
@@ -488,6 +517,5 @@ class Training:
             slots,
             batch.scalars,
             self._spans,
-            *self._clip,
         )
         return StepResult(total / batch.divisor, int(correct), norm)

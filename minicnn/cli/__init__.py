@@ -39,6 +39,7 @@ VERBS = {
     "data": "list the data sets that have a name, say what one holds, and download them",
     "plugins": "list the optimizers, losses, schedules and layers there are, describe one, check one, and "
     "start a new one",
+    "warmup": "compile ahead what a network needs, as for a container: the options are those of train",
     "devices": "list the devices that minicnn can compute on, and why one cannot be used",
     "selftest": "check every kernel of a device against the CPU, train with it, time it, and write a "
     "report to send back",

@@ -14,6 +14,7 @@ from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 
 from minicnn.errors import MinicnnError
+from minicnn.kernels.cpu.compiler import Entry
 from minicnn.kernels.sources import digest_of
 
 if config.DISABLE_JIT:
@@ -52,12 +53,20 @@ def cached(dispatcher, form=""):
     return dispatcher
 
 
+def is_empty(dispatcher):
+    """Whether the disk cache could keep ``dispatcher``, and does not."""
+    try:
+        return not dispatcher._cache._cache_file._load_index()
+    except Exception:  # there is no cache, or its index is damaged
+        return False
+
+
 def cfunction(signature, **options):
     """Decorator: the function compiled for C's calling convention, from the disk cache if it is
     there; `numba.cfunc` with the cache of this module."""
 
     def compile(function):
-        compiled = CFunc(function, normalize_signature(signature), {}, options)
+        compiled = CFunc(function, normalize_signature(signature), {}, options, Entry)
         compiled._cache = _cache_of(function)
         compiled.compile()
         return compiled

@@ -149,15 +149,19 @@ def reverse(axis):
 
 
 @njit(**JIT)
-def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk; dx from dy, which is a
-    convolution with stride 1."""
+def backward_weights(plan, params, transposed, work, grads, n, key, first_sample):
+    """dw += x ⋆ dy and db += Σ dy over the first ``n`` samples of the chunk."""
     op = plan[0]
     _correlate_filter(op, work, n, grads)
     if op.bias >= 0:
         bias.backward(op, work, grads, n * op.output_height * op.output_width)
-    if op.dx < 0:
-        return
+
+
+@njit(**JIT)
+def backward(plan, params, transposed, work, grads, n, key, first_sample):
+    """The same, and dx from dy, which is a convolution with stride 1."""
+    op = plan[0]
+    backward_weights(plan, params, transposed, work, grads, n, key, first_sample)
     if _scatters(op, work.itemsize):
         _scatter(op, transposed, work, n)
         return

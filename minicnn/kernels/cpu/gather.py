@@ -1,21 +1,25 @@
 """The images of a batch, scaled and augmented, into the first operation's x."""
 
+import functools
+
 import numpy as np
-from numba import njit
+from numba import from_dtype, njit, types
 
 from minicnn.kernels import augment
 from minicnn.kernels.augment import BORDER, BOX, CUTOUT, GAIN, KEPT, PARTNER, SHIFT
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.call import TABLE, call, compiled
+from minicnn.kernels.cpu.tile import ENTRY, JIT
 
 _bordered, _between = njit(**JIT)(augment.bordered), njit(**JIT)(augment.between)
 
 
 @njit(**JIT)
-def gather(op, work, images, order, start, n, scale):
+def gather(plan, work, images, order, start, n, scale, views):
     """x[i] = images[order[start + i]] · scale[0] + scale[1], with a column for each channel or one
     for all."""
-    size, channels = op.input_size, scale.shape[1]
+    op, channels = plan[0], scale.shape[1]
+    size = op.input_size
     for i in range(n):
         x = work[op.x + i * size : op.x + (i + 1) * size]
         image = images[order[start + i]]
@@ -31,8 +35,9 @@ def gather(op, work, images, order, start, n, scale):
 
 
 @njit(**JIT)
-def gather_views(op, work, images, order, start, n, scale, views):
+def gather_views(plan, work, images, order, start, n, scale, views):
     """The same of augmented views: ``views`` [N, columns] of all images (`kernels.augment`)."""
+    op = plan[0]
     shape = op.image_height, op.image_width, op.image_channels
     for i in range(n):
         image = order[start + i]
@@ -41,6 +46,16 @@ def gather_views(op, work, images, order, start, n, scale, views):
         partner = np.int64(views[image, PARTNER])
         if partner >= 0:
             _view(x, images, partner, views, scale, shape, image)
+
+
+@functools.cache
+def gather_address(dtype, image_dtype, augmented: bool) -> int:
+    """Address of `gather`, or of `gather_views` for ``augmented``, compiled for images of
+    ``image_dtype``."""
+    number, integer = from_dtype(np.dtype(dtype)), types.int64
+    images = from_dtype(np.dtype(image_dtype))[:, ::1]
+    given = images, integer[::1], integer, integer, number[:, ::1], types.float32[:, ::1]
+    return compiled(gather_views if augmented else gather, TABLE, number[::1], *given).address
 
 
 @njit(**JIT)
@@ -78,7 +93,7 @@ def inside(view, box, h, w):
 
 
 @cached
-@njit(**JIT)
-def show(plan, out, images, order, scale, views):
+@njit(**ENTRY)
+def show(gather, plan, out, images, order, scale, views):
     """Write the views of the images ``order`` into ``out``, for the image's sizes in ``plan[0]``."""
-    gather_views(plan[0], out, images, order, np.int64(0), len(order), scale, views)
+    call(gather, (plan, out, images, order, 0, len(order), scale, views))

@@ -8,24 +8,18 @@ compiled once.
 
 import functools
 import importlib
-import subprocess
-import sys
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
-from numba import config, from_dtype, njit, types
+from numba import from_dtype, njit, types
 from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import TABLE, call, compiled
 from minicnn.kernels.cpu.rules import compile_layer
-from minicnn.kernels.cpu.tile import JIT, multiply_address, product_was_compiled
+from minicnn.kernels.cpu.tile import ENTRY, JIT
 from minicnn.kernels.cpu.vector import copy
 from minicnn.kernels.sources import digest_of
 from minicnn.program.plan import record_type
-
-_compiled: set[tuple[str, str, str]] = set()  # kernels that were asked for in this process
 
 # A user's own compiled function is cached by the types of its arguments: the name in the plan's
 # changes with what `forward` is compiled from.
@@ -35,17 +29,19 @@ PLAN = types.Array(from_dtype(record_type(f"passes_{digest_of(__name__)}")), 1, 
 @functools.cache
 def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
     """Address of the function ``name`` of the operation ``row``, compiled for float32 or float64; 0
-    if it has none.
+    if it has none. Its ``backward`` is also what it has for ``backward_weights``, by default.
 
     ``ranks`` are those of a `LayerRule`'s arrays.
     """
+    usual = name.removesuffix("_weights")
     if row.rule is not None:
         return (
-            compile_layer(row.rule, name, dtype, ranks).address
-            if name in ("forward", "backward")
+            compile_layer(row.rule, usual, dtype, ranks).address
+            if usual in ("forward", "backward")
             else 0
         )
-    function = getattr(importlib.import_module(f"minicnn.kernels.cpu.{row.module}"), name, None)
+    module = importlib.import_module(f"minicnn.kernels.cpu.{row.module}")
+    function = getattr(module, name, None) or getattr(module, usual, None)
     if function is None:
         return 0
     numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
@@ -57,37 +53,8 @@ def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
         "combine": (numbers, types.Array(numbers.dtype, 2, "C")),
         "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
         "finish": (numbers, numbers),
-    }[name]
+    }[usual]
     return compiled(function, TABLE, *arguments).address
-
-
-def compile_beside(kernels: Iterable[tuple[str, str]], dtype) -> None:
-    """With an empty cache, let another process compile half of ``kernels``, pairs of an operation
-    and a function's name.
-
-    Numba compiles under one lock, so only processes share the work. None is started with one core,
-    or where Python runs inside another program.
-    """
-    # at the top, it would be one of the sources of `PLAN`
-    from minicnn.program.operations import OPERATIONS
-
-    alone = config.NUMBA_NUM_THREADS == 1 or not Path(sys.executable or "").name.startswith(
-        "python"
-    )
-    multiply_address(dtype)
-    both = sorted({(*kernel, np.dtype(dtype).name) for kernel in kernels} - _compiled)
-    _compiled.update(both)
-    if alone or not product_was_compiled() or len(both) < 4:
-        return
-    code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import kernel_address\n"
-    code += "from minicnn.program.operations import OPERATIONS\n"
-    code += f"for row, name, number in {both[::2]}: kernel_address(OPERATIONS[row], name, number)"
-    other = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    for row, name, number in both[1::2]:
-        kernel_address(OPERATIONS[row], name, np.dtype(number))
-    other.wait()  # had it failed, the rest is compiled here
 
 
 @njit(**JIT)
@@ -149,7 +116,7 @@ def _check_types(typing_context, plan, params, work, x, logits):
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def forward(plan, params, work, x, logits):
     """Inference: logits[n,o] of the images x[n,h,w,c].
 
@@ -192,7 +159,7 @@ def forward(plan, params, work, x, logits):
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def forward_keep(plan, params, work, x, logits, key):
     """The forward pass of one chunk in the training plan, which keeps what ``backward`` reads."""
     first, last = plan[0], plan[len(plan) - 1]
@@ -208,7 +175,7 @@ def forward_keep(plan, params, work, x, logits, key):
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def backward(plan, params, transposed, work, dlogits, grads, key):
     """The gradient of the loss with respect to the weights, added to ``grads``, from dlogits[n,o]
     after ``forward_keep``."""

@@ -8,11 +8,11 @@ from typing import Any
 import numba
 import numpy as np
 from numba import types
-from numba.core.compiler import Compiler
 from numba.extending import intrinsic, overload
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cpu import elementary
+from minicnn.kernels.cpu.compiler import Inner
 from minicnn.kernels.generated import arguments, check_activation, compile_rule, each
 from minicnn.kernels.sources import digest_of
 from minicnn.rules import ActivationRule, AnyLayer, LossRule, OptimizerRule
@@ -322,7 +322,7 @@ def compile_loss(rule: LossRule, dtype: Any) -> LossRow:
     return LossRow(compiled.address, compiled)
 
 
-class Disjoint(Compiler):
+class Disjoint(Inner):
     """Numba's compiler, told that no two pointer arguments of the function overlap."""
 
     def define_pipelines(self) -> Any:
@@ -365,7 +365,7 @@ def _as_tuple(value):
 
 def _compile(kind: str, rule: Any, function: Any, dtype: Any, source: str) -> Any:
     def jit(function: Any) -> Any:
-        return numba.njit(function, forceinline=True, **OPTIONS)
+        return numba.njit(function, forceinline=True, pipeline_class=Inner, **OPTIONS)
 
     own = _ELEMENTARY if np.dtype(dtype) == np.float32 else {}
     return compile_rule(kind, rule.name, function, dtype, source, digest_of(__name__), jit, own)

@@ -9,22 +9,23 @@ segment: all shards pass it, what they measured is combined, and then they go on
 
 import functools
 import math
+from collections import namedtuple
 
 import numpy as np
-from numba import from_dtype, njit, prange, types
+from numba import from_dtype, njit, types
 
 from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled
-from minicnn.kernels.cpu.gather import gather, gather_views
+from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled, spread
 from minicnn.kernels.cpu.passes import (
+    PLAN,
     backward_chunk,
     end_of_segment,
     forward_chunk,
     transpose_weights,
 )
 from minicnn.kernels.cpu.team import over_threads
-from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.tile import ENTRY, JIT
 
 # parameters from which on threads also share what is done once a step; a region costs 5 µs
 _WORTH_SHARING = 10_000
@@ -42,283 +43,164 @@ def _largest(row):
     return best
 
 
+# What the threads share of a step: the arguments of `train_step`.
+Step = namedtuple(
+    "Step",
+    "plan trained params transposed work grads gather images labels sample_weights order scale "
+    "targets class_weights loss loss_hyper divisor key views mixed totals squares update slots "
+    "scalars spans",
+)
+# What a thread is asked for: all passes of its shards, a segment of one shard forward or backward,
+# its blocks of the sum over the shards, its part of the update.
+_WHOLE, _FORWARD, _BACKWARD, _ADD, _UPDATE = map(np.int64, range(5))
+
+
 @njit(**JIT)
-def _loss(
-    plan,
-    work,
-    labels,
-    sample_weights,
-    order,
-    start,
-    n,
-    targets,
-    class_weights,
-    loss,
-    loss_hyper,
-    divisor,
-    views,
-    mixed,
-    totals,
-):
-    """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to
-    ``totals``; write dlogits.
+def _loss(step, work, shard, start, n):
+    """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to the
+    shard's totals; write dlogits.
 
     ``sample_weights`` [N] are the weights of all images, or empty: 1 each. Where a view has a
     partner (`minicnn.kernels.augment`), so has the loss; ``mixed`` [outputs] is scratch.
     """
-    last = plan[len(plan) - 1]
-    outputs = last.output_size
+    last, number, views = step.plan[len(step.plan) - 1], work.dtype.type, step.views
+    outputs, mixed, totals = last.output_size, step.mixed[shard], step.totals[shard]
     for i in range(n):
-        image = order[start + i]
-        label = labels[image]
-        weight = sample_weights[image] if len(sample_weights) else work.dtype.type(1)
+        image = step.order[start + i]
+        label = step.labels[image]
+        weight = step.sample_weights[image] if len(step.sample_weights) else number(1)
         logits = work[last.y + i * outputs : last.y + (i + 1) * outputs]
         dlogits = work[last.dy + i * outputs : last.dy + (i + 1) * outputs]
-        value = call_loss(loss, logits, label, targets[label], dlogits, class_weights, loss_hyper)
+        rule, target = (step.class_weights, step.loss_hyper), step.targets[label]
+        value = call_loss(step.loss, logits, label, target, dlogits, *rule)
         if len(views) and views[image, PARTNER] >= 0:
-            share, other = work.dtype.type(views[image, SHARE]), labels[int(views[image, PARTNER])]
-            given = logits, other, targets[other], mixed, class_weights, loss_hyper
-            value = share * value + (1 - share) * call_loss(loss, *given)
+            share, other = number(views[image, SHARE]), step.labels[int(views[image, PARTNER])]
+            second = call_loss(step.loss, logits, other, step.targets[other], mixed, *rule)
+            value = share * value + (1 - share) * second
             for k in range(outputs):
-                dlogits[k] = share * dlogits[k] + (work.dtype.type(1) - share) * mixed[k]
+                dlogits[k] = share * dlogits[k] + (number(1) - share) * mixed[k]
         totals[0] += weight * value
         totals[1] += _largest(logits) == label
         for k in range(outputs):
-            dlogits[k] = dlogits[k] * weight / divisor
+            dlogits[k] = dlogits[k] * weight / step.divisor
 
 
 @njit(**JIT)
-def _shard(
-    plan,
-    first_op,
-    end_op,
-    is_backward,
-    params,
-    transposed,
-    work,
-    grads,
-    images,
-    labels,
-    sample_weights,
-    order,
-    begin,
-    end,
-    scale,
-    targets,
-    class_weights,
-    loss,
-    loss_hyper,
-    divisor,
-    key,
-    views,
-    mixed,
-    totals,
-):
-    """Loss and gradient of the samples ``begin`` to ``end`` of the batch.
+def _shard(step, shard, thread, task, first_op, end_op):
+    """Loss and gradient of the samples of a shard of the batch.
 
     A plan of one segment does all of it, chunk by chunk. Of several, this is the segment
     ``first_op`` to ``end_op`` forward, the last one with the loss, or backward, on all samples of
     the shard.
     """
-    whole = first_op == 0 and end_op == len(plan)
-    if first_op == 0 and is_backward == 0:
+    plan, params, work, transposed = (
+        step.plan,
+        step.params,
+        step.work[thread],
+        step.transposed[thread],
+    )
+    grads, batch, shards = step.grads[shard], len(step.order), len(step.grads)
+    if task != _WHOLE:
+        shards = min(shards, batch)
+    begin, end = shard * batch // shards, (shard + 1) * batch // shards
+    if first_op == 0 and task != _BACKWARD:
         grads[:] = 0
-        totals[:] = 0
-        if not whole:
+        step.totals[shard, :] = 0
+        if task == _FORWARD:
             transpose_weights(plan, params, transposed)
     segment = plan[first_op:end_op]
     chunks = (end - begin + plan[0].chunk - 1) // plan[0].chunk
     for index in range(chunks):
         start = begin + (end - begin) * index // chunks
         n = begin + (end - begin) * (index + 1) // chunks - start
-        if is_backward == 0:
+        if task != _BACKWARD:
             if first_op == 0:
-                if len(views):
-                    gather_views(plan[0], work, images, order, start, n, scale, views)
-                else:
-                    gather(plan[0], work, images, order, start, n, scale)
-            forward_chunk(segment, params, work, n, key, start)
+                given = step.images, step.order, start, n, step.scale, step.views
+                call(step.gather, (plan, work, *given))
+            forward_chunk(segment, params, work, n, step.key, start)
             if end_op == len(plan):
-                _loss(
-                    plan,
-                    work,
-                    labels,
-                    sample_weights,
-                    order,
-                    start,
-                    n,
-                    targets,
-                    class_weights,
-                    loss,
-                    loss_hyper,
-                    divisor,
-                    views,
-                    mixed,
-                    totals,
-                )
-        if whole or is_backward != 0:
-            backward_chunk(segment, params, transposed, work, grads, n, key, start)
+                _loss(step, work, shard, start, n)
+        if task != _FORWARD:
+            backward_chunk(segment, params, transposed, work, grads, n, step.key, start)
+
+
+@njit(**JIT)
+def _part(job, index):
+    """Part ``index`` of a job, a pointer to a `Step`, what is asked for, the segment, and the
+    factor and limit of the gradients."""
+    step, task, first_op, end_op, shrink, limit = job[0]
+    parts = len(step.work)
+    first, end = index * len(step.squares) // parts, (index + 1) * len(step.squares) // parts
+    if task == _WHOLE:
+        transpose_weights(step.plan, step.params, step.transposed[index])
+        shards = len(step.grads)
+        for shard in range(index * shards // parts, (index + 1) * shards // parts):
+            _shard(step, shard, index, task, first_op, end_op)
+    elif task == _ADD:
+        _add_blocks(step.grads, step.squares, first, end)
+    elif task == _UPDATE:
+        _update(step, first * _BLOCK, min(step.trained, end * _BLOCK), shrink, limit)
+    else:
+        _shard(step, index, index, task, first_op, end_op)
+
+
+def _step_types(plan, dtype):
+    """The types of the fields of a `Step` on ``plan``, for parameters of ``dtype``."""
+    number, integer, sums = from_dtype(np.dtype(dtype)), types.int64, types.float64
+    row, table, integers = number[::1], number[:, ::1], integer[::1]
+    buffers = plan, integer, row, table, table, table, integer, types.uint8[:, ::1]
+    data = integers, row, integers, table, table, row, integer, row, number
+    rest = types.uint64, types.float32[:, ::1], table, sums[:, ::1], sums[::1]
+    return *buffers, *data, *rest, integer, table, table, integer[:, ::1]
 
 
 @functools.cache
-def shard_address(dtype, image_dtype) -> int:
-    """Address of a shard's passes compiled for parameters of ``dtype`` and images of
-    ``image_dtype``."""
-    number = from_dtype(np.dtype(dtype))
-    image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
-    row, table = types.Array(number, 1, "C"), types.Array(number, 2, "C")
-    integers, sums, integer = types.int64[::1], types.float64[::1], types.int64
-    return compiled(
-        _shard,
-        TABLE,
-        integer,
-        integer,
-        integer,
-        row,
-        row,
-        row,
-        row,
-        image,
-        integers,
-        row,
-        integers,
-        integer,
-        integer,
-        table,
-        table,
-        row,
-        integer,
-        row,
-        number,
-        types.uint64,
-        types.float32[:, ::1],
-        row,
-        sums,
-    ).address
+def part_address(dtype) -> int:
+    """Address of what a thread does in a step, compiled for parameters of ``dtype``."""
+    number, integer = from_dtype(np.dtype(dtype)), types.int64
+    step = types.NamedTuple(_step_types(TABLE, dtype), Step)
+    job = types.Tuple((step, integer, integer, integer, number, number))
+    return compiled(_part, types.CPointer(job), integer).address
 
 
 @over_threads
-def train_step(
-    shard_at,
-    plan,
-    trained,
-    params,
-    transposed,
-    work,
-    grads,
-    images,
-    labels,
-    sample_weights,
-    order,
-    scale,
-    targets,
-    class_weights,
-    loss,
-    loss_hyper,
-    divisor,
-    key,
-    views,
-    mixed,
-    totals,
-    squares,
-    update_rule,
-    slots,
-    scalars,
-    spans,
-    clip_norm,
-    clip_value,
-):
+def train_step(team, part_at, clip_norm, clip_value, *fields):
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss,
     correct, gradient norm.
 
-    ``scale`` [2, channels or 1], ``views`` of the images, or empty, ``work`` [threads, work_size],
-    ``grads`` [shards, P], ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more],
-    ``squares`` [blocks]; ``shard_at``, ``loss`` and ``update_rule`` are addresses of compiled
-    functions; a clip of 0 is none. ``spans`` [count, (begin, end, row)] are the parameters to
-    update, all of them among the first ``trained`` of ``params``, with that row of ``scalars``
-    [rows, S]. Parameters and state stay as they are when the loss or the norm is not finite, the
-    parameters also when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
+    ``part_at`` is the `part_address`; a clip of 0 is none. The ``fields`` are those of a `Step`:
+    ``work`` [threads, work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` of
+    the images, or empty, ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more], ``squares``
+    [blocks]; ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and
+    ``images`` is `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, all
+    of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows, S].
+    Parameters and state stay as they are when the loss or the norm is not finite, the parameters
+    also when ``update`` is 0; ``grads[0]`` is left with the clipped gradient.
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
     """
-    threads, shards, batch, count, none = len(work), len(grads), len(order), trained, np.int64(0)
-    together, operations = count > _WORTH_SHARING, len(plan)
+    step = Step(*fields)
+    plan, params, work, grads, totals = step.plan, step.params, step.work, step.grads, step.totals
+    none, one, operations = np.int64(0), params.dtype.type(1), len(plan)
+    threads, shards, shared = len(work), len(grads), team
+    if step.trained <= _WORTH_SHARING:
+        shared = none
     if end_of_segment(plan, 0) == operations:
-        for thread in prange(threads):
-            transpose_weights(plan, params, transposed[thread])
-            for shard in range(thread * shards // threads, (thread + 1) * shards // threads):
-                call(
-                    shard_at,
-                    (
-                        plan,
-                        none,
-                        operations,
-                        none,
-                        params,
-                        transposed[thread],
-                        work[thread],
-                        grads[shard],
-                        images,
-                        labels,
-                        sample_weights,
-                        order,
-                        shard * batch // shards,
-                        (shard + 1) * batch // shards,
-                        scale,
-                        targets,
-                        class_weights,
-                        loss,
-                        loss_hyper,
-                        divisor,
-                        key,
-                        views,
-                        mixed[shard],
-                        totals[shard],
-                    ),
-                )
+        spread(team, part_at, (step, _WHOLE, none, operations, one, one), threads)
     else:
-        shards = min(shards, batch)
+        shards = min(shards, len(step.order))
         for shard in range(shards, len(grads)):
             grads[shard, :] = 0
-        begin, end, is_backward = none, end_of_segment(plan, 0), none
+        begin, end, task = none, end_of_segment(plan, 0), _FORWARD
         while end > begin:
-            for shard in prange(shards):
-                call(
-                    shard_at,
-                    (
-                        plan,
-                        begin,
-                        end,
-                        is_backward,
-                        params,
-                        transposed[shard],
-                        work[shard],
-                        grads[shard],
-                        images,
-                        labels,
-                        sample_weights,
-                        order,
-                        shard * batch // shards,
-                        (shard + 1) * batch // shards,
-                        scale,
-                        targets,
-                        class_weights,
-                        loss,
-                        loss_hyper,
-                        divisor,
-                        key,
-                        views,
-                        mixed[shard],
-                        totals[shard],
-                    ),
-                )
-            if is_backward == 0:
+            spread(team, part_at, (step, task, begin, end, one, one), shards)
+            if task == _FORWARD:
                 if end < operations:
                     call(plan[end - 1].combine, (plan[end - 1 : end], params, work[:shards]))
                     begin, end = end, end_of_segment(plan, end)
                 else:
-                    is_backward = np.int64(1)
+                    task = _BACKWARD
             else:
                 end = begin
                 if begin > 0:
@@ -329,37 +211,18 @@ def train_step(
                     begin -= 1
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
-    blocks = len(squares)
-    if together:
-        for thread in prange(threads):
-            _add_blocks(
-                grads, squares, thread * blocks // threads, (thread + 1) * blocks // threads
-            )
-    else:
-        _add_blocks(grads, squares, none, blocks)
+    spread(shared, part_at, (step, _ADD, none, none, one, one), threads)
     loss_sum, correct, square = 0.0, 0.0, 0.0
     for shard in range(shards):
         loss_sum += totals[shard, 0]
         correct += totals[shard, 1]
-    for block in range(blocks):
-        square += squares[block]
+    for block in range(len(step.squares)):
+        square += step.squares[block]
     norm = math.sqrt(square)
     if math.isfinite(loss_sum) and math.isfinite(norm):
         shrink = params.dtype.type(clip_norm / norm if 0 < clip_norm < norm else 1)
         limit = params.dtype.type(clip_value)
-        if together:
-            for thread in prange(threads):
-                begin, end = (
-                    thread * blocks // threads * _BLOCK,
-                    min(count, (thread + 1) * blocks // threads * _BLOCK),
-                )
-                _update(
-                    update_rule, params, grads[0], slots, scalars, spans, begin, end, shrink, limit
-                )
-        else:
-            _update(
-                update_rule, params, grads[0], slots, scalars, spans, none, count, shrink, limit
-            )
+        spread(shared, part_at, (step, _UPDATE, none, none, shrink, limit), threads)
         for i in range(operations):
             if plan[i].finish != 0:
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
@@ -391,17 +254,16 @@ def _sum_shards(grads, begin, end):
 
 
 @njit(**JIT)
-def _update(rule, params, grads, slots, scalars, spans, begin, end, shrink, limit):
-    """Clip the gradient of the parameters ``begin`` to ``end`` and, unless ``rule`` is 0, update
+def _update(step, begin, end, shrink, limit):
+    """Clip the gradient of the parameters ``begin`` to ``end`` and, unless the rule is 0, update
     them."""
+    grads, slots, spans = step.grads[0], step.slots, step.spans
     _clip(grads, begin, end, shrink, limit)
-    if rule != 0:
-        for k in range(len(spans)):
-            first, last = max(begin, spans[k, 0]), min(end, spans[k, 1])
-            if first < last:
-                call_update(
-                    rule, params, grads, slots, slots.shape[1], scalars[spans[k, 2]], first, last
-                )
+    for k in range(len(spans) if step.update != 0 else 0):
+        first, last = max(begin, spans[k, 0]), min(end, spans[k, 1])
+        if first < last:
+            given = step.scalars[spans[k, 2]], first, last
+            call_update(step.update, step.params, grads, slots, slots.shape[1], *given)
 
 
 @njit(**JIT)
@@ -417,67 +279,67 @@ def _clip(grads, begin, end, shrink, clip_value):
 
 
 @njit(**JIT)
-def _infer_range(plan, params, work, images, order, begin, end, scale, logits):
-    """The logits of the samples ``begin`` to ``end``, chunk by chunk."""
-    first, last = plan[0], plan[len(plan) - 1]
-    outputs = last.output_size
+def _infer_part(job, index):
+    """The logits of the samples of part ``index``, chunk by chunk."""
+    plan, params, works, gather, images, order, scale, views, logits = job[0]
+    first, last, work, total = plan[0], plan[len(plan) - 1], works[index], len(order)
+    begin, end = index * total // len(works), (index + 1) * total // len(works)
     for start in range(begin, end, first.chunk):
         n = min(first.chunk, end - start)
-        gather(first, work, images, order, start, n, scale)
+        call(gather, (plan, work, images, order, start, n, scale, views))
         forward_chunk(plan, params, work, n, np.uint64(0), start)
         for i in range(n):
-            for k in range(outputs):
-                logits[start + i, k] = work[last.y + i * outputs + k]
+            for k in range(last.output_size):
+                logits[start + i, k] = work[last.y + i * last.output_size + k]
+
+
+def _infer_types(plan, dtype):
+    number, integer = from_dtype(np.dtype(dtype)), types.int64
+    table = number[:, ::1]
+    data = integer, types.uint8[:, ::1], integer[::1], table, types.float32[:, ::1]
+    return plan, number[::1], table, *data, table
 
 
 @functools.cache
-def range_address(dtype, image_dtype) -> int:
-    """Address of the inference of a range compiled for parameters of ``dtype`` and images of
-    ``image_dtype``."""
-    number = from_dtype(np.dtype(dtype))
-    image = types.Array(from_dtype(np.dtype(image_dtype)), 2, "C")
-    row, table, integer = types.Array(number, 1, "C"), types.Array(number, 2, "C"), types.int64
-    return compiled(
-        _infer_range,
-        TABLE,
-        row,
-        row,
-        image,
-        types.int64[::1],
-        integer,
-        integer,
-        table,
-        table,
-    ).address
+def infer_address(dtype) -> int:
+    """Address of a thread's part of inference, compiled for parameters of ``dtype``."""
+    job = types.Tuple(_infer_types(TABLE, dtype))
+    return compiled(_infer_part, types.CPointer(job), types.int64).address
 
 
 @over_threads
-def infer(range_at, plan, params, work, images, order, scale, logits):
+def infer(team, part_at, plan, params, work, *data):
     """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads,
     work_size].
 
-    ``range_at`` is the address of the compiled `_infer_range`.
+    ``part_at`` is the `infer_address`, ``data`` (gather, images, order, scale, views, logits), with
+    the address of a compiled function and `opaque` images.
     """
-    threads, total = len(work), len(order)
-    for thread in prange(threads):
-        call(
-            range_at,
-            (
-                plan,
-                params,
-                work[thread],
-                images,
-                order,
-                thread * total // threads,
-                (thread + 1) * total // threads,
-                scale,
-                logits,
-            ),
-        )
+    spread(team, part_at, (plan, params, work, *data), len(work))
+
+
+def compile_step(dtype) -> None:
+    """Compile `train_step`, or load it from the cache."""
+    fields = types.Tuple(_step_types(PLAN, dtype))
+    numbers = types.int64, types.int64, types.float64, types.float64
+    train_step.dispatcher.compile((*numbers, fields))
+
+
+def compile_infer(dtype) -> None:
+    """Compile `infer`, or load it from the cache."""
+    plan, params, work, *data = _infer_types(PLAN, dtype)
+    given = types.int64, types.int64, plan, params, work
+    infer.dispatcher.compile((*given, types.Tuple(data)))
+
+
+def opaque(images: np.ndarray) -> np.ndarray:
+    """``images`` [N, numbers] as an array of bytes of that shape, which only the compiled gather
+    knows how to read: what hands them on is compiled once for all dtypes."""
+    return np.ndarray(images.shape, np.uint8, images)
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def loss_of(loss, logits, labels, sample_weights, targets, class_weights, loss_hyper, dlogits):
     """The summed loss of all rows, each times its weight (none: 1); ``dlogits`` receives the
     gradient of each row's own part."""
@@ -487,12 +349,14 @@ def loss_of(loss, logits, labels, sample_weights, targets, class_weights, loss_h
         total += weight * call_loss(
             loss, logits[i], labels[i], targets[labels[i]], dlogits[i], class_weights, loss_hyper
         )
-        dlogits[i] *= weight
+        row = dlogits[i]
+        for k in range(len(row)):
+            row[k] *= weight
     return total
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def update(address, params, grads, slots, scalars, spans):
     """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see
     `train_step`), on one thread."""

@@ -1,7 +1,5 @@
-"""Compiled functions with ``prange`` loops, on as many threads as asked for.
-
-The same function is compiled twice: over Numba's threads, and for the calling thread alone. The
-second serves one thread, and a process that was forked from one with threads, which OpenMP ends.
+"""Compiled functions on as many threads as asked for: Numba's, or the calling one alone, as in a
+process that was forked from one with threads, which OpenMP ends.
 """
 
 import functools
@@ -9,10 +7,12 @@ import os
 import threading
 
 import numba
+from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.call import call
+from minicnn.kernels.cpu.tile import ENTRY
 
 # Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads
 # enter it at once.
@@ -20,26 +20,45 @@ _lock = threading.Lock()
 _threads_are_lost = False
 
 
+@cached
+@numba.njit(parallel=True, **ENTRY)
+def _team(body, data, count):
+    """``body(data, i)`` for each i below ``count``, by Numba's threads. Compiled once for all that
+    is spread over threads: a `prange` of its own takes a second each."""
+    for index in numba.prange(count):
+        call(body, (data, index))
+
+
+@functools.cache
+def address() -> int:
+    """Address of the compiled `_team`."""
+    signature = (types.int64,) * 3
+    _team.compile(signature)
+    result = _team.overloads[signature]
+    pointer: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+    return pointer
+
+
 def over_threads(function):
-    """Decorator: ``function(threads, *arguments)`` calls it over ``threads`` threads, and leaves
-    Numba's own number as it was."""
-    parallel = cached(numba.njit(parallel=True, **JIT)(function))
-    alone = cached(numba.njit(**JIT)(function), "alone")
+    """Decorator: ``function(threads, *arguments)`` calls it with the `address` of ``threads``
+    threads, 0 for the calling one alone, and leaves Numba's own number as it was."""
+    compiled = cached(numba.njit(**ENTRY)(function))
 
     @functools.wraps(function)
-    def call(threads, *arguments):
+    def run(threads, *arguments):
         if threads == 1 or _threads_are_lost:
-            return alone(*arguments)
+            return compiled(0, *arguments)
+        team = address()
         with _lock:
             before = numba.get_num_threads()
             numba.set_num_threads(threads)
             try:
-                return parallel(*arguments)
+                return compiled(team, *arguments)
             finally:
                 numba.set_num_threads(before)
 
-    call.dispatchers = parallel, alone
-    return call
+    run.dispatcher = compiled
+    return run
 
 
 def _before_fork():

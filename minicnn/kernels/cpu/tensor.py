@@ -7,14 +7,14 @@ import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.tile import ENTRY, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose
 
 _PANEL = 64  # rows and columns of a panel
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def dot(x, y):
     """Σ x·y of flat vectors, in float64."""
     total = 0.0
@@ -24,14 +24,14 @@ def dot(x, y):
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def norm(x):
     """√Σ x² of a flat vector, in float64."""
     return math.sqrt(dot(x, x))
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def axpy(factor, x, y):
     """y ← factor · x + y of flat vectors."""
     factor = y.dtype.type(factor)
@@ -40,7 +40,7 @@ def axpy(factor, x, y):
 
 
 @cached
-@njit(**JIT)
+@njit(**ENTRY)
 def matmul(address, a, b, out, transpose_a, transpose_b):
     """out [rows, columns] ← A · B, A being ``a`` or its transpose, B likewise, by the register tile
     at ``address``.

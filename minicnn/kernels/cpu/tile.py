@@ -23,10 +23,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.cache import cached
+from minicnn.kernels.cpu.compiler import Entry, Inner
 
 # Without nnan and ninf: a diverged run must be seen.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-JIT = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+_OPTIONS: dict[str, Any] = {"fastmath": FASTMATH, "error_model": "numpy", "nogil": True}
+JIT = _OPTIONS | {"pipeline_class": Inner}  # of what only compiled functions call
+ENTRY = _OPTIONS | {"pipeline_class": Entry}
 
 
 def _host_vectors() -> tuple[int, int]:
@@ -366,8 +369,9 @@ def _product(typing_context, number):
 
 
 @cached
-@njit
-def _product_address(number):
+@njit(**ENTRY)
+def product_address(number):
+    """The address of the product for numbers of this type."""
     return _product(number)
 
 
@@ -379,13 +383,7 @@ def multiply_address(dtype) -> int:
     caller; it is emitted and not compiled from Python, because half of a small network's products
     are so short that a call's cost shows.
     """
-    return _product_address(np.dtype(dtype).type(0))
-
-
-def product_was_compiled() -> bool:
-    """Whether this process compiled a product, since the disk cache had none: then it has no other
-    kernel either."""
-    return sum(_product_address.stats.cache_misses.values()) > 0
+    return product_address(np.dtype(dtype).type(0))
 
 
 @intrinsic
