@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Array, Arrays, Contents
-from minicnn.data.reading import DATA_GB, check_unpacked, reading
+from minicnn.data.reading import DATA_GB, check_unpacked, note, reading
 from minicnn.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -84,13 +84,16 @@ def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
     with ``.gz`` or not).
 
     EMNIST's names begin with that of one of its sets, ``emnist-letters-train-...``; a folder must
-    hold one of them alone. Images are grey [N, H, W] or have channels [N, H, W, C]. The test files
+    hold one of them alone. Its images lie on their side in the files and are set upright, which is
+    said. Images are grey [N, H, W] or have channels [N, H, W, C]. The test files
     (``t10k-…`` or ``test-…``) may be missing, or the training files.
     """
     sets = sorted({name for name, _ in _find(folder, "train|t10k|test", "images")})
     if len(sets) > 1:
         names = ", ".join(name.rstrip("-") or "one without a name" for name in sets)
         raise DataError(f"{folder} holds several sets ({names}): put one in a folder of its own")
+    if sets and sets[0]:
+        note(f"{folder}: EMNIST's images, which its files hold transposed, are set upright")
     return Contents(
         _load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb)
     )
@@ -103,7 +106,11 @@ def _load_split(folder: Path, prefix: str, data_gb: float) -> Arrays | None:
     if not labels:
         name = f"{images[0][0]}{prefix[:5].strip('|')}-labels-idx1-ubyte"
         raise DataError(f"{images[0][1]} has no companion with the labels, such as {name}")
-    return read_idx(images[0][1], data_gb), read_idx(labels[0][1], data_gb)
+    name, path = images[0]
+    array = read_idx(path, data_gb)
+    if name and array.ndim > 2:
+        array = np.ascontiguousarray(array.swapaxes(1, 2))
+    return array, read_idx(labels[0][1], data_gb)
 
 
 def _find(folder: Path, prefix: str, kind: str) -> list[tuple[str, Path]]:
