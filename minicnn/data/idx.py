@@ -28,7 +28,8 @@ def read_idx(path: str | Path, data_gb: float = DATA_GB) -> Array:
     """Read an IDX file, packed by gzip or not (its first bytes tell, not its name), in native byte
     order.
 
-    The values are read straight into the array that is returned. Raises `DataError`, naming the
+    The values are read straight into the array that is returned; images of a file with EMNIST's name
+    (`is_emnist`) are set upright. Raises `DataError`, naming the
     file, for a wrong magic number, a file that ends early, bytes that are left over, or a packed
     one of more than ``data_gb`` GB.
     """
@@ -40,6 +41,16 @@ def read_idx(path: str | Path, data_gb: float = DATA_GB) -> Array:
         return _read(
             path, gzip.open(file) if packed else file, limit, data_gb if packed else math.inf
         )
+
+
+def is_emnist(path: Path) -> bool:
+    """Whether the file is named as EMNIST's images are, which lie transposed in it."""
+    return re.match(r"emnist-\w+-\w+-images-idx[34]", path.name) is not None
+
+
+def say_upright(path: Path) -> None:
+    """Say in a line what is made of EMNIST's images."""
+    note(f"{path}: EMNIST's images, which its files hold transposed, are set upright")
 
 
 def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Array:
@@ -64,7 +75,9 @@ def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Arr
         done += count
     if stream.read(1):
         raise DataError(f"{path} goes on after the {list(shape)} values that its header promises")
-    return array if dtype.itemsize == 1 else array.byteswap(inplace=np.little_endian)
+    if dtype.itemsize > 1 and np.little_endian:
+        array.byteswap(inplace=True)
+    return np.ascontiguousarray(array.swapaxes(1, 2)) if is_emnist(path) else array
 
 
 def _read_exactly(path: Path, stream: BufferedIOBase, count: int) -> bytes:
@@ -93,7 +106,7 @@ def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
         names = ", ".join(name.rstrip("-") or "one without a name" for name in sets)
         raise DataError(f"{folder} holds several sets ({names}): put one in a folder of its own")
     if sets and sets[0]:
-        note(f"{folder}: EMNIST's images, which its files hold transposed, are set upright")
+        say_upright(folder)
     return Contents(
         _load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb)
     )
@@ -106,11 +119,7 @@ def _load_split(folder: Path, prefix: str, data_gb: float) -> Arrays | None:
     if not labels:
         name = f"{images[0][0]}{prefix[:5].strip('|')}-labels-idx1-ubyte"
         raise DataError(f"{images[0][1]} has no companion with the labels, such as {name}")
-    name, path = images[0]
-    array = read_idx(path, data_gb)
-    if name and array.ndim > 2:
-        array = np.ascontiguousarray(array.swapaxes(1, 2))
-    return array, read_idx(labels[0][1], data_gb)
+    return read_idx(images[0][1], data_gb), read_idx(labels[0][1], data_gb)
 
 
 def _find(folder: Path, prefix: str, kind: str) -> list[tuple[str, Path]]:
