@@ -90,7 +90,7 @@ def test_a_file_with_something_added_is_named(file):
     assert_one_clear_line(caught, file)
 
 
-@pytest.mark.parametrize("kind", ["model", "record"])
+@pytest.mark.parametrize("kind", ["model", "record", "checkpoint"])
 @pytest.mark.parametrize("metadata", [METADATA, {}])
 def test_every_flipped_bit_is_noticed(kind, metadata, tmp_path):
     file = tmp_path / "thing.safetensors"

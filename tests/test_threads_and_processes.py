@@ -3,10 +3,13 @@
 What forks runs in a process of its own, since a test process has threads of its own.
 """
 
+import http.server
 import subprocess
 import sys
 import textwrap
 import threading
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -108,20 +111,81 @@ def test_a_fork_while_another_thread_computes_leaves_no_lock_held():
     assert run(code) == ["True"] * 5
 
 
-def test_a_model_goes_to_a_spawned_process(tmp_path):
-    script = tmp_path / "spawn.py"
-    body = """
-        if __name__ == "__main__":
-            expected = model.predict(x)
-            with multiprocessing.get_context("spawn").Pool(2) as pool:
-                answers = pool.map_async(model.predict, [x, x[:7]]).get(timeout=200)
-            print((answers[0] == expected).all(), (answers[1] == expected[:7]).all())
-    """
-    script.write_text(textwrap.dedent(START) + textwrap.dedent(body))
+POOLS = {
+    "spawn": """
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            answers = pool.map_async(model.predict, [x, x[:7]]).get(timeout=200)
+    """,
+    "forkserver": """
+        with multiprocessing.get_context("forkserver").Pool(2) as pool:
+            answers = pool.map_async(model.predict, [x, x[:7]]).get(timeout=200)
+    """,
+    "joblib, loky": """
+        import joblib
+        calls = [joblib.delayed(model.predict)(part) for part in (x, x[:7])]
+        answers = joblib.Parallel(2, backend="loky", timeout=200)(calls)
+    """,
+    "joblib, threading": """
+        import joblib
+        calls = [joblib.delayed(model.predict)(part) for part in (x, x[:7])]
+        answers = joblib.Parallel(2, backend="threading", timeout=200)(calls)
+    """,
+}
+
+
+@pytest.mark.parametrize("kind", POOLS)
+def test_a_model_goes_into_a_pool(kind, tmp_path):
+    """After it has predicted, so that it has machine code's addresses in it."""
+    if "joblib" in kind:
+        pytest.importorskip("joblib")
+    script = tmp_path / "pool.py"
+    body = textwrap.indent(
+        "expected = model.predict(x)\n"
+        + textwrap.dedent(POOLS[kind])
+        + "print((answers[0] == expected).all(), (answers[1] == expected[:7]).all())\n",
+        "    ",
+    )
+    script.write_text(textwrap.dedent(START) + '\nif __name__ == "__main__":\n' + body)
     result = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False
     )
     assert result.stdout.split() == ["True", "True"], result.stderr[-2000:]
+
+
+def test_a_threaded_web_server_answers_as_one_thread_does():
+    params = NETWORK.initialize(np.random.default_rng(0))
+    model = Model(NETWORK, params, tuple("0123456789"), threads=2)
+    expected = [model.logits(X[i : i + 1 + i % 7]).tobytes() for i in range(0, 200, 5)]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            answer = model.logits(np.frombuffer(body, np.uint8).reshape(-1, 28, 28, 1)).tobytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    serving = threading.Thread(target=server.serve_forever, daemon=True)
+    serving.start()
+
+    def ask(i):
+        request = f"http://127.0.0.1:{server.server_port}"
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, X[i : i + 1 + i % 7].tobytes(), timeout=60) as answer:
+            return answer.read()
+
+    try:
+        with ThreadPoolExecutor(8) as clients:
+            answers = list(clients.map(ask, list(range(0, 200, 5)) * 5))
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert answers == expected * 5
 
 
 def test_two_threads_use_a_rule_for_the_first_time(tmp_path, monkeypatch):

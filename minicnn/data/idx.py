@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.data.dataset import Array, Arrays, Contents
-from minicnn.data.reading import DATA_GB, check_unpacked, reading
+from minicnn.data.reading import DATA_GB, check_unpacked, note, reading
 from minicnn.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -28,7 +28,8 @@ def read_idx(path: str | Path, data_gb: float = DATA_GB) -> Array:
     """Read an IDX file, packed by gzip or not (its first bytes tell, not its name), in native byte
     order.
 
-    The values are read straight into the array that is returned. Raises `DataError`, naming the
+    The values are read straight into the array that is returned; images of a file with EMNIST's name
+    (`is_emnist`) are set upright. Raises `DataError`, naming the
     file, for a wrong magic number, a file that ends early, bytes that are left over, or a packed
     one of more than ``data_gb`` GB.
     """
@@ -40,6 +41,16 @@ def read_idx(path: str | Path, data_gb: float = DATA_GB) -> Array:
         return _read(
             path, gzip.open(file) if packed else file, limit, data_gb if packed else math.inf
         )
+
+
+def is_emnist(path: Path) -> bool:
+    """Whether the file is named as EMNIST's images are, which lie transposed in it."""
+    return re.match(r"emnist-\w+-\w+-images-idx[34]", path.name) is not None
+
+
+def say_upright(path: Path) -> None:
+    """Say in a line what is made of EMNIST's images."""
+    note(f"{path}: EMNIST's images, which its files hold transposed, are set upright")
 
 
 def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Array:
@@ -64,7 +75,9 @@ def _read(path: Path, stream: BufferedIOBase, limit: int, data_gb: float) -> Arr
         done += count
     if stream.read(1):
         raise DataError(f"{path} goes on after the {list(shape)} values that its header promises")
-    return array if dtype.itemsize == 1 else array.byteswap(inplace=np.little_endian)
+    if dtype.itemsize > 1 and np.little_endian:
+        array.byteswap(inplace=True)
+    return np.ascontiguousarray(array.swapaxes(1, 2)) if is_emnist(path) else array
 
 
 def _read_exactly(path: Path, stream: BufferedIOBase, count: int) -> bytes:
@@ -84,13 +97,16 @@ def load_idx_folder(folder: Path, data_gb: float = DATA_GB) -> Contents:
     with ``.gz`` or not).
 
     EMNIST's names begin with that of one of its sets, ``emnist-letters-train-...``; a folder must
-    hold one of them alone. Images are grey [N, H, W] or have channels [N, H, W, C]. The test files
+    hold one of them alone. Its images lie on their side in the files and are set upright, which is
+    said. Images are grey [N, H, W] or have channels [N, H, W, C]. The test files
     (``t10k-…`` or ``test-…``) may be missing, or the training files.
     """
     sets = sorted({name for name, _ in _find(folder, "train|t10k|test", "images")})
     if len(sets) > 1:
         names = ", ".join(name.rstrip("-") or "one without a name" for name in sets)
         raise DataError(f"{folder} holds several sets ({names}): put one in a folder of its own")
+    if sets and sets[0]:
+        say_upright(folder)
     return Contents(
         _load_split(folder, "train", data_gb), _load_split(folder, "t10k|test", data_gb)
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from minicnn.data.archive import ZIP_MAGIC
 from minicnn.data.dataset import Array, as_images, channels_last, check_values
-from minicnn.data.idx import GZIP_MAGIC, read_idx
+from minicnn.data.idx import GZIP_MAGIC, is_emnist, read_idx, say_upright
 from minicnn.data.images import KINDS, MAGICS, convert_images, read_image
 from minicnn.data.npz import npz_keys, read_arrays
 from minicnn.data.reading import DEFAULTS, ReadOptions, reading
@@ -60,5 +60,7 @@ def _read_array(path: Path, start: bytes, data_gb: float) -> Array:
             )
         return read_arrays(path, key, data_gb=data_gb)[key]
     if start.startswith((b"\0\0", GZIP_MAGIC)):
+        if is_emnist(path):
+            say_upright(path)
         return read_idx(path, data_gb)
     raise DataError(f"{path} is not an NPY, NPZ, IDX, {KINDS} file")

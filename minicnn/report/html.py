@@ -25,6 +25,7 @@ img { display: block; width: 100%; background: #fff; border-radius: .4rem; margi
 table { border-collapse: collapse; overflow-wrap: normal; }
 th, td { padding: .2rem .8rem .2rem 0; text-align: right; border-bottom: 1px solid #8886; }
 th:first-child, td:first-child { text-align: left; }
+@media (max-width: 30rem) { table { font-size: .8rem; } th, td { padding-right: .4rem; } }
 """
 _TYPES = {".png": "image/png", ".svg": "image/svg+xml"}
 

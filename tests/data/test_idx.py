@@ -139,7 +139,7 @@ def test_a_packed_file_has_a_limit_that_can_be_raised(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_the_names_of_emnist_are_found_and_its_labels_begin_with_1(tmp_path, suffix, caplog):
+def test_emnists_names_are_found_its_images_upright_its_labels_from_1(tmp_path, suffix, caplog):
     images = np.random.default_rng(0).integers(0, 256, (12, 4, 5), np.uint8)
     labels = (1 + np.arange(12) % 3).astype(np.uint8)
     for part in ("train", "test"):
@@ -148,7 +148,12 @@ def test_the_names_of_emnist_are_found_and_its_labels_begin_with_1(tmp_path, suf
     dataset = load_dataset(tmp_path)
     assert dataset.classes == ("1", "2", "3")
     assert np.array_equal(dataset.train.labels, labels - 1) and len(dataset.test) == 12
-    assert caplog.messages == [f"{tmp_path}: the labels 1, 2, 3 are the classes 0 to 2"]
+    np.testing.assert_array_equal(dataset.train.images[..., 0], images.transpose(0, 2, 1))
+    np.testing.assert_array_equal(dataset.test.images, dataset.train.images)
+    assert caplog.messages == [
+        f"{tmp_path}: EMNIST's images, which its files hold transposed, are set upright",
+        f"{tmp_path}: the labels 1, 2, 3 are the classes 0 to 2",
+    ]
     write_idx(tmp_path / f"emnist-digits-train-images-idx3-ubyte{suffix}", images)
     with pytest.raises(DataError, match=r"holds several sets \(emnist-digits, emnist-letters\)"):
         load_dataset(tmp_path)

@@ -113,3 +113,13 @@ def test_what_holds_no_image_is_refused(tmp_path):
     assert "not a finite number" in refusal(tmp_path / "nan.npy")
     assert "is not an IDX file" in refusal(tmp_path / "text.gz")
     assert "No such file" in refusal(tmp_path / "missing.npy")
+
+
+def test_images_of_emnist_are_set_upright_as_in_training(tmp_path, caplog):
+    file = tmp_path / "emnist-letters-test-images-idx3-ubyte.gz"
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 6), np.uint8)
+    write_idx(file, images)
+    np.testing.assert_array_equal(load_inputs(file)[1][..., 0], images.transpose(0, 2, 1))
+    assert caplog.messages == [
+        f"{file}: EMNIST's images, which its files hold transposed, are set upright"
+    ]

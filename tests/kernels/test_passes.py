@@ -160,11 +160,12 @@ def test_activations_equal_the_oracle_wherever_they_stand(activation):
     assert_equals_oracle(network)
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "samples"),
-    [(1, 1, 1), (3, 1, 2), (1, 33, 5), (17, 31, 13), (40, 65, 7), (64, 64, 12), (100, 10, 1)]
-    + [(5, outputs, 1) for outputs in (7, 23, 31, 44, 64, 150)],
-)
+DENSE = [(1, 1, 1), (3, 1, 2), (1, 33, 5), (17, 31, 13), (40, 65, 7), (64, 64, 12), (3, 4, 7)]
+DENSE += [(100, 10, 1)]
+DENSE += [(5, outputs, 1) for outputs in (7, 16, 23, 24, 28, 31, 44, 64, 150)]
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "samples"), DENSE)
 def test_dense_layers_of_any_size_equal_the_oracle(inputs, outputs, samples):
     assert_equals_oracle(
         Network((1, 1, inputs), [Flatten(), Dense(inputs + 1), Dense(outputs, bias=False)]), samples
@@ -181,6 +182,35 @@ def test_an_image_has_the_same_logits_bit_by_bit_alone_and_in_a_batch():
     together = Passes(network, params, 13).forward(x)
     alone = [Passes(network, params, 1).forward(x[i : i + 1]) for i in range(13)]
     np.testing.assert_array_equal(np.concatenate(alone), together)
+
+
+@pytest.mark.parametrize("wrong", ["plan", "params", "work", "x", "logits", "number", "none"])
+def test_forward_refuses_what_does_not_fit_the_network(wrong):
+    network = Network((4, 4, 1), [Flatten(), Dense(2)])
+    plan = lay_out(network, 2, False, np.float64)
+    given = {
+        "plan": plan.table,
+        "params": np.zeros(network.flat_size),
+        "work": np.zeros(plan.work_size),
+        "x": np.zeros((3, 4, 4, 1)),
+        "logits": np.zeros((3, 2)),
+    }
+    if wrong == "plan":
+        given["plan"] = plan.table[:0]
+    elif wrong == "number":
+        given = {
+            name: array if name == "plan" else array.astype(np.float32)
+            for name, array in given.items()
+        }
+    elif wrong == "x":
+        given["x"] = np.zeros((3, 4, 5, 1))
+    elif wrong in given:
+        given[wrong] = given[wrong][:-1].copy()
+    if wrong == "none":
+        passes.forward(*given.values())
+        return
+    with pytest.raises(ValueError, match=r"minicnn\.forward: "):
+        passes.forward(*given.values())
 
 
 def test_same_padding_with_even_kernels_equals_the_oracle():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from minicnn import Conv2d, Dense, Flatten, Network, ReLU
@@ -39,6 +39,9 @@ def operations(network, lanes=8, training=True):
     bias=st.booleans(),
     seed=st.integers(0, 1000),
 )
+@example(
+    shape=(3, 4, 3), filters=2, padding=(6, 4, 5, 6), samples=1, bias=True, seed=0
+)  # tiles that read padding alone
 @settings(max_examples=40, deadline=None)
 def test_tiles_equal_the_oracle(shape, filters, padding, samples, bias, seed):
     with pytest.MonkeyPatch.context() as patch:
@@ -64,6 +67,12 @@ def test_a_value_with_several_readers_gets_the_sum_of_their_gradients(everywhere
     network = Network((14, 7, 8), layers)
     assert operations(network).count("winograd_conv2d") == 3
     assert_equals_oracle(network, dtype=dtype, tolerance=1e-10 if dtype == np.float64 else 1e-4)
+
+
+def test_the_first_layer_by_tiles_equals_the_oracle(everywhere):
+    network = Network((5, 6, 2), [Conv2d(3, 3), Flatten()])
+    assert operations(network)[0] == "winograd_conv2d"
+    assert_equals_oracle(network)
 
 
 def test_the_error_in_float32_is_what_the_kernel_says():

@@ -88,3 +88,11 @@ def test_the_page_fits_narrow_windows_and_dark_settings():
     )
     assert "min-width" not in text  # pictures shrink with the window
     assert text.startswith("<!DOCTYPE html>") and '<meta charset="utf-8">' in text
+
+
+def test_a_table_of_figures_fits_a_narrow_window():
+    """As measured in a browser at 400 pixels: no part of the page is wider than the window."""
+    narrow = page().partition("@media (max-width: 30rem) {")[2].partition("</style>")[0]
+    assert "table { font-size: .8rem; }" in narrow and "padding-right: .4rem" in narrow
+    assert "img { display: block; width: 100%;" in page()
+    assert 'content="width=device-width, initial-scale=1"' in page()

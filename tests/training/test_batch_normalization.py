@@ -97,6 +97,15 @@ def test_a_step_that_is_not_finite_leaves_the_running_statistics_as_they_are():
     np.testing.assert_array_equal(training.params, params)
 
 
+def test_a_batch_of_one_number_leaves_the_running_variance():
+    params = random_params(NETWORK, np.random.default_rng(1))
+    training, _ = step(params.copy(), *data_of(1), 1)
+    before, after = NETWORK.unflatten(params), NETWORK.unflatten(training.params)
+    for name, same in (("batchnorm1", False), ("batchnorm3", True)):  # the last has one number
+        assert (before[f"{name}.running_var"] == after[f"{name}.running_var"]).all() == same
+        assert (before[f"{name}.running_mean"] != after[f"{name}.running_mean"]).any()
+
+
 def test_no_optimizer_touches_the_state():
     for rule in ("adamw", "lion", "momentum"):
         optimizer = minicnn.Optimizer(rule, NETWORK, weight_decay=0.1)

@@ -72,11 +72,10 @@ def backward_chunk(plan, params, transposed, work, grads, n, key, first_sample):
     ``work`` is as ``forward_chunk`` left it, with dlogits at the last operation's ``dy``.
     """
     for i in range(len(plan) - 1, -1, -1):
-        if plan[i].backward != 0:
-            call(
-                plan[i].backward,
-                (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample),
-            )
+        call(
+            plan[i].backward,
+            (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample),
+        )
 
 
 @njit(**JIT)

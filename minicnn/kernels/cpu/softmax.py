@@ -35,19 +35,19 @@ def forward(plan, params, work, n, key, first_sample):
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """dx for the first ``n`` samples of the chunk."""
+    """dx for the first ``n`` samples of the chunk. As the last layer it is all that reads x."""
     op = plan[0]
     if op.dx < 0:
         return
-    size, zero = op.output_size, work.dtype.type(0)
+    size = op.output_size
     for i in range(n):
         y, dy = (
             work[op.y + i * size : op.y + (i + 1) * size],
             work[op.dy + i * size : op.dy + (i + 1) * size],
         )
         dx = work[op.dx + i * size : op.dx + (i + 1) * size]
-        total = zero
+        total = work.dtype.type(0)
         for k in range(size):
             total += dy[k] * y[k]
         for k in range(size):
-            dx[k] = y[k] * (dy[k] - total) + (dx[k] if op.accumulate != 0 else zero)
+            dx[k] = y[k] * (dy[k] - total)
