@@ -4,7 +4,9 @@ A batch is cut into as many shards as there are gradient buffers; a shard goes c
 through all operations forward, through the loss, and back. Threads take the shards, and their
 gradients are added in their order, so that the result depends on the number of shards but not on
 which thread ran when. Where an operation needs the whole batch (batch normalization), it ends a
-segment: all shards pass it, what they measured is combined, and then they go on.
+segment: all shards pass it, what they measured is combined, and then they go on. Several processes
+have some of the shards each, and meet where what all shards measured is combined, and before the
+gradients are added.
 """
 
 import functools
@@ -14,6 +16,7 @@ import numpy as np
 from numba import from_dtype, njit, prange, types
 
 from minicnn.kernels.augment import PARTNER, SHARE
+from minicnn.kernels.cpu.batch_statistics import saved_size
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled
 from minicnn.kernels.cpu.gather import gather, gather_views
@@ -30,6 +33,7 @@ from minicnn.kernels.cpu.tile import JIT
 _WORTH_SHARING = 10_000
 # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 _BLOCK = 4096
+MEET_STATISTICS, MEET_GRADIENTS = 0, 1  # what processes meet for
 
 
 @njit(**JIT)
@@ -227,12 +231,16 @@ def train_step(
     spans,
     clip_norm,
     clip_value,
+    meet,
+    first_shard,
+    met,
+    met_plan,
 ):
     """One step on the batch ``order``: forward, loss, backward, update. Returns summed loss,
     correct, gradient norm.
 
     ``scale`` [2, channels or 1], ``views`` of the images, or empty, ``work`` [threads, work_size],
-    ``grads`` [shards, P], ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more],
+    ``grads`` [shards, P], ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more],
     ``squares`` [blocks]; ``shard_at``, ``loss`` and ``update_rule`` are addresses of compiled
     functions; a clip of 0 is none. ``spans`` [count, (begin, end, row)] are the parameters to
     update, all of them among the first ``trained`` of ``params``, with that row of ``scalars``
@@ -241,9 +249,15 @@ def train_step(
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
+
+    Of several processes this one has the shards from ``first_shard`` on. It calls ``meet(which,
+    shards of the batch, numbers of each)``, the address of a C function (0: there is one process).
+    With `MEET_STATISTICS` that gathers rows of ``met``; where that is empty the statistics are this
+    process's alone. With `MEET_GRADIENTS` it gathers ``totals`` and leaves the sum of all gradients in
+    ``grads[0]``. ``met_plan`` is ``plan`` for operations that keep what they measured in ``met``.
     """
     threads, shards, batch, count, none = len(work), len(grads), len(order), trained, np.int64(0)
-    together, operations = count > _WORTH_SHARING, len(plan)
+    together, operations, every = count > _WORTH_SHARING, len(plan), len(totals)
     if end_of_segment(plan, 0) == operations:
         for thread in prange(threads):
             transpose_weights(plan, params, transposed[thread])
@@ -263,8 +277,8 @@ def train_step(
                         labels,
                         sample_weights,
                         order,
-                        shard * batch // shards,
-                        (shard + 1) * batch // shards,
+                        (first_shard + shard) * batch // every,
+                        (first_shard + shard + 1) * batch // every,
                         scale,
                         targets,
                         class_weights,
@@ -274,11 +288,12 @@ def train_step(
                         key,
                         views,
                         mixed[shard],
-                        totals[shard],
+                        totals[first_shard + shard],
                     ),
                 )
     else:
-        shards = min(shards, batch)
+        every = min(every, batch)
+        shards = max(none, min(shards, every - first_shard))
         for shard in range(shards, len(grads)):
             grads[shard, :] = 0
         begin, end, is_backward = none, end_of_segment(plan, 0), none
@@ -299,8 +314,8 @@ def train_step(
                         labels,
                         sample_weights,
                         order,
-                        shard * batch // shards,
-                        (shard + 1) * batch // shards,
+                        (first_shard + shard) * batch // every,
+                        (first_shard + shard + 1) * batch // every,
                         scale,
                         targets,
                         class_weights,
@@ -310,35 +325,60 @@ def train_step(
                         key,
                         views,
                         mixed[shard],
-                        totals[shard],
+                        totals[first_shard + shard],
                     ),
                 )
             if is_backward == 0:
                 if end < operations:
-                    call(plan[end - 1].combine, (plan[end - 1 : end], params, work[:shards]))
+                    address = plan[end - 1].combine
+                    _combine(
+                        address,
+                        plan,
+                        end - 1,
+                        params,
+                        work,
+                        shards,
+                        meet,
+                        first_shard,
+                        every,
+                        met,
+                        met_plan,
+                    )
                     begin, end = end, end_of_segment(plan, end)
                 else:
                     is_backward = np.int64(1)
             else:
                 end = begin
                 if begin > 0:
-                    call(
-                        plan[begin - 1].combine_backward,
-                        (plan[begin - 1 : begin], params, work[:shards]),
+                    address = plan[begin - 1].combine_backward
+                    _combine(
+                        address,
+                        plan,
+                        begin - 1,
+                        params,
+                        work,
+                        shards,
+                        meet,
+                        first_shard,
+                        every,
+                        met,
+                        met_plan,
                     )
                     begin -= 1
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
+    rows = grads
+    if meet != 0:
+        call(meet, (MEET_GRADIENTS, every, none))
+        rows = grads[:1]
     blocks = len(squares)
     if together:
         for thread in prange(threads):
-            _add_blocks(
-                grads, squares, thread * blocks // threads, (thread + 1) * blocks // threads
-            )
+            _add_blocks(rows, squares, thread * blocks // threads, (thread + 1) * blocks // threads)
     else:
-        _add_blocks(grads, squares, none, blocks)
+        _add_blocks(rows, squares, none, blocks)
     loss_sum, correct, square = 0.0, 0.0, 0.0
-    for shard in range(shards):
+    for shard in range(every):
         loss_sum += totals[shard, 0]
         correct += totals[shard, 1]
     for block in range(blocks):
@@ -361,9 +401,31 @@ def train_step(
                 update_rule, params, grads[0], slots, scalars, spans, none, count, shrink, limit
             )
         for i in range(operations):
-            if plan[i].finish != 0:
+            if plan[i].finish != 0 and (shards > 0 or len(met) > 0):
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
     return loss_sum, correct, norm
+
+
+@njit(**JIT)
+def _combine(address, plan, op, params, work, shards, meet, first_shard, every, met, met_plan):
+    """Combine what the shards have measured for the operation ``op``, which all of them have passed.
+
+    Over several processes the shards' numbers are gathered in ``met``, and combined there as one
+    process combines them.
+    """
+    if meet == 0 or len(met) == 0:
+        if shards > 0:
+            call(address, (plan[op : op + 1], params, work[:shards]))
+        return
+    at, size = plan[op].saved, saved_size(plan[op], work.itemsize)
+    rows = met[: every * size].reshape(every, size)
+    for shard in range(shards):
+        rows[first_shard + shard, :] = work[shard, at : at + size]
+    call(meet, (MEET_STATISTICS, every, size))
+    call(address, (met_plan[op : op + 1], params, rows))
+    # A process that has no shard of this batch still learns the running statistics.
+    for shard in range(max(shards, 1)):
+        work[shard, at : at + size] = rows[min(first_shard + shard, every - 1)]
 
 
 @njit(**JIT)

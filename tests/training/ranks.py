@@ -1,0 +1,71 @@
+"""What a rank does for `test_distributed.py`: trains, and rank 0 prints what came out, down to its bits.
+
+mpiexec -n RANKS python ranks.py THREADS distributed        python ranks.py THREADS alone
+"""
+
+import json
+import sys
+import zlib
+
+import numpy as np
+
+from minicnn import (
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+    Network,
+    ReLU,
+    Residual,
+    Trainer,
+)
+
+SHAPE, CLASSES = (8, 8, 2), 3
+
+
+def networks():
+    plain = [Conv2d(5, 3), ReLU(), MaxPool2d(2), Flatten(), Dropout(0.3), Dense(CLASSES)]
+    block = [Conv2d(6, 3, padding="same", bias=False), BatchNorm2d()]
+    normalized = [*block, ReLU(), Residual(block), ReLU(), GlobalAvgPool2d(), Dense(CLASSES)]
+    return {"plain": Network(SHAPE, plain), "normalized": Network(SHAPE, normalized)}
+
+
+def arrays(count, seed):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 256, (count, *SHAPE), dtype=np.uint8), np.arange(count) % CLASSES
+
+
+# In batches of 8 the last one of 45 images has 5, and in batches of 11 one, which is one shard.
+RUNS = {
+    "plain": {"clip_grad": 0.5, "augment": {"flip": True, "crop": 1}, "batch_size": 8},
+    "normalized": {"ema": 0.5, "batch_size": 11, "optimizer": "momentum", "learning_rate": 0.1},
+}
+
+
+def train(name, threads, distributed, **options):
+    options = {"epochs": 2, "threads": threads, **RUNS[name], **options}
+    trainer = Trainer(networks()[name], distributed=distributed, **options)
+    history = trainer.fit(*arrays(50, 1), test=arrays(7, 2), progress=False)
+    epochs = [
+        {field: value for field, value in vars(epoch).items() if field != "seconds"}
+        for epoch in history.epochs
+    ]
+    weights = [trainer.progress.params, trainer.progress.last, trainer.progress.slots]
+    found = [zlib.crc32(array) for array in weights]
+    return {"epochs": epochs, "test": history.ended.test.loss, "weights": found}, trainer
+
+
+def main():
+    threads, distributed = int(sys.argv[1]), sys.argv[2] == "distributed"
+    found = {name: train(name, threads, distributed)[0] for name in RUNS}
+    other = {"reduction": "fast", "batch_statistics": "local"}
+    found["fast"], trainer = train("normalized", threads, distributed, **other)
+    if trainer.ranks is None or trainer.ranks.rank == 0:
+        print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
