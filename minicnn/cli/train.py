@@ -17,7 +17,7 @@ from minicnn.cli.settings import (
     new_settings,
     resumed_settings,
 )
-from minicnn.errors import DivergedError, MinicnnError, UsageError
+from minicnn.errors import DivergedError, UsageError
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
@@ -70,15 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, train, and return the exit status."""
     if not arguments.distributed:
-        return _run(arguments, None)
-    from minicnn.training.distributed import connect, launched
+        from minicnn.training.watch import launched
 
-    try:
-        ranks = connect()
-    except MinicnnError:
-        if launched()[0] > 0:
-            return 1  # rank 0 says it
-        raise
+        rank, size = launched()
+        if size > 1 and rank == 0:
+            common.warn(f"{size} processes were started, and each trains alone: add --distributed")
+        return _run(arguments, None)
+    from minicnn.training.distributed import connect
+
+    ranks = connect()
     with ranks.together():
         return _run(arguments, ranks)
 

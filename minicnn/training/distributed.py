@@ -21,6 +21,8 @@ import os
 import pickle
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -30,24 +32,9 @@ import numpy as np
 from minicnn.data.reading import one_line
 from minicnn.errors import MinicnnError, MissingExtraError, SettingError
 from minicnn.memory import CACHE_LINE
-from minicnn.training.watch import Watch
+from minicnn.training.watch import Watch, launched
 
 T = TypeVar("T")
-
-# What launchers tell the processes that they start: their number, and how many there are.
-_LAUNCHERS = (
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-)
-
-
-def launched() -> tuple[int, int]:
-    """(rank, size) as the launcher says them, before any MPI is loaded; (0, 1) without one."""
-    for rank, size in _LAUNCHERS:
-        if rank in os.environ and size in os.environ:
-            return int(os.environ[rank]), int(os.environ[size])
-    return 0, 1
 
 
 @functools.cache
@@ -55,7 +42,8 @@ def connect() -> "Ranks":
     """The ranks of this launch, made once a process; raises `MinicnnError` for a wrong launch, and
     `MissingExtraError` without mpi4py."""
     try:
-        from mpi4py import MPI
+        with warnings.catch_warnings(action="ignore"):  # a foreign mpirun is told below
+            from mpi4py import MPI
     except ModuleNotFoundError:
         raise MissingExtraError("distributed training", "mpi4py", "mpi") from None
     except (ImportError, RuntimeError) as error:
@@ -86,7 +74,7 @@ class Ranks:
         self.reduction, self.batch_statistics = "ordered", "global"
         self.asks_to_stop: Callable[[], bool] = lambda: False
         self.stopping = False  # whether a rank asked to stop before the last step; the same on all
-        self._parts = np.empty(0)
+        self._parts = np.zeros((1, self.size, 0))
         self._watch = Watch(self._comm)
         before = sys.excepthook
 
@@ -105,7 +93,8 @@ class Ranks:
     def _fail(self, error: BaseException) -> None:
         text = " ".join(str(error).split())
         if not isinstance(error, MinicnnError):
-            text = f"{type(error).__name__}: {text}"
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {text} ({place.filename}:{place.lineno})"
         self._watch.fail(text, getattr(error, "exit_status", 1))
 
     @contextmanager
@@ -126,7 +115,7 @@ class Ranks:
             for name, value in every[0].items():
                 if others[name] != value:
                     raise SettingError(
-                        f"rank {rank} differs from rank 0 in {name}: {others[name]} is not {value}"
+                        f"rank {rank} differs from rank 0 in {name}: {others[name]}, not {value}"
                     )
 
     def first(self, function: Callable[[], T]) -> T:
@@ -182,9 +171,11 @@ class Ranks:
                 given = dump(function())
             except MinicnnError as raised:
                 error = raised
-        errors = [each for each in self._comm.allgather(error) if each is not None]
-        if errors:
-            raise errors[0]
+        told = None if error is None else (str(error), error.exit_status)
+        for rank, other in enumerate(self._comm.allgather(told)):
+            if other is not None:
+                text, status = other
+                raise error or _of_another(f"{text} (on rank {rank})", status)
         return load(comm.bcast(given))
 
     def _dump(self, value: Any) -> Any:
@@ -251,6 +242,12 @@ class Ranks:
                 total += self._parts[k, rank]
         self._comm.Allgatherv(self._mpi.IN_PLACE, [grads[0], sizes.tolist(), pieces[:-1], kind])
 
+    def not_finite(self) -> list[int]:
+        """The ranks that had a gradient that is not finite, in the last step of ordered reduction."""
+        found = ~np.isfinite(self._parts).all(axis=(0, 2))
+        self._comm.Allreduce(self._mpi.IN_PLACE, found, self._mpi.LOR)
+        return np.flatnonzero(found).tolist()
+
     def _type(self, array: np.ndarray) -> Any:
         return self._mpi.FLOAT if array.dtype == np.float32 else self._mpi.DOUBLE
 
@@ -276,6 +273,13 @@ class SharedInference:
         out[begin:end] = own
         self._ranks.gather_rows(out, starts)
         return out
+
+
+def _of_another(text: str, status: int) -> MinicnnError:
+    """The error of another rank."""
+    error = MinicnnError(text)
+    error.exit_status = status
+    return error
 
 
 def _cores() -> set[int]:

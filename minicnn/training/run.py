@@ -440,7 +440,7 @@ class Run:
                 if not is_finite(result):
                     return "diverged", (
                         f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
-                        f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
+                        f"{counters.epoch}, batch {counters.batch + 1}{self._where()}; {self._kept()}; {ADVICE}"
                     )
                 divisor = self._divisor(batch)
                 counters.batch += 1
@@ -564,6 +564,11 @@ class Run:
         self.optimizer.fetch()
         if self.ranks is not None:
             self.ranks.check_same({"weights": zlib.crc32(self.progress.params.data)})
+
+    def _where(self) -> str:
+        """On which of several ranks the gradient is not finite."""
+        found = [] if self.ranks is None else self.ranks.not_finite()
+        return f", on rank {' and '.join(map(str, found))}" if found else ""
 
     def _kept(self) -> str:
         """Which weights are left when the run diverges."""

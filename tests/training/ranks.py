@@ -1,11 +1,13 @@
 """What a rank does for `test_distributed.py`: trains, and rank 0 prints what came out, down to its bits.
 
 mpiexec -n RANKS python ranks.py THREADS distributed        python ranks.py THREADS alone
+mpiexec -n RANKS python ranks.py nan | error | resume FOLDER
 """
 
 import json
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -20,8 +22,14 @@ from minicnn import (
     Network,
     ReLU,
     Residual,
+    Settings,
     Trainer,
 )
+from minicnn.training.checkpoint import load_checkpoint
+from minicnn.training.events import BatchDone
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.training import small
 
 SHAPE, CLASSES = (8, 8, 2), 3
 
@@ -58,7 +66,35 @@ def train(name, threads, distributed, **options):
     return {"epochs": epochs, "test": history.ended.test.loss, "weights": found}, trainer
 
 
+def goes_wrong(what):
+    """After three batches rank 1 gets a weight that is no number, or fails."""
+    trainer = Trainer(networks()["plain"], distributed=True, batch_size=8, threads=1)
+
+    def callback(event):
+        if isinstance(event, BatchDone) and event.batch == 3 and trainer.ranks.rank == 1:
+            if what == "error":
+                raise ArithmeticError("on purpose")
+            trainer.progress.params[0] = np.nan
+
+    trainer.callbacks.append(callback)
+    trainer.fit(*arrays(50, 1), progress=False)
+
+
+def resume(folder):
+    """Go on for one epoch with the run of `small` in ``folder``."""
+    checkpoint = load_checkpoint(Path(folder) / "last.safetensors")
+    options = {**checkpoint.settings, "epochs": 2, "threads": 1}
+    trainer = Trainer(checkpoint.network, Settings(**options), distributed=True)
+    trainer.fit(small.dataset(), progress=False, output=folder, resume=checkpoint)
+
+
 def main():
+    if sys.argv[1] in ("nan", "error"):
+        goes_wrong(sys.argv[1])
+        return
+    if sys.argv[1] == "resume":
+        resume(sys.argv[2])
+        return
     threads, distributed = int(sys.argv[1]), sys.argv[2] == "distributed"
     found = {name: train(name, threads, distributed)[0] for name in RUNS}
     other = {"reduction": "fast", "batch_statistics": "local"}
