@@ -138,16 +138,15 @@ class Ranks:
         compiles they find on the disk."""
         if self.node_rank == 0:
             result = function()
-        self._wait(self._node)
+        self.wait(self._node)
         if self.node_rank > 0:
             result = function()
-        self._wait(self._comm)
+        self.wait()
         return result
 
-    @staticmethod
-    def _wait(comm: Any) -> None:
-        """Wait for all ranks of ``comm`` without the core that MPI itself would keep busy."""
-        barrier = comm.Ibarrier()
+    def wait(self, comm: Any = None) -> None:
+        """Wait for all ranks (of ``comm``), without the core that MPI itself would keep busy."""
+        barrier = (comm or self._comm).Ibarrier()
         while not barrier.Test():
             time.sleep(0.005)
 
