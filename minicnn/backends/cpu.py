@@ -420,7 +420,8 @@ class Training:
         self._work = aligned_zeros(
             (shards if segmented else min(self.threads, shards), self.plan.work_size), dtype
         )
-        self._grads = aligned_zeros((shards, len(params)), dtype)
+        pieces = ranks.size if ranks else 1  # of a gradient, as long as each other
+        self._grads = aligned_zeros((shards, -(-len(params) // pieces) * pieces), dtype)
         self._transposed = aligned_zeros((len(self._work), len(params)), dtype)
         self._mixed = aligned_zeros((shards, network.outputs), dtype)
         # Two cache lines per shard: while two threads counted on one, each step took 20% longer.
@@ -452,7 +453,7 @@ class Training:
             if self._error is not None:
                 return
             if which == step.MEET_STATISTICS:
-                starts = np.minimum(self._starts, every)
+                starts = [min(start, every) for start in self._starts]
                 self._ranks.gather_rows(self._met[: every * size].reshape(every, size), starts)
             else:
                 self._totals[self._first, 2] = self._ranks.asks_to_stop()
@@ -465,7 +466,7 @@ class Training:
     @property
     def grads(self) -> np.ndarray:
         """The gradient [flat_size] of the last step, clipped."""
-        return self._grads[0]
+        return self._grads[0, : len(self.params)]
 
     def step(self, data: Data, batch: Batch, slots: np.ndarray) -> StepResult:
         """Forward, loss, backward, update on ``data.images[batch.order]``.

@@ -25,6 +25,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -203,11 +204,14 @@ class Ranks:
         """Where the parts of ``count`` things begin that the ranks have, and where the last ends."""
         return [rank * count // self.size for rank in range(self.size + 1)]
 
-    def gather_rows(self, array: np.ndarray, starts: Sequence[int] | np.ndarray) -> None:
+    def gather_rows(self, array: np.ndarray, starts: Sequence[int]) -> None:
         """Fill in the other ranks' rows; rank r has the rows ``starts[r]`` to ``starts[r + 1]``."""
         row = math.prod(array.shape[1:])
-        counts, places = (np.diff(starts) * row).tolist(), (np.array(starts[:-1]) * row).tolist()
-        self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts, places, self._type(array)])
+        counts, places = zip(
+            *((row * (end - begin), row * begin) for begin, end in pairwise(starts)), strict=True
+        )
+        kind = self._mpi.FLOAT if array.dtype == np.float32 else self._mpi.DOUBLE
+        self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts, places, kind])
 
     def average(self, array: np.ndarray) -> None:
         """array ← its mean over the ranks, computed in float64."""
@@ -217,38 +221,32 @@ class Ranks:
 
     def add_up(self, grads: np.ndarray, starts: Sequence[int]) -> None:
         """grads[0] ← the sum of all shards' gradients; ``grads`` [starts[r + 1] − starts[r], P] are
-        those of rank r."""
+        those of rank r, and P is a multiple of the number of ranks."""
         if self.reduction == "fast":
             for row in grads[1:]:
                 grads[0] += row
             self._comm.Allreduce(self._mpi.IN_PLACE, grads[0])
             return
-        pieces, kind = self.starts(grads.shape[1]), self._type(grads)
-        sizes, shards = np.diff(pieces), np.diff(starts)
-        own = sizes[self.rank]
-        if self._parts.shape != (shards.max(), self.size, own) or self._parts.dtype != grads.dtype:
-            self._parts = np.zeros((shards.max(), self.size, own), grads.dtype)
-        for k, part in enumerate(self._parts):
-            sent, got = sizes * (k < len(grads)), own * (shards > k)
-            self._comm.Alltoallv(
-                [grads[min(k, len(grads) - 1)], sent.tolist(), pieces[:-1], kind],
-                [part, got.tolist(), (own * np.arange(self.size)).tolist(), kind],
-            )
-        total = grads[0, pieces[self.rank] : pieces[self.rank + 1]]
+        counts, piece = (
+            [end - begin for begin, end in pairwise(starts)],
+            grads.shape[1] // self.size,
+        )
+        if self._parts.shape != (max(counts), self.size, piece):
+            self._parts = np.zeros((max(counts), self.size, piece), grads.dtype)
+        for k, part in enumerate(self._parts):  # of a rank that has no more shards, its last again
+            self._comm.Alltoall(grads[min(k, len(grads) - 1)], part)
+        total = grads[0, self.rank * piece : (self.rank + 1) * piece]
         total[:] = self._parts[0, 0]
-        for rank, count in enumerate(shards):
+        for rank, count in enumerate(counts):
             for k in range(rank == 0, count):
                 total += self._parts[k, rank]
-        self._comm.Allgatherv(self._mpi.IN_PLACE, [grads[0], sizes.tolist(), pieces[:-1], kind])
+        self._comm.Allgather(self._mpi.IN_PLACE, grads[0])
 
     def not_finite(self) -> list[int]:
         """The ranks that had a gradient that is not finite, in the last step of ordered reduction."""
         found = ~np.isfinite(self._parts).all(axis=(0, 2))
         self._comm.Allreduce(self._mpi.IN_PLACE, found, self._mpi.LOR)
         return np.flatnonzero(found).tolist()
-
-    def _type(self, array: np.ndarray) -> Any:
-        return self._mpi.FLOAT if array.dtype == np.float32 else self._mpi.DOUBLE
 
 
 class SharedInference:

@@ -374,9 +374,15 @@ def train_step(
     blocks = len(squares)
     if together:
         for thread in prange(threads):
-            _add_blocks(rows, squares, thread * blocks // threads, (thread + 1) * blocks // threads)
+            _add_blocks(
+                rows,
+                len(params),
+                squares,
+                thread * blocks // threads,
+                (thread + 1) * blocks // threads,
+            )
     else:
-        _add_blocks(rows, squares, none, blocks)
+        _add_blocks(rows, len(params), squares, none, blocks)
     loss_sum, correct, square = 0.0, 0.0, 0.0
     for shard in range(every):
         loss_sum += totals[shard, 0]
@@ -429,13 +435,11 @@ def _combine(address, plan, op, params, work, shards, meet, first_shard, every, 
 
 
 @njit(**JIT)
-def _add_blocks(grads, squares, first, end):
-    """Add up the shards of the blocks ``first`` to ``end``, and keep each block's sum of
-    squares."""
+def _add_blocks(grads, count, squares, first, end):
+    """Add up the shards of the blocks ``first`` to ``end`` of ``count`` parameters, and keep each
+    block's sum of squares."""
     for block in range(first, end):
-        squares[block] = _sum_shards(
-            grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK)
-        )
+        squares[block] = _sum_shards(grads, block * _BLOCK, min(count, (block + 1) * _BLOCK))
 
 
 @njit(**JIT)
