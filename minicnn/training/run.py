@@ -163,8 +163,11 @@ class Run:
     def _join(self, ranks: Ranks) -> None:
         """Check that all ranks are about to do the same, and say how they do it."""
         settings = self.settings
-        if settings.device != "cpu":
-            raise SettingError("distributed trains on the CPU: it goes with device=cpu only")
+        has_statistics = any(spec.kind == "state" for spec in self.network.parameters)
+        if settings.device == "cuda" and has_statistics and settings.batch_statistics == "global":
+            raise SettingError(
+                "device cuda normalizes by the images of each rank: choose batch_statistics=local"
+            )
         if ranks.size > self.batch_size:
             raise SettingError(
                 f"batch_size {self.batch_size} gives work to as many ranks, and there are {ranks.size}"
@@ -555,15 +558,20 @@ class Run:
 
     def _fetch(self) -> None:
         """Bring weights and slots to the host from where they are trained, the same on all ranks."""
-        if self.ranks is not None and self.settings.batch_statistics == "local":
-            for vector in {id(v): v for v in (self.training.params, self.weights)}.values():
-                self.ranks.average(vector[self.network.trainable_size :])
         self.backend.fetch(self.training.params, self.progress.params)
         if self.progress.evaluated is not None:
             self.backend.fetch(self.weights, self.progress.evaluated)
         self.optimizer.fetch()
-        if self.ranks is not None:
-            self.ranks.check_same({"weights": zlib.crc32(self.progress.params.data)})
+        if self.ranks is None:
+            return
+        if self.settings.batch_statistics == "local":  # the running ones become those of all
+            pairs = [(self.progress.params, self.training.params)]
+            if self.progress.evaluated is not None:
+                pairs.append((self.progress.evaluated, self.weights))
+            for host, there in pairs:
+                self.ranks.average(host[self.network.trainable_size :])
+                self.backend.copy(host, there)
+        self.ranks.check_same({"weights": zlib.crc32(self.progress.params.data)})
 
     def _where(self) -> str:
         """On which of several ranks the gradient is not finite."""

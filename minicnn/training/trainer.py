@@ -96,6 +96,8 @@ class Trainer:
         backend(self.settings.device).thread_count(self.settings.threads)
         self._loss(np.ones(self.network.outputs))
         self.ranks = connect() if distributed else None
+        if self.ranks is not None and self.settings.device == "cuda":
+            backend("cuda").choose(self.ranks.node_rank)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None

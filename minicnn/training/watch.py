@@ -21,6 +21,7 @@ _GOODBYE, _END = b"G", b"E"
 _KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}  # seconds, and times
 _CONNECTING = 30.0  # seconds
 _GRACE = 1.0  # in which rank 0 may say itself what is wrong on all ranks
+_DRAIN = 0.1  # in which a launcher passes the line on before the ranks end, and it with them
 _TOKEN = 16  # bytes, by which a connection is known to be of a rank
 
 # What launchers tell the processes that they start: their number, and how many there are.
@@ -161,6 +162,7 @@ def main() -> None:
     text, status, others = _serve(server, int(sys.argv[2]), sys.stdin.buffer.read(_TOKEN))
     if text:
         os.write(2, f"minicnn: error: {text}\n".encode())
+        time.sleep(_DRAIN)
     for connection in others:
         with suppress(OSError):
             connection.sendall(_END + bytes([status]))

@@ -1,7 +1,7 @@
 """What a rank does for `test_distributed.py`: trains, and rank 0 prints what came out, down to its bits.
 
 mpiexec -n RANKS python ranks.py THREADS distributed        python ranks.py THREADS alone
-mpiexec -n RANKS python ranks.py nan | error | resume FOLDER
+mpiexec -n RANKS python ranks.py nan | error | share | device cpu | device cuda | resume FOLDER
 """
 
 import json
@@ -26,7 +26,9 @@ from minicnn import (
     Trainer,
 )
 from minicnn.training.checkpoint import load_checkpoint
+from minicnn.training.distributed import connect
 from minicnn.training.events import BatchDone
+from minicnn.training.run import fingerprint
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.training import small
@@ -80,6 +82,38 @@ def goes_wrong(what):
     trainer.fit(*arrays(50, 1), progress=False)
 
 
+def share():
+    """Say how often data were read, and what rank 1 sees of what rank 0 wrote into them."""
+    ranks, reads = connect(), []
+
+    def load():
+        reads.append(ranks.rank)
+        return small.dataset()
+
+    data = ranks.share(load)
+    same = fingerprint(data.train) == fingerprint(small.dataset().train)
+    ranks.wait()
+    if ranks.rank == 0:
+        data.test.images[-1] = 77
+    ranks.wait()
+    found = ranks.first(lambda: "from rank 0"), bool((data.test.images[-1] == 77).all())
+    if ranks.rank == 1:
+        print(json.dumps([reads, same, *found]))
+
+
+def on_device(device):
+    """Train with statistics of each rank, in batches of which the last one has one image, for
+    rank 0."""
+    layers = [Conv2d(2, 3), BatchNorm2d(), Flatten(), Dense(CLASSES)]
+    options = {"device": device, "batch_statistics": "local", "epochs": 1, "batch_size": 5}
+    options |= {"optimizer": "momentum", "learning_rate": 0.1}
+    trainer = Trainer(Network((4, 4, 1), layers), distributed=True, threads=1, **options)
+    x, y = arrays(12, 1)
+    epoch = trainer.fit(x[:, :4, :4, :1], y, progress=False).epochs[-1]
+    if trainer.ranks.rank == 0:
+        print(json.dumps([epoch.train_loss, epoch.gradient_norm, epoch.validation_loss]))
+
+
 def resume(folder):
     """Go on for one epoch with the run of `small` in ``folder``."""
     checkpoint = load_checkpoint(Path(folder) / "last.safetensors")
@@ -91,6 +125,12 @@ def resume(folder):
 def main():
     if sys.argv[1] in ("nan", "error"):
         goes_wrong(sys.argv[1])
+        return
+    if sys.argv[1] == "share":
+        share()
+        return
+    if sys.argv[1] == "device":
+        on_device(sys.argv[2])
         return
     if sys.argv[1] == "resume":
         resume(sys.argv[2])

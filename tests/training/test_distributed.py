@@ -215,3 +215,23 @@ def test_without_mpi4py_the_extra_is_named(tmp_path):
     )
     assert result.returncode == 1
     assert result.stderr.endswith("needs mpi4py: pip install 'minicnn-numba[mpi]'\n")
+
+
+def test_one_rank_of_a_machine_reads_what_all_share():
+    result = mpiexec(2, RANKS, "share")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [[], True, "from rank 0", True]
+
+
+def test_ranks_on_gpus_train_as_those_on_the_cpu_do():
+    cpu = mpiexec(2, RANKS, "device", "cpu")
+    gpu = mpiexec(2, "-W", "ignore", RANKS, "device", "cuda", NUMBA_ENABLE_CUDASIM="1")
+    assert gpu.returncode == 0, gpu.stderr
+    assert json.loads(gpu.stdout) == pytest.approx(json.loads(cpu.stdout), rel=1e-5)
+
+
+def test_global_statistics_on_gpus_are_refused():
+    command = [*launch("--device", "cuda", "--model", "resnet8"), "--data", "fashion-mnist-12k"]
+    result = mpiexec(2, *command[1:], NUMBA_ENABLE_CUDASIM="1")
+    assert result.returncode == 2
+    assert "choose --batch-statistics local" in result.stderr
