@@ -134,7 +134,7 @@ class Ranks:
         threads = self._comm.allreduce(share, self._mpi.MIN)
         return threads, self._comm.allreduce(threads * on_node - cores, self._mpi.MAX)
 
-    def in_turn(self, function: Callable[[], T]) -> T:
+    def one_by_one(self, function: Callable[[], T]) -> T:
         """``function()`` on one rank of each machine, and then on the others: what the first one
         compiles they find on the disk."""
         if self.node_rank == 0:

@@ -363,7 +363,7 @@ class Run:
         if self.ranks is None:
             self._compile()
         else:
-            self.ranks.in_turn(self._compile)
+            self.ranks.one_by_one(self._compile)
         return time.perf_counter() - start
 
     def _compile(self) -> None:

@@ -10,7 +10,7 @@ MOST = 8  # as many as an operation's backward pass takes
 EXCEPTIONS = {
     # The loop of a training step, and what it calls.
     "cpu/call.py": {"call_update"},
-    "cpu/step.py": {"_infer_range", "_loss", "_shard", "_update", "train_step"},
+    "cpu/step.py": {"_combine", "_infer_range", "_loss", "_shard", "_update", "train_step"},
 }
 
 

@@ -235,3 +235,12 @@ def test_global_statistics_on_gpus_are_refused():
     result = mpiexec(2, *command[1:], NUMBA_ENABLE_CUDASIM="1")
     assert result.returncode == 2
     assert "choose --batch-statistics local" in result.stderr
+
+
+def test_more_threads_than_cores_are_a_warning():
+    cores = str(os.cpu_count())
+    command = [*launch("--dry-run", "--model", "softmax", "--threads", cores)[1:]]
+    result = mpiexec(2, *command, NUMBA_NUM_THREADS=cores)
+    assert result.returncode == 0 and result.stdout.startswith("dry run: everything fits")
+    (line,) = result.stderr.splitlines()
+    assert f"2 ranks of {cores} threads are {cores} more on a machine than its cores" in line
