@@ -1,5 +1,6 @@
 """The CPU: owns the buffers, compiles or loads the kernels, and launches them."""
 
+import ctypes
 import functools
 import math
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from llvmlite.binding import get_host_cpu_name
 from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
-from minicnn.kernels.cpu import gather, passes, step, tensor
+from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor
 from minicnn.kernels.cpu.beside import STEPS, compile_beside
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
@@ -30,6 +31,7 @@ _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 1_000_000
 _FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
+_Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 _compiled_loss = functools.cache(compile_loss)  # to find it on the disk takes longer than a batch
 
@@ -425,15 +427,19 @@ class Training:
         clip_value: float = 0.0,
         spans: np.ndarray | None = None,
         frozen: bool = False,
+        ranks: Any = None,
     ):
         dtype = params.dtype
         threads = thread_count(threads)
-        self.params = params
+        self.params, self._ranks = params, ranks
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
-        shards = min(threads, batch_size)
+        every = min(threads * (ranks.size if ranks else 1), batch_size)
+        self._starts = ranks.starts(every) if ranks else [0, every]
+        self._first = self._starts[ranks.rank] if ranks else 0
+        shards = self._starts[ranks.rank + 1] - self._first if ranks else every
         # a run is validated by inference
         beside = list(STEPS) if self.threads > 1 else [name for name in STEPS if name != "team"]
-        self.plan = _plan_for_batch(network, -(-batch_size // shards), True, dtype, frozen, beside)
+        self.plan = _plan_for_batch(network, -(-batch_size // every), True, dtype, frozen, beside)
         self._trained = network.trainable_size
         segmented = bool(
             self.plan.table["combine"].any()
@@ -441,11 +447,12 @@ class Training:
         self._work = aligned_zeros(
             (shards if segmented else min(self.threads, shards), self.plan.work_size), dtype
         )
-        self._grads = aligned_zeros((shards, len(params)), dtype)
+        pieces = ranks.size if ranks else 1  # of a gradient, as long as each other
+        self._grads = aligned_zeros((shards, -(-len(params) // pieces) * pieces), dtype)
         self._transposed = aligned_zeros((len(self._work), len(params)), dtype)
         self._mixed = aligned_zeros((shards, network.outputs), dtype)
         # Two cache lines per shard: while two threads counted on one, each step took 20% longer.
-        self._totals = aligned_zeros((shards, 16), np.float64)
+        self._totals = aligned_zeros((every, 16), np.float64)
         self._squares = np.zeros(step.reduction_blocks(self._trained))
         self._loss = compile_loss(loss, dtype)
         self._name = optimizer.name
@@ -455,11 +462,38 @@ class Training:
         self._spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
         self._clip = float(clip_norm), float(clip_value)
         self._no_weights = np.empty(0, dtype)
+        self._meet = _Meet(self._gather) if ranks else _Meet()
+        self._error: BaseException | None = None
+        self._met_plan, sizes = self.plan.table.copy(), [0]
+        if segmented and ranks and ranks.batch_statistics == "global":
+            self._met_plan["saved"] = 0
+            sizes = [
+                batch_statistics.saved_size(op, dtype.itemsize)
+                for op in self._met_plan[self._met_plan["combine"] != 0]
+            ]
+        self._met = aligned_zeros(every * max(sizes), dtype)
+
+    def _gather(self, which: int, every: int, size: int) -> None:
+        """What a step calls where all ranks meet. An error waits for the end of the step, for no
+        exception passes through compiled code."""
+        try:
+            if self._error is not None:
+                return
+            if which == step.MEET_STATISTICS:
+                starts = [min(start, every) for start in self._starts]
+                self._ranks.gather_rows(self._met[: every * size].reshape(every, size), starts)
+            else:
+                self._totals[self._first, 2] = self._ranks.asks_to_stop()
+                self._ranks.gather_rows(self._totals, self._starts)
+                self._ranks.stopping = bool(self._totals[:, 2].any())
+                self._ranks.add_up(self._grads, self._starts)
+        except BaseException as error:
+            self._error = error
 
     @property
     def grads(self) -> np.ndarray:
         """The gradient [flat_size] of the last step, clipped."""
-        return self._grads[0]
+        return self._grads[0, : len(self.params)]
 
     def step(self, data: Data, batch: Batch, slots: np.ndarray) -> StepResult:
         """Forward, loss, backward, update on ``data.images[batch.order]``.
@@ -467,7 +501,10 @@ class Training:
         The update is left out for an optimizer that is not elementwise: it does its own with
         ``grads``.
         """
-        return self._launch(self.params, data, batch, slots)
+        result = self._launch(self.params, data, batch, slots, self._ranks is not None)
+        if self._error is not None:
+            raise self._error
+        return result
 
     def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
         """A step on each of ``batches``."""
@@ -482,7 +519,7 @@ class Training:
         self._launch(self.params.copy(), data._replace(scale=0.0), batch, slots.copy())
 
     def _launch(
-        self, params: np.ndarray, data: Data, batch: Batch, slots: np.ndarray
+        self, params: np.ndarray, data: Data, batch: Batch, slots: np.ndarray, meets: bool = False
     ) -> StepResult:
         number = params.dtype.type
         if self._update:
@@ -517,5 +554,9 @@ class Training:
             slots,
             batch.scalars,
             self._spans,
+            ctypes.cast(self._meet, ctypes.c_void_p).value if meets else 0,
+            self._first,
+            self._met,
+            self._met_plan,
         )
         return StepResult(total / batch.divisor, int(correct), norm)

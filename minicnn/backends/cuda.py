@@ -19,6 +19,7 @@ from minicnn.backends.gpu import (
     LaidOut,
     Vector,
     blocks_for,
+    choose,
     empty,
     free_memory,
     largest_chunk,
@@ -39,6 +40,7 @@ __all__ = [
     "Training",
     "Update",
     "axpy",
+    "choose",
     "copy",
     "describe",
     "dot",
@@ -325,13 +327,21 @@ class Training:
         clip_value: float = 0.0,
         spans: np.ndarray | None = None,
         frozen: bool = False,
+        ranks: Any = None,
     ):
         _check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.
         self.at_once = max(1, min(_AT_ONCE, _MOST_ORDERS // batch_size)) if self._update else 1
+        self._ranks, whole_batch = ranks, batch_size
+        if ranks is not None:  # each has one shard, and they meet in every step
+            self.at_once, batch_size = 1, -(-batch_size // ranks.size)
+            padded = -(-len(params) // ranks.size) * ranks.size
+            self._on_host = cuda.pinned_array((1, padded), np.float32)
+            self._on_host[:] = 0
+            self._totals = np.zeros((ranks.size, 3))
         self.params, self.grads = vector(params), vector(np.zeros_like(params))
-        self.batch_size, self._name = batch_size, optimizer.name
+        self.batch_size, self._name = whole_batch, optimizer.name
         self._laid_out = LaidOut(
             network, largest_chunk(network, batch_size, True, frozen), True, frozen
         )
@@ -343,7 +353,7 @@ class Training:
         self._spans = vector(spans)
         self._table = np.zeros((self.at_once, step.SCALARS + scalars), np.float32)
         self._table[:, step.CLIP_NORM], self._table[:, step.CLIP_VALUE] = clip_norm, clip_value
-        self._orders = np.zeros(self.at_once * batch_size, np.int64)
+        self._orders = np.zeros(self.at_once * whole_batch, np.int64)
         self._results = np.zeros((self.at_once, 4), np.float32)
         self._table_there, self._orders_there = vector(self._table), vector(self._orders)
         self._results_there = vector(self._results)
@@ -396,6 +406,8 @@ class Training:
             self._table[row, step.GROUPS] = n // chunk * -(-chunk // THREADS) + -(
                 -(n % chunk) // THREADS
             )
+            if self._ranks is not None:
+                self._table[row, step.GROUPS] = 1  # all are added where ranks meet
         self._orders_there[: len(batches) * size].copy_to_device(
             self._orders[: len(batches) * size]
         )
@@ -411,12 +423,17 @@ class Training:
         ]
 
     def _launch(self, row: int, batch: Batch, scale: float | np.ndarray, slots: np.ndarray) -> None:
-        laid_out, group = self._laid_out, 0
-        for first in range(0, len(batch.order), laid_out.chunk):
-            images = batch.order[first : first + laid_out.chunk]
-            n, start = len(images), row * self.batch_size + first
+        laid_out, group, ranks, n = self._laid_out, 0, self._ranks, 0
+        begin, end, key = 0, len(batch.order), batch.key
+        if ranks is not None:  # samples are numbered from 0 in each, and their dropout differs
+            shards = min(ranks.size, end)
+            begin, end = (min(ranks.rank + k, shards) * end // shards for k in (0, 1))
+            key = (key + ranks.rank * 0x9E3779B97F4A7C15) % 2**64
+        for first in range(0, end - begin, laid_out.chunk):
+            images = batch.order[begin + first : min(end, begin + first + laid_out.chunk)]
+            n, start = len(images), row * self.batch_size + begin + first
             self._images.gather(laid_out, images, self._orders_there, start, n, scale)
-            laid_out.forward(self.params, n, batch.key, first)
+            laid_out.forward(self.params, n, key, first)
             run_kernel(
                 self._loss,
                 -(-n // THREADS),
@@ -435,13 +452,36 @@ class Training:
                 self._partials,
                 group,
             )
-            laid_out.backward(self.params, n, batch.key, first)
+            laid_out.backward(self.params, n, key, first)
             group += -(-n // THREADS)
-        laid_out.add_parts(self.grads, self._squares)
+        if n > 0:
+            laid_out.add_parts(self.grads, self._squares)
+        if ranks is not None:
+            self._meet(group)
         given = (self._table_there, row, self._squares, self._partials, self._results_there)
         blocks = blocks_for(self.params.size)
         if self._update is None:
             run_kernel(step.finish, blocks, self.grads, *given)
         else:
             run_kernel(self._update, blocks, self.params, self.grads, slots, *given, self._spans)
-        laid_out.finish(self.params, n, row, self._results_there)
+        if n > 0:
+            laid_out.finish(self.params, n, row, self._results_there)
+
+    def _meet(self, groups: int) -> None:
+        """Add up gradients and losses of all ranks, through pinned memory of the host."""
+        ranks, host, totals = self._ranks, self._on_host, self._totals
+        partials = self._partials.copy_to_host()
+        totals[ranks.rank, :2] = partials[:groups].sum(axis=0, dtype=np.float64)
+        totals[ranks.rank, 2] = ranks.asks_to_stop()
+        ranks.gather_rows(totals, range(ranks.size + 1))
+        ranks.stopping = bool(totals[:, 2].any())
+        partials[0] = totals[:, :2].sum(axis=0)
+        self._partials.copy_to_device(partials)
+        own = host[0, : self.grads.size]
+        if groups > 0:
+            self.grads.copy_to_host(own)
+        else:
+            own[:] = 0
+        ranks.add_up(host, range(ranks.size + 1))
+        self.grads.copy_to_device(own)
+        run_kernel(step.square_sums, len(self._squares), self.grads, self._squares)

@@ -17,7 +17,7 @@ from minicnn.kernels.cuda.gather import (
 )
 from minicnn.kernels.cuda.launches import FINISH, OPERATION, Launch, launches
 from minicnn.kernels.cuda.rules import Kernel, rule_launches
-from minicnn.kernels.cuda.tile import THREADS
+from minicnn.kernels.cuda.tile import SIMULATED, THREADS
 from minicnn.network.network import Network
 from minicnn.program.planner import make_plan
 
@@ -25,6 +25,12 @@ Vector = Any  # an array on the GPU
 
 _MOST_BLOCKS = 1024  # of a launch over a vector: enough to fill any GPU
 _FRACTION_OF_MEMORY = 0.8  # what is left of the GPU's free memory is for others
+
+
+def choose(number: int) -> None:
+    """Compute on GPU ``number`` of this machine from now on, counted in a circle."""
+    if not SIMULATED:
+        cuda.select_device(number % len(cuda.gpus))
 
 
 def vector(array: np.ndarray) -> Vector:

@@ -127,10 +127,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if "--traceback" in argv:
             traceback.print_exc()
-        tell(f"error: {_explain(error)}")
+        if not _is_silent(argv):
+            tell(f"error: {_explain(error)}")
         release_closed_streams()
         return error.exit_status if isinstance(error, MinicnnError) else 1
     return status
+
+
+def _is_silent(argv: Sequence[str]) -> bool:
+    """Whether this is a rank of several that leaves it to rank 0 to say what went wrong."""
+    from minicnn.training.watch import launched
+
+    return "--distributed" in argv and launched()[0] > 0
 
 
 def _explain(error: Exception) -> str:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minicnn.data import Dataset
     from minicnn.inference import Model
     from minicnn.training.checkpoint import Checkpoint
+    from minicnn.training.distributed import Ranks
     from minicnn.training.events import Event
     from minicnn.training.settings import Settings
     from minicnn.training.trainer import Trainer
@@ -57,19 +58,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also write report.html, a page with pictures, as evaluate --report does (extra plots)",
     )
+    group.add_argument(
+        "--distributed",
+        action="store_true",
+        help="train together with the other processes that mpirun started (extra mpi)",
+    )
     common.add_plugins(group)
     common.add_json(group, "the final report")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, train, and return the exit status."""
-    settings, checkpoint = _settings(arguments)
+    if not arguments.distributed:
+        from minicnn.training.watch import launched
+
+        rank, size = launched()
+        if size > 1 and rank == 0:
+            common.warn(f"{size} processes were started, and each trains alone: add --distributed")
+        return _run(arguments, None)
+    from minicnn.training.distributed import connect
+
+    ranks = connect()
+    with ranks.together():
+        return _run(arguments, ranks)
+
+
+def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
+    settings, checkpoint = _settings(arguments, ranks)
 
     from minicnn.cli.run_folder import check_output
 
-    check_output(arguments.output)
+    _on_first(ranks, lambda: check_output(arguments.output))
     common.use_plugins(arguments)
-    dataset = load_data(settings)
+    dataset = load_data(settings) if ranks is None else ranks.share(lambda: load_data(settings))
     if arguments.report and dataset.task != "classification":
         raise UsageError("--report shows classes, and this data set has none")
     init: Model | None = None
@@ -85,7 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     from minicnn.training.trainer import Trainer
 
-    trainer = Trainer(init or network, settings)
+    trainer = Trainer(init or network, settings, distributed=arguments.distributed)
+    if ranks is not None and ranks.rank > 0:
+        return _follow(trainer, dataset, checkpoint, arguments.dry_run)
     common.warn_of_plugins()
     if not arguments.dry_run:
         return _train(arguments, trainer, dataset, checkpoint)
@@ -106,7 +129,37 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(arguments: argparse.Namespace) -> "tuple[Settings, Checkpoint | None]":
+def _on_first(ranks: "Ranks | None", function: Callable[[], Any]) -> Any:
+    """What ``function`` returns on rank 0, where the run folder is, on all ranks."""
+    return function() if ranks is None else ranks.first(function)
+
+
+def _follow(
+    trainer: "Trainer", dataset: "Dataset", checkpoint: "Checkpoint | None", dry_run: bool
+) -> int:
+    """Do what rank 0 does, without a word; return its exit status."""
+    from minicnn.training.events import RunEnded
+
+    if dry_run:
+        trainer.dry_run(dataset, checkpoint)
+        return 0
+    with _interruptible(trainer, silent=True) as signals:
+        for event in trainer.run(dataset, None, checkpoint):
+            if isinstance(event, RunEnded):
+                reason = event.reason
+    return _status(reason, signals)
+
+
+def _status(reason: str, signals: Iterable[int]) -> int:
+    """The exit status of a run that ended for this reason."""
+    if reason == "interrupted":
+        return 128 + next(iter(signals), signal.SIGINT)
+    return DivergedError.exit_status if reason == "diverged" else 0
+
+
+def _settings(
+    arguments: argparse.Namespace, ranks: "Ranks | None"
+) -> "tuple[Settings, Checkpoint | None]":
     """The settings and, for a run to be resumed, where it was."""
     if arguments.resume is None:
         return new_settings(arguments), None
@@ -118,7 +171,7 @@ def _settings(arguments: argparse.Namespace) -> "tuple[Settings, Checkpoint | No
 
     from minicnn.training.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(arguments.resume / "last.safetensors")
+    checkpoint = _on_first(ranks, lambda: load_checkpoint(arguments.resume / "last.safetensors"))
     return resumed_settings(
         arguments, checkpoint.settings, checkpoint.progress.counters.epoch - 1
     ), checkpoint
@@ -204,16 +257,15 @@ def train_into(
                         common.release_closed_streams()
         finally:
             console.close()
-    return report, 128 + next(iter(signals), signal.SIGINT) if report[
-        "reason"
-    ] == "interrupted" else 0
+    return report, _status(report["reason"], signals)
 
 
 @contextmanager
-def _interruptible(trainer: "Trainer") -> Iterator[list[int]]:
+def _interruptible(trainer: "Trainer", silent: bool = False) -> Iterator[list[int]]:
     """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once.
 
-    So do SIGTERM and a terminal that hangs up. Gives the list of the signals that came.
+    So do SIGTERM and a terminal that hangs up. Gives the list of the signals that came; ``silent``
+    says nothing of it.
     """
     names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     previous = {number: signal.getsignal(number) for number in (signal.Signals[n] for n in names)}
@@ -223,6 +275,8 @@ def _interruptible(trainer: "Trainer") -> Iterator[list[int]]:
         signal.signal(number, previous[number])  # type: ignore[index]
         came.append(number)
         trainer.interrupt()
+        if silent:
+            return
         # Not print: the signal may have come in the middle of one.
         with suppress(OSError):
             os.write(

@@ -5,20 +5,23 @@ import time
 import zlib
 from collections.abc import Generator, Iterator
 from copy import deepcopy
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from minicnn import __version__
 from minicnn.backends import Batch, StepResult, backend
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.data.dataset import channel_scale, limited, measure
+from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
 from minicnn.memory import aligned_copy
 from minicnn.rules import OptimizerRule, StepRule
 from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
+from minicnn.training.distributed import Ranks, SharedInference
 from minicnn.training.events import (
     BatchDone,
     CheckpointSaved,
@@ -71,13 +74,14 @@ class Run:
     ):
         settings, network = trainer.settings, trainer.network
         self.trainer, self.network, self.dataset, self.output = trainer, network, dataset, output
-        self.backend = backend(settings.device)
+        self.backend, self.ranks = backend(settings.device), trainer.ranks
         self.images = dataset.train.images.reshape(len(dataset.train), -1)
         self.labels = dataset.train.labels
         self.sample_weights = dataset.train.weights
         self.has_classes = dataset.task == "classification"
         self._split(settings)
         self.batch_size = self._choose_batch_size(settings, len(self.train))
+        self.threads = settings.threads
         model = network.name if settings.model == Settings.model else settings.model
         self.settings = replace(
             settings, batch_size=self.batch_size, data=dataset.name, model=model
@@ -132,11 +136,13 @@ class Run:
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
         if self.other_weights and settings.ema is not None:
             raise SettingError(f"optimizer {rule.name} averages the weights itself: leave ema out")
+        if self.ranks is not None:
+            self._join(self.ranks)
         kept, self.progress.evaluated = self.progress.evaluated, None
         if self.other_weights or settings.ema is not None:
             self.progress.evaluated = aligned_copy(self.progress.params if kept is None else kept)
         self.recorder: Recorder | None = None
-        if settings.record is not None:
+        if settings.record is not None and (self.ranks is None or self.ranks.rank == 0):
             if settings.device != "cpu":
                 raise SettingError(
                     "record looks at weights and activations on the CPU: it goes with device=cpu only"
@@ -153,6 +159,42 @@ class Run:
         self.seconds = 0.0
         self.compile_seconds = 0.0
         trainer.progress = self.progress
+
+    def _join(self, ranks: Ranks) -> None:
+        """Check that all ranks are about to do the same, and say how they do it."""
+        settings = self.settings
+        has_statistics = any(spec.kind == "state" for spec in self.network.parameters)
+        if settings.device == "cuda" and has_statistics and settings.batch_statistics == "global":
+            raise SettingError(
+                "device cuda normalizes by the images of each rank: choose batch_statistics=local"
+            )
+        if ranks.size > self.batch_size:
+            raise SettingError(
+                f"batch_size {self.batch_size} gives work to as many ranks, and there are {ranks.size}"
+            )
+        progress = self.progress
+        ranks.check_same(
+            {
+                "version": __version__,
+                **settings.to_dict(),
+                "images and labels": self.fingerprint,
+                "network": self.network.to_dict(),
+                "weights": zlib.crc32(progress.params.data),
+                "progress": asdict(progress.counters),
+            }
+        )
+        self.threads, above = ranks.threads(settings.threads)
+        if above > 0 and ranks.rank == 0:
+            note(
+                f"{ranks.size} ranks of {self.threads} threads are {above} more on a machine than its cores, "
+                "and wait for each other: take fewer"
+            )
+        ranks.reduction, ranks.batch_statistics = settings.reduction, settings.batch_statistics
+        ranks.asks_to_stop, ranks.stopping = lambda: self.trainer._interrupted, False
+
+    def _is_to_stop(self) -> bool:
+        """Whether the run was interrupted; on all ranks at the same step."""
+        return self.trainer._interrupted if self.ranks is None else self.ranks.stopping
 
     def _split(self, settings: Settings) -> None:
         """Which images train and which validate: ``limit`` keeps some, then the validation set is
@@ -318,6 +360,13 @@ class Run:
         """Compile or load every kernel by a step that changes nothing; return the seconds that it
         took."""
         start = time.perf_counter()
+        if self.ranks is None:
+            self._compile()
+        else:
+            self.ranks.one_by_one(self._compile)
+        return time.perf_counter() - start
+
+    def _compile(self) -> None:
         settings = self.settings
         self.training = self.backend.Training(
             self.network,
@@ -325,14 +374,15 @@ class Run:
             self.batch_size,
             self.optimizer.rule,
             self.loss.rule,
-            settings.threads,
+            self.threads,
             settings.clip_grad or 0.0,
             settings.clip_grad_value or 0.0,
             spans=self.optimizer.spans,
+            **({} if self.ranks is None else {"ranks": self.ranks}),
         )
         evaluated = self.progress.evaluated
         self.weights = self.training.params if evaluated is None else self.backend.vector(evaluated)
-        self.inference = self.backend.Inference(self.network, self.weights, settings.threads)
+        self.inference = self._inference(self.weights)
         self.training.compile(self.data, self.optimizer.vectors)
         if not isinstance(self.optimizer.rule, OptimizerRule):
             self.optimizer.compile()
@@ -341,7 +391,11 @@ class Run:
             self.loss(np.zeros((1, self.network.outputs)), self.labels[:1])
         if self.recorder is not None:
             self.recorder.compile()
-        return time.perf_counter() - start
+
+    def _inference(self, weights: Any) -> Any:
+        """Forward passes with ``weights``, on all ranks."""
+        inference = self.backend.Inference(self.network, weights, self.threads)
+        return inference if self.ranks is None else SharedInference(inference, self.ranks)
 
     def events(self) -> Iterator[Event]:
         """The run: every event in its turn."""
@@ -389,7 +443,7 @@ class Run:
                 if not is_finite(result):
                     return "diverged", (
                         f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
-                        f"{counters.epoch}, batch {counters.batch + 1}; {self._kept()}; {ADVICE}"
+                        f"{counters.epoch}, batch {counters.batch + 1}{self._where()}; {self._kept()}; {ADVICE}"
                     )
                 divisor = self._divisor(batch)
                 counters.batch += 1
@@ -415,7 +469,7 @@ class Run:
             counters.optimizer_step = self.optimizer.step
             if self.recorder is not None:
                 yield from self.recorder.after_step(self.training.grads, counters)
-            if self.trainer._interrupted and counters.batch < self.batches:
+            if self._is_to_stop() and counters.batch < self.batches:
                 self._fetch()
                 yield from self._save_checkpoint()
                 return (
@@ -486,7 +540,7 @@ class Run:
         if best:
             yield from self._save_model(None)
         yield from self._save_checkpoint()
-        if self.trainer._interrupted:
+        if self._is_to_stop():
             return "interrupted", f"interrupted after epoch {done}; all is saved"
         if settings.tol is not None and change < settings.tol:
             return (
@@ -503,11 +557,26 @@ class Run:
         return counters.epoch_correct / counters.epoch_images if self.has_classes else math.nan
 
     def _fetch(self) -> None:
-        """Bring weights and slots to the host from where they are trained."""
+        """Bring weights and slots to the host from where they are trained, the same on all ranks."""
         self.backend.fetch(self.training.params, self.progress.params)
         if self.progress.evaluated is not None:
             self.backend.fetch(self.weights, self.progress.evaluated)
         self.optimizer.fetch()
+        if self.ranks is None:
+            return
+        if self.settings.batch_statistics == "local":  # the running ones become those of all
+            pairs = [(self.progress.params, self.training.params)]
+            if self.progress.evaluated is not None:
+                pairs.append((self.progress.evaluated, self.weights))
+            for host, there in pairs:
+                self.ranks.average(host[self.network.trainable_size :])
+                self.backend.copy(host, there)
+        self.ranks.check_same({"weights": zlib.crc32(self.progress.params.data)})
+
+    def _where(self) -> str:
+        """On which of several ranks the gradient is not finite."""
+        found = [] if self.ranks is None else self.ranks.not_finite()
+        return f", on rank {' and '.join(map(str, found))}" if found else ""
 
     def _kept(self) -> str:
         """Which weights are left when the run diverges."""
@@ -523,7 +592,7 @@ class Run:
     ) -> Evaluation:
         inference = self.inference
         if params is not None:
-            inference = self.backend.Inference(self.network, params, self.settings.threads)
+            inference = self._inference(params)
         return evaluate(
             inference,
             split,

@@ -189,6 +189,16 @@ class Settings:
     )
     threads: int | None = _setting(COUNT, None, "threads to compute with", "all cores")
     device: str = _setting(one_of(*DEVICES), "cpu", "where to compute")
+    reduction: str = _setting(
+        one_of("ordered", "fast"),
+        "ordered",
+        "how ranks add gradients: in the order of the shards, as threads do, or as MPI does",
+    )
+    batch_statistics: str = _setting(
+        one_of("global", "local"),
+        "global",
+        "what batch normalization normalizes by: all ranks' images, or each rank's own",
+    )
     val_split: float = _setting(
         FRACTION, 0.1, "fraction of the images that validates", fixed=True, shown=True
     )

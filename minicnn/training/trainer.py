@@ -27,6 +27,7 @@ from minicnn.network.network import Network
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress
+from minicnn.training.distributed import connect
 from minicnn.training.events import EpochDone, Event, RunEnded
 from minicnn.training.loss import Loss
 from minicnn.training.optimizer import check_decay
@@ -54,7 +55,9 @@ class Trainer:
 
     ``optimizer``, ``loss`` and ``schedule`` are names or rules. With a `Model` in the place of the
     network, training goes on from its weights, with its classes and the scale of its images. Each of
-    ``callbacks`` is called with every event of `minicnn.training.events`. Raises
+    ``callbacks`` is called with every event of `minicnn.training.events`. With ``distributed`` all
+    processes that ``mpirun`` started train together, each with its part of every batch
+    (`minicnn.training.distributed`); rank 0 alone reports and writes. Raises
     `UnknownNameError` and `SettingError` for what is wrong before anything runs.
 
     >>> from minicnn import Network, Dense, Flatten
@@ -73,6 +76,7 @@ class Trainer:
         settings: Settings | None = None,
         *,
         callbacks: Iterable[Callable[[Event], object]] = (),
+        distributed: bool = False,
         **options: Any,
     ):
         check_names(options, "option of Trainer")
@@ -91,6 +95,9 @@ class Trainer:
         self.settings = self._resolved(replace(settings or Settings(), **options))
         backend(self.settings.device).thread_count(self.settings.threads)
         self._loss(np.ones(self.network.outputs))
+        self.ranks = connect() if distributed else None
+        if self.ranks is not None and self.settings.device == "cuda":
+            backend("cuda").choose(self.ranks.node_rank)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
@@ -210,6 +217,8 @@ class Trainer:
         epochs: list[EpochDone] = []
         ended: RunEnded | None = None
         reporters, progress = list(options.get("reporters", ())), options.get("progress")
+        if self.ranks is not None and self.ranks.rank > 0:
+            reporters, progress = [], False
         if progress is None:
             progress = not reporters and (sys.stderr.isatty() or "ipykernel" in sys.modules)
         shown = pkgutil.resolve_name(PROGRESS)() if progress else None
@@ -276,7 +285,8 @@ class Trainer:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and
         raises nothing."""
         self._check_fit(dataset)
-        folder = None if output is None else Path(output).expanduser()
+        silent = self.ranks is not None and self.ranks.rank > 0
+        folder = None if output is None or silent else Path(output).expanduser()
         self._interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )

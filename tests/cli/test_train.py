@@ -144,7 +144,8 @@ EVERY_SETTING = """--data-max 300 --epochs 7 -b 20 --opt sgd --lr 0.3 --weight-d
     --loss-kwargs label_smoothing=0.1 class_weights=1,2,3 --sched step --sched-kwargs step_size=2 gamma=0.5
     --warmup-epochs 1.5 --clip-grad 2 --clip-grad-value 3 --seed 5 --threads 1 --device cpu --val-split 0.2
     --patience 4 --min-delta 0.01 --tol 0.001 --limit 50 --sched-of weight_decay --record 3 --decay weights --channels first
-    --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2 --ema 0.9 --sched-unit step"""
+    --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2 --ema 0.9 --sched-unit step
+    --reduction fast --batch-statistics local"""
 
 
 def test_every_option_reaches_the_settings(minicnn):
@@ -173,6 +174,8 @@ def test_every_option_reaches_the_settings(minicnn):
         "seed": 5,
         "threads": 1,
         "device": "cpu",
+        "reduction": "fast",
+        "batch_statistics": "local",
         "val_split": 0.2,
         "patience": 4,
         "min_delta": 0.01,

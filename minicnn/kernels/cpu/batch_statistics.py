@@ -42,6 +42,13 @@ def shared_numbers(op, itemsize):
 
 
 @njit(**JIT)
+def saved_size(op, itemsize):
+    """How much of the workspace is what this operation keeps of a shard; a multiple of 64 bytes."""
+    size = shared_numbers(op, itemsize) - op.saved + 7 * op.input_channels
+    return (size * itemsize + 63) // 64 * 64 // itemsize
+
+
+@njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """Count, mean and sum of squared distances of this shard: y is x.
 
@@ -98,9 +105,10 @@ def combine(plan, params, works):
             count = total
         inverse = 1.0 / math.sqrt(square / count + op.f0)
         a = inverse * params[op.weight + c]
-        first[1 + 4 * C + c] = mean
-        first[1 + 5 * C + c] = square / (count - 1.0) if count > 1.0 else -1.0
         for shard in range(len(works)):
+            sums = shard_sums(op, works[shard])
+            sums[1 + 4 * C + c] = mean
+            sums[1 + 5 * C + c] = square / (count - 1.0) if count > 1.0 else -1.0
             works[shard, at + c] = mean
             works[shard, at + C + c] = inverse
             works[shard, at + 2 * C + c] = a

@@ -4,7 +4,9 @@ A batch is cut into as many shards as there are gradient buffers; a shard goes c
 through all operations forward, through the loss, and back. Threads take the shards, and their
 gradients are added in their order, so that the result depends on the number of shards but not on
 which thread ran when. Where an operation needs the whole batch (batch normalization), it ends a
-segment: all shards pass it, what they measured is combined, and then they go on.
+segment: all shards pass it, what they measured is combined, and then they go on. Several processes
+have some of the shards each, and meet where what all shards measured is combined, and before the
+gradients are added.
 """
 
 import functools
@@ -15,6 +17,7 @@ import numpy as np
 from numba import from_dtype, njit, types
 
 from minicnn.kernels.augment import PARTNER, SHARE
+from minicnn.kernels.cpu.batch_statistics import saved_size
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled, spread
 from minicnn.kernels.cpu.passes import (
@@ -31,6 +34,7 @@ from minicnn.kernels.cpu.tile import ENTRY, JIT
 _WORTH_SHARING = 10_000
 # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 _BLOCK = 4096
+MEET_STATISTICS, MEET_GRADIENTS = 0, 1  # what processes meet for
 
 
 @njit(**JIT)
@@ -48,7 +52,7 @@ Step = namedtuple(
     "Step",
     "plan trained params transposed work grads gather images labels sample_weights order scale "
     "targets class_weights loss loss_hyper divisor key views mixed totals squares update slots "
-    "scalars spans",
+    "scalars spans meet first_shard met met_plan",
 )
 # What a thread is asked for: all passes of its shards, a segment of one shard forward or backward,
 # its blocks of the sum over the shards, its part of the update.
@@ -64,7 +68,8 @@ def _loss(step, work, shard, start, n):
     partner (`minicnn.kernels.augment`), so has the loss; ``mixed`` [outputs] is scratch.
     """
     last, number, views = step.plan[len(step.plan) - 1], work.dtype.type, step.views
-    outputs, mixed, totals = last.output_size, step.mixed[shard], step.totals[shard]
+    outputs, mixed = last.output_size, step.mixed[shard]
+    totals = step.totals[step.first_shard + shard]
     for i in range(n):
         image = step.order[start + i]
         label = step.labels[image]
@@ -87,7 +92,7 @@ def _loss(step, work, shard, start, n):
 
 @njit(**JIT)
 def _shard(step, shard, thread, task, first_op, end_op):
-    """Loss and gradient of the samples of a shard of the batch.
+    """Loss and gradient of the samples of this process's ``shard`` of the batch.
 
     A plan of one segment does all of it, chunk by chunk. Of several, this is the segment
     ``first_op`` to ``end_op`` forward, the last one with the loss, or backward, on all samples of
@@ -99,13 +104,14 @@ def _shard(step, shard, thread, task, first_op, end_op):
         step.work[thread],
         step.transposed[thread],
     )
-    grads, batch, shards = step.grads[shard], len(step.order), len(step.grads)
+    grads, batch, every = step.grads[shard], len(step.order), len(step.totals)
     if task != _WHOLE:
-        shards = min(shards, batch)
-    begin, end = shard * batch // shards, (shard + 1) * batch // shards
+        every = min(every, batch)
+    number = step.first_shard + shard
+    begin, end = number * batch // every, (number + 1) * batch // every
     if first_op == 0 and task != _BACKWARD:
         grads[:] = 0
-        step.totals[shard, :] = 0
+        step.totals[number, :] = 0
         if task == _FORWARD:
             transpose_weights(plan, params, transposed)
     segment = plan[first_op:end_op]
@@ -137,7 +143,8 @@ def _part(job, index):
         for shard in range(index * shards // parts, (index + 1) * shards // parts):
             _shard(step, shard, index, task, first_op, end_op)
     elif task == _ADD:
-        _add_blocks(step.grads, step.squares, first, end)
+        grads = step.grads[:1] if step.meet != 0 else step.grads  # the sum, where processes met
+        _add_blocks(grads, len(step.params), step.squares, first, end)
     elif task == _UPDATE:
         _update(step, first * _BLOCK, min(step.trained, end * _BLOCK), shrink, limit)
     else:
@@ -151,7 +158,8 @@ def _step_types(plan, dtype):
     buffers = plan, integer, row, table, table, table, integer, types.uint8[:, ::1]
     data = integers, row, integers, table, table, row, integer, row, number
     rest = types.uint64, types.float32[:, ::1], table, sums[:, ::1], sums[::1]
-    return *buffers, *data, *rest, integer, table, table, integer[:, ::1]
+    last = integer, table, table, integer[:, ::1], integer, integer, row, plan
+    return *buffers, *data, *rest, *last
 
 
 @functools.cache
@@ -170,8 +178,8 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
 
     ``part_at`` is the `part_address`; a clip of 0 is none. The ``fields`` are those of a `Step`:
     ``work`` [threads, work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` of
-    the images, or empty, ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more], ``squares``
-    [blocks]; ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and
+    the images, or empty, ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more],
+    ``squares`` [blocks]; ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and
     ``images`` is `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, all
     of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows, S].
     Parameters and state stay as they are when the loss or the norm is not finite, the parameters
@@ -179,17 +187,25 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
+
+    Of several processes this one has the shards from ``first_shard`` on. It calls ``meet(which,
+    shards of the batch, numbers of each)``, the address of a C function (0: there is one process).
+    With `MEET_STATISTICS` that gathers rows of ``met``; where that is empty the statistics are this
+    process's alone. With `MEET_GRADIENTS` it gathers ``totals`` [all shards, 2 or more] and leaves
+    the sum of all gradients in ``grads[0]``. ``met_plan`` is ``plan`` for operations that keep what
+    they measured in ``met``.
     """
     step = Step(*fields)
     plan, params, work, grads, totals = step.plan, step.params, step.work, step.grads, step.totals
     none, one, operations = np.int64(0), params.dtype.type(1), len(plan)
-    threads, shards, shared = len(work), len(grads), team
+    threads, shards, every, shared = len(work), len(grads), len(totals), team
     if step.trained <= _WORTH_SHARING:
         shared = none
     if end_of_segment(plan, 0) == operations:
         spread(team, part_at, (step, _WHOLE, none, operations, one, one), threads)
     else:
-        shards = min(shards, len(step.order))
+        every = min(every, len(step.order))
+        shards = max(none, min(shards, every - step.first_shard))
         for shard in range(shards, len(grads)):
             grads[shard, :] = 0
         begin, end, task = none, end_of_segment(plan, 0), _FORWARD
@@ -197,23 +213,22 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
             spread(team, part_at, (step, task, begin, end, one, one), shards)
             if task == _FORWARD:
                 if end < operations:
-                    call(plan[end - 1].combine, (plan[end - 1 : end], params, work[:shards]))
+                    _combine(step, plan[end - 1].combine, end - 1, shards, every)
                     begin, end = end, end_of_segment(plan, end)
                 else:
                     task = _BACKWARD
             else:
                 end = begin
                 if begin > 0:
-                    call(
-                        plan[begin - 1].combine_backward,
-                        (plan[begin - 1 : begin], params, work[:shards]),
-                    )
                     begin -= 1
+                    _combine(step, plan[begin].combine_backward, begin, shards, every)
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
+    if step.meet != 0:
+        call(step.meet, (MEET_GRADIENTS, every, none))
     spread(shared, part_at, (step, _ADD, none, none, one, one), threads)
     loss_sum, correct, square = 0.0, 0.0, 0.0
-    for shard in range(shards):
+    for shard in range(every):
         loss_sum += totals[shard, 0]
         correct += totals[shard, 1]
     for block in range(len(step.squares)):
@@ -224,19 +239,40 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
         limit = params.dtype.type(clip_value)
         spread(shared, part_at, (step, _UPDATE, none, none, shrink, limit), threads)
         for i in range(operations):
-            if plan[i].finish != 0:
+            if plan[i].finish != 0 and (shards > 0 or len(step.met) > 0):
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
     return loss_sum, correct, norm
 
 
 @njit(**JIT)
-def _add_blocks(grads, squares, first, end):
-    """Add up the shards of the blocks ``first`` to ``end``, and keep each block's sum of
-    squares."""
+def _combine(step, address, op, shards, every):
+    """Combine what the shards have measured for the operation ``op``, which all of them have passed.
+
+    Over several processes the shards' numbers are gathered in ``met``, and combined there as one
+    process combines them.
+    """
+    plan, params, work, met = step.plan, step.params, step.work, step.met
+    if step.meet == 0 or len(met) == 0:
+        if shards > 0:
+            call(address, (plan[op : op + 1], params, work[:shards]))
+        return
+    at, size = plan[op].saved, saved_size(plan[op], work.itemsize)
+    rows = met[: every * size].reshape(every, size)
+    for shard in range(shards):
+        rows[step.first_shard + shard, :] = work[shard, at : at + size]
+    call(step.meet, (MEET_STATISTICS, every, size))
+    call(address, (step.met_plan[op : op + 1], params, rows))
+    # A process that has no shard of this batch still learns the running statistics.
+    for shard in range(max(shards, 1)):
+        work[shard, at : at + size] = rows[min(step.first_shard + shard, every - 1)]
+
+
+@njit(**JIT)
+def _add_blocks(grads, count, squares, first, end):
+    """Add up the shards of the blocks ``first`` to ``end`` of ``count`` parameters, and keep each
+    block's sum of squares."""
     for block in range(first, end):
-        squares[block] = _sum_shards(
-            grads, block * _BLOCK, min(grads.shape[1], (block + 1) * _BLOCK)
-        )
+        squares[block] = _sum_shards(grads, block * _BLOCK, min(count, (block + 1) * _BLOCK))
 
 
 @njit(**JIT)

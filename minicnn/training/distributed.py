@@ -1,0 +1,286 @@
+"""Data-parallel training over MPI: every rank takes its shards of each batch.
+
+A batch is cut into as many shards as there are ranks times threads, as the threads of one process do
+it. Gradients are added in the order of the shards, so that R ranks of T threads give bitwise what one
+rank of R · T threads gives:
+
+    each rank sends piece q of its gradients to rank q, which adds all shards' pieces in their order
+    (a reduce-scatter), and all gather the sums
+
+With one thread a rank that moves 2 P (R − 1) / R numbers through each rank, as much as the ring of
+MPI's own allreduce; with T threads (T + 1) P (R − 1) / R.
+
+Source: Li et al.: PyTorch Distributed: Experiences on accelerating data parallel training, VLDB 2020;
+Thakur, Rabenseifner, Gropp: Optimization of collective communication operations in MPICH, 2005.
+"""
+
+import atexit
+import functools
+import math
+import os
+import pickle
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import numpy as np
+
+from minicnn.data.reading import one_line
+from minicnn.errors import MinicnnError, MissingExtraError, SettingError
+from minicnn.memory import CACHE_LINE
+from minicnn.training.watch import Watch, launched
+
+T = TypeVar("T")
+
+
+@functools.cache
+def connect() -> "Ranks":
+    """The ranks of this launch, made once a process; raises `MinicnnError` for a wrong launch, and
+    `MissingExtraError` without mpi4py."""
+    try:
+        with warnings.catch_warnings(action="ignore"):  # a foreign mpirun is told below
+            from mpi4py import MPI
+    except ModuleNotFoundError:
+        raise MissingExtraError("distributed training", "mpi4py", "mpi") from None
+    except (ImportError, RuntimeError) as error:
+        raise MinicnnError(
+            f"mpi4py finds no MPI library ({one_line(error)}): pip install mpich, or load the one of "
+            "this machine"
+        ) from None
+    if MPI.COMM_WORLD.size == 1 < launched()[1]:
+        version = MPI.Get_library_version().split("\n")[0].strip("\0 ")
+        raise MinicnnError(
+            f"{launched()[1]} processes were started, but to mpi4py's MPI ({version}) each is alone: "
+            "start them with the mpirun of that MPI"
+        )
+    return Ranks(MPI)
+
+
+class Ranks:
+    """The processes that train together: all of ``mpi``'s world. What has no rank in its name is
+    called by all of them at once."""
+
+    def __init__(self, mpi: Any):
+        self._mpi, self._comm = mpi, mpi.COMM_WORLD
+        self.rank: int = self._comm.rank
+        self.size: int = self._comm.size
+        self._node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
+        self.node_rank: int = self._node.rank  # among those of this machine
+        self._windows: list[Any] = []
+        self.reduction, self.batch_statistics = "ordered", "global"
+        self.asks_to_stop: Callable[[], bool] = lambda: False
+        self.stopping = False  # whether a rank asked to stop before the last step; the same on all
+        self._parts = np.zeros((1, self.size, 0))
+        self._watch = Watch(self._comm)
+        before = sys.excepthook
+
+        def hook(kind: Any, error: BaseException, where: Any) -> None:
+            if self.rank == 0:
+                before(kind, error, where)
+            self._fail(error)
+
+        sys.excepthook = hook
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self._watch.close()
+        self._mpi.Finalize()
+
+    def _fail(self, error: BaseException) -> None:
+        text = " ".join(str(error).split())
+        if not isinstance(error, MinicnnError):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {text} ({place.filename}:{place.lineno})"
+        self._watch.fail(text, getattr(error, "exit_status", 1))
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """An error inside ends all ranks: rank 0 raises its own, and prints another's as one line."""
+        try:
+            yield
+        except BaseException as error:
+            self._fail(error)
+            raise
+
+    # --- what ranks agree on ----------------------------------------------------------------------
+
+    def check_same(self, facts: Mapping[str, Any]) -> None:
+        """Raise `SettingError`, on all ranks, if a rank has other ``facts`` than rank 0."""
+        every = self._comm.allgather(dict(facts))
+        for rank, others in enumerate(every):
+            for name, value in every[0].items():
+                if others[name] != value:
+                    raise SettingError(
+                        f"rank {rank} differs from rank 0 in {name}: {others[name]}, not {value}"
+                    )
+
+    def first(self, function: Callable[[], T]) -> T:
+        """What ``function`` returns on rank 0, which alone calls it, on all ranks; or its error."""
+        return self._on(self._comm, function, pickle.dumps, pickle.loads)
+
+    def threads(self, wanted: int | None) -> tuple[int, int]:
+        """(threads of each rank, how many of those of this machine are above its cores).
+
+        None is an equal share of the cores, the smallest of all machines.
+        """
+        sets = self._node.allgather(_cores())
+        cores, on_node = len(set().union(*sets)), self._node.size
+        share = max(1, min(len(_cores()), cores // on_node)) if wanted is None else wanted
+        threads = self._comm.allreduce(share, self._mpi.MIN)
+        return threads, self._comm.allreduce(threads * on_node - cores, self._mpi.MAX)
+
+    def one_by_one(self, function: Callable[[], T]) -> T:
+        """``function()`` on one rank of each machine, and then on the others: what the first one
+        compiles they find on the disk."""
+        if self.node_rank == 0:
+            result = function()
+        self.wait(self._node)
+        if self.node_rank > 0:
+            result = function()
+        self.wait()
+        return result
+
+    def wait(self, comm: Any = None) -> None:
+        """Wait for all ranks (of ``comm``), without the core that MPI itself would keep busy."""
+        barrier = (comm or self._comm).Ibarrier()
+        while not barrier.Test():
+            time.sleep(0.005)
+
+    # --- data -------------------------------------------------------------------------------------
+
+    def share(self, load: Callable[[], T]) -> T:
+        """What ``load`` returns, which one rank of each machine calls: the arrays in it lie in memory
+        that the ranks of the machine share, and must not be changed."""
+        return self._on(self._node, load, self._dump, self._load)
+
+    def _on(
+        self,
+        comm: Any,
+        function: Callable[[], T],
+        dump: Callable[[T], Any],
+        load: Callable[[Any], T],
+    ) -> T:
+        error, given = None, None
+        if comm.rank == 0:
+            try:
+                given = dump(function())
+            except MinicnnError as raised:
+                error = raised
+        told = None if error is None else (str(error), error.exit_status)
+        for rank, other in enumerate(self._comm.allgather(told)):
+            if other is not None:
+                text, status = other
+                raise error or _of_another(f"{text} (on rank {rank})", status)
+        return load(comm.bcast(given))
+
+    def _dump(self, value: Any) -> Any:
+        buffers: list[pickle.PickleBuffer] = []
+        text = pickle.dumps(value, 5, buffer_callback=buffers.append)
+        self._buffers = [buffer.raw() for buffer in buffers]
+        return text, [buffer.nbytes for buffer in self._buffers]
+
+    def _load(self, given: Any) -> Any:
+        text, sizes = given
+        begins = np.cumsum([0, *(-(-size // CACHE_LINE) * CACHE_LINE for size in sizes)]).tolist()
+        size = begins[-1] if self.node_rank == 0 else 0
+        self._windows.append(self._mpi.Win.Allocate_shared(size, 1, comm=self._node))
+        memory = memoryview(self._windows[-1].Shared_query(0)[0])
+        pieces = [memory[begin : begin + size] for begin, size in zip(begins, sizes, strict=False)]
+        if self.node_rank == 0:
+            for piece, buffer in zip(pieces, self._buffers, strict=True):
+                piece[:] = buffer
+            self._buffers = []
+        self._node.Barrier()
+        return pickle.loads(text, buffers=pieces)
+
+    # --- numbers ----------------------------------------------------------------------------------
+
+    def starts(self, count: int) -> list[int]:
+        """Where the parts of ``count`` things begin that the ranks have, and where the last ends."""
+        return [rank * count // self.size for rank in range(self.size + 1)]
+
+    def gather_rows(self, array: np.ndarray, starts: Sequence[int]) -> None:
+        """Fill in the other ranks' rows; rank r has the rows ``starts[r]`` to ``starts[r + 1]``."""
+        row = math.prod(array.shape[1:])
+        counts, places = zip(
+            *((row * (end - begin), row * begin) for begin, end in pairwise(starts)), strict=True
+        )
+        kind = self._mpi.FLOAT if array.dtype == np.float32 else self._mpi.DOUBLE
+        self._comm.Allgatherv(self._mpi.IN_PLACE, [array, counts, places, kind])
+
+    def average(self, array: np.ndarray) -> None:
+        """array ← its mean over the ranks, computed in float64."""
+        total = array.astype(np.float64)
+        self._comm.Allreduce(self._mpi.IN_PLACE, total)
+        array[:] = total / self.size
+
+    def add_up(self, grads: np.ndarray, starts: Sequence[int]) -> None:
+        """grads[0] ← the sum of all shards' gradients; ``grads`` [starts[r + 1] − starts[r], P] are
+        those of rank r, and P is a multiple of the number of ranks."""
+        if self.reduction == "fast":
+            for row in grads[1:]:
+                grads[0] += row
+            self._comm.Allreduce(self._mpi.IN_PLACE, grads[0])
+            return
+        counts, piece = (
+            [end - begin for begin, end in pairwise(starts)],
+            grads.shape[1] // self.size,
+        )
+        if self._parts.shape != (max(counts), self.size, piece):
+            self._parts = np.zeros((max(counts), self.size, piece), grads.dtype)
+        for k, part in enumerate(self._parts):  # of a rank that has no more shards, its last again
+            self._comm.Alltoall(grads[min(k, len(grads) - 1)], part)
+        total = grads[0, self.rank * piece : (self.rank + 1) * piece]
+        total[:] = self._parts[0, 0]
+        for rank, count in enumerate(counts):
+            for k in range(rank == 0, count):
+                total += self._parts[k, rank]
+        self._comm.Allgather(self._mpi.IN_PLACE, grads[0])
+
+    def not_finite(self) -> list[int]:
+        """The ranks that had a gradient that is not finite, in the last step of ordered reduction."""
+        found = ~np.isfinite(self._parts).all(axis=(0, 2))
+        self._comm.Allreduce(self._mpi.IN_PLACE, found, self._mpi.LOR)
+        return np.flatnonzero(found).tolist()
+
+
+class SharedInference:
+    """The forward passes of a backend's `Inference`, each rank some of the images."""
+
+    def __init__(self, inference: Any, ranks: Ranks):
+        self.params, self._inference, self._ranks = inference.params, inference, ranks
+
+    def logits(
+        self, images: np.ndarray, scale: float | np.ndarray, order: np.ndarray | None = None
+    ) -> np.ndarray:
+        """logits [N, outputs] of ``images[order]``, on all ranks; of ``images`` themselves where there
+        is no order, which every rank computes."""
+        logits = self._inference.logits
+        if order is None:
+            return logits(images, scale)
+        starts = self._ranks.starts(len(order))
+        begin, end = starts[self._ranks.rank : self._ranks.rank + 2]
+        own = logits(images, scale, order[begin:end])
+        out = np.empty((len(order), own.shape[1]), own.dtype)
+        out[begin:end] = own
+        self._ranks.gather_rows(out, starts)
+        return out
+
+
+def _of_another(text: str, status: int) -> MinicnnError:
+    """The error of another rank."""
+    error = MinicnnError(text)
+    error.exit_status = status
+    return error
+
+
+def _cores() -> set[int]:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))

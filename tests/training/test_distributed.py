@@ -1,0 +1,246 @@
+"""Training over MPI, by ranks of their own: the same bits as threads give, and the end of all when one ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from minicnn.training.checkpoint import load_checkpoint
+from tests.training import small
+
+RANKS = Path(__file__).parent / "ranks.py"
+MPIEXEC = Path(sys.executable).parent / "mpiexec"
+
+
+def mpiexec(ranks, *command, **environment):
+    """What ``ranks`` processes of this Python did with ``command``."""
+    return subprocess.run(
+        [MPIEXEC, "-n", str(ranks), sys.executable, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def train(output, *options):
+    """A run of the command line as long as nobody ends it, once its first checkpoint is there."""
+    command = [MPIEXEC, "-n", "2", sys.executable, "-m", "minicnn", "train", "--distributed"]
+    options = ("--model", "mlp", "--limit", "300", "--threads", "1", *options)
+    run = subprocess.Popen(
+        [*command, *options, "--epochs", "100000", "--output", output],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 100
+    while not (output / "last.safetensors").exists():
+        assert run.poll() is None and time.monotonic() < deadline, run.communicate()
+        time.sleep(0.02)
+    return run
+
+
+def process_of(rank, run):
+    """The process of a rank that ``run`` started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"PMI_RANK=%d" % rank in variables and str(run.args[-1]).encode() in command:
+            return int(folder.name)
+    raise AssertionError("no such process")
+
+
+def of_ranks(ranks, threads, cores=2):
+    result = mpiexec(ranks, RANKS, threads, "distributed", NUMBA_NUM_THREADS=str(cores))
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def of_threads(threads):
+    result = subprocess.run(
+        [sys.executable, RANKS, str(threads), "alone"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "NUMBA_NUM_THREADS": str(threads)},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def two_threads():
+    return of_threads(2)
+
+
+@pytest.fixture(scope="module")
+def two_ranks(two_threads):
+    return of_ranks(2, 1)
+
+
+@pytest.mark.parametrize("name", ["plain", "normalized"])
+def test_two_ranks_give_the_bits_of_two_threads(two_threads, two_ranks, name):
+    assert two_ranks[name] == two_threads[name]
+
+
+@pytest.mark.slow
+def test_four_shards_give_the_same_bits_however_ranks_have_them():
+    expected = of_threads(4)
+    for ranks, threads in ((4, 1), (2, 2), (1, 4)):
+        found = of_ranks(ranks, threads, cores=4)
+        assert [found[name] for name in ("plain", "normalized")] == [
+            expected[name] for name in ("plain", "normalized")
+        ]
+
+
+def test_statistics_of_each_rank_alone_are_others(two_threads, two_ranks):
+    found, expected = two_ranks["fast"]["epochs"][-1], two_threads["fast"]["epochs"][-1]
+    assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=0.2)
+    assert found["train_loss"] != expected["train_loss"]
+
+
+def test_checkpoints_are_those_of_one_process(tmp_path):
+    small.train(tmp_path / "straight", epochs=3)
+    small.train(tmp_path / "parts", epochs=1)
+    assert mpiexec(2, RANKS, "resume", tmp_path / "parts").stderr == ""
+    assert load_checkpoint(tmp_path / "parts" / "last.safetensors").progress.counters.epoch == 3
+    small.resume(tmp_path / "parts", epochs=3, threads=2)
+    for file in ("last", "model"):
+        assert small.tensors(tmp_path / "parts", file) == small.tensors(tmp_path / "straight", file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed_ends_all_with_one_line(tmp_path, rank):
+    run = train(tmp_path / "run")
+    process, other = process_of(rank, run), process_of(1 - rank, run)
+    os.kill(process, signal.SIGKILL)
+    _, errors = run.communicate(timeout=10)
+    assert run.returncode != 0 and not Path(f"/proc/{other}").exists()
+    (line,) = [line for line in errors.splitlines() if not line.startswith("    !")]
+    assert line.startswith(f"minicnn: error: rank {rank} (process {process} on ")
+    assert "killed or out of memory" in line
+    assert load_checkpoint(tmp_path / "run" / "last.safetensors").progress.counters.epoch > 1
+
+
+def test_an_interrupt_saves_and_ends_all(tmp_path):
+    run = train(tmp_path / "run", "--quiet")
+    run.send_signal(signal.SIGINT)
+    out, errors = run.communicate(timeout=20)
+    assert run.returncode == 130, errors
+    assert (
+        "all is saved" in " ".join(out.split()) and errors.count("stopping after this batch") == 1
+    )
+    assert json.loads((tmp_path / "run" / "report.json").read_text())["reason"] == "interrupted"
+
+
+def test_what_is_no_number_on_one_rank_ends_all():
+    result = mpiexec(2, RANKS, "nan")
+    assert result.returncode == 1
+    assert result.stderr.count("Traceback") == 1
+    assert "batch 4, on rank 1; the first weights are kept" in result.stderr
+
+
+def test_an_error_on_one_rank_ends_all_and_says_where():
+    result = mpiexec(2, RANKS, "error")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("minicnn: error: ArithmeticError: on purpose (") and "ranks.py" in line
+    assert ", on rank 1 (process " in line and line.endswith("; all ranks end")
+
+
+def launch(*options):
+    return [sys.executable, "-m", "minicnn", "train", "--distributed", "--limit", "300", *options]
+
+
+@pytest.mark.parametrize(
+    ("commands", "message"),
+    [
+        ([launch("-b", "2")] * 3, "--batch-size 2 gives work to as many ranks, and there are 3"),
+        ([launch(), launch("--seed", "7")], "rank 1 differs from rank 0 in seed: 7, not 0"),
+        ([launch("--data", "nowhere")] * 2, "unknown data set 'nowhere'"),
+        ([launch("--epoch", "3")] * 2, "did you mean --epochs?"),
+    ],
+    ids=["ranks", "settings", "data", "option"],
+)
+def test_a_wrong_launch_is_one_line(tmp_path, commands, message):
+    words = [word for command in commands for word in (":", "-n", "1", *command)][1:]
+    result = subprocess.run(
+        [MPIEXEC, *words], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+    assert result.returncode in (1, 2)
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_mpirun_of_another_mpi_is_told(tmp_path, rank):
+    started = {"OMPI_COMM_WORLD_RANK": str(rank), "OMPI_COMM_WORLD_SIZE": "2"}
+    result = subprocess.run(
+        launch(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, **started},
+        check=False,
+    )
+    assert result.returncode == 1 and list(tmp_path.iterdir()) == []
+    if rank == 0:
+        assert "2 processes were started, but to mpi4py's MPI" in result.stderr
+    assert len(result.stderr.splitlines()) == 1 - rank
+
+
+def test_without_mpi4py_the_extra_is_named(tmp_path):
+    code = (
+        "import sys; sys.modules['mpi4py'] = None; from minicnn.cli import main; sys.exit(main())"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, "train", "--distributed"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.endswith("needs mpi4py: pip install 'minicnn-numba[mpi]'\n")
+
+
+def test_one_rank_of_a_machine_reads_what_all_share():
+    result = mpiexec(2, RANKS, "share")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == [[], True, "from rank 0", True]
+
+
+def test_ranks_on_gpus_train_as_those_on_the_cpu_do():
+    cpu = mpiexec(2, RANKS, "device", "cpu")
+    gpu = mpiexec(2, "-W", "ignore", RANKS, "device", "cuda", NUMBA_ENABLE_CUDASIM="1")
+    assert gpu.returncode == 0, gpu.stderr
+    assert json.loads(gpu.stdout) == pytest.approx(json.loads(cpu.stdout), rel=1e-5)
+
+
+def test_global_statistics_on_gpus_are_refused():
+    command = [*launch("--device", "cuda", "--model", "resnet8"), "--data", "fashion-mnist-12k"]
+    result = mpiexec(2, *command[1:], NUMBA_ENABLE_CUDASIM="1")
+    assert result.returncode == 2
+    assert "choose --batch-statistics local" in result.stderr
+
+
+def test_more_threads_than_cores_are_a_warning():
+    cores = str(os.cpu_count())
+    command = [*launch("--dry-run", "--model", "softmax", "--threads", cores)[1:]]
+    result = mpiexec(2, *command, NUMBA_NUM_THREADS=cores)
+    assert result.returncode == 0 and result.stdout.startswith("dry run: everything fits")
+    (line,) = result.stderr.splitlines()
+    assert f"2 ranks of {cores} threads are {cores} more on a machine than its cores" in line
