@@ -468,8 +468,8 @@ class Training:
         if segmented and ranks and ranks.batch_statistics == "global":
             self._met_plan["saved"] = 0
             sizes = [
-                batch_statistics.saved_size(op, dtype.itemsize)
-                for op in self._met_plan[self._met_plan["combine"] != 0]
+                batch_statistics.saved_size.py_func(int(channels), dtype.itemsize)
+                for channels in self._met_plan["input_channels"][self._met_plan["combine"] != 0]
             ]
         self._met = aligned_zeros(every * max(sizes), dtype)
 

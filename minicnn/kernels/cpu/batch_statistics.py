@@ -42,9 +42,10 @@ def shared_numbers(op, itemsize):
 
 
 @njit(**JIT)
-def saved_size(op, itemsize):
-    """How much of the workspace is what this operation keeps of a shard; a multiple of 64 bytes."""
-    size = shared_numbers(op, itemsize) - op.saved + 7 * op.input_channels
+def saved_size(channels, itemsize):
+    """How much of the workspace is what an operation on ``channels`` keeps of a shard; a multiple
+    of 64 bytes."""
+    size = (6 * channels + 1) * (8 // itemsize) + 7 * channels
     return (size * itemsize + 63) // 64 * 64 // itemsize
 
 

@@ -256,7 +256,7 @@ def _combine(step, address, op, shards, every):
         if shards > 0:
             call(address, (plan[op : op + 1], params, work[:shards]))
         return
-    at, size = plan[op].saved, saved_size(plan[op], work.itemsize)
+    at, size = plan[op].saved, saved_size(plan[op].input_channels, work.itemsize)
     rows = met[: every * size].reshape(every, size)
     for shard in range(shards):
         rows[step.first_shard + shard, :] = work[shard, at : at + size]
