@@ -13,6 +13,7 @@ import functools
 import importlib
 import inspect
 import json
+import pkgutil
 import sys
 from types import SimpleNamespace
 
@@ -22,39 +23,16 @@ from hypothesis import HealthCheck, Phase, settings
 from numba import njit
 from numba.core.dispatcher import Dispatcher
 
+from minicnn.kernels import cpu as kernels
 from minicnn.kernels.cpu import call, tile, vector
 from tests.kernels import test_graphs, test_passes, test_winograd
 from tests.kernels.geometries import GEOMETRIES
 from tests.training import test_batch_normalization
 
-MODULES = (
-    "add",
-    "avg_pool2d",
-    "axis",
-    "batch_norm",
-    "batch_statistics",
-    "bias",
-    "concat",
-    "conv2d",
-    "conv_pool_grey",
-    "dense",
-    "depthwise_conv2d",
-    "dropout",
-    "gather",
-    "group_norm",
-    "grouped_conv2d",
-    "identity",
-    "max_pool2d",
-    "multiply",
-    "passes",
-    "prelu",
-    "scale_shift",
-    "softmax",
-    "step",
-    "tensor",
-    "vector",
-    "winograd_conv2d",
-)
+WITHOUT_KERNELS = {"cache", "call", "rules", "team", "tile"}
+MODULES = [
+    name for _, name, _ in pkgutil.iter_modules(kernels.__path__) if name not in WITHOUT_KERNELS
+]
 NOT_BY_GEOMETRY = "step", "gather", "tensor"  # of training and of whole vectors
 # An AVX2 machine's, whatever this one is.
 MACHINE = {
