@@ -76,11 +76,20 @@ def lay_out(
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
     plan = make_plan(network, chunk, training, lanes, keep, frozen)
     table = plan.table.view(passes.PLAN.dtype.dtype)
-    wanted = ADDRESSES[1:] if training else ("forward",)
+    # An operation without a gradient, such as those before the first weights that are trained, has
+    # no backward pass.
+    backward, forward = ADDRESSES[1:] if training else ("forward",), ("forward",)
+    names = [backward if record["dy"] >= 0 else forward for record in table]
     passes.compile_beside(
-        ((node.operation, name) for node in plan.nodes if not node.rule for name in wanted), dtype
+        (
+            (node.operation, name)
+            for node, wanted in zip(plan.nodes, names, strict=True)
+            if not node.rule
+            for name in wanted
+        ),
+        dtype,
     )
-    for record, node in zip(table, plan.nodes, strict=True):
+    for record, node, wanted in zip(table, plan.nodes, names, strict=True):
         record["multiply"], record["itemsize"] = multiply_address(dtype), np.dtype(dtype).itemsize
         if node.numbers:
             record["a0"] = _kept(node.numbers).ctypes.data

@@ -238,7 +238,8 @@ class ConsoleReporter:
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
-        say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
+        trained = "" if run.trained is None else f", {run.trained:,} of them trained"
+        say(self._out, f"network   {run.network}, {run.parameters:,} parameters{trained}")
         say(
             self._out,
             f"images    {run.training_images:,} for training, {run.validation_images:,} for validation; "

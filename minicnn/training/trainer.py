@@ -83,12 +83,13 @@ class Trainer:
             options[kind] = rules[kind].name
         self.callbacks = list(callbacks)
         self.init = network if isinstance(network, Model) else None
-        self.network = network.network if isinstance(network, Model) else network
+        whole = network.network if isinstance(network, Model) else network
         self._optimizer_rule: AnyOptimizer = rules["optimizer"]
         self._loss_rule: LossRule = rules["loss"]
         self._schedule_rule: ScheduleRule = rules["schedule"]
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
+        self.network = whole.freeze(self.settings.freeze or ())
         backend(self.settings.device).thread_count(self.settings.threads)
         self._loss(np.ones(self.network.outputs))
         self.progress: Progress | None = None

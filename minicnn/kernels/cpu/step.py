@@ -232,12 +232,13 @@ def train_step(
     correct, gradient norm.
 
     ``scale`` [2, channels or 1], ``views`` of the images, or empty, ``work`` [threads, work_size],
-    ``grads`` [shards, P], ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more],
-    ``squares`` [blocks]; ``shard_at``, ``loss`` and ``update_rule`` are addresses of compiled
-    functions; a clip of 0 is none. ``spans`` [count, (begin, end, row)] are the parameters to
-    update, all of them among the first ``trained`` of ``params``, with that row of ``scalars``
-    [rows, S]. Parameters and state stay as they are when the loss or the norm is not finite, the
-    parameters also when ``update_rule`` is 0; ``grads[0]`` is left with the clipped gradient.
+    ``grads`` [shards, P], ``mixed`` [shards, outputs], ``totals`` [shards, 2 or more], ``squares``
+    [blocks]; ``shard_at``, ``loss`` and ``update_rule`` are addresses of compiled functions; a clip
+    of 0 is none. ``spans`` [count, (begin, end, row)] are the parameters to update, in their order
+    and all of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows,
+    S]; what lies between is frozen, and its gradient is 0. Parameters and state stay as they are
+    when the loss or the norm is not finite, the parameters also when ``update_rule`` is 0;
+    ``grads[0]`` is left with the clipped gradient.
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
@@ -329,6 +330,7 @@ def train_step(
                     begin -= 1
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
+    _forget_gaps(grads, spans, trained)
     blocks = len(squares)
     if together:
         for thread in prange(threads):
@@ -364,6 +366,17 @@ def train_step(
             if plan[i].finish != 0:
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
     return loss_sum, correct, norm
+
+
+@njit(**JIT)
+def _forget_gaps(grads, spans, trained):
+    """No gradient for what of the first ``trained`` parameters is in no span: it is frozen."""
+    begin = np.int64(0)
+    for k in range(len(spans) + 1):
+        end = spans[k, 0] if k < len(spans) else trained
+        for shard in range(len(grads)):
+            grads[shard, begin:end] = 0
+        begin = spans[k, 1] if k < len(spans) else trained
 
 
 @njit(**JIT)
