@@ -3,6 +3,7 @@ parameters in one flat vector."""
 
 import copy
 import math
+import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -295,6 +296,10 @@ class Network:
         """The network as JSON has it; `from_dict` reads it back."""
         layers = [layer_to_dict(layer) for layer in self.layers]
         return {"name": self.name, "input_shape": list(self.input_shape), "layers": layers}
+
+    def _repr_html_(self) -> str:
+        html: str = pkgutil.resolve_name("minicnn.report.notebook:network_html")(self)
+        return html
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Self:

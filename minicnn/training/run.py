@@ -128,6 +128,7 @@ class Run:
         else:
             self._restore(resume)
         self.counters = self.progress.counters
+        self._kept_weights = self.progress.best_params
         rule = self.optimizer.rule
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
         if self.other_weights and settings.ema is not None:
@@ -434,6 +435,8 @@ class Run:
             if self.trainer._interrupted and counters.batch < self.batches:
                 self._fetch()
                 yield from self._save_checkpoint()
+                if counters.best_epoch == 0:  # better than the first ones
+                    self._kept_weights = self.progress.last
                 return (
                     "interrupted",
                     f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved",
@@ -595,7 +598,7 @@ class Run:
         weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
         return Model(
             network=self.network.freeze(()),
-            params=aligned_copy(self.progress.best_params),
+            params=aligned_copy(self._kept_weights),
             classes=tuple(self.dataset.classes),
             maximum=self.dataset.maximum,
             image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,
