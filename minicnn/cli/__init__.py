@@ -34,6 +34,7 @@ VERBS = {
     "trajectories down, or a slice along one",
     "lr-find": "find a learning rate: train while it grows, and look where the loss falls and where it "
     "rises again",
+    "search": "search for good settings: many trainings, chosen and pruned by Optuna, that can be resumed",
     "compare": "compare runs, or optimizers that are trained here from one start: curves on one picture, "
     "and a table",
     "data": "list the data sets that have a name, say what one holds, and download them",

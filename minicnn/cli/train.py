@@ -178,7 +178,7 @@ def train_into(
     settings: dict[str, Any] = {}
     warnings: list[Advice] = []
     report: dict[str, Any] = {}
-    with _interruptible(trainer) as signals:
+    with interruptible(trainer.interrupt) as signals:
         try:
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
@@ -210,8 +210,9 @@ def train_into(
 
 
 @contextmanager
-def _interruptible(trainer: "Trainer") -> Iterator[list[int]]:
-    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once.
+def interruptible(stop: Callable[[], None]) -> Iterator[list[int]]:
+    """The first Ctrl-C calls ``stop``, so that a trainer finishes the batch and saves; the second
+    one stops at once.
 
     So do SIGTERM and a terminal that hangs up. Gives the list of the signals that came.
     """
@@ -222,7 +223,7 @@ def _interruptible(trainer: "Trainer") -> Iterator[list[int]]:
     def interrupt(number: int, _: object) -> None:
         signal.signal(number, previous[number])  # type: ignore[index]
         came.append(number)
-        trainer.interrupt()
+        stop()
         # Not print: the signal may have come in the middle of one.
         with suppress(OSError):
             os.write(
