@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from minicnn.data.augment import Augment as Augment
     from minicnn.errors import MinicnnError as MinicnnError
     from minicnn.formats.onnx_in import from_onnx as from_onnx
+    from minicnn.formats.torch import from_torch as from_torch
     from minicnn.hookspecs import hookimpl as hookimpl
     from minicnn.inference import Model as Model
     from minicnn.inference import load as load
@@ -49,6 +50,7 @@ _NAMES = {  # by the module that has them
     "data.augment": ["Augment"],
     "errors": ["MinicnnError"],
     "formats.onnx_in": ["from_onnx"],
+    "formats.torch": ["from_torch"],
     "hookspecs": ["hookimpl"],
     "inference": ["Model", "load", "save"],
     "kernels.cpu.passes": ["forward"],

@@ -3,6 +3,7 @@
 import functools
 import importlib
 import math
+import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -118,6 +119,10 @@ class Model:
         """What is pickled: all but what is made when it is first used, which belongs to this
         process."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def _repr_html_(self) -> str:
+        html: str = pkgutil.resolve_name("minicnn.report.notebook:model_html")(self)
+        return html
 
     @functools.cached_property
     def _inference(self) -> Any:

@@ -80,6 +80,40 @@ def test_every_example_runs(tmp_path):
     assert sum(counts) == 2000
 
 
+def test_trackers_take_these_lines():
+    """With objects that stand in for the modules of MLflow and of Weights & Biases."""
+    import numpy as np
+
+    import minicnn
+    from minicnn.data.dataset import build_dataset
+
+    (text,) = [text for language, text in blocks(README) if language == "py"]
+    logged = []
+
+    class Tracker:
+        @staticmethod
+        def log_metrics(metrics, step=None):
+            assert all(isinstance(value, int | float) for value in metrics.values())
+            logged.append(("mlflow", step, metrics["train_loss"]))
+
+        @staticmethod
+        def log(figures):
+            logged.append(("wandb", figures["epoch"], figures["train_loss"]))
+
+    images = np.random.default_rng(0).integers(0, 256, (40, 4, 4, 1), dtype=np.uint8)
+    data = build_dataset("small", (images, np.arange(40) % 2))
+    network = minicnn.Network((4, 4), [minicnn.Flatten(), minicnn.Dense(2)])
+    names = {"minicnn": minicnn, "network": network, "data": data}
+    exec(text, names | {"mlflow": Tracker, "wandb": Tracker})
+    assert [(name, epoch) for name, epoch, _ in logged] == [
+        ("mlflow", 1),
+        ("wandb", 1),
+        ("mlflow", 2),
+        ("wandb", 2),
+    ]
+    assert logged[0][2] == logged[1][2] > 0
+
+
 def test_the_examples_of_plugins_run(tmp_path):
     examples = [text for language, text in blocks(BEHIND_IT) if language == "python"]
     assert len(examples) == 1

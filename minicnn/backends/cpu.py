@@ -81,7 +81,9 @@ def lay_out(
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
     plan = make_plan(network, chunk, training, lanes, keep, frozen)
     table = plan.table.view(passes.PLAN.dtype.dtype)
-    wanted = [_wanted(record) if training else {"forward": "forward"} for record in table]
+    # An operation without a gradient, such as those before the first weights that are trained, has
+    # no backward pass.
+    wanted = [_wanted(record) if record["dy"] >= 0 else {"forward": "forward"} for record in table]
     tasks = [("", name) for name in beside]
     for names, node in zip(wanted, plan.nodes, strict=True):
         tasks += [(node.operation, name) for name in names.values() if not node.rule]

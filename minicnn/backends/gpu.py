@@ -84,7 +84,9 @@ def lay_out(
                 f"device cuda: layer {name}, {layer}, cannot be computed there: use the device cpu"
             )
         found.append(own)
-    return at.lay_out(plan.table, plan.work_size, sizes, training), found
+    layout = at.lay_out(plan.table, plan.work_size, sizes, training)
+    frozen_at = [spec.offset for spec in network.parameters if spec.layer in network.frozen]
+    return layout._replace(sums=layout.sums[~np.isin(layout.sums[:, 0], frozen_at)]), found
 
 
 def largest_chunk(network: Network, batch: int, training: bool, frozen: bool = False) -> int:

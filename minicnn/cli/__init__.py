@@ -26,7 +26,7 @@ VERBS = {
     "matrix, images per second",
     "predict": "predict the classes of images: image files, folders of them, NPY, NPZ and IDX files",
     "export": "write a model for other programs: as ONNX, as Python with NumPy alone, or as C",
-    "import": "make a model of a network and its weights in an ONNX file",
+    "import": "make a model of an ONNX file, or of the weights that PyTorch saved",
     "summary": "summarize a network: layer, output shape, parameters, multiply-adds, bytes",
     "gradcheck": "check the explicit gradients against numeric partial derivatives, tensor by tensor, or "
     "walk one back through the layers",
@@ -34,6 +34,7 @@ VERBS = {
     "trajectories down, or a slice along one",
     "lr-find": "find a learning rate: train while it grows, and look where the loss falls and where it "
     "rises again",
+    "search": "search for good settings: many trainings, chosen and pruned by Optuna, that can be resumed",
     "compare": "compare runs, or optimizers that are trained here from one start: curves on one picture, "
     "and a table",
     "data": "list the data sets that have a name, say what one holds, and download them",

@@ -3,11 +3,23 @@
 import argparse
 
 from minicnn.cli import common
+from minicnn.cli.settings import Settings, add_option
+from minicnn.errors import UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("file", metavar="NET.onnx", type=common.path, help="ONNX file to read")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        type=common.path,
+        help="ONNX file, or safetensors file of a PyTorch state_dict, for the network of --model",
+    )
+    for name, text in (
+        ("model", "network that a state_dict is for: a preset such as lenet5, or a file"),
+        ("data", f"data set that this network is for (default: {Settings.data})"),
+    ):
+        add_option(parser, name, help=text)
     parser.add_argument(
         "-o",
         "--output",
@@ -30,9 +42,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read the network and write the model."""
-    from minicnn.formats.onnx_in import from_onnx
+    said = arguments.mean, arguments.std
+    if arguments.file.suffix == ".safetensors":
+        if arguments.model is None:
+            raise UsageError(f"{arguments.file} holds weights alone: say of which network, --model")
 
-    model = from_onnx(arguments.file, arguments.mean, arguments.std, arguments.classes)
+        from minicnn.data import load_dataset
+        from minicnn.formats.state_dict import from_state_dict
+
+        dataset = load_dataset(arguments.data or Settings.data)
+        classes = arguments.classes or dataset.classes
+        network = common.build_network(arguments.model, dataset.image_shape, len(classes))
+        model = from_state_dict(arguments.file, network, classes, *said)
+    elif arguments.model is not None or arguments.data is not None:
+        raise UsageError("--model and --data are for a safetensors file: an ONNX file says all")
+    else:
+        from minicnn.formats.onnx_in import from_onnx
+
+        model = from_onnx(arguments.file, *said, arguments.classes)
     model.save(arguments.output)
     network = model.network
     sizes = {

@@ -12,6 +12,7 @@ from minicnn.cli.common import value_of
 from minicnn.errors import UsageError
 from minicnn.training.settings import (
     FLAG,
+    PATTERNS,
     SIZE,
     TABLE,
     Settings,
@@ -45,6 +46,8 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
         usual = {"type": read, "nargs": "+", "action": "extend"}
     if kind is SIZE:
         usual = {"type": size}
+    if kind is PATTERNS:
+        usual |= {"type": str, "nargs": "+", "action": "extend"}
     if kind is FLAG:
         usual = {"action": "store_true", "default": None}
     else:

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_option(parser, "model")
     add_option(parser, "data", help=f"data set that it is to fit (default: {Settings.data})")
+    add_option(parser, "freeze", help="count as trained what train with this option would train")
     add_json(parser, "the table")
 
 
@@ -31,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.network.checks import times
     from minicnn.network.summary import summary_rows
 
-    network = _network(arguments)
+    network = _network(arguments).freeze(arguments.freeze or ())
     *layers, total = rows = summary_rows(network)
     if arguments.json:
         print_json(
@@ -40,11 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
                 "input_shape": network.input_shape,
                 "layers": layers,
                 "total": total,
+                "trained": network.trained_count,
             }
         )
         return 0
 
-    from minicnn.report.console import make_console, table
+    from minicnn.report.console import make_console, say, table
 
     console = make_console()
     columns: dict[str, list[Any]] = {
@@ -67,6 +69,10 @@ def run(arguments: argparse.Namespace) -> int:
         del shown["description"]
     title = f"{network.name} on images of {times(network.input_shape)} (multiply-adds and activations: of one image)"
     table(title, list(shown), list(zip(*shown.values(), strict=True)), console)
+    if network.frozen:
+        say(
+            console, f"{network.trained_count:,} of the {total.parameters:,} parameters are trained"
+        )
     return 0
 
 

@@ -143,7 +143,7 @@ def _follow(
     if dry_run:
         trainer.dry_run(dataset, checkpoint)
         return 0
-    with _interruptible(trainer, silent=True) as signals:
+    with interruptible(trainer.interrupt, silent=True) as signals:
         for event in trainer.run(dataset, None, checkpoint):
             if isinstance(event, RunEnded):
                 reason = event.reason
@@ -231,7 +231,7 @@ def train_into(
     settings: dict[str, Any] = {}
     warnings: list[Advice] = []
     report: dict[str, Any] = {}
-    with _interruptible(trainer) as signals:
+    with interruptible(trainer.interrupt) as signals:
         try:
             for event in advised(trainer.run(dataset, folder, checkpoint)):
                 if isinstance(event, RunStarted):
@@ -261,8 +261,9 @@ def train_into(
 
 
 @contextmanager
-def _interruptible(trainer: "Trainer", silent: bool = False) -> Iterator[list[int]]:
-    """The first Ctrl-C lets the trainer finish the batch and save; the second one stops at once.
+def interruptible(stop: Callable[[], None], silent: bool = False) -> Iterator[list[int]]:
+    """The first Ctrl-C calls ``stop``, so that a trainer finishes the batch and saves; the second
+    one stops at once.
 
     So do SIGTERM and a terminal that hangs up. Gives the list of the signals that came; ``silent``
     says nothing of it.
@@ -274,7 +275,7 @@ def _interruptible(trainer: "Trainer", silent: bool = False) -> Iterator[list[in
     def interrupt(number: int, _: object) -> None:
         signal.signal(number, previous[number])  # type: ignore[index]
         came.append(number)
-        trainer.interrupt()
+        stop()
         if silent:
             return
         # Not print: the signal may have come in the middle of one.

@@ -1,33 +1,60 @@
 /* The operations on one image [H, W, C] or one row, for the files that c_out writes. */
 
-/* y[p,q,k] = b[k] + sum over r, s, c of x[p*sh + r*dh - top, q*sw + s*dw - left, c] * w[r,s,c,k] */
+/* y[p,q,k] = b[k] + sum over r, s, c of x[p*sh + r*dh - top, q*sw + s*dw - left, c] * w[r,s,c,k];
+   four columns q and sixteen filters k at a time, whose sums stay in registers */
 static void conv2d(const float *restrict x, float *restrict y, const float *restrict w,
                    const float *restrict b, int H, int W, int C, int P, int Q, int K, int R, int S,
                    int sh, int sw, int top, int left, int dh, int dw, int G)
 {
-    const int inputs = C / G, filters = K / G;
+    const int inputs = C / G, filters = K / G, depthwise = inputs == 1 && filters == 1;
     for (int p = 0; p < P; p++)
-        for (int q = 0; q < Q; q++) {
-            float *out = y + (p * Q + q) * K;
-            for (int k = 0; k < K; k++)
-                out[k] = b[k];
-            for (int r = 0; r < R; r++)
-                for (int s = 0; s < S; s++) {
-                    const int h = p * sh + r * dh - top, v = q * sw + s * dw - left;
-                    if (h < 0 || h >= H || v < 0 || v >= W)
-                        continue;
-                    const float *in = x + (h * W + v) * C;
-                    const float *tap = w + (r * S + s) * inputs * K;
-                    if (inputs == 1 && filters == 1)
-                        for (int k = 0; k < K; k++)
-                            out[k] += in[k] * tap[k];
-                    else
-                        for (int g = 0; g < G; g++)
+        for (int q = 0; q < Q; q += 4)
+            for (int k = 0, n; k < K; k += n) {
+                const int group = k / filters, rest = depthwise ? K - k : (group + 1) * filters - k;
+                n = rest < 16 ? rest : 16;
+                float sum[4][16];
+                for (int j = 0; j < 4; j++)
+                    for (int i = 0; i < 16; i++)
+                        sum[j][i] = i < n ? b[k + i] : 0.0f;
+                for (int r = 0; r < R; r++)
+                    for (int s = 0; s < S; s++) {
+                        const int h = p * sh + r * dh - top;
+                        if (h < 0 || h >= H)
+                            continue;
+                        const float *tap = w + (r * S + s) * inputs * K + k, *in[4];
+                        float inside[4];
+                        for (int j = 0; j < 4; j++) {
+                            const int v = (q + j) * sw + s * dw - left;
+                            inside[j] = v >= 0 && v < W && q + j < Q;
+                            in[j] = x + (h * W + (inside[j] > 0.0f ? v : 0)) * C
+                                    + (depthwise ? k : group * inputs);
+                        }
+                        if (depthwise)
+                            for (int j = 0; j < 4; j++)
+                                for (int i = 0; i < n; i++)
+                                    sum[j][i] += inside[j] * in[j][i] * tap[i];
+                        else if (n == 16)
+                            for (int c = 0; c < inputs; c++) {
+                                const float x0 = inside[0] * in[0][c], x1 = inside[1] * in[1][c];
+                                const float x2 = inside[2] * in[2][c], x3 = inside[3] * in[3][c];
+                                for (int i = 0; i < 16; i++) {
+                                    const float t = tap[c * K + i];
+                                    sum[0][i] += x0 * t;
+                                    sum[1][i] += x1 * t;
+                                    sum[2][i] += x2 * t;
+                                    sum[3][i] += x3 * t;
+                                }
+                            }
+                        else
                             for (int c = 0; c < inputs; c++)
-                                for (int k = g * filters; k < (g + 1) * filters; k++)
-                                    out[k] += in[g * inputs + c] * tap[c * K + k];
-                }
-        }
+                                for (int j = 0; j < 4; j++)
+                                    for (int i = 0; i < n; i++)
+                                        sum[j][i] += inside[j] * in[j][c] * tap[c * K + i];
+                    }
+                for (int j = 0; j < 4 && q + j < Q; j++)
+                    for (int i = 0; i < n; i++)
+                        y[(p * Q + q + j) * K + k + i] = sum[j][i];
+            }
 }
 
 static void dense(const float *restrict x, float *restrict y, const float *restrict w,

@@ -1,9 +1,12 @@
 """A network: layers and what each of them reads, the shapes between, and the places of the
 parameters in one flat vector."""
 
+import copy
 import math
+import pkgutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Self
 
@@ -60,14 +63,19 @@ class Network:
     layer_names: tuple[str, ...] = field(
         compare=False, repr=False
     )  # the user's, or kind and number: conv1, relu1, ...
+    frozen: frozenset[int] = field(compare=False, repr=False)  # indices of layers, see `freeze`
 
     def __init__(
         self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"
     ):
         flat, names = expand(layers)
         vars(self).update(
-            input_shape=_image_shape(input_shape), layers=flat, name=name, layer_names=names
-        )  # it is frozen
+            input_shape=_image_shape(input_shape),
+            layers=flat,
+            name=name,
+            layer_names=names,
+            frozen=frozenset(),
+        )  # the class is frozen
         if len(self.output_shape) != 1:
             raise NetworkError(
                 f"{self.layer_names[-1] if self.layers else 'a network without layers'} gives {self.output_shape}, not "
@@ -187,6 +195,42 @@ class Network:
         return sum(round_up(spec.size) for spec in self.parameters)
 
     @property
+    def trained_count(self) -> int:
+        """Number of those parameters that are not frozen."""
+        return sum(
+            spec.size
+            for spec in self.parameters
+            if spec.kind != "state" and spec.layer not in self.frozen
+        )
+
+    def freeze(self, patterns: Iterable[str]) -> Self:
+        """This network with the layers frozen that have parameters and a name that one of
+        ``patterns`` matches, such as ``conv*`` (`fnmatch`), and no others.
+
+        In training their parameters take no step, and a batch normalization among them uses its
+        running statistics and keeps them, as in inference (and as in Keras). Raises
+        `UnknownNameError` for a pattern that matches none, and `NetworkError` where nothing is left
+        to train.
+
+        >>> from minicnn import Conv2d, Dense, Flatten
+        >>> network = Network((8, 8), [Conv2d(4, 3), Flatten(), Dense(10)])
+        >>> network.freeze(["conv*"]).trained_count, network.trained_count
+        (1450, 1490)
+        """
+        owners = {self.layer_names[spec.layer]: spec.layer for spec in self.parameters}
+        frozen: set[int] = set()
+        for pattern in patterns:
+            found = {layer for name, layer in owners.items() if fnmatchcase(name, pattern)}
+            if not found:
+                raise UnknownNameError("layer to freeze", pattern, owners)
+            frozen |= found
+        network = copy.copy(self)
+        vars(network)["frozen"] = frozenset(frozen)
+        if frozen and not network.trained_count:
+            raise NetworkError(f"freeze leaves no parameter of the network {self.name} to train")
+        return network
+
+    @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the forward pass on one image."""
         return sum(
@@ -252,6 +296,10 @@ class Network:
         """The network as JSON has it; `from_dict` reads it back."""
         layers = [layer_to_dict(layer) for layer in self.layers]
         return {"name": self.name, "input_shape": list(self.input_shape), "layers": layers}
+
+    def _repr_html_(self) -> str:
+        html: str = pkgutil.resolve_name("minicnn.report.notebook:network_html")(self)
+        return html
 
     @classmethod
     def from_dict(cls, description: Mapping[str, Any]) -> Self:

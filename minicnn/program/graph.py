@@ -43,6 +43,7 @@ class Node(NamedTuple):
         float, ...
     ] = ()  # of a `LayerRule`: hyperparameters, and each parameter's place and shape
     ranks: tuple[int, ...] = ()  # how many dimensions its x, its y and each of its parameters have
+    frozen: bool = False  # its parameters are not trained
 
     @property
     def row(self) -> Operation:
@@ -52,7 +53,7 @@ class Node(NamedTuple):
     @property
     def trained(self) -> bool:
         """Whether it has parameters of its own that are trained."""
-        return "weight" in self.fields or "bias" in self.fields
+        return not self.frozen and ("weight" in self.fields or "bias" in self.fields)
 
 
 class Graph(NamedTuple):
@@ -70,7 +71,7 @@ class Graph(NamedTuple):
 
 def lower(network: Network, frozen: bool) -> Graph:
     """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and
-    normalization is by running statistics."""
+    normalization is by running statistics, as it is in the network's frozen layers anyway."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -93,7 +94,7 @@ def lower(network: Network, frozen: bool) -> Graph:
         if name == "conv2d" and fields["groups"] > 1:
             depthwise = fields["groups"] == given[0][2] == network.shapes[index + 1][2]
             name = "depthwise_conv2d" if depthwise else "grouped_conv2d"
-        elif name == "batch_norm" and frozen:
+        elif name == "batch_norm" and (frozen or index in network.frozen):
             name = "scale_shift"
         elif name == "batch_norm":
             between = len(shapes)
@@ -110,7 +111,8 @@ def lower(network: Network, frozen: bool) -> Graph:
             x = between
         value_of.append(index + 1)
         nodes.append(Node(name, (x, *inputs[1:][-1:]), index + 1, (index,), fields))
-    return Graph(tuple(nodes), shapes, value_of[-1])
+    fixed = (node._replace(frozen=node.layers[0] in network.frozen) for node in nodes)
+    return Graph(tuple(fixed), shapes, value_of[-1])
 
 
 def _of_rule(
@@ -220,6 +222,7 @@ def _planes(graph: Graph, before: Node, node: Node, lanes: int) -> Node | None:
     if not (channels == 1 and filters < lanes and halves and plain and valid and even):
         return None
     fields = {**conv, "relu": pool.get("relu", 0)}
-    return Node(
-        "conv_pool_grey", before.inputs, node.output, (*before.layers, *node.layers), fields
+    layers = (*before.layers, *node.layers)
+    return before._replace(
+        operation="conv_pool_grey", output=node.output, layers=layers, fields=fields
     )

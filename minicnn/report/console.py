@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral, Real
-from typing import Any
+from typing import IO, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -47,10 +47,11 @@ class _Console(Console):
         raise  # rich would end the program
 
 
-def make_console(stderr: bool = False) -> Console:
-    """Return a console on stdout, or on stderr; where that is no terminal, its lines are not
-    folded."""
-    console = _Console(stderr=stderr)
+def make_console(stderr: bool = False, file: IO[str] | None = None) -> Console:
+    """Return a console on stdout, on stderr, or on ``file``; where that is no terminal, its lines
+    are not folded."""
+    in_notebook = None if file is None else False  # None: rich finds out
+    console = _Console(stderr=stderr, file=file, force_jupyter=in_notebook)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = UNFOLDED
     return console
@@ -238,7 +239,8 @@ class ConsoleReporter:
 
     def _show_start(self, run: RunStarted) -> None:
         self._epochs, self._batches, self._header_is_due = run.epochs, run.batches, True
-        say(self._out, f"network   {run.network}, {run.parameters:,} parameters")
+        trained = "" if run.trained is None else f", {run.trained:,} of them trained"
+        say(self._out, f"network   {run.network}, {run.parameters:,} parameters{trained}")
         say(
             self._out,
             f"images    {run.training_images:,} for training, {run.validation_images:,} for validation; "

@@ -188,3 +188,35 @@ def range_test(result: RangeTest) -> "Figure":
     axes.grid(alpha=0.3)
     axes.legend()
     return drawn
+
+
+def search_outcome(points: Sequence[tuple[dict[str, Any], float]], maximize: bool) -> "Figure":
+    """The score of each trial in its turn with the best so far, and over each setting that was
+    varied; ``points`` are (values, score)."""
+    names = list(points[0][0])
+    drawn = figure(height=2.6 * (len(names) + 1))
+    drawn.suptitle("Trials of a search")
+    panels = np.atleast_1d(drawn.subplots(len(names) + 1))
+    scores = [score for _, score in points]
+    word = "validation accuracy" if maximize else "validation loss"
+    best = (np.maximum if maximize else np.minimum).accumulate(scores)
+    panels[0].plot(scores, "o", color=COLOURS[0], markersize=4, label="trial")
+    panels[0].step(range(len(best)), best, where="post", color=COLOURS[1], label="best so far")
+    panels[0].set(xlabel="finished trials", ylabel=word)
+    panels[0].legend()
+    for name, axes in zip(names, panels[1:], strict=True):
+        values = [given[name] for given, _ in points]
+        numbers = all(type(value) in (int, float) for value in values)
+        axes.plot(
+            values if numbers else list(map(str, values)),
+            scores,
+            "o",
+            color=COLOURS[0],
+            markersize=4,
+        )
+        if numbers and is_steep(np.asarray(values, float)):
+            axes.set_xscale("log")
+        axes.set(xlabel=shown(name), ylabel=word)
+    for axes in panels:
+        axes.grid(alpha=0.3)
+    return drawn

@@ -83,6 +83,7 @@ class RunStarted:
     epochs: int
     settings: dict[str, Any]
     shown: dict[str, Any]  # those that a person wants to see
+    trained: int | None = None  # of the parameters, where the others are frozen
 
 
 @dataclass(frozen=True)

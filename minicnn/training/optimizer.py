@@ -206,7 +206,7 @@ def check_decay(rule: AnyOptimizer, decay: str) -> None:
 
 
 def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
-    """The trained tensors, in the order of the layers."""
+    """The trained tensors, in the order of the layers; not those of frozen layers."""
     if not isinstance(size, Network):
         return (Tensor("params", (size,), "weight", 0, 1, True, True, True, 0),)
     specs = [spec for spec in size.parameters if spec.offset < size.trainable_size]
@@ -225,6 +225,7 @@ def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
             spec.offset,
         )
         for spec in specs
+        if spec.layer not in size.frozen
     )
 
 

@@ -132,6 +132,7 @@ class Run:
         else:
             self._restore(resume)
         self.counters = self.progress.counters
+        self._kept_weights = self.progress.best_params
         rule = self.optimizer.rule
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
         if self.other_weights and settings.ema is not None:
@@ -305,6 +306,7 @@ class Run:
 
         try:
             self.optimizer.update(self.training.params, gradient, **scheduled)
+            self._keep_frozen(self.training.params)
         except _NotFinite as stopped:
             return stopped.result
         return results[0]
@@ -334,6 +336,12 @@ class Run:
         else:
             self.backend.scale(decay, self.weights)
             self.backend.axpy(1.0 - decay, self.training.params, self.weights)
+            self._keep_frozen(self.weights)
+
+    def _keep_frozen(self, vector: Any) -> None:
+        """Write the parameters of the frozen layers into ``vector`` again, to the bit."""
+        for begin, end in self._frozen:
+            self.backend.copy(self._first[begin:end], vector[begin:end])
 
     def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
         key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
@@ -380,6 +388,14 @@ class Run:
             spans=self.optimizer.spans,
             **({} if self.ranks is None else {"ranks": self.ranks}),
         )
+        self._frozen = [
+            (spec.offset, spec.offset + spec.size)
+            for spec in self.network.parameters
+            if spec.layer in self.network.frozen
+        ]
+        self._first: Any = None
+        if self._frozen:
+            self._first = self.backend.vector(self.progress.params.copy())
         evaluated = self.progress.evaluated
         self.weights = self.training.params if evaluated is None else self.backend.vector(evaluated)
         self.inference = self._inference(self.weights)
@@ -410,6 +426,7 @@ class Run:
             settings.epochs,
             {name: value for name, value in settings.to_dict().items() if value is not None},
             shown(settings, self.trainer.usual),
+            self.network.trained_count if self.network.frozen else None,
         )
         self.compile_seconds = self.compile()
         yield Compiled(self.compile_seconds)
@@ -472,6 +489,8 @@ class Run:
             if self._is_to_stop() and counters.batch < self.batches:
                 self._fetch()
                 yield from self._save_checkpoint()
+                if counters.best_epoch == 0:  # better than the first ones
+                    self._kept_weights = self.progress.last
                 return (
                     "interrupted",
                     f"interrupted in epoch {counters.epoch} after batch {counters.batch}; all is saved",
@@ -487,6 +506,7 @@ class Run:
         accuracy = self._accuracy()
         if self.other_weights:
             self.optimizer.evaluation(self.training.params, self.weights)
+            self._keep_frozen(self.weights)
         self._fetch()
         validation = (
             self._evaluate(self.validation, self.held_out) if self.validation is not None else None
@@ -646,8 +666,8 @@ class Run:
         }
         weights = self.loss.class_weights.tolist() if self.loss.rule.class_weights else None
         return Model(
-            network=self.network,
-            params=aligned_copy(self.progress.best_params),
+            network=self.network.freeze(()),
+            params=aligned_copy(self._kept_weights),
             classes=tuple(self.dataset.classes),
             maximum=self.dataset.maximum,
             image_dtype=self.dataset.image_dtype or self.dataset.train.images.dtype.name,

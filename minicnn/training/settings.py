@@ -46,6 +46,12 @@ SIZE = Kind(
     "HxW",
     lambda value: len(value) == 2 and all(type(side) is int and side > 0 for side in value),
 )
+PATTERNS = Kind(
+    list,
+    "names or patterns",
+    "PATTERN",
+    lambda value: bool(value) and all(type(pattern) is str for pattern in value),
+)
 FLAG = Kind(bool, "true or false", "")
 TABLE = Kind(dict, "a table of names and values", "K=V")
 
@@ -120,6 +126,13 @@ class Settings:
         None,
         "model file or run folder whose weights, classes and scale training goes on from",
         "random weights",
+        fixed=True,
+    )
+    freeze: list[str] | None = _setting(
+        PATTERNS,
+        None,
+        "layers that are not trained, by name or pattern such as 'conv*'; with --init, fine-tuning",
+        "none",
         fixed=True,
     )
     model: str = _setting(MODEL, "vgg-small", "a preset such as lenet5, or a file", fixed=True)

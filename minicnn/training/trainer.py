@@ -1,6 +1,8 @@
 """The trainer: checks that everything fits, and runs it."""
 
+import html
 import pkgutil
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -39,6 +41,7 @@ from minicnn.training.settings import Settings, check_names
 _OPTIONS = ("reporters", "output", "resume", "progress")  # of `Trainer.fit`
 # What shows progress, loaded when asked for: training depends on no report.
 PROGRESS = "minicnn.report.console:ConsoleReporter"
+NOTEBOOK = "minicnn.report.notebook:NotebookReporter"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,9 @@ class History:
 
     epochs: list[EpochDone]
     ended: RunEnded
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self.ended.reason)}: {html.escape(self.ended.explanation)}</p>"
 
 
 class Trainer:
@@ -87,12 +93,13 @@ class Trainer:
             options[kind] = rules[kind].name
         self.callbacks = list(callbacks)
         self.init = network if isinstance(network, Model) else None
-        self.network = network.network if isinstance(network, Model) else network
+        whole = network.network if isinstance(network, Model) else network
         self._optimizer_rule: AnyOptimizer = rules["optimizer"]
         self._loss_rule: LossRule = rules["loss"]
         self._schedule_rule: ScheduleRule = rules["schedule"]
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
+        self.network = whole.freeze(self.settings.freeze or ())
         backend(self.settings.device).thread_count(self.settings.threads)
         self._loss(np.ones(self.network.outputs))
         self.ranks = connect() if distributed else None
@@ -219,10 +226,14 @@ class Trainer:
         reporters, progress = list(options.get("reporters", ())), options.get("progress")
         if self.ranks is not None and self.ranks.rank > 0:
             reporters, progress = [], False
+        in_notebook = _is_notebook()
         if progress is None:
-            progress = not reporters and (sys.stderr.isatty() or "ipykernel" in sys.modules)
-        shown = pkgutil.resolve_name(PROGRESS)() if progress else None
+            progress = not reporters and (sys.stderr.isatty() or in_notebook)
+        shown = pkgutil.resolve_name(NOTEBOOK if in_notebook else PROGRESS)() if progress else None
+        stop = signal.getsignal(signal.SIGINT) if in_notebook else None
         try:
+            if stop:  # the first interrupt of the kernel ends the run, the second raises
+                signal.signal(signal.SIGINT, lambda *_: self._stop_softly(stop))
             for event in self.run(dataset, options.get("output"), options.get("resume")):
                 for reporter in [*reporters, shown] if shown else reporters:
                     reporter(event)
@@ -231,12 +242,18 @@ class Trainer:
                 elif isinstance(event, RunEnded):
                     ended = event
         finally:
+            if stop:
+                signal.signal(signal.SIGINT, stop)
             if shown:
                 shown.close()
         assert ended is not None
         if ended.reason == "diverged":
             raise DivergedError(ended.explanation)
         return History(epochs, ended)
+
+    def _stop_softly(self, other: Any) -> None:
+        signal.signal(signal.SIGINT, other)
+        self.interrupt()
 
     def _dataset(
         self,
@@ -356,3 +373,9 @@ def _make(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
+
+
+def _is_notebook() -> bool:
+    """Whether a Jupyter kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")

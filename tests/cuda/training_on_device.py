@@ -8,6 +8,7 @@ asked for.
 import json
 import math
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,20 @@ def test_weight_decay_of_weights_alone_equals_the_cpus(optimizer):
     assert_same_training(
         optimizer=optimizer, decay="weights", optimizer_kwargs={"weight_decay": 0.3}
     )
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", MINE])
+@pytest.mark.parametrize("freeze", [["conv1", "batchnorm1"], ["conv2"], ["dense*"]], ids=" ".join)
+def test_training_with_frozen_layers_equals_the_cpus(freeze, optimizer):
+    layers = [Conv2d(3, 3, bias=False), BatchNorm2d(), ReLU(), Conv2d(2, 1), Flatten(), Dense(3)]
+    network = Network((4, 4, 1), layers)
+    options = {"network": network, "freeze": freeze, "optimizer": optimizer, "clip_grad": 0.1}
+    assert_same_training(**options)
+    params = train("cuda", **options)[0].progress.params
+    first = network.initialize(np.random.default_rng([0, 0]))
+    for name, tensor in network.unflatten(first).items():
+        if any(fnmatchcase(name.partition(".")[0], pattern) for pattern in freeze):
+            assert (tensor == network.unflatten(params)[name]).all(), name
 
 
 # --- steps ----------------------------------------------------------------------------------------

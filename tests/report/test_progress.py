@@ -1,7 +1,6 @@
 """`Trainer.fit` shows progress: when asked, and by itself where somebody looks."""
 
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -26,12 +25,9 @@ def test_where_nobody_looks_nothing_is_shown(capsys):
     assert capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("place", ["terminal", "notebook"])
-def test_a_terminal_and_a_notebook_show_it_by_default(place, capsys, monkeypatch):
-    if place == "terminal":
-        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    else:
-        monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+def test_a_terminal_shows_it_by_default(capsys, monkeypatch):
+    """And a notebook, see `test_notebook.py`."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     fit()
     assert "stopped after epoch 2" in capsys.readouterr().out
     fit(progress=False)

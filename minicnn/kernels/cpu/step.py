@@ -180,10 +180,11 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     ``work`` [threads, work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` of
     the images, or empty, ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more],
     ``squares`` [blocks]; ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and
-    ``images`` is `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, all
-    of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows, S].
-    Parameters and state stay as they are when the loss or the norm is not finite, the parameters
-    also when ``update`` is 0; ``grads[0]`` is left with the clipped gradient.
+    ``images`` is `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update,
+    in their order and all of them among the first ``trained`` of ``params``, with that row of
+    ``scalars`` [rows, S]; what lies between is frozen, and its gradient is 0. Parameters and state
+    stay as they are when the loss or the norm is not finite, the parameters also when ``update`` is
+    0; ``grads[0]`` is left with the clipped gradient.
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
@@ -224,6 +225,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
                     _combine(step, plan[begin].combine_backward, begin, shards, every)
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
+    _forget_gaps(grads, step.spans, step.trained)
     if step.meet != 0:
         call(step.meet, (MEET_GRADIENTS, every, none))
     spread(shared, part_at, (step, _ADD, none, none, one, one), threads)
@@ -265,6 +267,16 @@ def _combine(step, address, op, shards, every):
     # A process that has no shard of this batch still learns the running statistics.
     for shard in range(max(shards, 1)):
         work[shard, at : at + size] = rows[min(step.first_shard + shard, every - 1)]
+
+
+def _forget_gaps(grads, spans, trained):
+    """No gradient for what of the first ``trained`` parameters is in no span: it is frozen."""
+    begin = np.int64(0)
+    for k in range(len(spans) + 1):
+        end = spans[k, 0] if k < len(spans) else trained
+        for shard in range(len(grads)):
+            grads[shard, begin:end] = 0
+        begin = spans[k, 1] if k < len(spans) else trained
 
 
 @njit(**JIT)

@@ -1,0 +1,241 @@
+"""The verb ``search``."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from minicnn.cli import common
+from minicnn.cli.settings import (
+    DATA_OPTIONS,
+    SHORT,
+    add_settings,
+    given,
+    load_data,
+    new_settings,
+)
+from minicnn.cli.train import interruptible
+from minicnn.errors import UsageError
+
+if TYPE_CHECKING:
+    from minicnn.training.events import Event
+    from minicnn.training.settings import Settings
+    from minicnn.training.trainer import Trainer
+
+_COLUMNS = (("trial", 5), ("state", 9), ("epochs", 6), ("score", 9), ("best", 9))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    group = parser.add_argument_group("the search")
+    group.add_argument(
+        "--vary",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUES",
+        help="settings and their values: learning_rate=log:1e-4:1e-1 ema=0.9:0.999 batch_size=32,64 "
+        "optimizer_kwargs.beta1=0.8:0.99",
+    )
+    group.add_argument(
+        "--trials",
+        type=common.at_least_one,
+        default=20,
+        metavar="N",
+        help="trials in all, those before --resume included (default: 20)",
+    )
+    group.add_argument(
+        "--no-prune", action="store_true", help="let every trial run all of its epochs"
+    )
+    group.add_argument(
+        "--storage",
+        metavar="URL",
+        help="database of the trials, as SQLAlchemy has it (default: search.db in the folder)",
+    )
+    common.add_config(group)
+    common.add_output(group, "folder, new or empty, for the trials (default: runs/DATE-TIME)")
+    group.add_argument(
+        "--resume", type=common.path, metavar="DIR", help="go on with the search in this folder"
+    )
+    common.add_plugins(group)
+    common.add_json(group, "the trials and the best settings")
+    add_settings(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the trials, a line each, and write what came out."""
+    from minicnn.cli.run_folder import check_output, run_folder
+    from minicnn.training.search import dimension
+    from minicnn.training.settings import read_settings
+
+    common.use_plugins(arguments)
+    if arguments.resume is not None:
+        if arguments.vary or arguments.output or arguments.config:
+            raise UsageError("--resume says all: leave out --vary, --output and --config")
+        if told := given(arguments) | given(arguments, SHORT):
+            raise UsageError(f"--resume has settings: leave out {', '.join(told)}")
+        if not (arguments.resume / "vary.txt").is_file():
+            raise UsageError(f"--resume {arguments.resume} holds no search")
+        texts = (arguments.resume / "vary.txt").read_text("utf-8").split("\n")
+        base = read_settings(arguments.resume / "config.toml")
+    else:
+        texts, base = arguments.vary, new_settings(arguments)
+        if not texts:
+            raise UsageError(
+                "--vary is missing: say which settings, as in learning_rate=log:1e-4:1e-1"
+            )
+        check_output(arguments.output)
+    dimensions = [dimension(text) for text in texts]
+    if len({one.name for one in dimensions}) < len(dimensions):
+        raise UsageError("--vary has the same setting twice")
+    with run_folder(arguments.resume or arguments.output) as folder:
+        if arguments.resume is None:
+            from minicnn.storage import write_atomically
+
+            write_atomically(folder / "config.toml", base.to_toml().encode())
+            write_atomically(folder / "vary.txt", "\n".join(texts).encode())
+        return _Search(arguments, folder, base, dimensions).run()
+
+
+class _Search:
+    """A search in its folder."""
+
+    def __init__(
+        self, arguments: argparse.Namespace, folder: Path, base: "Settings", dimensions: list[Any]
+    ):
+        from minicnn.report.console import make_console
+        from minicnn.training.search import open_study
+
+        self.folder, self.base, self.dimensions = folder, base, dimensions
+        self.arguments = arguments
+        self.console = make_console(stderr=arguments.json)
+        self.data = load_data(base)
+        self.maximize = self.data.task == "classification"
+        storage = arguments.storage or f"sqlite:///{folder.resolve() / 'search.db'}"
+        self.study = open_study(storage, base.seed, not arguments.no_prune, self.maximize)
+        self.stopped = False
+
+    def run(self) -> int:
+        """All trials; the exit status."""
+        from minicnn.training.search import run_trial
+
+        self._header()
+        with interruptible(self.interrupt):
+            while len(self.study.trials) < self.arguments.trials and not self.stopped:
+                given = self.dimensions, self.prepare, self.folder, self.watch
+                self._line(run_trial(self.study, *given))
+        finished = [one for one in self.study.trials if one.value is not None]
+        files = self._write(finished) if finished else []
+        best = self.study.best_trial if finished else None
+        if self.arguments.json:
+            common.print_json(
+                {
+                    "trials": [self._row(one) for one in self.study.trials],
+                    "best": self._row(best) if best else None,
+                    "output": self.folder,
+                    "files": files,
+                }
+            )
+        elif best:
+            from minicnn.report.console import say
+
+            values = "  ".join(
+                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+                for name, value in best.params.items()
+            )
+            say(self.console, f"best      trial {best.number}: {values}")
+            say(self.console, f"files     {self.folder}: {', '.join(files)}")
+            say(self.console, f"next      minicnn train --config {self.folder / 'best.toml'}")
+        return 130 if self.stopped else 0
+
+    def prepare(self, values: Mapping[str, Any]) -> "tuple[Trainer, Any]":
+        """Trainer and data set for the values of a trial."""
+        from minicnn.inference import load
+        from minicnn.training.search import with_values
+        from minicnn.training.trainer import Trainer
+
+        settings = with_values(self.base, values)
+        data = (
+            load_data(settings)
+            if {"data", "loss", "seed", *DATA_OPTIONS} & set(values)
+            else self.data
+        )
+        if settings.init is not None:
+            return Trainer(load(settings.init, settings.threads), settings), data
+        network = common.build_network(settings.model, data.image_shape, len(data.classes))
+        return Trainer(network, settings), data
+
+    def watch(self, trainer: "Trainer", event: "Event") -> None:
+        """Pass an interrupt on to the trial that runs."""
+        if self.stopped:
+            trainer.interrupt()
+
+    def interrupt(self) -> None:
+        """End the search after the batch under way."""
+        self.stopped = True
+
+    def _row(self, trial: Any) -> dict[str, Any]:
+        return {
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "epochs": trial.last_step or 0,
+            "score": trial.value
+            if trial.value is not None
+            else trial.intermediate_values.get(trial.last_step),
+            **trial.params,
+        }
+
+    def _header(self) -> None:
+        from minicnn.report.console import say
+
+        say(
+            self.console,
+            f"search    {len(self.study.trials)} of {self.arguments.trials} trials are done; the score is the "
+            f"validation {'accuracy' if self.maximize else 'loss'}",
+        )
+        names = (f"  {one.name}" for one in self.dimensions)
+        line = " ".join(f"{name:>{width}}" for name, width in _COLUMNS)
+        say(self.console, line + "".join(names), "bold", wrap=False)
+
+    def _line(self, trial: Any) -> None:
+        from minicnn.report.console import say
+
+        row = self._row(trial)
+        scores = [one.value for one in self.study.trials if one.value is not None]
+        best = (max if self.maximize else min)(scores) if scores else None
+        cells = [
+            row["trial"],
+            row["state"],
+            row["epochs"],
+            *(("–" if x is None else f"{x:.4f}") for x in (row["score"], best)),
+        ]
+        values = (trial.params[one.name] for one in self.dimensions)
+        texts = (
+            f"  {f'{x:.4g}' if isinstance(x, float) else x!s:>{len(one.name)}}"
+            for x, one in zip(values, self.dimensions, strict=True)
+        )
+        line = " ".join(
+            f"{cell!s:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True)
+        )
+        say(self.console, line + "".join(texts), wrap=False)
+
+    def _write(self, finished: list[Any]) -> list[str]:
+        """`trials.csv`, the picture, and the settings of the best trial."""
+        from minicnn.report.run_plots import search_outcome
+        from minicnn.storage import write_atomically
+        from minicnn.training.search import with_values
+
+        best = with_values(self.base, self.study.best_trial.params)
+        write_atomically(self.folder / "best.toml", best.to_toml().encode())
+        rows = [self._row(one) for one in self.study.trials]
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        cells = [[row.get(name) for name in names] for row in rows]
+        points = [(one.params, one.value) for one in finished]
+        return [
+            "best.toml",
+            *common.write_results(
+                self.folder,
+                {"trials": (names, cells)},
+                {"search": lambda: search_outcome(points, self.maximize)},
+            ),
+        ]

@@ -1,0 +1,156 @@
+"""`search`: trainings over settings, chosen by Optuna."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import optuna
+import pytest
+
+from minicnn import Settings
+from minicnn.cli import main
+from minicnn.errors import MinicnnError, SettingError, UnknownNameError
+from minicnn.training.search import dimension, with_values
+from tests.training import small
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("learning_rate=log:1e-4:1e-1", ("learning_rate", (), 1e-4, 0.1, True)),
+        ("lr=0.1:0.5", ("learning_rate", (), 0.1, 0.5, False)),
+        ("batch-size=32,64,128", ("batch_size", (32, 64, 128), 0, 0, False)),
+        ("warmup_steps=0:8", ("warmup_steps", (), 0, 8, False)),
+        ("optimizer=adam,sgd", ("optimizer", ("adam", "sgd"), 0, 0, False)),
+        ("momentum=0.5,0.9", ("optimizer_kwargs.momentum", (0.5, 0.9), 0, 0, False)),
+        ("optimizer_kwargs.beta1=0.8:0.99", ("optimizer_kwargs.beta1", (), 0.8, 0.99, False)),
+        ("augment.flip=true,false", ("augment.flip", (True, False), 0, 0, False)),
+        ("normalize=true,false", ("normalize", (True, False), 0, 0, False)),
+        ("ema=none,0.99", ("ema", (None, 0.99), 0, 0, False)),
+        ("resize=8x8,8x6", ("resize", ("8x8", "8x6"), 0, 0, False)),
+        ("model=lenet5,mlp", ("model", ("lenet5", "mlp"), 0, 0, False)),
+    ],
+)
+def test_the_grammar(text, expected):
+    found = dimension(text)
+    assert (found.name, found.choices, found.low, found.high, found.log) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rate=1,2", "unknown setting to vary 'rate'"),
+        ("learning_rate", "vary must look like learning_rate=log:LOW:HIGH"),
+        ("optimizer_kwargs=1", r"vary must look like optimizer_kwargs.KEY="),
+        ("epochs.x=1,2", "vary must look like"),
+        ("learning_rate=0.5:0.1", "the range must go up"),
+        ("learning_rate=log:0:1", "the range must go up from above 0"),
+        ("batch_size=0,4", "batch_size must be a whole number from 1 on"),
+        ("batch_size=1.5:4", "batch_size: a whole number"),
+        ("resize=ax8,8x8", "resize must be"),
+        ("device=gpu,cpu", "device must be cpu or cuda"),
+    ],
+)
+def test_what_cannot_be_varied_is_one_line(text, words):
+    with pytest.raises((SettingError, UnknownNameError), match=words) as caught:
+        dimension(text)
+    assert isinstance(caught.value, MinicnnError) and "\n" not in str(caught.value)
+
+
+def test_the_settings_of_a_trial():
+    base = Settings(optimizer="adam", optimizer_kwargs={"beta1": 0.8}, augment={"flip": True})
+    made = with_values(
+        base, {"optimizer": "sgd", "optimizer_kwargs.weight_decay": 0.1, "augment.crop": 2}
+    )
+    assert made.optimizer_kwargs == {"weight_decay": 0.1}
+    assert made.augment == {"flip": True, "crop": 2}
+    same = with_values(base, {"optimizer_kwargs.beta2": 0.9, "resize": "8x6", "freeze": "a*+b"})
+    assert same.optimizer_kwargs == {"beta1": 0.8, "beta2": 0.9}
+    assert (same.resize, same.freeze) == ([8, 6], ["a*", "b"])
+
+
+@pytest.fixture
+def search(tmp_path, monkeypatch):
+    """The words of a search that takes a second."""
+    monkeypatch.chdir(tmp_path)
+    x, y = small.arrays(60)
+    np.savez("data.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    (tmp_path / "net.toml").write_text(
+        'layers = [{type = "Flatten"}, {type = "Dense", units = "classes"}]'
+    )
+    words = ["search", "--data", "data.npz", "--model", "net.toml", "--epochs", "3"]
+    return [*words, "--vary", "learning_rate=log:1e-3:0.1", "batch_size=8,16"]
+
+
+def test_a_search_and_its_files(search, tmp_path, capsys):
+    assert main([*search, "--trials", "7", "--output", "out"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "the score is the validation accuracy" in lines[0] and "learning_rate" in lines[1]
+    assert [line.split()[0] for line in lines[2:9]] == [str(i) for i in range(7)]
+    study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
+    for trial in study.trials:
+        folder = tmp_path / "out" / f"trial-{trial.number}"
+        assert (folder / "last.safetensors").exists()
+        assert set(trial.intermediate_values) == set(range(1, trial.last_step + 1))
+        assert 1e-3 <= trial.params["learning_rate"] <= 0.1
+    assert {trial.params["batch_size"] for trial in study.trials} == {8, 16}
+    for name in ("best.toml", "trials.csv", "search.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    capsys.readouterr()
+    command = ["train", "--config", "out/best.toml", "--output", "again", "--json", "--quiet"]
+    assert main(command) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["settings"]["learning_rate"] == study.best_params["learning_rate"]
+
+
+def test_it_goes_on_where_it_was(search, capsys):
+    assert main([*search, "--trials", "2", "--output", "out", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert main(["search", "--resume", "out", "--trials", "4", "--json"]) == 0
+    both = json.loads(capsys.readouterr().out)
+    assert [trial["trial"] for trial in both["trials"]] == [0, 1, 2, 3]
+    assert both["trials"][:2] == first["trials"]
+    scores = [trial["score"] for trial in both["trials"] if trial["state"] == "complete"]
+    assert both["best"]["score"] == max(scores)
+    assert main(["search", "--resume", "out", "--epochs", "5"]) == 2
+    assert "--resume has settings: leave out epochs" in capsys.readouterr().err
+    assert main(["search", "--resume", ".", "--trials", "4"]) == 2
+    assert main(search[:7]) == 2
+    assert "--vary is missing" in capsys.readouterr().err
+
+
+def test_a_trial_that_is_worse_ends_early(search, capsys):
+    search[6] = "8"
+    command = [*search[:7], "--vary", "learning_rate=1e-7,0.05", "--seed", "1", "--trials", "12"]
+    assert main([*command, "--output", "out", "--json"]) == 0
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    pruned = [trial for trial in trials if trial["state"] == "pruned"]
+    assert pruned and all(trial["epochs"] < 8 for trial in pruned)
+    assert main([*command, "--output", "all", "--json", "--no-prune"]) == 0
+    assert {trial["epochs"] for trial in json.loads(capsys.readouterr().out)["trials"]} == {8}
+
+
+def test_a_trial_that_does_not_fit_says_which(search, capsys):
+    command = [*search[:7], "--vary", "freeze=none,nothing*", "--trials", "8", "--output", "out"]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "unknown layer to freeze 'nothing*'" in error and error.count("\n") == 1
+
+
+def test_ctrl_c_keeps_the_trials_that_are_done(search, tmp_path):
+    search[6] = "100000"
+    command = [sys.executable, "-m", "minicnn", *search, "--output", "out"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out" / "trial-0" / "last.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in error
+    study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
+    assert [trial.state.name for trial in study.trials] == ["FAIL"]
+    assert "    0      fail" in out
