@@ -72,10 +72,11 @@ def backward_chunk(plan, params, transposed, work, grads, n, key, first_sample):
     ``work`` is as ``forward_chunk`` left it, with dlogits at the last operation's ``dy``.
     """
     for i in range(len(plan) - 1, -1, -1):
-        call(
-            plan[i].backward,
-            (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample),
-        )
+        if plan[i].backward != 0:  # it has a gradient
+            call(
+                plan[i].backward,
+                (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample),
+            )
 
 
 @njit(**JIT)

@@ -269,6 +269,7 @@ def _combine(step, address, op, shards, every):
         work[shard, at : at + size] = rows[min(step.first_shard + shard, every - 1)]
 
 
+@njit(**JIT)
 def _forget_gaps(grads, spans, trained):
     """No gradient for what of the first ``trained`` parameters is in no span: it is frozen."""
     begin = np.int64(0)
