@@ -128,7 +128,7 @@ class Model:
     def _inference(self) -> Any:
         from minicnn.backends import backend
 
-        return backend(self.device).Inference(*self._folded, self.threads)
+        return backend(self.device).Inference(*self._folded, self.threads, constant=True)
 
     @functools.cached_property
     def _folded(self) -> tuple[Network, np.ndarray]:
@@ -310,12 +310,12 @@ class Model:
         ``work``, for a loop that is spread over threads: ``forward(plan, params, work[thread], x,
         logits)``. Raises `SettingError` for numbers below 1.
         """
-        from minicnn.backends.cpu import lay_out
+        from minicnn.backends.cpu import lay_out, prepared
 
         batch_size = integer("njit_arguments", "batch_size", batch_size)
         workspaces = () if threads is None else (integer("njit_arguments", "threads", threads),)
         network, params = self._folded
-        plan = lay_out(network, batch_size, False, params.dtype)
+        plan, params = prepared(lay_out(network, batch_size, False, params.dtype), params)
         work = aligned_zeros((*workspaces, plan.work_size), params.dtype)
         return NjitArguments(plan.table, params, work)
 

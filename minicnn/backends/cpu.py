@@ -17,7 +17,7 @@ from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor
 from minicnn.kernels.cpu.beside import STEPS, compile_beside
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
-from minicnn.memory import aligned_zeros, check_array
+from minicnn.memory import aligned_zeros, check_array, round_up
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.program.plan import ADDRESSES
@@ -95,6 +95,26 @@ def lay_out(
         for field, name in names.items():
             record[field] = passes.kernel_address(node.row, name, np.dtype(dtype).name, node.ranks)
     return plan._replace(table=table)
+
+
+def prepared(plan: Plan, params: np.ndarray) -> tuple[Plan, np.ndarray]:
+    """A ``plan`` of inference and its parameters, which never change from now on, so that kernels
+    find behind them what else would be made of them in each chunk."""
+    table, lanes = plan.table.copy(), VECTOR_BYTES // params.itemsize
+    size = round_up(len(params))
+    for record, node in zip(table, plan.nodes, strict=True):
+        fields = {name: int(record[name]) for name in ("input_channels", "output_channels")}
+        if count := node.row.prepared(fields, lanes):
+            record["prepared"], size = size, size + round_up(count)
+            dtype = params.dtype.name
+            record["transpose"] = passes.kernel_address(node.row, "prepare", dtype)
+    if size == round_up(len(params)):
+        return plan, params
+    table["params_size"] = size
+    longer = aligned_zeros(size, params.dtype)
+    longer[: len(params)] = params
+    passes.prepare(table, longer)
+    return plan._replace(table=table), longer
 
 
 def _wanted(record: np.void) -> dict[str, str]:
@@ -343,7 +363,7 @@ class Passes:
 
 class Inference:
     """Forward passes alone, in workspaces that keep nothing; any number of Python threads may call
-    at once."""
+    at once. With ``constant`` ``params`` never change."""
 
     def __init__(
         self,
@@ -351,11 +371,14 @@ class Inference:
         params: np.ndarray,
         threads: int | None = None,
         batch_size: int = 1024,
+        constant: bool = False,
     ):
         self.network, self.params = network, params
         self.threads = thread_count(threads)
         chunk, beside = -(-batch_size // self.threads), ("infer", "infer_part", "tile")
         self.plan = _plan_for_batch(network, chunk, False, params.dtype, beside=beside)
+        if constant:
+            self.plan, self.params = prepared(self.plan, params)
         self._workspaces: list[np.ndarray] = []  # those that nobody computes in
         self._row, self._outputs = math.prod(network.input_shape), network.outputs
         self._worth_a_thread = _WORTH_A_THREAD / max(1, network.multiply_adds)  # images

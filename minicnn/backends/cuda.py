@@ -235,6 +235,7 @@ class Inference:
         params: np.ndarray,
         threads: int | None = None,
         batch_size: int = 1024,
+        constant: bool = False,
     ):
         self.network, self.params = network, vector(params)
         self._laid_out = LaidOut(network, largest_chunk(network, batch_size, False), False)

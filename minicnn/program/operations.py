@@ -45,6 +45,7 @@ class Operation:
     finishes: bool = False  # what it saved is read after the step as well, for the state
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
+    prepared: Sizes = _nothing  # made of weights that never change, by the function ``prepare``
     fields: Mapping[str, float] = field(default_factory=dict, hash=False)  # of every record
     rule: AnyLayer | None = None  # what its kernels are made of
     kinks: tuple[float, ...] = ()  # the x at which the derivative of an elementwise operation jumps
@@ -77,8 +78,20 @@ def _plane_sums(fields: Mapping[str, int], lanes: int) -> int:
 def _tiles(fields: Mapping[str, int], lanes: int) -> int:
     """36 points of a vector, of the filters, and of the tiles of a block that are read and
     written (`minicnn.kernels.cpu.winograd_conv2d`)."""
+    C, K = _rounded(fields, lanes)
+    filters = _filters(fields, lanes)
+    return filters + 36 * (2 * fields["a0"] * max(C, K) + 2 * ALIGNMENT)
+
+
+def _filters(fields: Mapping[str, int], lanes: int) -> int:
+    """36 points of the filters, and of a vector."""
+    C, K = _rounded(fields, lanes)
+    return 36 * (C * K + ALIGNMENT + lanes)
+
+
+def _rounded(fields: Mapping[str, int], lanes: int) -> tuple[int, int]:
     C, K = (-(-fields[f"{side}_channels"] // lanes) * lanes for side in ("input", "output"))
-    return 36 * (lanes + C * K + 2 * fields["a0"] * max(C, K) + 3 * ALIGNMENT)
+    return C, K
 
 
 def _statistics(fields: Mapping[str, int], lanes: int) -> int:
@@ -156,7 +169,9 @@ OPERATIONS: dict[str, Operation] = {
     "drop_path": Operation(
         "dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}
     ),
-    "winograd_conv2d": Operation("winograd_conv2d", None, _reads("x"), scratch=_tiles),
+    "winograd_conv2d": Operation(
+        "winograd_conv2d", None, _reads("x"), scratch=_tiles, prepared=_filters
+    ),
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation(
         "conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums

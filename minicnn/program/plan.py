@@ -5,6 +5,7 @@ Numbers are kept in flat buffers; a record says where in them everything lies, a
 elements, -1 for none:
 
     params   weights and biases, then state such as running means     weight, bias, running_mean, running_var
+             behind them, where they never change: weights as kernels read them   prepared
     work     what one thread needs for one chunk of samples, with room for ``chunk`` of them in each of
                values                                                 x, x2 (read), y (written)
                gradients of the loss with respect to them             dx, dx2 (written, or added to), dy (read)
@@ -28,6 +29,7 @@ PLACES = (
     "bias",
     "running_mean",
     "running_var",
+    "prepared",
     "saved",
     "scratch",
 )

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from minicnn import Conv2d, Dense, Flatten, Network, ReLU
+from minicnn import Conv2d, Dense, Flatten, Model, Network, ReLU, forward
 from minicnn.backends.cpu import Inference, lay_out
 from minicnn.errors import NetworkError
 from minicnn.network.layers import Add
@@ -151,7 +151,42 @@ def test_the_plan_of_the_switch_computes_the_same(monkeypatch):
     np.testing.assert_allclose(tiles, direct, rtol=1e-10, atol=1e-10)
 
 
-def test_maps_so_small_that_one_image_would_be_slower_are_left_to_the_direct_sum_in_inference():
-    for size, chosen in ((8, False), (12, True)):
+def test_maps_of_a_few_tiles_are_left_to_the_direct_sum():
+    for size, chosen in ((4, False), (7, True), (8, True)):
         network = Network((size, size, 32), [Conv2d(32, 3, padding=1), Flatten()])
         assert (operations(network, training=False)[0] == "winograd_conv2d") == chosen
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("channels", "filters"), [(9, 5), (16, 17)])
+def test_filters_are_transformed_once_where_weights_never_change(
+    everywhere, dtype, channels, filters
+):
+    layers = [Conv2d(filters, 3, padding=1), ReLU(), Conv2d(channels, 3), Flatten(), Dense(3)]
+    network, rng = Network((6, 7, channels), layers), np.random.default_rng(0)
+    params = random_params(network, rng).astype(dtype)
+    x = rng.normal(size=(5, 6, 7, channels)).astype(dtype)
+    often, once = (Inference(network, params, 1, constant=constant) for constant in (False, True))
+    expected = often.logits(x, 1.0)
+    np.testing.assert_array_equal(once.logits(x, 1.0), expected)
+    kept, table = params.copy(), once.plan.table
+    params[:] = 0
+    np.testing.assert_array_equal(once.logits(x, 1.0), expected)
+    assert not np.array_equal(often.logits(x, 1.0), expected)
+    np.testing.assert_array_equal(once.params[: len(kept)], kept)
+    places = [record["prepared"] for record in table if record["prepared"] >= 0]
+    assert len(places) == 2 and len(once.params) == table[0]["params_size"] > len(params)
+    for begin, end in zip(places, [*places[1:], len(once.params)], strict=True):
+        assert begin >= len(params) and once.params[begin:end].any()
+
+
+def test_compiled_code_of_the_users_gets_filters_that_are_transformed():
+    network = Network((8, 8, 32), [Conv2d(32, 3, padding=1), Flatten(), Dense(3)])
+    rng = np.random.default_rng(0)
+    model = Model(network, random_params(network, rng).astype(np.float32), ("a", "b", "c"))
+    x, logits = rng.random((3, 8, 8, 32), np.float32), np.empty((3, 3), np.float32)
+    plan, params, work = model.njit_arguments(2)
+    assert plan[0]["prepared"] > 0
+    forward(plan, params, work, x, logits)
+    expected = Inference(network, model.params, 1).logits(x, 1.0)
+    np.testing.assert_array_equal(logits, expected)

@@ -50,6 +50,7 @@ def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
         "forward": (numbers, numbers, *sample),
         "backward": (numbers, numbers, numbers, numbers, *sample),
         "transpose": (numbers, numbers),
+        "prepare": (numbers, numbers),
         "combine": (numbers, types.Array(numbers.dtype, 2, "C")),
         "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
         "finish": (numbers, numbers),
@@ -86,6 +87,14 @@ def transpose_weights(plan, params, transposed):
     for i in range(len(plan)):
         if plan[i].transpose != 0:
             call(plan[i].transpose, (plan[i : i + 1], params, transposed))
+
+
+@cached
+@njit(**ENTRY)
+def prepare(plan, params):
+    """Write what kernels read in the place of weights behind these, where a plan of inference has
+    the functions in its field ``transpose``."""
+    transpose_weights(plan, params, params)
 
 
 @njit(**JIT)
