@@ -29,6 +29,7 @@ from minicnn.kernels.cpu.passes import (
 )
 from minicnn.kernels.cpu.team import over_threads
 from minicnn.kernels.cpu.tile import ENTRY, JIT
+from minicnn.kernels.cpu.vector import copy
 
 # parameters from which on threads also share what is done once a step; a region costs 5 µs
 _WORTH_SHARING = 10_000
@@ -259,14 +260,14 @@ def _combine(step, address, op, shards, every):
             call(address, (plan[op : op + 1], params, work[:shards]))
         return
     at, size = plan[op].saved, saved_size(plan[op].input_channels, work.itemsize)
-    rows = met[: every * size].reshape(every, size)
     for shard in range(shards):
-        rows[step.first_shard + shard, :] = work[shard, at : at + size]
+        copy(work[shard], at, met, (step.first_shard + shard) * size, size)
     call(step.meet, (MEET_STATISTICS, every, size))
+    rows = met[: every * size].reshape(every, size)
     call(address, (step.met_plan[op : op + 1], params, rows))
     # A process that has no shard of this batch still learns the running statistics.
     for shard in range(max(shards, 1)):
-        work[shard, at : at + size] = rows[min(step.first_shard + shard, every - 1)]
+        copy(met, min(step.first_shard + shard, every - 1) * size, work[shard], at, size)
 
 
 @njit(**JIT)
