@@ -60,7 +60,8 @@ class NjitArguments(NamedTuple):
 class Model:
     """A network with its weights, the names of its classes and the scale of its images.
 
-    ``params`` is the flat float32 vector of all weights; ``maximum`` is the image value that is
+    ``params`` is the flat float32 vector of all weights, copied and read-only: what inference
+    computes with is made of it once; ``maximum`` is the image value that is
     scaled to 1, and ``image_dtype`` ("uint8", "uint16" or "float32") the kind of images that it
     holds for. ``training`` says how the model was made: data, loss, settings and the figures
     reached. ``device`` is where it computes, "cpu" or "cuda". ``labels`` are what labels call the
@@ -95,6 +96,7 @@ class Model:
                 f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes"
             )
         check_array("params", self.params, (self.network.flat_size,), writable=False)
+        self.__setstate__({"params": self.params.copy()})
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
         if self.normalization is not None:
@@ -120,6 +122,11 @@ class Model:
         process."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over what was pickled."""
+        vars(self).update(state)
+        self.params.flags.writeable = False
+
     def _repr_html_(self) -> str:
         html: str = pkgutil.resolve_name("minicnn.report.notebook:model_html")(self)
         return html
@@ -134,11 +141,11 @@ class Model:
     def _folded(self) -> tuple[Network, np.ndarray]:
         """The network and the parameters that inference computes with, batch normalization folded
         into its neighbours."""
-        return fold(self.network, self.params)
+        return fold(self.network, self.params.copy())
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
-        """The weights by name (``conv1.weight``, ...), as views of ``params``."""
+        """The weights by name (``conv1.weight``, ...), as read-only views of ``params``."""
         return self.network.unflatten(self.params)
 
     @property

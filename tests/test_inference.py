@@ -3,11 +3,13 @@ loaded."""
 
 import itertools
 import math
+import pickle
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+import minicnn
 from minicnn import Loss, Trainer, load, plugins, save
 from minicnn.errors import DataError, MinicnnError, ModelFileError, UnknownNameError
 from minicnn.storage import read_tensors, write_tensors
@@ -381,3 +383,17 @@ def test_loading_and_predicting_asks_for_no_plugin(file, monkeypatch):
 def test_a_model_without_a_training_record_is_evaluated_without_a_loss(model):
     found = replace(model, training={}).evaluate(IMAGES, LABELS)
     assert found.loss is None and found.accuracy == model.evaluate(IMAGES, LABELS).accuracy
+
+
+def test_weights_cannot_be_changed_behind_what_inference_has_made_of_them():
+    network = minicnn.preset("vgg-small", (8, 8, 1), 10)
+    params = network.initialize(np.random.default_rng(0))
+    images = np.random.default_rng(1).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+    model = minicnn.Model(network, params, tuple("0123456789"))
+    before = model.logits(images)
+    params[:] = 0
+    np.testing.assert_array_equal(model.logits(images), before)
+    for changed in (model, pickle.loads(pickle.dumps(model))):
+        with pytest.raises(ValueError, match="read-only"):
+            changed.weights["conv1.weight"][:] = 0
+        np.testing.assert_array_equal(changed.logits(images), before)
