@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from minicnn.data import load_dataset as load_dataset
     from minicnn.data.augment import Augment as Augment
     from minicnn.errors import MinicnnError as MinicnnError
+    from minicnn.evaluation.loss import Loss as Loss
     from minicnn.formats.onnx_in import from_onnx as from_onnx
     from minicnn.formats.torch import from_torch as from_torch
     from minicnn.hookspecs import hookimpl as hookimpl
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from minicnn.rules import LossRule as LossRule
     from minicnn.rules import OptimizerRule as OptimizerRule
     from minicnn.rules import ScheduleRule as ScheduleRule
-    from minicnn.training.loss import Loss as Loss
     from minicnn.training.optimizer import Optimizer as Optimizer
     from minicnn.training.settings import Settings as Settings
     from minicnn.training.trainer import History as History
@@ -67,7 +67,7 @@ _NAMES = {  # by the module that has them
         "OptimizerRule",
         "ScheduleRule",
     ],
-    "training.loss": ["Loss"],
+    "evaluation.loss": ["Loss"],
     "training.optimizer": ["Optimizer"],
     "training.settings": ["Settings"],
     "training.trainer": ["History", "Trainer"],

@@ -22,13 +22,13 @@ from minicnn.data.dataset import (
 from minicnn.data.labels import Classes
 from minicnn.data.reading import note
 from minicnn.errors import DataError, MinicnnError, ModelFileError
+from minicnn.evaluation.loss import Loss
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
 from minicnn.storage import MALFORMED, check_types, read_tensors, write_tensors
-from minicnn.training.events import Evaluation
-from minicnn.training.loss import Loss
 
 _TRAINING = {
     "data": str,
@@ -221,7 +221,7 @@ class Model:
         Raises `DataError` for no image, images that do not fit, and labels that are none of the
         classes; they have the forms that `Trainer.fit` takes.
         """
-        from minicnn.training.metrics import evaluate
+        from minicnn.evaluation.metrics import evaluate
 
         checked, truth, scale = self.check_labelled(images, labels, maximum)
         if loss is None and "loss" in self.training:

@@ -10,13 +10,14 @@ import pytest
 from minicnn import load
 from minicnn.cli.run_folder import final_report
 from minicnn.errors import MinicnnError
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.compare import ranking, read_run
 from minicnn.report.html import run_page
 from minicnn.report.jsonl import JsonlReporter, write_json
 from minicnn.report.terminal import show_health
 from minicnn.storage import read_tensors, write_atomically, write_tensors
 from minicnn.training.checkpoint import load_checkpoint
-from minicnn.training.events import Evaluation, RunEnded, RunStarted
+from minicnn.training.events import RunEnded, RunStarted
 from minicnn.training.record import LINES_FILE, load_record
 from tests.training import small
 

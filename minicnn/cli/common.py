@@ -16,9 +16,9 @@ from minicnn.errors import MinicnnError, PluginError, UsageError, literal
 from minicnn.training.settings import COUNT, Kind
 
 if TYPE_CHECKING:
+    from minicnn.evaluation.metrics import Evaluation
     from minicnn.network.network import Network
     from minicnn.report.plots import Figure
-    from minicnn.training.events import Evaluation
 
 Tables = dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]  # name: (columns, rows)
 Pictures = dict[str, Callable[[], "Figure"]]  # name: what draws it

@@ -120,8 +120,8 @@ def _batch_loss(arguments: argparse.Namespace) -> "BatchLoss":
     """The loss on the batch as a function of the weights that the options name."""
     import numpy as np
 
+    from minicnn.evaluation.loss import Loss
     from minicnn.insight.batch_loss import BatchLoss
-    from minicnn.training.loss import Loss
 
     rng = np.random.default_rng(arguments.seed)
     made: dict[str, Any] = {"name": Settings.loss, "hyperparameters": {}, "class_weights": None}

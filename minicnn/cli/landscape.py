@@ -146,8 +146,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Compute, show, and write what is asked for."""
     model, dataset, test = model_and_data(arguments)
 
+    from minicnn.evaluation.loss import Loss
     from minicnn.insight.batch_loss import BatchLoss
-    from minicnn.training.loss import Loss
 
     loss = Loss(arguments.loss, len(model.classes)) if arguments.loss else None
     count = arguments.images

@@ -8,9 +8,9 @@ from minicnn.cli.common import Pictures, write_results
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
+    from minicnn.evaluation.metrics import Evaluation
     from minicnn.inference import Model
     from minicnn.insight.mistakes import Mistake
-    from minicnn.training.events import Evaluation
 
 
 def write_page(

@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 from minicnn.backends import Batch, cpu
 from minicnn.data.dataset import scaled as as_read
 from minicnn.errors import SettingError
+from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model
 from minicnn.network.layers import Flatten
 from minicnn.network.network import Network
 from minicnn.rules import StepRule
-from minicnn.training.loss import Loss
 
 
 @dataclass(frozen=True, eq=False)

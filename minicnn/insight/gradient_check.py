@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.backends import backend, cpu
+from minicnn.evaluation.loss import Loss
 from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.weights import name as weight_name
-from minicnn.training.loss import Loss
 
 STEP = 1e-5  # h: longer ones cross more kinks, shorter ones leave fewer digits
 TOLERANCE = 1e-5  # largest relative error that passes

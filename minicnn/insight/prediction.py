@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minicnn.training.loss import Loss
+from minicnn.evaluation.loss import Loss
 
 _ENDS = 0.02, 0.98  # the probabilities that are shown; the derivative has no bound at 0
 

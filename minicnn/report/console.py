@@ -22,12 +22,12 @@ from rich.table import Table
 from rich.text import Text
 
 from minicnn.errors import literal
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.advice import Advice
 from minicnn.training.events import (
     BatchDone,
     Compiled,
     EpochDone,
-    Evaluation,
     Event,
     Recorded,
     RunEnded,

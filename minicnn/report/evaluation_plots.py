@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.mistakes import Mistake, tiles
 from minicnn.report.plots import MATRIX, WEIGHTS, figure, shown
-from minicnn.training.events import Evaluation
 
 if TYPE_CHECKING:
     from minicnn.report.plots import Figure

@@ -11,9 +11,9 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.compare import RunCurves
 from minicnn.network.network import Network
-from minicnn.training.events import Evaluation
 
 _STYLE = """
 :root { color-scheme: light dark; }

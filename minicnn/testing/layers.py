@@ -11,6 +11,7 @@ from numba import types
 from minicnn import plugins
 from minicnn.backends import cpu
 from minicnn.errors import NetworkError
+from minicnn.evaluation.loss import Loss
 from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.gradient_check import gradcheck
 from minicnn.kernels.cpu.rules import compile_layer
@@ -34,7 +35,6 @@ from minicnn.testing.checks import (
     without_float64,
 )
 from minicnn.testing.on_cuda import works_on_cuda
-from minicnn.training.loss import Loss
 
 _LARGE = (30.0, 1e4, 1e15, 1e30)
 _NEAR = 1e-3  # to a kink, where a difference is no derivative

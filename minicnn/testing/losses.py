@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
+from minicnn.evaluation.loss import Loss
 from minicnn.kernels.cpu.rules import compile_loss
 from minicnn.rules import LossRule
 from minicnn.testing import training
@@ -19,7 +20,6 @@ from minicnn.testing.checks import (
     without_float64,
 )
 from minicnn.testing.on_cuda import works_on_cuda
-from minicnn.training.loss import Loss
 
 _OUTPUTS, _E = 5, 1e4
 _EXTREME = [[_E, -_E, 0, 1, -1], [-_E] * 5, [_E, _E, 9999, 0, 0], [_E] * 5]

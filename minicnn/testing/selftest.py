@@ -16,6 +16,7 @@ import numpy as np
 from minicnn.backends import Batch, backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.errors import SettingError
+from minicnn.evaluation.loss import Loss
 from minicnn.network import activations, layers, normalization
 from minicnn.network.blocks import Branches
 from minicnn.network.network import Network
@@ -24,7 +25,6 @@ from minicnn.network.tables import layer
 from minicnn.plugins import entries, find
 from minicnn.rules import AnyLayer, AnyOptimizer, LossRule, StepRule
 from minicnn.testing.checks import Check, CheckFailed, Checks, CheckSkipped, close, run_checks
-from minicnn.training.loss import Loss
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.trainer import Trainer
 

@@ -17,6 +17,7 @@ from minicnn.data import Dataset, Split, stratified_split
 from minicnn.data.dataset import channel_scale, limited, measure
 from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
+from minicnn.evaluation.metrics import Evaluation, evaluate
 from minicnn.inference import Model
 from minicnn.memory import aligned_copy
 from minicnn.rules import OptimizerRule, StepRule
@@ -27,12 +28,10 @@ from minicnn.training.events import (
     CheckpointSaved,
     Compiled,
     EpochDone,
-    Evaluation,
     Event,
     RunEnded,
     RunStarted,
 )
-from minicnn.training.metrics import evaluate
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.record import Recorder
 from minicnn.training.schedules import warm_up

@@ -24,6 +24,7 @@ from minicnn.errors import (
     SettingError,
     UnknownNameError,
 )
+from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model
 from minicnn.network.network import Network
 from minicnn.plugins import find
@@ -31,7 +32,6 @@ from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress
 from minicnn.training.distributed import connect
 from minicnn.training.events import EpochDone, Event, RunEnded
-from minicnn.training.loss import Loss
 from minicnn.training.optimizer import check_decay
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite

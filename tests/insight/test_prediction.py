@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from minicnn.evaluation.loss import Loss
 from minicnn.insight.prediction import loss_curve
 from minicnn.plugins import names
-from minicnn.training.loss import Loss
 
 
 def test_cross_entropy_is_minus_the_logarithm_and_its_derivative_minus_one_over_a():

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.advice import Advice
 from minicnn.report.console import (
     ConsoleReporter,
@@ -24,7 +25,6 @@ from minicnn.training.events import (
     CheckpointSaved,
     Compiled,
     EpochDone,
-    Evaluation,
     Recorded,
     RunEnded,
     RunStarted,

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.compare import RunCurves
 from minicnn.insight.mistakes import Mistake
 from minicnn.insight.range_test import RangeTest
 from minicnn.report import plots
 from minicnn.report.evaluation_plots import confusion_matrix, filters, worst_mistakes
 from minicnn.report.run_plots import comparison, range_test, run_curves
-from minicnn.training.events import Evaluation
 
 
 def evaluation(classes=3):

@@ -3,9 +3,9 @@
 from html.parser import HTMLParser
 
 from minicnn import Dense, Flatten, Network
+from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.compare import RunCurves
 from minicnn.report.html import picture, run_page, table
-from minicnn.training.events import Evaluation
 
 NETWORK = Network((2, 2), [Flatten(), Dense(2)], name="<b>tiny</b>")
 EVALUATION = Evaluation(

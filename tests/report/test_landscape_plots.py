@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from minicnn.evaluation.loss import Loss
 from minicnn.insight.descent import Trajectory
 from minicnn.insight.directions import Direction
 from minicnn.insight.prediction import loss_curve
 from minicnn.insight.slice import Slice
 from minicnn.insight.surface import Surface
 from minicnn.report import landscape_plots, plots
-from minicnn.training.loss import Loss
 
 WEIGHT = Direction("conv1.weight[0,0,0,3]", np.ones(1, np.float32), 0.25, -1.0, 1.0)
 OTHER = Direction("random direction 2", np.ones(1, np.float32), 0.0, -2.0, 2.0)

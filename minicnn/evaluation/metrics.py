@@ -2,15 +2,80 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from minicnn.data import Split
-from minicnn.training.events import Evaluation, OutputErrors
-from minicnn.training.loss import Loss
+from minicnn.evaluation.loss import Loss
 
 _ROWS = 4096  # images whose logits are held at once
+
+
+@dataclass(frozen=True)
+class OutputErrors:
+    """How far the values of one output are from their targets; ``r2`` is None where all targets
+    are equal."""
+
+    name: str
+    r2: float | None  # 1 − Σ (x − t)² / Σ (t − mean of t)²
+    mae: float  # mean of |x − t|
+    rmse: float  # root of the mean of (x − t)²
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a forward-only pass over a labelled set of ``images`` images.
+
+    Of classes: ``confusion[i][j]`` counts the images of class i that were predicted as class j;
+    ``precision`` and ``recall`` have one entry a class, None where the divisor is zero. Of several
+    labels an image: ``precision`` and ``recall`` have one entry a label, ``labelled`` counts its
+    images, and ``accuracy`` is the share of all answers, label by label, that are right. Of values:
+    ``errors`` has one entry an output, and ``accuracy`` is NaN. ``loss`` is None when the loss is
+    not known. With sample weights every count and every mean is weighted.
+    """
+
+    images: int
+    loss: float | None
+    accuracy: float
+    precision: list[float | None]
+    recall: list[float | None]
+    confusion: list[list[float]]
+    classes: list[str]
+    seconds: float
+    compile_seconds: float
+    labelled: list[float] = field(default_factory=list)
+    errors: list[OutputErrors] = field(default_factory=list)
+
+    @property
+    def f1(self) -> list[float | None]:
+        """2 · hits / (labelled + predicted) of each class, the harmonic mean of precision and
+        recall; None of no image."""
+        if not self.confusion:
+            pairs = zip(self.precision, self.recall, strict=True)
+            return [
+                None if p is r is None else 2 * (p or 0) * (r or 0) / ((p or 0) + (r or 0) or 1)
+                for p, r in pairs
+            ]
+        totals = [
+            sum(row) + sum(row[c] for row in self.confusion) for c, row in enumerate(self.confusion)
+        ]
+        return [
+            2 * self.confusion[c][c] / total if total else None for c, total in enumerate(totals)
+        ]
+
+    @property
+    def by_class(self) -> list[tuple[str, float, float | None, float | None, float | None]]:
+        """(name, images, precision, recall, F1) of each class or label; none of values."""
+        images = [sum(row) for row in self.confusion] or self.labelled
+        rows = zip(self.classes, images, self.precision, self.recall, self.f1, strict=False)
+        return list(rows)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images a second, compile time left out."""
+        return self.images / self.seconds if self.seconds > 0 else float("inf")
 
 
 def evaluate(
