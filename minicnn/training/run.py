@@ -29,6 +29,7 @@ from minicnn.training.events import (
     RunEnded,
     RunStarted,
 )
+from minicnn.training.loss import class_weights
 from minicnn.training.metrics import evaluate
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.record import Recorder
@@ -83,8 +84,11 @@ class Run:
             settings, batch_size=self.batch_size, data=dataset.name, model=model
         )
         self.batches = -(-len(self.train) // self.batch_size)
-        counts = np.bincount(self.strata[self.train], minlength=network.outputs)
-        self.loss = trainer._loss(counts)
+        weights = class_weights(settings.class_weights, self.strata[self.train], dataset.classes)
+        self.loss = trainer._loss(weights)
+        if weights is not None:
+            named = dict(zip(dataset.classes, weights, strict=True))
+            self.settings = replace(self.settings, class_weights=named)
         self.normalization = trainer.init.normalization if trainer.init else None
         if settings.normalize and trainer.init is None:
             self.normalization = measure(dataset.train.images, self.train, dataset.maximum)

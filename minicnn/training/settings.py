@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Kind:
     """The values that a setting admits: those of ``type`` that are ``within`` its range."""
 
-    type: type
+    type: Any
     words: str
     metavar: str
     within: Callable[[Any], bool] = lambda value: True
@@ -47,6 +47,16 @@ SIZE = Kind(
     lambda value: len(value) == 2 and all(type(side) is int and side > 0 for side in value),
 )
 FLAG = Kind(bool, "true or false", "")
+
+
+def _are_weights(value: Any) -> bool:
+    numbers = list(value.values() if isinstance(value, dict) else value)
+    return value == "balanced" or (numbers != [] and all(map(POSITIVE.admits, numbers)))
+
+
+WEIGHTS = Kind(
+    (str, list, dict), "balanced, or numbers above 0, one a class", "X|CLASS=X", _are_weights
+)
 TABLE = Kind(dict, "a table of names and values", "K=V")
 
 
@@ -150,8 +160,15 @@ class Settings:
     loss_kwargs: dict[str, Any] = _setting(
         TABLE,
         None,
-        "hyperparameters of the loss; class_weights=balanced or 1,2,3",
+        "hyperparameters of the loss",
         "its own",
+    )
+    class_weights: str | list[float] | dict[Any, float] | None = _setting(
+        WEIGHTS,
+        None,
+        "weights of the classes in the loss: balanced, numbers in their order, or name=number, "
+        "where the others have 1",
+        "1 each",
     )
     schedule: str = _setting(
         NAME, "constant", "schedule; linear+cosine is a sequence", "constant", "--sched", shown=True
@@ -274,7 +291,7 @@ def shown(settings: Settings, usual: Settings) -> dict[str, Any]:
         name, metadata = setting.name, setting.metadata
         value, other = getattr(settings, name), getattr(usual, name)
         if isinstance(value, dict):
-            value = {key: item for key, item in value.items() if other.get(key) != item}
+            value = {key: item for key, item in value.items() if (other or {}).get(key) != item}
         if value not in (None, {}) and (metadata["shown"] or (metadata["help"] and value != other)):
             found[name] = value
     return found

@@ -90,7 +90,10 @@ class Trainer:
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
         backend(self.settings.device).thread_count(self.settings.threads)
-        self._loss(np.ones(self.network.outputs))
+        weights = self.settings.class_weights
+        # Names are known when there are data.
+        ones = [1.0] * self.network.outputs if weights else None
+        self._loss(weights if isinstance(weights, list) else ones)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
@@ -114,13 +117,9 @@ class Trainer:
             self._schedule_rule.hyperparameters,
             settings.schedule_kwargs,
         )
-        loss: dict[str, Any] = dict(settings.loss_kwargs)
-        weights = loss.pop("class_weights", None)
-        loss |= resolve(f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, loss)
-        if weights is not None:
-            loss["class_weights"] = (
-                weights if isinstance(weights, str) else np.asarray(weights).tolist()
-            )
+        loss = resolve(
+            f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, settings.loss_kwargs
+        )
         return replace(
             settings,
             learning_rate=chosen.pop("learning_rate", None),
@@ -132,12 +131,11 @@ class Trainer:
             else None,
         )
 
-    def _loss(self, counts: np.ndarray) -> Loss:
-        """The loss of a run that trains on ``counts`` [outputs] images of the classes."""
-        kwargs = dict(self.settings.loss_kwargs)
-        if kwargs.get("class_weights") == "balanced":
-            kwargs["class_weights"] = counts.sum() / (len(counts) * np.maximum(counts, 1))
-        return Loss(self._loss_rule, self.network.outputs, **kwargs)
+    def _loss(self, class_weights: list[float] | None) -> Loss:
+        """The loss of a run."""
+        return Loss(
+            self._loss_rule, self.network.outputs, class_weights, **self.settings.loss_kwargs
+        )
 
     @property
     def model(self) -> Model:
