@@ -79,8 +79,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)) -> dict[str, Any]:
     """The settings among ``names`` that were given on the command line."""
     flags: dict[str, Any] = {name: getattr(arguments, name, None) for name in names}
-    if flags.get("augment") is not None:
-        flags["augment"] = dict(flags["augment"])
+    for name in ("augment", "learning_rate_factors", "weight_decay_factors"):
+        if flags.get(name) is not None:
+            flags[name] = dict(flags[name])
     return {name: value for name, value in flags.items() if value is not None}
 
 

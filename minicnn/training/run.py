@@ -111,6 +111,7 @@ class Run:
             np.float32,
             settings.device,
             settings.decay,
+            settings.factors,
             **settings.optimizer_kwargs,
             **rate,
         )

@@ -156,6 +156,16 @@ class Settings:
         "all",
         "what weight decay pulls: weights leaves biases, scales and shifts alone",
     )
+    learning_rate_factors: dict[str, float] = _setting(
+        TABLE,
+        None,
+        "what multiplies the learning rate of tensors of a kind, or of a name: shift=64 'conv1.*=0'",
+        "1",
+        "--lr-factors",
+    )
+    weight_decay_factors: dict[str, float] = _setting(
+        TABLE, None, "the same of the weight decay", "1", "--decay-factors"
+    )
     loss: str = _setting(NAME, "cross_entropy", "loss")
     loss_kwargs: dict[str, Any] = _setting(
         TABLE,
@@ -247,6 +257,14 @@ class Settings:
             make_augment(self.augment)
         if self.warmup_epochs and self.warmup_steps:
             raise SettingError("warmup_epochs and warmup_steps exclude each other")
+
+    @property
+    def factors(self) -> dict[str, dict[str, float]]:
+        """The factors of the tensors, as `minicnn.Optimizer` takes them."""
+        return {
+            "learning_rate": self.learning_rate_factors,
+            "weight_decay": self.weight_decay_factors,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data."""

@@ -29,7 +29,7 @@ from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress
 from minicnn.training.events import EpochDone, Event, RunEnded
 from minicnn.training.loss import Loss
-from minicnn.training.optimizer import check_decay
+from minicnn.training.optimizer import tensor_table
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.schedules import find_schedule
@@ -107,7 +107,7 @@ class Trainer:
             given["learning_rate"] = settings.learning_rate
         owner = f"optimizer {self._optimizer_rule.name}"
         chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
-        check_decay(self._optimizer_rule, settings.decay)
+        tensor_table(self._optimizer_rule, self.network, settings.decay, settings.factors)
         if settings.schedule_of not in chosen and settings.schedule_of != Settings.schedule_of:
             raise UnknownNameError(
                 f"hyperparameter of {owner} for schedule_of", settings.schedule_of, chosen

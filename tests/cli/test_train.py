@@ -74,7 +74,10 @@ def test_the_run_folder_holds_the_five_files(place, minicnn):
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     report = json.loads((folder / "report.json").read_text())
     assert (report["reason"], report["epoch"], report["test"]["images"]) == ("epochs done", 3, 30)
-    assert report["settings"] == config(folder) | {"schedule_kwargs": {}, "augment": {}}
+    assert report["settings"] == config(folder) | {
+        name: {}
+        for name in ("schedule_kwargs", "augment", "learning_rate_factors", "weight_decay_factors")
+    }
     assert report["settings"]["seed"] == 0 and report["settings"]["batch_size"] == 54
     assert report["seconds"] > 0 and report["compile_seconds"] > 0
     assert report["versions"].keys() == {"python", "minicnn", "numba", "numpy"}
@@ -144,7 +147,8 @@ EVERY_SETTING = """--data-max 300 --epochs 7 -b 20 --opt sgd --lr 0.3 --weight-d
     --loss-kwargs label_smoothing=0.1 --class-weights 1 2 3 --sched step --sched-kwargs step_size=2 gamma=0.5
     --warmup-epochs 1.5 --clip-grad 2 --clip-grad-value 3 --seed 5 --threads 1 --device cpu --val-split 0.2
     --patience 4 --min-delta 0.01 --tol 0.001 --limit 50 --sched-of weight_decay --record 3 --decay weights --channels first
-    --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2 --ema 0.9 --sched-unit step"""
+    --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2 --ema 0.9 --sched-unit step
+    --lr-factors bias=2 dense1.*=0.5 --decay-factors bias=0"""
 
 
 def test_every_option_reaches_the_settings(minicnn):
@@ -162,6 +166,8 @@ def test_every_option_reaches_the_settings(minicnn):
         "optimizer": "sgd",
         "optimizer_kwargs": {"weight_decay": 0.01},
         "learning_rate": 0.3,
+        "learning_rate_factors": {"bias": 2.0, "dense1.*": 0.5},
+        "weight_decay_factors": {"bias": 0.0},
         "loss": "cross_entropy",
         "loss_kwargs": {"label_smoothing": 0.1},
         "class_weights": [1.0, 2.0, 3.0],
