@@ -30,8 +30,14 @@ def prepare_squares(step, state):
     return ()
 
 
+def squared(g):
+    """g², where it is a number to go on with; NaN stays visible."""
+    square = g * g
+    return 1e30 if square > 1e30 else square
+
+
 def squares(p, g, square, one):
-    return p, g * g, 1.0
+    return p, squared(g), 1.0
 
 
 def prepare_scaled(step, state, share, epsilon1):
@@ -39,7 +45,7 @@ def prepare_scaled(step, state, share, epsilon1):
 
 
 def scaled(p, g, variance, change, share, kept, floor):
-    variance = kept * variance + share * g * g
+    variance = kept * variance + share * squared(g)
     root = math.sqrt(variance)
     return p, variance, g / (floor if root < floor else root)
 
@@ -81,9 +87,11 @@ def _factor(s, tensor, share):
         s.matmul(left, right, total)
         s.scale(1.0 - share, mean)
         s.axpy(share / count, total, mean)
-    s.matmul(column, row, variance)
     mean = s.dot(column, s.matrix(one, tensor, (m, 1))) / m
-    s.scale(1.0 / max(mean, s.hyper["epsilon1"]), variance)
+    normalized = s.matrix(sums, tensor, (m, 1))
+    s.copy(column, normalized)
+    s.scale(1.0 / max(mean, s.hyper["epsilon1"]), normalized)
+    s.matmul(normalized, row, variance)
 
 
 ADAFACTOR = StepRule(
