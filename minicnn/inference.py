@@ -21,6 +21,7 @@ from minicnn.data.dataset import (
 )
 from minicnn.data.labels import Classes
 from minicnn.data.reading import note
+from minicnn.data.tta import Averaged
 from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.metrics import Evaluation
@@ -137,6 +138,9 @@ class Model:
 
         return backend(self.device).Inference(*self._folded, self.threads, constant=True)
 
+    def _views(self, tta: str | None) -> Any:
+        return self._inference if tta is None else Averaged(self._inference, tta)
+
     @functools.cached_property
     def _folded(self) -> tuple[Network, np.ndarray]:
         """The network and the parameters that inference computes with, batch normalization folded
@@ -161,18 +165,23 @@ class Model:
         scale = channel_scale(self.maximum, self.normalization)
         return 0.0 if isinstance(scale, float) else scale[1]
 
-    def logits(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
+    def logits(
+        self, images: ArrayLike, maximum: float | None = None, tta: str | None = None
+    ) -> np.ndarray:
         """The linear sums of the last layer, float32 [N, outputs].
 
         ``images`` is [N, H, W, C], or [N, H, W] for one channel, in whole numbers on the scale of
         the training images, or floats: on the training scale if that was floats, else from 0 to 1.
         Raises `DataError` for another shape, NaN, or values beyond the scale. ``maximum`` is the
-        image value that is scaled to 1 where the images are on another scale.
+        image value that is scaled to 1 where the images are on another scale. ``tta`` averages over
+        views of each image, see `minicnn.data.tta`: "flip", "shift" or "both".
         """
         checked, scale = self.check_images(images, maximum)
-        return self._inference.logits(checked, scale)
+        return self._views(tta).logits(checked, scale)
 
-    def predict_proba(self, images: ArrayLike, maximum: float | None = None) -> np.ndarray:
+    def predict_proba(
+        self, images: ArrayLike, maximum: float | None = None, tta: str | None = None
+    ) -> np.ndarray:
         """Probabilities, float32 [N, classes]: the softmax of the logits, p_k = exp(z_k) / Σ_j
         exp(z_j).
 
@@ -181,7 +190,7 @@ class Model:
         """
         if self.task == "regression":
             raise DataError("the model predicts values, which have no probabilities")
-        logits = self.logits(images, maximum)
+        logits = self.logits(images, maximum, tta)
         if self.probabilities == "sigmoid":
             return np.exp(-np.logaddexp(0, -logits))
         with np.errstate(
@@ -190,14 +199,14 @@ class Model:
             powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         return powers / powers.sum(axis=1, keepdims=True)
 
-    def predict(self, images: ArrayLike) -> np.ndarray:
+    def predict(self, images: ArrayLike, tta: str | None = None) -> np.ndarray:
         """The most likely class of each image [N]: its number among ``classes``, or what the
         training labels called it.
 
         Of several labels an image: 0 or 1 for each, int64 [N, outputs]; of values: these, float32
         [N, outputs]. Either is [N] if there is one output.
         """
-        logits = self.logits(images)
+        logits = self.logits(images, tta=tta)
         if self.task != "classification":
             values = logits if self.task == "regression" else (logits > 0).astype(np.int64)
             return values[:, 0] if values.shape[1] == 1 else values
@@ -211,12 +220,14 @@ class Model:
         loss: Loss | None = None,
         maximum: float | None = None,
         sample_weight: ArrayLike | None = None,
+        tta: str | None = None,
     ) -> Evaluation:
         """Figures over a labelled set; ``loss`` None is the loss that the model was trained with,
         if it is installed.
 
         ``maximum`` is the image value that is scaled to 1, where the images are on another scale
         than `logits` wants. ``sample_weight`` [N] says how much each image counts (None: 1).
+        ``tta`` is that of `logits`.
 
         Raises `DataError` for no image, images that do not fit, and labels that are none of the
         classes; they have the forms that `Trainer.fit` takes.
@@ -230,7 +241,7 @@ class Model:
         if weights is not None:
             weights = as_weights("evaluate", np.asarray(weights), len(checked))
         split = Split(checked, truth, weights)
-        return evaluate(self._inference, split, scale, self.classes, loss, task=self.task)
+        return evaluate(self._views(tta), split, scale, self.classes, loss, task=self.task)
 
     def trained_loss(self) -> Loss:
         """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if

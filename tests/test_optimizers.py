@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from minicnn import plugins
+from minicnn import BatchNorm2d, Conv2d, Dense, Flatten, Network, Optimizer, ReLU, plugins
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.kernels.cpu.call import call_update
 from minicnn.kernels.cpu.rules import compile_update
@@ -21,6 +21,7 @@ NAMES = [
     "adam",
     "adamax",
     "adamw",
+    "adamw_amsgrad",
     "amsgrad",
     "gd",
     "lion",
@@ -78,6 +79,7 @@ TUNED = {
 
 for name in ("amsgrad", "radam", "adamax"):
     TUNED[name] = TUNED["adam"]
+TUNED["adamw_amsgrad"] = TUNED["adamw"]
 
 
 @njit
@@ -191,6 +193,7 @@ DOWNHILL = {
     "nadam": {"learning_rate": 0.02},
     "lion": {"learning_rate": 5e-4},
     "amsgrad": {"learning_rate": 0.02},
+    "adamw_amsgrad": {"learning_rate": 0.02, "weight_decay": 0.0},
     "radam": {"learning_rate": 2e-3},
     "adamax": {"learning_rate": 0.02},
     "rmsprop_momentum": {"learning_rate": 5e-4},
@@ -252,7 +255,7 @@ def test_optimizers_make_the_steps_of_pytorch():
     """Stored by `tests.reference.make_torch_training`."""
     with np.load(REFERENCE) as stored:
         cases = [name for name in stored if name.startswith("optimizer/")]
-        assert len(cases) == 6
+        assert len(cases) == 7
         for case in cases:
             name, _, variant = case.removeprefix("optimizer/").partition("/")
             other = {"centered": 0.0} if name == "rmsprop_momentum" and not variant else {}
@@ -260,3 +263,54 @@ def test_optimizers_make_the_steps_of_pytorch():
             for gradient, expected in zip(stored["gradients"], stored[case], strict=True):
                 run.step(gradient.ravel())
                 np.testing.assert_allclose(run.params, expected.ravel(), rtol=1e-9, err_msg=case)
+
+
+ADAFACTOR = {"beta2_decay": -0.7, "epsilon2": 0.01, "threshold": 1.1}
+LAYERS = [Conv2d(3, 2), BatchNorm2d(), ReLU(), Flatten(), Dense(4)]
+NETWORK = Network((4, 4, 1), LAYERS)
+FACTORS = {
+    "learning_rate": {"shift": 8, "bias": 0, "conv1.*": 0.5},
+    "weight_decay": {"dense*.weight": 2},
+}
+
+
+def flat(numbers, network=NETWORK):
+    """The flat vector of a network that holds the trained ``numbers`` in the order of the tensors."""
+    vector = np.zeros(network.flat_size)
+    for name, view in network.unflatten(vector).items():
+        if "running" not in name:
+            view[...] = numbers[: view.size].reshape(view.shape)
+            numbers = numbers[view.size :]
+    assert len(numbers) == 0
+    return vector
+
+
+def test_adafactor_makes_the_steps_of_pytorch():
+    """On a matrix; `test_tensors_have_the_groups_of_pytorch` has vectors too."""
+    network = Network((1, 3), [Flatten(), Dense(4, bias=False)])
+    optimizer = Optimizer(
+        "adafactor", network, np.float64, learning_rate=0.02, weight_decay=0.1, **ADAFACTOR
+    )
+    with np.load(REFERENCE) as stored:
+        params = flat(stored["start"].ravel(), network)
+        for gradient, expected in zip(stored["gradients"], stored["adafactor"], strict=True):
+            optimizer.update(params, flat(gradient.ravel(), network))
+            np.testing.assert_allclose(params, flat(expected.ravel(), network), rtol=1e-9)
+
+
+def test_tensors_have_the_groups_of_pytorch():
+    with np.load(REFERENCE) as stored:
+        names = [name.removeprefix("groups/") for name in stored if name.startswith("groups/")]
+        names = sorted(set(names) - {"start", "gradients"})
+        assert len(names) == 11
+        for name in names:
+            tuned = ADAFACTOR if name == "adafactor" else TUNED[name]
+            tuned = tuned | {"learning_rate": 0.02, "weight_decay": 0.1}
+            params = flat(stored["groups/start"])
+            optimizer = Optimizer(name, NETWORK, np.float64, "cpu", "weights", FACTORS, **tuned)
+            for gradient in stored["groups/gradients"]:
+                optimizer.update(params, flat(gradient))
+            expected = flat(stored[f"groups/{name}"])
+            # PyTorch keeps nadam's product of momenta in float32.
+            rtol = 1e-6 if name == "nadam" else 1e-9
+            np.testing.assert_allclose(params, expected, rtol=rtol, err_msg=name)

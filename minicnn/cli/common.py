@@ -50,6 +50,18 @@ def add_output(parser: argparse._ActionsContainer, text: str, metavar: str = "DI
     parser.add_argument("--output", type=path, metavar=metavar, help=text)
 
 
+def add_tta(parser: argparse._ActionsContainer) -> None:
+    """Add ``--tta``, of `minicnn.data.tta`; alone it means both."""
+    parser.add_argument(
+        "--tta",
+        nargs="?",
+        const="both",
+        choices=("flip", "shift", "both"),
+        help="average over views of each image: its mirror image, it moved by a pixel, or both "
+        "(default: the image alone)",
+    )
+
+
 def add_config(parser: argparse._ActionsContainer) -> None:
     """Add ``--config``."""
     text = "settings, such as a run's config.toml; flags win"

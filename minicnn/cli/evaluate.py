@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model_and_data(parser)
     add_option(parser, "device", default=Settings.device)
+    common.add_tta(parser)
     parser.add_argument(
         "--report",
         action="store_true",
@@ -110,14 +111,16 @@ def run(arguments: argparse.Namespace) -> int:
     model, dataset, test = model_and_data(arguments, arguments.device)
     if arguments.report and model.task != "classification":
         raise UsageError("--report shows classes, and this model has none")
-    evaluation = model.evaluate(test.images, test.labels, maximum=dataset.maximum)
+    evaluation = model.evaluate(
+        test.images, test.labels, maximum=dataset.maximum, tta=arguments.tta
+    )
     found: list[Mistake] = []
     files: list[str] = []
     if arguments.report:
         from minicnn.cli.report import write_page
 
         place, output = common.folders(arguments.model, arguments.output)
-        found, files = write_page(model, dataset, evaluation, place, output)
+        found, files = write_page(model, dataset, evaluation, place, output, arguments.tta)
     if arguments.json:
         more = {"mistakes": found, "files": files} if arguments.report else {}
         common.print_json({**common.plain(evaluation), **more})

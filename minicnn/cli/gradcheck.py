@@ -43,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "batch_size", default=8, help="images (default: 8)")
     add_option(parser, "loss", help=f"loss (default: the model's, else {Settings.loss})")
     add_option(parser, "loss_kwargs", default=[])
+    add_option(parser, "class_weights")
     add_number(parser, "--samples", COUNT, 100, "weights per tensor")
     text = "seed of new weights and of the images and weights that are drawn (default: 0)"
     add_option(parser, "seed", default=0, help=text)
@@ -120,7 +121,7 @@ def _batch_loss(arguments: argparse.Namespace) -> "BatchLoss":
     """The loss on the batch as a function of the weights that the options name."""
     import numpy as np
 
-    from minicnn.evaluation.loss import Loss
+    from minicnn.evaluation.loss import Loss, class_weights
     from minicnn.insight.batch_loss import BatchLoss
 
     rng = np.random.default_rng(arguments.seed)
@@ -144,12 +145,12 @@ def _batch_loss(arguments: argparse.Namespace) -> "BatchLoss":
         for spec in network.parameters:
             if spec.kind in ("bias", "shift"):
                 tensors[spec.name][:] = _BIASES * rng.normal(size=spec.shape)
-    if arguments.loss is not None or arguments.loss_kwargs:
-        kwargs = dict(arguments.loss_kwargs)
+    weights = arguments.class_weights
+    if arguments.loss or arguments.loss_kwargs or weights:
         made = {
             "name": arguments.loss or made["name"],
-            "class_weights": kwargs.pop("class_weights", None),
-            "hyperparameters": kwargs,
+            "class_weights": class_weights(weights, split.labels, dataset.classes),
+            "hyperparameters": dict(arguments.loss_kwargs),
         }
     if arguments.batch_size > len(split):
         raise DataError(

@@ -1,6 +1,7 @@
 """The verb ``predict``."""
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import add_json, add_number, add_output, tell
+from minicnn.cli.common import add_json, add_number, add_output, add_tta, tell
 from minicnn.cli.settings import Settings, add_option
 from minicnn.errors import DataError, UsageError
 from minicnn.training.settings import COUNT
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "rgb", default=False)
     text = "classes to print for an image, the most probable first"
     add_number(parser, "--top", COUNT, 3, text)
+    add_tta(parser)
     add_option(parser, "data_gb", default=Settings.data_gb)
     add_option(parser, "device", default=Settings.device)
     add_option(parser, "threads")
@@ -115,7 +117,8 @@ def _format(arguments: argparse.Namespace) -> str:
 
 def _answers(arguments: argparse.Namespace, model: "Model", done: _Done) -> Iterator[Batch]:
     """Names and rows of outputs, some images at a time."""
-    answer = model.logits if model.task == "regression" else model.predict_proba
+    of_images = model.logits if model.task == "regression" else model.predict_proba
+    answer = functools.partial(of_images, tta=arguments.tta)
     for names, images in _batches(arguments, model, done):
         begun = time.perf_counter()
         if not done.images:

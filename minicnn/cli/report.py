@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 
 def write_page(
-    model: "Model", dataset: "Dataset", evaluation: "Evaluation", run_folder: Path, output: Path
+    model: "Model",
+    dataset: "Dataset",
+    evaluation: "Evaluation",
+    run_folder: Path,
+    output: Path,
+    tta: str | None = None,
 ) -> "tuple[list[Mistake], list[str]]":
     """Write all to ``output``; curves, settings and landscapes are those that ``run_folder`` holds.
 
@@ -29,7 +34,7 @@ def write_page(
 
     test = dataset.test
     assert test is not None
-    found = confident_mistakes(model, test.images, test.labels, maximum=dataset.maximum)
+    found = confident_mistakes(model, test.images, test.labels, maximum=dataset.maximum, tta=tta)
     run = read_run(run_folder) if (run_folder / "metrics.jsonl").exists() else None
     filters = first_layer_filters(model)
     columns = [

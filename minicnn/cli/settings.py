@@ -4,6 +4,7 @@ file or a stored run amount to."""
 import argparse
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from minicnn.training.settings import (
     PATTERNS,
     SIZE,
     TABLE,
+    WEIGHTS,
     Settings,
     read_settings,
 )
@@ -44,6 +46,8 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
     if kind is TABLE:
         read = augmentation if name == "augment" else key_value
         usual = {"type": read, "nargs": "+", "action": "extend"}
+    if kind is WEIGHTS:
+        usual = {"nargs": "+", "action": _ClassWeights}
     if kind is SIZE:
         usual = {"type": size}
     if kind is PATTERNS:
@@ -78,8 +82,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)) -> dict[str, Any]:
     """The settings among ``names`` that were given on the command line."""
     flags: dict[str, Any] = {name: getattr(arguments, name, None) for name in names}
-    if flags.get("augment") is not None:
-        flags["augment"] = dict(flags["augment"])
+    for name in ("augment", "learning_rate_factors", "weight_decay_factors"):
+        if flags.get(name) is not None:
+            flags[name] = dict(flags[name])
     return {name: value for name, value in flags.items() if value is not None}
 
 
@@ -116,17 +121,32 @@ def size(text: str) -> list[int]:
 
 
 def key_value(text: str) -> tuple[str, Any]:
-    """``k=v`` as (k, v); v is a number, numbers with commas between them, or the word balanced."""
+    """``k=v`` as (k, v); v is a number, or numbers with commas between them."""
     key, equals, value = text.partition("=")
     if not (key and equals and value):
         raise argparse.ArgumentTypeError(f"must look like name=value, not {text!r}")
-    if value == "balanced":
-        return key, value
     try:
         numbers = [float(number) for number in value.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{key} must be a number, not {value!r}") from None
     return key, numbers if "," in value else numbers[0]
+
+
+class _ClassWeights(argparse.Action):
+    """Reads the word balanced, numbers in the order of the classes, or ``class=number``."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        pairs = [text.rpartition("=") for text in values]
+        names = [name for name, _, _ in pairs if name]
+        weights: Any = "balanced" if values == ["balanced"] else ""
+        if not weights:
+            with suppress(ValueError):
+                weights = [float(number) for _, _, number in pairs]
+                weights = dict(zip(names, weights, strict=False)) if names else weights
+        if not WEIGHTS.admits(weights) or len(weights) < len(values):
+            shown = " ".join(values)
+            raise argparse.ArgumentError(self, f"must be {WEIGHTS.words}, not {shown!r}")
+        setattr(namespace, self.dest, weights)
 
 
 def augmentation(text: str) -> tuple[str, Any]:
@@ -198,6 +218,8 @@ def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
             values[f"{kind}_kwargs"] = getattr(base, f"{kind}_kwargs") | flags[f"{kind}_kwargs"]
         elif kind == "schedule":
             values["horizon"] = None
+        elif kind == "loss":
+            values.setdefault("class_weights", None)
     settings = replace(base, **values)
     data = Path(settings.data)
     if settings.data not in KNOWN and data.exists():

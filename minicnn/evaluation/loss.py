@@ -6,9 +6,30 @@ from typing import Any
 import numpy as np
 
 from minicnn.backends import Data
-from minicnn.errors import DataError, SettingError
+from minicnn.errors import DataError, SettingError, UnknownNameError
 from minicnn.plugins import find
 from minicnn.rules import LossRule, resolve
+
+
+def class_weights(
+    setting: str | list[float] | dict[Any, float] | None, labels: np.ndarray, classes: Sequence[str]
+) -> list[float] | None:
+    """The weights, one of each of ``classes``, that the setting means for images with ``labels``.
+
+    "balanced" is images / (classes · images of the class), so that the mean over the images is 1; a
+    table has numbers of some classes, and the others have 1.
+    Raises `UnknownNameError` for the name of no class.
+    """
+    if setting == "balanced" and labels.ndim == 1:
+        counts = np.bincount(labels, minlength=len(classes))
+        return [len(labels) / (len(classes) * max(int(count), 1)) for count in counts]
+    if isinstance(setting, dict):
+        named = {str(name): weight for name, weight in setting.items()}
+        for name in named:
+            if name not in classes:
+                raise UnknownNameError("class", name, classes)
+        return [named.get(name, 1.0) for name in classes]
+    return [1.0] * len(classes) if isinstance(setting, str) else setting
 
 
 class Loss:

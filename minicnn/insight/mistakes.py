@@ -25,13 +25,14 @@ def confident_mistakes(
     labels: np.ndarray,
     count: int = 16,
     maximum: float | None = None,
+    tta: str | None = None,
 ) -> list[Mistake]:
     """The ``count`` wrongly classified images that ``model`` is most certain of, the most certain
     one first.
 
-    ``images`` [N, H, W, C] and ``maximum`` are as for `Model.evaluate`, ``labels`` int64 [N].
+    ``images`` [N, H, W, C], ``maximum`` and ``tta`` are as for `Model.evaluate`, ``labels`` int64 [N].
     """
-    probabilities = model.predict_proba(images, maximum)
+    probabilities = model.predict_proba(images, maximum, tta)
     predicted = probabilities.argmax(axis=1)
     certainty = probabilities[np.arange(len(labels)), predicted]
     wrong = np.flatnonzero(predicted != labels)

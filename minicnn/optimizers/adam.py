@@ -188,6 +188,36 @@ ADAMW = OptimizerRule(
 )
 
 
+def adamw_amsgrad(
+    p,
+    g,
+    mean,
+    square,
+    largest,
+    step_size,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    epsilon,
+    decay,
+):
+    mean = beta1 * mean + one_minus_beta1 * g
+    square = beta2 * square + one_minus_beta2 * g * g
+    largest = largest if square <= largest else square
+    p = (p - decay * p) - step_size * mean / (math.sqrt(largest) + epsilon)
+    return p, mean, square, largest
+
+
+ADAMW_AMSGRAD = replace(
+    ADAMW,
+    name="adamw_amsgrad",
+    update=adamw_amsgrad,
+    slots=AMSGRAD.slots,
+    equation="AdamW with max(v₁, ..., vₜ) in the place of vₜ",
+)
+
+
 def prepare_nadam(step, state, learning_rate, beta1, beta2, epsilon, momentum_decay, weight_decay):
     now = beta1 * (1.0 - 0.5 * 0.96 ** (step * momentum_decay))
     following = beta1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
@@ -278,4 +308,4 @@ LION = OptimizerRule(
 
 @hookimpl
 def minicnn_optimizers():
-    return [ADAM, AMSGRAD, ADAMW, NADAM, RADAM, ADAMAX, LION]
+    return [ADAM, AMSGRAD, ADAMW, ADAMW_AMSGRAD, NADAM, RADAM, ADAMAX, LION]

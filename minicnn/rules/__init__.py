@@ -131,9 +131,16 @@ class Tensor:
     fan_in: int
     first: bool  # whether its layer is the first one with weights,
     last: bool  # or the last
-    # whether ``weight_decay`` is to pull it: always, unless the user said ``decay="weights"``
-    decays: bool
+    # what the hyperparameters of these names are multiplied by for it: 1 unless the user said other
+    # factors, and 0 for the weight decay that ``decay="weights"`` leaves out
+    learning_rate: float
+    weight_decay: float
     offset: int  # where it begins in a flat vector
+
+    @property
+    def decays(self) -> bool:
+        """Whether ``weight_decay`` is to pull it."""
+        return self.weight_decay != 0
 
     @property
     def size(self) -> int:
@@ -233,6 +240,8 @@ class StepRule:
     state: tuple[tuple[str, float], ...] = ()  # (name, first value) of the scalars that are saved
     evaluation: Callable[[Step, Any], None] | None = None
     full_batch: bool = False  # the method is defined on the whole training set as one batch
+    # the factors of each `Tensor` are heeded: all that moves it is a base, or is multiplied by them
+    by_tensor: bool = False
     equation: str = ""
     source: str = ""
 

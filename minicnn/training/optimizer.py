@@ -2,7 +2,9 @@
 steps."""
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from math import prod
 from typing import Any
 
@@ -12,10 +14,12 @@ from minicnn.errors import PluginError, SettingError, UnknownNameError
 from minicnn.memory import aligned_zeros, check_array, round_up
 from minicnn.network.network import Network
 from minicnn.plugins import find
-from minicnn.rules import AnyOptimizer, OptimizerRule, StepRule, Tensor, resolve
+from minicnn.rules import AnyOptimizer, Hyperparameter, OptimizerRule, StepRule, Tensor, resolve
 
 Gradient = Callable[[np.ndarray], tuple[float, np.ndarray]]  # params -> (loss, grads)
 DECAY = ("all", "weights")  # tensors that ``weight_decay`` may pull
+Factors = Mapping[str, Mapping[str, float]]  # hyperparameter: {kind of tensor or pattern: factor}
+_KINDS = ("weight", "bias", "scale", "shift")
 
 
 class Optimizer:
@@ -23,7 +27,9 @@ class Optimizer:
 
     ``rule`` is a name or a rule; hyperparameters not given have the rule's defaults. ``size`` is
     the network, or the length of a parameter vector, which is one tensor. ``decay="weights"`` keeps
-    weight decay from biases, scales and shifts. ``slots`` [slots, trained parameters] and ``state``
+    weight decay from biases, scales and shifts. ``factors``, such as ``{"learning_rate": {"shift":
+    64, "conv1.*": 0.1}}``, multiply the learning rate or the weight decay of tensors of a kind, or
+    whose name fits the pattern; the last one that fits counts. ``slots`` [slots, trained parameters] and ``state``
     hold all that is remembered, also by the rules inside a `StepRule`: its slots as "rule.slot",
     its state as "rule.tensor.name", for every tensor apart. Raises `UnknownNameError` and
     `SettingError` for a wrong name or value.
@@ -42,6 +48,7 @@ class Optimizer:
         dtype: Any = np.float32,
         device: str = "cpu",
         decay: str = "all",
+        factors: Factors | None = None,
         /,
         **hyperparameters: float,
     ):
@@ -49,10 +56,18 @@ class Optimizer:
         self.hyperparameters = resolve(
             f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters
         )
-        check_decay(self.rule, decay)
         self.step, self.size = 0, size.trainable_size if isinstance(size, Network) else size
-        self.tensors = _table(size, decay)
-        self.state = dict(self.rule.state)
+        self.tensors = tensor_table(self.rule, size, decay, factors or {})
+        groups: dict[tuple[float, float], list[Tensor]] = {}
+        for tensor in self.tensors:
+            groups.setdefault(_factors(tensor), []).append(tensor)
+        self.spans, self._groups = self.spans_of(list(groups.values())), list(groups)
+        alone = isinstance(self.rule, OptimizerRule)
+        self.state = {
+            _of_group(row, name): value
+            for row in range(len(groups) if alone else 1)
+            for name, value in self.rule.state
+        }
         self.slot_names = list(self.rule.slots)
         self._rules, self._device = self._bases(), device
         for name, base in self._rules.items():
@@ -64,14 +79,6 @@ class Optimizer:
                     for key, value in (*base.state, ("step", 0.0))
                 }
         self.slots: np.ndarray = aligned_zeros((len(self.slot_names), self.size), dtype)
-        groups = [
-            [tensor for tensor in self.tensors if tensor.decays is decays]
-            for decays in (True, False)
-        ]
-        self.spans = self.spans_of([group for group in groups if group])
-        self._decays = [
-            decays for decays, group in zip((True, False), groups, strict=True) if group
-        ]
 
     def spans_of(self, groups: Sequence[Sequence[Tensor]]) -> np.ndarray:
         """[count, (begin, end, row)]: where in a vector the tensors of a group lie, with the gaps
@@ -145,17 +152,15 @@ class Optimizer:
         """Begin the next step of an elementwise rule: what it computes once for all elements, with
         what is scheduled.
 
-        A row [S] for the tensors that decay and one for those that do not, if there are both:
-        ``spans`` says which is whose. The rule's state is that of the first.
+        A row [S] for the tensors of the same factors: ``spans`` says which is whose. Each row has
+        the rule's state for itself.
         """
         self.step += 1
-        part, values = self._parts[self.rule.name], self.hyperparameters | scheduled
-        before, prepared = self.state.copy(), []
-        for decays in self._decays:
-            own = before.copy()
-            prepared.append(part.prepare(self.step, values, own, decays))
-            if decays is self._decays[0]:
-                self.state.update((name, own[name]) for name in before)
+        part, values, prepared = self._parts[self.rule.name], self.hyperparameters | scheduled, []
+        for row, factors in enumerate(self._groups):
+            own = {name: self.state[_of_group(row, name)] for name, _ in self.rule.state}
+            prepared.append(part.prepare(self.step, values, own, factors))
+            self.state.update((_of_group(row, name), own[name]) for name, _ in self.rule.state)
         return part.rows(prepared)
 
     def update(self, params: np.ndarray, grads: np.ndarray | Gradient, **scheduled: float) -> None:
@@ -195,24 +200,64 @@ class Optimizer:
             self.rule.evaluation(self._work, self.trained(out))
 
 
-def check_decay(rule: AnyOptimizer, decay: str) -> None:
-    """Raise `SettingError` if ``decay`` is none of `DECAY`, or would change nothing of ``rule``."""
+def _factors(tensor: Tensor) -> tuple[float, float]:
+    return tensor.learning_rate, tensor.weight_decay
+
+
+def _of_group(row: int, name: str) -> str:
+    """The name in `Optimizer.state` of what a rule keeps for a group of tensors."""
+    return f"{name}.{row}" if row else name
+
+
+def tensor_table(
+    rule: AnyOptimizer, size: int | Network, decay: str, factors: Factors
+) -> tuple[Tensor, ...]:
+    """The trained tensors, in the order of the layers, with what `Optimizer` says of ``decay`` and
+    ``factors``.
+
+    Raises `SettingError` for what is no factor or changes nothing of ``rule``, `UnknownNameError`
+    for what fits no tensor.
+    """
     if decay not in DECAY:
         raise SettingError(f"decay must be {' or '.join(DECAY)}, not {decay!r}")
     if decay != "all" and "weight_decay" not in [hyper.name for hyper in rule.hyperparameters]:
         raise SettingError(
             f"optimizer {rule.name} has no weight_decay: decay must be all, not {decay!r}"
         )
+    table = _table(size)
+    spared = dict.fromkeys(_KINDS[1:], 0.0) if decay == "weights" else {}
+    for name in ("learning_rate", "weight_decay"):
+        given = factors.get(name, {})
+        if given and name not in [hyper.name for hyper in rule.hyperparameters]:
+            raise SettingError(f"optimizer {rule.name} has no {name}, so it has no factors")
+        if given and isinstance(rule, StepRule) and not rule.by_tensor:
+            raise SettingError(f"optimizer {rule.name} does not take factors of {name} by tensor")
+        known = [*_KINDS, *(tensor.name for tensor in table)]
+        for pattern, factor in given.items():
+            Hyperparameter(pattern, 1.0, 0.0).check(f"factors of {name}", factor)
+            if not any(fnmatchcase(one, pattern) for one in known):
+                raise UnknownNameError("tensor or kind of tensor", pattern, known)
+        if name == "weight_decay":
+            given = spared | dict(given)
+        for pattern, factor in given.items():
+            changed: dict[str, Any] = {name: float(factor)}
+            table = [
+                replace(tensor, **changed)
+                if pattern == tensor.kind or fnmatchcase(tensor.name, pattern)
+                else tensor
+                for tensor in table
+            ]
+    return tuple(table)
 
 
-def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
+def _table(size: int | Network) -> list[Tensor]:
     """The trained tensors, in the order of the layers; not those of frozen layers."""
     if not isinstance(size, Network):
-        return (Tensor("params", (size,), "weight", 0, 1, True, True, True, 0),)
+        return [Tensor("params", (size,), "weight", 0, 1, True, True, 1.0, 1.0, 0)]
     specs = [spec for spec in size.parameters if spec.offset < size.trainable_size]
     fan_in = {spec.layer: prod(spec.shape[:-1]) for spec in specs if spec.kind == "weight"}
     first, last = (end(fan_in, default=-1) for end in (min, max))
-    return tuple(
+    return [
         Tensor(
             spec.name,
             spec.shape,
@@ -221,12 +266,13 @@ def _table(size: int | Network, decay: str) -> tuple[Tensor, ...]:
             fan_in.get(spec.layer, 1),
             spec.layer == first,
             spec.layer == last,
-            decay == "all" or spec.kind == "weight",
+            1.0,
+            1.0,
             spec.offset,
         )
         for spec in specs
         if spec.layer not in size.frozen
-    )
+    ]
 
 
 class _Part:
@@ -248,12 +294,16 @@ class _Part:
         return compiled
 
     def prepare(
-        self, step: int, values: dict[str, float], own: dict[str, float], decays: bool
+        self,
+        step: int,
+        values: dict[str, float],
+        own: dict[str, float],
+        factors: tuple[float, float],
     ) -> tuple[float, ...]:
         """The scalars of one step; ``own`` is the rule's state, which changes."""
-        if not decays and "weight_decay" in values:
-            values = values | {"weight_decay": 0.0}
-        return self.rule.prepare(step, own, **values)
+        pairs = zip(("learning_rate", "weight_decay"), factors, strict=True)
+        changed = {name: values[name] * factor for name, factor in pairs if name in values}
+        return self.rule.prepare(step, own, **values | changed)
 
     def rows(self, prepared: list[tuple[float, ...]]) -> np.ndarray:
         """[rows, S] of what `prepare` returned."""
@@ -272,11 +322,11 @@ class _Part:
         groups: dict[tuple[float, ...], list[Tensor]] = {}
         for tensor in dict.fromkeys(tensors):
             state = (self.owner.state[key] for key in self._keys[tensor])
-            groups.setdefault((tensor.decays, *state), []).append(tensor)
+            groups.setdefault((*_factors(tensor), *state), []).append(tensor)
         prepared = []
-        for (decays, step, *numbers), group in groups.items():
+        for (rate, decay, step, *numbers), group in groups.items():
             own = dict(zip(dict(self.rule.state), numbers, strict=True))
-            prepared.append(self.prepare(int(step) + 1, values, own, bool(decays)))
+            prepared.append(self.prepare(int(step) + 1, values, own, (rate, decay)))
             kept = step + 1, *(own[name] for name, _ in self.rule.state)
             for tensor in group:
                 self.owner.state.update(zip(self._keys[tensor], kept, strict=True))

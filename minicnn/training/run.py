@@ -17,6 +17,7 @@ from minicnn.data import Dataset, Split, stratified_split
 from minicnn.data.dataset import channel_scale, limited, measure
 from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
+from minicnn.evaluation.loss import class_weights
 from minicnn.evaluation.metrics import Evaluation, evaluate
 from minicnn.inference import Model
 from minicnn.memory import aligned_copy
@@ -86,8 +87,11 @@ class Run:
             settings, batch_size=self.batch_size, data=dataset.name, model=model
         )
         self.batches = -(-len(self.train) // self.batch_size)
-        counts = np.bincount(self.strata[self.train], minlength=network.outputs)
-        self.loss = trainer._loss(counts)
+        weights = class_weights(settings.class_weights, self.strata[self.train], dataset.classes)
+        self.loss = trainer._loss(weights)
+        if weights is not None:
+            named = dict(zip(dataset.classes, weights, strict=True))
+            self.settings = replace(self.settings, class_weights=named)
         self.normalization = trainer.init.normalization if trainer.init else None
         if settings.normalize and trainer.init is None:
             self.normalization = measure(dataset.train.images, self.train, dataset.maximum)
@@ -110,6 +114,7 @@ class Run:
             np.float32,
             settings.device,
             settings.decay,
+            settings.factors,
             **settings.optimizer_kwargs,
             **rate,
         )

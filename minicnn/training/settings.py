@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Kind:
     """The values that a setting admits: those of ``type`` that are ``within`` its range."""
 
-    type: type
+    type: Any
     words: str
     metavar: str
     within: Callable[[Any], bool] = lambda value: True
@@ -53,6 +53,16 @@ PATTERNS = Kind(
     lambda value: bool(value) and all(type(pattern) is str for pattern in value),
 )
 FLAG = Kind(bool, "true or false", "")
+
+
+def _are_weights(value: Any) -> bool:
+    numbers = list(value.values() if isinstance(value, dict) else value)
+    return value == "balanced" or (numbers != [] and all(map(POSITIVE.admits, numbers)))
+
+
+WEIGHTS = Kind(
+    (str, list, dict), "balanced, or numbers above 0, one a class", "X|CLASS=X", _are_weights
+)
 TABLE = Kind(dict, "a table of names and values", "K=V")
 
 
@@ -159,12 +169,29 @@ class Settings:
         "all",
         "what weight decay pulls: weights leaves biases, scales and shifts alone",
     )
+    learning_rate_factors: dict[str, float] = _setting(
+        TABLE,
+        None,
+        "what multiplies the learning rate of tensors of a kind, or of a name: shift=64 'conv1.*=0'",
+        "1",
+        "--lr-factors",
+    )
+    weight_decay_factors: dict[str, float] = _setting(
+        TABLE, None, "the same of the weight decay", "1", "--decay-factors"
+    )
     loss: str = _setting(NAME, "cross_entropy", "loss")
     loss_kwargs: dict[str, Any] = _setting(
         TABLE,
         None,
-        "hyperparameters of the loss; class_weights=balanced or 1,2,3",
+        "hyperparameters of the loss",
         "its own",
+    )
+    class_weights: str | list[float] | dict[Any, float] | None = _setting(
+        WEIGHTS,
+        None,
+        "weights of the classes in the loss: balanced, numbers in their order, or name=number, "
+        "where the others have 1",
+        "1 each",
     )
     schedule: str = _setting(
         NAME, "constant", "schedule; linear+cosine is a sequence", "constant", "--sched", shown=True
@@ -254,6 +281,14 @@ class Settings:
         if self.warmup_epochs and self.warmup_steps:
             raise SettingError("warmup_epochs and warmup_steps exclude each other")
 
+    @property
+    def factors(self) -> dict[str, dict[str, float]]:
+        """The factors of the tensors, as `minicnn.Optimizer` takes them."""
+        return {
+            "learning_rate": self.learning_rate_factors,
+            "weight_decay": self.weight_decay_factors,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain data."""
         return asdict(self)
@@ -297,7 +332,7 @@ def shown(settings: Settings, usual: Settings) -> dict[str, Any]:
         name, metadata = setting.name, setting.metadata
         value, other = getattr(settings, name), getattr(usual, name)
         if isinstance(value, dict):
-            value = {key: item for key, item in value.items() if other.get(key) != item}
+            value = {key: item for key, item in value.items() if (other or {}).get(key) != item}
         if value not in (None, {}) and (metadata["shown"] or (metadata["help"] and value != other)):
             found[name] = value
     return found

@@ -32,7 +32,7 @@ from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress
 from minicnn.training.distributed import connect
 from minicnn.training.events import EpochDone, Event, RunEnded
-from minicnn.training.optimizer import check_decay
+from minicnn.training.optimizer import tensor_table
 from minicnn.training.record import Record, Recorder
 from minicnn.training.run import ADVICE, Run, is_finite
 from minicnn.training.schedules import find_schedule
@@ -101,7 +101,10 @@ class Trainer:
         self.settings = self._resolved(replace(settings or Settings(), **options))
         self.network = whole.freeze(self.settings.freeze or ())
         backend(self.settings.device).thread_count(self.settings.threads)
-        self._loss(np.ones(self.network.outputs))
+        weights = self.settings.class_weights
+        # Names are known when there are data.
+        ones = [1.0] * self.network.outputs if weights else None
+        self._loss(weights if isinstance(weights, list) else ones)
         self.ranks = connect() if distributed else None
         if self.ranks is not None and self.settings.device == "cuda":
             backend("cuda").choose(self.ranks.node_rank)
@@ -118,7 +121,7 @@ class Trainer:
             given["learning_rate"] = settings.learning_rate
         owner = f"optimizer {self._optimizer_rule.name}"
         chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
-        check_decay(self._optimizer_rule, settings.decay)
+        tensor_table(self._optimizer_rule, self.network, settings.decay, settings.factors)
         if settings.schedule_of not in chosen and settings.schedule_of != Settings.schedule_of:
             raise UnknownNameError(
                 f"hyperparameter of {owner} for schedule_of", settings.schedule_of, chosen
@@ -128,13 +131,9 @@ class Trainer:
             self._schedule_rule.hyperparameters,
             settings.schedule_kwargs,
         )
-        loss: dict[str, Any] = dict(settings.loss_kwargs)
-        weights = loss.pop("class_weights", None)
-        loss |= resolve(f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, loss)
-        if weights is not None:
-            loss["class_weights"] = (
-                weights if isinstance(weights, str) else np.asarray(weights).tolist()
-            )
+        loss = resolve(
+            f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, settings.loss_kwargs
+        )
         return replace(
             settings,
             learning_rate=chosen.pop("learning_rate", None),
@@ -146,12 +145,11 @@ class Trainer:
             else None,
         )
 
-    def _loss(self, counts: np.ndarray) -> Loss:
-        """The loss of a run that trains on ``counts`` [outputs] images of the classes."""
-        kwargs = dict(self.settings.loss_kwargs)
-        if kwargs.get("class_weights") == "balanced":
-            kwargs["class_weights"] = counts.sum() / (len(counts) * np.maximum(counts, 1))
-        return Loss(self._loss_rule, self.network.outputs, **kwargs)
+    def _loss(self, class_weights: list[float] | None) -> Loss:
+        """The loss of a run."""
+        return Loss(
+            self._loss_rule, self.network.outputs, class_weights, **self.settings.loss_kwargs
+        )
 
     @property
     def model(self) -> Model:

@@ -58,8 +58,9 @@ def step(s):
             others.append(tensor)
             continue
         weights, (rows, columns) = s.matrix(s.params, tensor), tensor.matrix_shape
-        s.scale(1.0 - rate * s.hyper["weight_decay"], weights)
-        s.axpy(-rate * math.sqrt(max(1.0, columns / rows)), orthogonalize(s, tensor), weights)
+        own = rate * tensor.learning_rate
+        s.scale(1.0 - own * tensor.weight_decay * s.hyper["weight_decay"], weights)
+        s.axpy(-own * math.sqrt(max(1.0, columns / rows)), orthogonalize(s, tensor), weights)
     s.update(
         "adamw",
         others,
@@ -97,6 +98,7 @@ MUON = StepRule(
     bases=("adamw",),
     slots=("velocity",),
     scratch=("x", "product", "square", "power"),
+    by_tensor=True,
     equation=(
         "b ← μ b + g; X ← NewtonSchulz(g + μ b); w ← (1 − η λ) w − η √max(1, columns / rows) X for matrices between the "
         "first and the last layer; adamw for the others"

@@ -41,6 +41,7 @@ def sam(base, hyperparameters, name="sam"):
         ),
         bases=(base,),
         scratch=("start",),
+        by_tensor=True,
         equation=f"ε = ρ g(w) / ‖g(w)‖; w ← {base_name}(w, g(w + ε))",
         source="Foret et al. 2021, arXiv:2010.01412",
     )

@@ -97,6 +97,7 @@ SCHEDULE_FREE = StepRule(
     step=step,
     hyperparameters=HYPERPARAMETERS,
     bases=(AVERAGED,),
+    by_tensor=True,
     evaluation=evaluation,
     equation=EQUATION,
     source="Defazio et al. 2024, arXiv:2405.15682",

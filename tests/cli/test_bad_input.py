@@ -142,7 +142,7 @@ def test_an_unknown_name_is_status_2_and_lists_the_near_matches(options, near, p
 VALUES = """--lr 0, --lr -1, --lr nan, --lr inf, --lr fast, --batch-size 61, --batch-size 0, --epochs 0, --epochs 1.5,
     --seed -1, --threads 0, --threads 3, --device tpu, --val-split 1, --clip-grad 0,
     --clip-grad-value -1, --tol 0, --patience 0, --warmup-epochs -1, --data-max 0, --limit 0, --log-interval
-    0, --min-delta nan, --opt-kwargs beta1, --opt-kwargs beta1=high, --loss-kwargs class_weights=heavy"""
+    0, --min-delta nan, --opt-kwargs beta1, --opt-kwargs beta1=high, --class-weights heavy"""
 
 
 @pytest.mark.parametrize(("option", "value"), [pair.split() for pair in VALUES.split(",")])
@@ -156,9 +156,15 @@ def test_a_value_outside_its_range_is_status_2_and_names_the_option(option, valu
 @pytest.mark.parametrize(
     "argv",
     [
-        ("--loss-kwargs", "class_weights=1,2"),
-        ("--loss-kwargs", "class_weights=1,2,-3"),
-        ("--loss", "mse", "--loss-kwargs", "class_weights=1,2,3"),
+        ("--class-weights", "1", "2"),
+        ("--class-weights", "1", "2", "-3"),
+        ("--class-weights", "ant=2", "3"),
+        ("--class-weights", "ant=2", "ant=3"),
+        ("--class-weights", "wasp=2"),
+        ("--class-weights", "balanced", "1"),
+        ("--loss-kwargs", "class_weights=2"),
+        ("--loss", "mse", "--class-weights", "1", "2", "3"),
+        ("--loss", "mse", "--class-weights", "balanced"),
         ("--opt-kwargs", "beta1=2"),
         ("--opt-kwargs", "beta1=0.8", "beta1=0.9"),
         ("--opt", "gd", "-b", "5"),

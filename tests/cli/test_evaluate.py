@@ -246,3 +246,16 @@ def test_channels_first_and_the_limit_of_memory_are_options_of_every_verb(place,
             and "above the limit of 1e-06 GB; allow more with --data-gb" in result.error
         )
     assert "--data-gb" in minicnn("predict", "run", "first.npz", "--data-gb", 1e-6).error
+
+
+@pytest.mark.parametrize(("argv", "tta"), [((), "both"), (("flip",), "flip")])
+def test_it_averages_over_views(argv, tta, minicnn, model):
+    evaluation = api.load(model).evaluate(*arrays(30, 1), tta=tta)
+    shown = figures(minicnn, model, "--tta", *argv)
+    assert (shown["loss"], shown["confusion"]) == (evaluation.loss, evaluation.confusion)
+    assert shown["loss"] != figures(minicnn, model)["loss"]
+
+
+def test_views_of_another_name_are_refused(minicnn, model):
+    result = minicnn("evaluate", "--tta", model)
+    assert result.status == 2 and "argument --tta: invalid choice" in result.err

@@ -59,7 +59,17 @@ def test_a_trained_model_brings_its_data_and_its_loss(minicnn):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--loss", "cross_entropy", "--loss-kwargs", "class_weights=1,2,3", "label_smoothing=0.2"),
+        (
+            "--loss",
+            "cross_entropy",
+            "--class-weights",
+            1,
+            2,
+            3,
+            "--loss-kwargs",
+            "label_smoothing=0.2",
+        ),
+        ("--class-weights", "bee=3"),
         ("--loss", "multi_margin"),
         ("-b", 1),
         ("--seed", 3),

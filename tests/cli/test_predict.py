@@ -10,6 +10,7 @@ from PIL import Image
 
 import minicnn as api
 from minicnn.cli import predict
+from minicnn.data.tta import TTA
 from tests.cli.conftest import arrays, command, write_npz
 from tests.data.idx_files import write_idx
 
@@ -214,8 +215,8 @@ def test_images_are_read_while_others_are_printed(inputs, minicnn, model, monkey
     monkeypatch.setattr(
         api.Model,
         "predict_proba",
-        lambda self, images, ask=api.Model.predict_proba: (
-            sizes.append((len(images), len(read))) or ask(self, images)
+        lambda self, images, ask=api.Model.predict_proba, **how: (
+            sizes.append((len(images), len(read))) or ask(self, images, **how)
         ),
     )
     for form, text in whole.items():
@@ -243,3 +244,10 @@ def test_standard_input_is_a_file_like_another(name, inputs, model):
     assert piped.stdout.decode().replace("standard input", name) == direct.stdout.decode()
     bad = subprocess.run(argv, input=b"no image", capture_output=True)
     assert bad.returncode == 1 and b"standard input is not an NPY" in bad.stderr
+
+
+def test_it_averages_over_views(inputs, minicnn, model):
+    for tta in TTA:
+        expected = api.load(model).predict_proba(IMAGES, tta=tta).max(axis=1).tolist()
+        shown = predictions(minicnn, model, "images.npy", "--tta", tta)
+        assert [prediction["probability"] for prediction in shown] == expected

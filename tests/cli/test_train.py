@@ -74,7 +74,10 @@ def test_the_run_folder_holds_the_five_files(place, minicnn):
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     report = json.loads((folder / "report.json").read_text())
     assert (report["reason"], report["epoch"], report["test"]["images"]) == ("epochs done", 3, 30)
-    assert report["settings"] == config(folder) | {"schedule_kwargs": {}, "augment": {}}
+    assert report["settings"] == config(folder) | {
+        name: {}
+        for name in ("schedule_kwargs", "augment", "learning_rate_factors", "weight_decay_factors")
+    }
     assert report["settings"]["seed"] == 0 and report["settings"]["batch_size"] == 54
     assert report["seconds"] > 0 and report["compile_seconds"] > 0
     assert report["versions"].keys() == {"python", "minicnn", "numba", "numpy"}
@@ -141,11 +144,11 @@ def test_a_dry_run_checks_everything_and_writes_nothing(place, minicnn):
 
 
 EVERY_SETTING = """--data-max 300 --epochs 7 -b 20 --opt sgd --lr 0.3 --weight-decay 0.01 --loss cross_entropy
-    --loss-kwargs label_smoothing=0.1 class_weights=1,2,3 --sched step --sched-kwargs step_size=2 gamma=0.5
+    --loss-kwargs label_smoothing=0.1 --class-weights 1 2 3 --sched step --sched-kwargs step_size=2 gamma=0.5
     --warmup-epochs 1.5 --clip-grad 2 --clip-grad-value 3 --seed 5 --threads 1 --device cpu --val-split 0.2
     --patience 4 --min-delta 0.01 --tol 0.001 --limit 50 --sched-of weight_decay --record 3 --decay weights --channels first
     --data-gb 2 --resize 8x8 --grayscale --normalize --augment flip crop=2 --ema 0.9 --sched-unit step
-    --reduction fast --batch-statistics local"""
+    --reduction fast --batch-statistics local --lr-factors bias=2 dense1.*=0.5 --decay-factors bias=0"""
 
 
 def test_every_option_reaches_the_settings(minicnn):
@@ -163,8 +166,11 @@ def test_every_option_reaches_the_settings(minicnn):
         "optimizer": "sgd",
         "optimizer_kwargs": {"weight_decay": 0.01},
         "learning_rate": 0.3,
+        "learning_rate_factors": {"bias": 2.0, "dense1.*": 0.5},
+        "weight_decay_factors": {"bias": 0.0},
         "loss": "cross_entropy",
-        "loss_kwargs": {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 3.0]},
+        "loss_kwargs": {"label_smoothing": 0.1},
+        "class_weights": [1.0, 2.0, 3.0],
         "schedule": "step",
         "schedule_kwargs": {"step_size": 2.0, "gamma": 0.5},
         "horizon": None,
@@ -292,3 +298,30 @@ def test_a_model_finds_its_data_from_any_folder(minicnn, place, monkeypatch):
     monkeypatch.chdir(place / "elsewhere")
     assert minicnn("evaluate", "../run", "--json").status == 0
     assert minicnn("train", "--resume", "../run", "--epochs", 2).status == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "weights"),
+    [
+        (["balanced"], [1.0, 1.0, 1.0]),
+        ([2, 1, 0.5], [2.0, 1.0, 0.5]),
+        (["bee=3"], [1.0, 3.0, 1.0]),
+    ],
+)
+def test_class_weights_are_resolved_printed_stored_and_resumed(argv, weights, place, minicnn):
+    expected = dict(zip(("ant", "bee", "cat"), weights, strict=True))
+    options = ("--class-weights", *argv, "--val-split", 0)
+    result = minicnn("train", *SOFTMAX, *options, "--epochs", 1, "--output", "run")
+    assert result.status == 0
+    assert "  ".join(f"class_weights.{name}={w}" for name, w in expected.items()) in result.out
+    report = json.loads((place / "run/report.json").read_text())
+    assert report["settings"]["class_weights"] == expected
+    assert config(place / "run")["class_weights"] == expected
+    assert load("run").training["loss"]["class_weights"] == weights
+    again = minicnn("train", "--resume", "run", "--epochs", 2)
+    assert again.status == 0 and "class_weights.bee" in again.out
+    whole = minicnn("train", *SOFTMAX, *options, "--epochs", 2, "--output", "whole")
+    assert whole.status == 0
+    assert (load("run").params == load("whole").params).all()
+    changed = minicnn("train", "--config", "run/config.toml", "--loss", "mse", "--dry-run")
+    assert changed.status == 0

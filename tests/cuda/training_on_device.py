@@ -192,6 +192,16 @@ def test_training_with_frozen_layers_equals_the_cpus(freeze, optimizer):
             assert (tensor == network.unflatten(params)[name]).all(), name
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "nadam", "adafactor"])
+def test_factors_of_tensors_equal_the_cpus(optimizer):
+    assert_same_training(
+        optimizer=optimizer,
+        optimizer_kwargs={"weight_decay": 0.3},
+        learning_rate_factors={"bias": 3, "dense1.*": 0.5},
+        weight_decay_factors={"weight": 2, "bias": 0},
+    )
+
+
 # --- steps ----------------------------------------------------------------------------------------
 
 
@@ -200,7 +210,7 @@ def test_training_with_frozen_layers_equals_the_cpus(freeze, optimizer):
     [
         {},
         {"clip_grad": 0.2, "clip_grad_value": 0.02, "schedule": "cosine", "optimizer": "sgd"},
-        {"loss_kwargs": {"class_weights": [1.0, 2.0, 0.5]}, "seed": 3},
+        {"class_weights": [1.0, 2.0, 0.5], "seed": 3},
     ],
     ids=["plain", "clipped and scheduled", "weighted"],
 )

@@ -6,7 +6,10 @@ float64, in torch_training.npz beside this file.
 
 Run by hand, from the repository's root, when a case is added; the tests need no PyTorch. What is
 ``schedule/NAME`` holds the factor before each of `STEPS` steps; ``optimizer/NAME`` the weights
-[`STEPS`, 3, 4] after each, ``gradients`` [`STEPS`, 3, 4] and ``start`` [3, 4] what they come from.
+[`STEPS`, 3, 4] after each, ``gradients`` [`STEPS`, 3, 4] and ``start`` [3, 4] what they come from;
+``adafactor`` the same. ``groups/NAME`` holds the tensors of `TENSORS`, one after the other, after
+`OF_GROUPS` steps with each one's learning rate and weight decay, from ``groups/start`` by the
+gradients ``groups/gradients`` [`OF_GROUPS`, ...].
 """
 
 from pathlib import Path
@@ -51,8 +54,36 @@ OPTIMIZERS = {
     "amsgrad": lambda p: optim.Adam(p, 0.02, (0.8, 0.95), 1e-3, 0.1, True),
     "rmsprop_momentum": lambda p: optim.RMSprop(p, 0.02, 0.9, 1e-3, 0.1, 0.8),
     "rmsprop_momentum/centered": lambda p: optim.RMSprop(p, 0.02, 0.9, 1e-3, 0.1, 0.8, True),
+    "adamw_amsgrad": lambda p: optim.AdamW(p, 0.02, (0.8, 0.95), 1e-3, 0.3, True),
     "radam": lambda p: optim.RAdam(p, 0.02, (0.8, 0.95), 1e-3, 0.1),
     "adamax": lambda p: optim.Adamax(p, 0.02, (0.8, 0.95), 1e-3, 0.1),
+}
+
+
+# shape (weights as matrices), factors of learning rate and weight decay
+TENSORS = {
+    "conv1.weight": ((4, 3), 0.5, 1.0),
+    "conv1.bias": ((3,), 0.5, 0.0),
+    "batchnorm1.scale": ((3,), 1.0, 0.0),
+    "batchnorm1.shift": ((3,), 8.0, 0.0),
+    "dense1.weight": ((27, 4), 1.0, 2.0),
+    "dense1.bias": ((4,), 0.0, 0.0),
+}
+OF_GROUPS = 6
+RATE, DECAY = 0.02, 0.1
+ADAFACTOR = {"beta2_decay": -0.7, "eps": (2.0**-23, 0.01), "d": 1.1}
+GROUPS = {
+    "momentum": lambda p: optim.SGD(p, momentum=0.8, dampening=0.3),
+    "adam": lambda p: optim.Adam(p, betas=(0.8, 0.95), eps=1e-3),
+    "adamw": lambda p: optim.AdamW(p, betas=(0.8, 0.95), eps=1e-3),
+    "adamw_amsgrad": lambda p: optim.AdamW(p, betas=(0.8, 0.95), eps=1e-3, amsgrad=True),
+    "radam": lambda p: optim.RAdam(p, betas=(0.8, 0.95), eps=1e-3),
+    "nadam": lambda p: optim.NAdam(p, betas=(0.8, 0.95), eps=1e-3, momentum_decay=0.1),
+    "adamax": lambda p: optim.Adamax(p, betas=(0.8, 0.95), eps=1e-3),
+    "adagrad": lambda p: optim.Adagrad(p, lr_decay=0.05, eps=1e-3),
+    "adadelta": lambda p: optim.Adadelta(p, rho=0.8, eps=1e-4),
+    "rmsprop": lambda p: optim.RMSprop(p, alpha=0.9, eps=1e-3),
+    "adafactor": lambda p: optim.Adafactor(p, **ADAFACTOR),
 }
 
 
@@ -78,6 +109,34 @@ def weights(make, start: np.ndarray, gradients: np.ndarray) -> np.ndarray:
     return np.array(found)
 
 
+def of_groups(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """What is stored of `GROUPS`."""
+    sizes = [int(np.prod(shape)) for shape, _, _ in TENSORS.values()]
+    start, *gradients = rng.normal(size=(1 + OF_GROUPS, sum(sizes)))
+    stored = {"groups/start": start, "groups/gradients": np.array(gradients)}
+
+    def tensors(flat: np.ndarray) -> list[torch.Tensor]:
+        parts = np.split(flat, np.cumsum(sizes)[:-1])
+        shapes = [shape for shape, _, _ in TENSORS.values()]
+        return [torch.tensor(x.reshape(at)) for x, at in zip(parts, shapes, strict=True)]
+
+    for name, make in GROUPS.items():
+        params = [tensor.requires_grad_() for tensor in tensors(start)]
+        factors = [(RATE * rate, DECAY * decay) for _, rate, decay in TENSORS.values()]
+        made = make(
+            [
+                {"params": [tensor], "lr": rate, "weight_decay": decay}
+                for tensor, (rate, decay) in zip(params, factors, strict=True)
+            ]
+        )
+        for flat in gradients:
+            for tensor, gradient in zip(params, tensors(flat), strict=True):
+                tensor.grad = gradient
+            made.step()
+        stored[f"groups/{name}"] = np.concatenate([x.detach().numpy().ravel() for x in params])
+    return stored
+
+
 def main() -> None:
     """Write the file."""
     rng = np.random.default_rng(2026)
@@ -87,6 +146,10 @@ def main() -> None:
     stored |= {
         f"optimizer/{name}": weights(make, start, gradients) for name, make in OPTIMIZERS.items()
     }
+    stored["adafactor"] = weights(
+        lambda p: optim.Adafactor(p, RATE, weight_decay=DECAY, **ADAFACTOR), start, gradients
+    )
+    stored |= of_groups(rng)
     np.savez_compressed(FILE, **stored)
     print(f"{FILE.stat().st_size:,} bytes, PyTorch {torch.__version__}")
 

@@ -99,6 +99,11 @@ def adamw(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):
     return w - learning_rate * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + epsilon)
 
 
+def adamw_amsgrad(w, g, t, memory, learning_rate, beta1, beta2, epsilon, weight_decay):
+    decayed = (1 - learning_rate * weight_decay) * w
+    return amsgrad(decayed, g, t, memory, learning_rate, beta1, beta2, epsilon, 0.0)
+
+
 def nadam(w, g, t, memory, learning_rate, beta1, beta2, epsilon, momentum_decay, weight_decay):
     g = g + weight_decay * w
     m, v = _moments(g, memory, beta1, beta2)

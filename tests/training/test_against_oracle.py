@@ -16,9 +16,9 @@ ADAM = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.999, "epsilon": 1e-8, "w
 WEIGHTS = [0.5, 2.0, 1.25]
 CASES = {
     "sgd": {},
-    "class weights": {"loss_kwargs": {"class_weights": WEIGHTS}},
+    "class weights": {"class_weights": WEIGHTS},
     "label smoothing": {"loss_kwargs": {"label_smoothing": 0.2}},
-    "both": {"loss_kwargs": {"label_smoothing": 0.2, "class_weights": WEIGHTS}},
+    "both": {"loss_kwargs": {"label_smoothing": 0.2}, "class_weights": WEIGHTS},
     "weight decay": {"optimizer_kwargs": {"weight_decay": 0.1}},
     "clip by norm": {"clip_grad": 1.2},
     "clip by value": {"clip_grad_value": 0.02},
@@ -28,7 +28,8 @@ CASES = {
         "optimizer": "adam",
         "learning_rate": 0.01,
         "optimizer_kwargs": {"weight_decay": 0.03},
-        "loss_kwargs": {"label_smoothing": 0.1, "class_weights": WEIGHTS},
+        "loss_kwargs": {"label_smoothing": 0.1},
+        "class_weights": WEIGHTS,
         "clip_grad": 0.5,
     },
 }
@@ -58,10 +59,10 @@ def trained(monkeypatch, **options):
     return trainer, steps[0][2], [(order, result) for order, result, _ in steps]
 
 
-def loss_and_slope(logits, labels, loss="cross_entropy", loss_kwargs=None):
+def loss_and_slope(logits, labels, loss="cross_entropy", loss_kwargs=None, class_weights=None):
     kwargs = dict(loss_kwargs or {})
-    if "class_weights" in kwargs:
-        kwargs["class_weights"] = np.array(kwargs["class_weights"])
+    if class_weights is not None:
+        kwargs["class_weights"] = np.array(class_weights)
     targets = np.eye(small.CLASSES)[labels] if loss == "mse" else labels
 
     def function(x):
@@ -75,7 +76,9 @@ def oracle_run(network, params, orders, options):
     images, labels = small.dataset().train.images / 255, small.dataset().train.labels
     optimizer = options.get("optimizer", "sgd")
     hyperparameters = {"sgd": SGD, "adam": ADAM}[optimizer] | options.get("optimizer_kwargs", {})
-    loss_options = {name: value for name, value in options.items() if name.startswith("loss")}
+    loss_options = {
+        name: value for name, value in options.items() if name.startswith(("loss", "class_"))
+    }
     params, memory, found = params.astype(np.float64), {}, []
     for step, order in enumerate(orders, start=1):
         logits, _ = oracle_passes(
@@ -131,16 +134,19 @@ def test_balanced_class_weights_are_the_inverse_of_the_classes_shares(monkeypatc
     )
     images, labels = small.dataset().train.images[keep], small.dataset().train.labels[keep]
     runs, expected = [], [24 / (3 * count) for count in (4, 8, 12)]
-    for weights in ("balanced", expected):
-        trainer = Trainer(
-            small.network(), small.settings(val_split=0.0, loss_kwargs={"class_weights": weights})
-        )
+    for weights in ("balanced", expected, {2: expected[2], "0": expected[0]}):
+        trainer = Trainer(small.network(), small.settings(val_split=0.0, class_weights=weights))
+        started = next(trainer.run(trainer._dataset((images, labels), None, None, None)))
         trainer.fit(images, labels)
         runs.append(trainer.progress.params)
         np.testing.assert_allclose(
             trainer.model.training["loss"]["class_weights"], expected, rtol=1e-6
         )
-    np.testing.assert_array_equal(*runs)
+        named = dict(zip("012", expected, strict=True))
+        assert started.settings["class_weights"] == started.shown["class_weights"] == named
+    assert expected[1] == 1.0
+    np.testing.assert_array_equal(runs[0], runs[1])
+    np.testing.assert_array_equal(runs[0], runs[2])
 
 
 def test_an_epochs_figures_are_means_over_its_images(monkeypatch):

@@ -301,14 +301,16 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
             "momentum must be a number in",
             {"optimizer": "momentum", "optimizer_kwargs": {"momentum": 1.5}},
         ),
-        ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2]}}),
+        ("class_weights must be 3 numbers above 0", {"class_weights": [1, 2]}),
         (
-            "class_weights must be 3 numbers above 0",
-            {"loss_kwargs": {"class_weights": [1, 2, float("nan")]}},
+            "class_weights must be balanced, or numbers above 0",
+            {"class_weights": [1, 2, float("nan")]},
         ),
-        ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": [1, 2, 0]}}),
-        ("class_weights must be 3 numbers above 0", {"loss_kwargs": {"class_weights": "even"}}),
-        ("mse has no class_weights", {"loss": "mse", "loss_kwargs": {"class_weights": [1, 1, 1]}}),
+        ("class_weights must be balanced, or numbers above 0", {"class_weights": [1, 2, 0]}),
+        ("class_weights must be balanced, or numbers above 0", {"class_weights": "even"}),
+        ("mse has no class_weights", {"loss": "mse", "class_weights": "balanced"}),
+        ("mse has no class_weights", {"loss": "mse", "class_weights": {"a": 2}}),
+        ("mse has no class_weights", {"loss": "mse", "class_weights": [1, 1, 1]}),
         ("must be a number", {"loss_kwargs": {"label_smoothing": "much"}}),
     ]:
         with pytest.raises(SettingError, match=text):

@@ -606,8 +606,10 @@ DECAYED = StepRule("decayed", decayed_step, ADAMW.hyperparameters, bases=(ADAMW,
         "adamax",
         "adagrad",
         "adadelta",
+        "adafactor",
         "adam",
         "adamw",
+        "adamw_amsgrad",
         "nadam",
         "lion",
         DECAYED,
@@ -681,6 +683,113 @@ def test_a_decay_that_is_none_or_that_the_rule_does_not_have_is_refused():
         SettingError, match="optimizer gd has no weight_decay: decay must be all, not 'weights'"
     ):
         Trainer(NETWORK, optimizer="gd", decay="weights")
+
+
+# Factors of the tensors
+# ---------------------------------------------------------------------------------------------------
+
+FACTORS = {"learning_rate": {"bias": 3, "conv*": 0.5}, "weight_decay": {"conv1.weight": 0}}
+
+
+STILL = OptimizerRule("still", lambda p, g: p, lambda step, state: (), ())
+
+
+def test_the_last_factor_that_fits_a_tensor_counts():
+    optimizer = Optimizer("adamw", NETWORK, np.float32, "cpu", "all", FACTORS)
+    assert [(t.name, t.learning_rate, t.weight_decay, t.decays) for t in optimizer.tensors] == [
+        ("conv1.weight", 0.5, 0, False),
+        ("conv1.bias", 0.5, 1, True),
+        ("dense1.weight", 1, 1, True),
+        ("dense1.bias", 3, 1, True),
+    ]
+
+
+def test_each_group_has_a_state_of_its_own():
+    """A rule whose state depends on the learning rate: the sum of its own."""
+
+    def prepare(step, state, learning_rate):
+        state["sum"] += learning_rate
+        return (state["sum"],)
+
+    rule = OptimizerRule(
+        "sums", lambda p, g, total: p - total * g, prepare, (RATE,), state=(("sum", 0.0),)
+    )
+    factors = {"learning_rate": {"bias": 3, "conv1.weight": 0}}
+    given = np.ones(NETWORK.flat_size)
+    params = np.zeros_like(given)
+    optimizer = Optimizer(rule, NETWORK, np.float64, "cpu", "all", factors, learning_rate=0.5)
+    for _ in range(2):
+        optimizer.update(params, given)
+    found = {name: set(np.unique(view)) for name, view in NETWORK.unflatten(params).items()}
+    assert found == {
+        "conv1.weight": {0.0},
+        "conv1.bias": {-4.5},
+        "dense1.weight": {-1.5},
+        "dense1.bias": {-4.5},
+    }
+    assert optimizer.state == {"sum": 0.0, "sum.1": 3.0, "sum.2": 1.0}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["adamw", "nadam", "adafactor"])
+def test_a_run_with_factors_is_resumed_bitwise(name, threads, tmp_path):
+    options = {
+        "learning_rate_factors": {"bias": 3, "conv*": 0.5},
+        "weight_decay_factors": {"conv1.weight": 0},
+        "optimizer_kwargs": {"weight_decay": 0.3},
+        "threads": threads,
+    }
+    whole, _ = train(name, epochs=3, **options)
+    train(name, epochs=1, output=tmp_path, **options)
+    checkpoint = load_checkpoint(tmp_path / "last.safetensors")
+    resumed, _ = train(name, epochs=3, resume=checkpoint, **options)
+    np.testing.assert_array_equal(resumed.progress.params, whole.progress.params)
+    assert resumed.progress.optimizer_state == whole.progress.optimizer_state
+    for left_out in ("learning_rate_factors", "weight_decay_factors"):
+        other, _ = train(name, epochs=3, **(options | {left_out: {}}))
+        assert (other.progress.params != whole.progress.params).any()
+
+
+def test_the_fused_step_has_the_factors_of_a_step_of_its_own():
+    options = {
+        "learning_rate_factors": {"bias": 3, "conv*": 0.5},
+        "weight_decay_factors": {"conv1.weight": 0},
+        "optimizer_kwargs": {"weight_decay": 0.3},
+    }
+    ends = [
+        train(rule, epochs=2, **options)[0].progress.params
+        for rule in (ADAMW, replace(DECAYED, step=_alone, by_tensor=True))
+    ]
+    np.testing.assert_array_equal(ends[0], ends[1])
+
+
+def _alone(s):
+    s.gradient()
+    s.update("adamw")
+
+
+def test_a_tensor_whose_factor_is_0_stays_where_it_is():
+    trainer, _ = train("adamw", epochs=1, learning_rate_factors={"conv1.*": 0})
+    first = NETWORK.unflatten(NETWORK.initialize(np.random.default_rng([0, 0])))
+    for name, tensor in NETWORK.unflatten(trainer.progress.params).items():
+        assert (tensor == first[name]).all() == name.startswith("conv1")
+
+
+@pytest.mark.parametrize(
+    ("text", "optimizer", "options"),
+    [
+        ("factors of learning_rate: bias must be a number in", "sgd", {"bias": -1}),
+        ("factors of learning_rate: bias must be a number in", "sgd", {"bias": float("nan")}),
+        ("factors of learning_rate: bias must be a number", "sgd", {"bias": "much"}),
+        ("unknown tensor or kind of tensor 'biases'; did you mean", "sgd", {"biases": 1}),
+        ("unknown tensor or kind of tensor 'conv2", "sgd", {"conv2.*": 1}),
+        ("optimizer decayed does not take factors of learning_rate", DECAYED, {"bias": 2}),
+        ("optimizer still has no learning_rate, so it has no factors", STILL, {"bias": 2}),
+    ],
+)
+def test_factors_that_mean_nothing_are_refused(text, optimizer, options):
+    with pytest.raises((SettingError, UnknownNameError), match=text):
+        Trainer(NETWORK, optimizer=optimizer, learning_rate_factors=options)
 
 
 # Elementwise rules and schedules

@@ -153,7 +153,7 @@ def test_a_weight_of_2_is_the_image_twice_and_of_0_not_there(loss):
 
 def test_weights_count_beside_those_of_classes_and_in_every_batch():
     y, weights = LABELS[:, 0], np.random.default_rng(1).random(80)
-    options = {"loss_kwargs": {"class_weights": [1, 3]}, "batch_size": 7, "epochs": 1}
+    options = {"class_weights": [1, 3], "batch_size": 7, "epochs": 1}
     epoch = trainer(2, learning_rate=1e-9, val_split=0, **options).fit(X, y, sample_weight=weights)
     model = trainer(2, learning_rate=1e-9, val_split=0, **options)
     model.fit(X, y)

@@ -75,10 +75,18 @@ def _view(x, images, image, views, scale, shape, into):
                 y = _bordered(a * np.float32(h) + b * np.float32(w) + c0, height, border)
                 z = _bordered(d * np.float32(h) + e * np.float32(w) + f, width, border)
                 is_cut = inside(v, CUTOUT, h, w)
+                row, column = np.int64(y), np.int64(z)
+                is_pixel = y == row and z == column  # the one between which `_between` would be
+                is_inside = 0 <= row < height and 0 <= column < width
+                first = (row * width + column) * channels
                 for c in range(channels):
                     value = number(0)
                     if not is_cut:
-                        raw = _between(images, image, height, width, channels, y, z, c)
+                        raw = np.float32(0)
+                        if not is_pixel:
+                            raw = _between(images, image, height, width, channels, y, z, c)
+                        elif is_inside:
+                            raw = np.float32(images[image, first + c])
                         value = number(raw * gain + shift) * scale[0, c * step] + scale[1, c * step]
                     place = (h * width + w) * channels + c
                     if kept > 0:
