@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from minicnn import Augment, Conv2d, Dense, Flatten, Loss, Network, ReLU, Trainer, load
+from minicnn import Augment, BatchNorm2d, Conv2d, Dense, Flatten, Loss, Network, ReLU, Trainer, load
 from minicnn.backends import Batch, cpu
-from minicnn.data.dataset import measure
+from minicnn.data.dataset import channel_scale, measure
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.plugins import find
 from minicnn.training.checkpoint import load_checkpoint
@@ -73,6 +73,46 @@ def test_the_loss_of_a_mixture_is_cross_entropy_on_soft_targets():
     expected = x.T @ (np.exp(log_p) - target) / 20
     found = network.unflatten(training.grads)["dense1.weight"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def images_of_steps(options, **places):
+    """(workspaces, images' numbers, images as the first operation has them) of each step."""
+    steps, original = [], cpu.Training.step
+
+    def step(training, data, batch, slots):
+        result = original(training, data, batch, slots)
+        works = training._work[: len(batch.order)]
+        x, cuts = training.plan.table[0]["x"], np.arange(len(works) + 1) * len(batch.order)
+        sizes = np.diff(cuts // len(works)) * X[0].size
+        seen = [work[x : x + size] for work, size in zip(works, sizes, strict=True)]
+        steps.append((len(works), batch.order.copy(), np.concatenate(seen)))
+        return result
+
+    # Batch normalization has each thread keep its images until the step ends.
+    network = Network((6, 6, 3), [Conv2d(4, 3), BatchNorm2d(), ReLU(), Flatten(), Dense(3)])
+    given = {"epochs": 3, "batch_size": 16, "augment": AUGMENT, "val_split": 0.0, "normalize": True}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu.Training, "step", step)
+        patch.setattr(cpu, "_WORTH_A_THREAD", 0)
+        Trainer(network, **(given | options)).fit(X, Y, **places)
+    return steps
+
+
+def test_augmented_images_are_bitwise_the_same_on_any_threads_and_after_resuming(tmp_path):
+    one, two = (images_of_steps({"threads": threads}) for threads in (1, 2))
+    images_of_steps({"threads": 2, "epochs": 2}, output=tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "last.safetensors")
+    resumed = images_of_steps({"threads": 2}, resume=checkpoint)
+    assert [len(steps) for steps in (one, two, resumed)] == [12, 12, 4]
+    scale = channel_scale(255.0, measure(X, np.arange(len(X)), 255.0))
+    for number, ((_, order, images), other) in enumerate(zip(one, two, strict=True)):
+        views = AUGMENT.draw(0, 1 + number // 4, X)
+        np.testing.assert_array_equal(images, cpu.show(X, order, scale, views).reshape(-1))
+        assert other[0] == 2
+        np.testing.assert_array_equal(other[1], order)
+        np.testing.assert_array_equal(other[2], images)
+    for step, other in zip(two[8:], resumed, strict=True):
+        np.testing.assert_array_equal(other[2], step[2])
 
 
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path):
