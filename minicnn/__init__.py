@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from minicnn.rules import ScheduleRule as ScheduleRule
     from minicnn.training.loss import Loss as Loss
     from minicnn.training.optimizer import Optimizer as Optimizer
+    from minicnn.training.recipes import recipe as recipe
     from minicnn.training.settings import Settings as Settings
     from minicnn.training.trainer import History as History
     from minicnn.training.trainer import Trainer as Trainer
@@ -67,6 +68,7 @@ _NAMES = {  # by the module that has them
     ],
     "training.loss": ["Loss"],
     "training.optimizer": ["Optimizer"],
+    "training.recipes": ["recipe"],
     "training.settings": ["Settings"],
     "training.trainer": ["History", "Trainer"],
 }
