@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import value_of
 from minicnn.errors import UsageError
+from minicnn.toml import read_toml
 from minicnn.training.recipes import recipe
 from minicnn.training.settings import (
     FLAG,
@@ -147,7 +148,8 @@ def new_settings(arguments: argparse.Namespace, usual: str | None = None) -> Set
         name = usual
     base = Settings() if name is None else recipe(name)
     if config is not None:
-        base = read_settings(config, lambda **values: _override(base, values))
+        read_settings(config)  # so that what is wrong in it names the file
+        base = _override(base, read_toml(config))
     if "epochs" in flags:
         base = replace(base, horizon=None)  # it was that of the file's epochs
     return _override(base, flags)

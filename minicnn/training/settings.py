@@ -275,13 +275,13 @@ def make_augment(values: Mapping[str, Any]) -> "Augment":
     return Augment(**values)
 
 
-def read_settings(path: Path, make: Callable[..., Settings] = Settings) -> Settings:
-    """What ``make`` makes of the settings in a TOML file; raises `SettingError` naming the file, or
-    `UnknownNameError` for an unknown key."""
+def read_settings(path: Path) -> Settings:
+    """The settings in a TOML file; raises `SettingError` naming the file, or `UnknownNameError` for
+    an unknown key."""
     values = read_toml(path)
     check_names(values, f"setting in {path}")
     try:
-        return make(**values)
+        return Settings(**values)
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from None
 
