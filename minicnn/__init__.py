@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from minicnn.rules import OptimizerRule as OptimizerRule
     from minicnn.rules import ScheduleRule as ScheduleRule
     from minicnn.training.optimizer import Optimizer as Optimizer
+    from minicnn.training.recipes import recipe as recipe
     from minicnn.training.settings import Settings as Settings
     from minicnn.training.trainer import History as History
     from minicnn.training.trainer import Trainer as Trainer
@@ -69,6 +70,7 @@ _NAMES = {  # by the module that has them
     ],
     "evaluation.loss": ["Loss"],
     "training.optimizer": ["Optimizer"],
+    "training.recipes": ["recipe"],
     "training.settings": ["Settings"],
     "training.trainer": ["History", "Trainer"],
 }

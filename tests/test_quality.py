@@ -83,6 +83,7 @@ def test_the_wheel_holds_data_licence_and_entry_points(tmp_path):
         "minicnn/cli/train.py",
         "minicnn/formats/c_layers.c",
         "minicnn/cli/templates/pyproject.toml.txt",
+        "minicnn/recipes/default.toml",
     ):
         assert wanted in names
     assert any(name.endswith("entry_points.txt") for name in names)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicnn.errors import MinicnnError, PluginError, UsageError, literal
-from minicnn.training.settings import COUNT, Kind
+from minicnn.training.recipes import recipes
+from minicnn.training.settings import COUNT, DURATION, Kind, seconds
 
 if TYPE_CHECKING:
     from minicnn.evaluation.metrics import Evaluation
@@ -63,8 +64,11 @@ def add_tta(parser: argparse._ActionsContainer) -> None:
 
 
 def add_config(parser: argparse._ActionsContainer) -> None:
-    """Add ``--config``."""
-    text = "settings, such as a run's config.toml; flags win"
+    """Add ``--recipe`` and ``--config``."""
+    names = ", ".join(recipes())
+    text = f"a network and how it is trained: {names} (default: default, unless --model, --init or --config is given)"
+    parser.add_argument("--recipe", metavar="NAME", help=text)
+    text = "settings, such as a run's config.toml; they win over a recipe, and flags over both"
     parser.add_argument("--config", type=path, metavar="FILE.toml", help=text)
 
 
@@ -115,7 +119,7 @@ def value_of(kind: Kind) -> Callable[[str], Any]:
 
     def read(text: str) -> Any:
         try:
-            value = kind.type(text)
+            value = seconds(text) if kind is DURATION else kind.type(text)
         except ValueError:
             value = None
         if not kind.admits(value):

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_plugins(parser)
     common.add_json(parser, "the table and the curves")
     add_settings(parser, LEFT_OUT)
-    parser.set_defaults(config=None, log_interval=None, report=False)
+    parser.set_defaults(config=None, recipe=None, log_interval=None, report=False)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from minicnn.cli import common
 from minicnn.cli.settings import add_settings, load_data, new_settings
+from minicnn.training.recipes import DEFAULT
 from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the test on weights of its own, which are then forgotten, and show its curve."""
-    settings = new_settings(arguments)
+    settings = new_settings(arguments, DEFAULT)
     common.use_plugins(arguments)
 
     from minicnn.insight.range_test import lr_find

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import value_of
 from minicnn.errors import UsageError
+from minicnn.toml import read_toml
+from minicnn.training.recipes import recipe
 from minicnn.training.settings import (
     FLAG,
     PATTERNS,
@@ -53,7 +55,7 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
     if kind is PATTERNS:
         usual |= {"type": str, "nargs": "+", "action": "extend"}
     if kind is FLAG:
-        usual = {"action": "store_true", "default": None}
+        usual = {"action": argparse.BooleanOptionalAction}
     else:
         usual["metavar"] = kind.metavar
     usual |= {"dest": name, "help": metadata["help"]}
@@ -85,6 +87,8 @@ def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)
     for name in ("augment", "learning_rate_factors", "weight_decay_factors"):
         if flags.get(name) is not None:
             flags[name] = dict(flags[name])
+    if flags.get("augment"):
+        flags["augment"].pop("none", None)
     return {name: value for name, value in flags.items() if value is not None}
 
 
@@ -160,14 +164,19 @@ def augmentation(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def new_settings(arguments: argparse.Namespace) -> Settings:
+def new_settings(arguments: argparse.Namespace, usual: str | None = None) -> Settings:
     """The settings of a new run: flags win over the file of ``--config``, which wins over the
-    defaults."""
-    base, flags = Settings(), _flags(arguments)
-    if arguments.config:
-        base = read_settings(arguments.config)
-        if "epochs" in flags:
-            base = replace(base, horizon=None)  # it was that of the file's epochs
+    recipe; that is ``usual`` where nothing else says what is trained, and without one the defaults
+    hold."""
+    flags, config, name = _flags(arguments), arguments.config, arguments.recipe
+    if name is None and config is None and not flags.keys() & {"model", "init"}:
+        name = usual
+    base = Settings() if name is None else recipe(name)
+    if config is not None:
+        read_settings(config)  # so that what is wrong in it names the file
+        base = _override(base, read_toml(config))
+    if "epochs" in flags:
+        base = replace(base, horizon=None)  # it was that of the file's epochs
     return _override(base, flags)
 
 
@@ -186,6 +195,8 @@ def resumed_settings(
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
     flags = given(arguments)
+    if "epochs" in flags and "time_limit" in flags:
+        raise UsageError("--epochs and --time-limit exclude each other")
     for kind in _RULES:
         name = f"{kind}_kwargs"
         pairs = flags.get(name, ())
@@ -207,19 +218,22 @@ def _same(setting: str, one: Any, other: Any) -> bool:
 
 
 def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
-    """``base`` with ``flags``, without the hyperparameters of an optimizer, loss or schedule that
-    is no longer used."""
+    """``base`` with ``flags``, without the hyperparameters, the learning rate among them, of an
+    optimizer, loss or schedule that is no longer used."""
     from minicnn.data.known import KNOWN
 
-    values = dict(flags)
+    values = {"time_limit": None, **flags} if "epochs" in flags else dict(flags)
     for kind in _RULES:
-        before = getattr(base, kind)
+        before, kwargs = getattr(base, kind), f"{kind}_kwargs"
         if _same(kind, flags.get(kind, before), before):
-            values[f"{kind}_kwargs"] = getattr(base, f"{kind}_kwargs") | flags[f"{kind}_kwargs"]
-        elif kind == "schedule":
-            values["horizon"] = None
-        elif kind == "loss":
-            values.setdefault("class_weights", None)
+            values[kwargs] = getattr(base, kwargs) | flags.get(kwargs, {})
+            continue
+        own = {
+            "optimizer": {"learning_rate": None},
+            "schedule": {"horizon": None},
+            "loss": {"class_weights": None},
+        }
+        values = {kwargs: {}, **own[kind], **values}
     settings = replace(base, **values)
     data = Path(settings.data)
     if settings.data not in KNOWN and data.exists():

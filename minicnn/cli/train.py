@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from minicnn.cli.settings import (
     resumed_settings,
 )
 from minicnn.errors import DivergedError, UsageError
+from minicnn.training.recipes import DEFAULT, recipe_file
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
@@ -162,8 +164,12 @@ def _settings(
 ) -> "tuple[Settings, Checkpoint | None]":
     """The settings and, for a run to be resumed, where it was."""
     if arguments.resume is None:
-        return new_settings(arguments), None
-    for option in ("config", "output"):
+        settings = new_settings(arguments, DEFAULT)
+        if arguments.recipe and not arguments.quiet and (ranks is None or ranks.rank == 0):
+            text = recipe_file(arguments.recipe).read_text("utf-8")
+            print(text, end="", file=sys.stderr if arguments.json else sys.stdout)
+        return settings, None
+    for option in ("recipe", "config", "output"):
         if getattr(arguments, option) is not None:
             raise UsageError(
                 f"--{option} and --resume exclude each other: a resumed run has settings and a folder"

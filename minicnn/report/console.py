@@ -113,11 +113,12 @@ def _clock(seconds: float) -> str:
 
 
 def _batch_figures(event: BatchDone) -> tuple[str, ...]:
+    """Means so far, speed, and the time left of the epoch and of the run."""
     return (
         f"loss {_fixed(event.loss, 3)}",
         f"acc {_percent(event.accuracy, 1)} %",
-        f"{event.images_per_second:,.0f} images/s",
-        f"{_clock(event.seconds_left)} left",
+        f"{event.images_per_second:,.0f} img/s",
+        f"{_clock(event.epoch_seconds_left)}/{_clock(event.seconds_left)} left",
     )
 
 
@@ -255,8 +256,11 @@ class ConsoleReporter:
     def _show_batch(self, event: BatchDone) -> None:
         epoch = f"epoch {event.epoch}/{self._epochs}"
         parts = [f"{event.batch}/{self._batches}", *_batch_figures(event)]
-        if self._err.is_interactive and len(epoch + "  ".join(parts)) + 8 > self._err.width:
+        room = self._err.width - 7 if self._err.is_interactive else UNFOLDED
+        if len(epoch + "  ".join(parts)) > room:
             del parts[3]  # the speed, so that the others keep their place
+        if len(epoch + "  ".join(parts)) > room:
+            parts[-1] = parts[-1].partition("/")[2]
         figures = "  ".join(parts)
         if self._err.is_interactive:
             self._draw(epoch, event.batch, self._batches, figures)

@@ -50,6 +50,7 @@ class Progress:
     schedule_state: dict[str, float]
     counters: Counters = field(default_factory=Counters)
     evaluated: np.ndarray | None = None
+    seconds: float = 0.0  # spent so far, compile time left out
 
     @property
     def last(self) -> np.ndarray:
@@ -82,6 +83,7 @@ def save_checkpoint(
         "settings": settings.to_dict(),
         "data": fingerprint,
         "time": time.time(),
+        "seconds": progress.seconds,
     }
     write_tensors(path, "checkpoint", tensors, metadata)
 
@@ -105,7 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         prefix, _, rest = name.partition(".")
         groups.setdefault(prefix, {})[rest] = tensor
     try:
-        check_types(metadata, network=dict, settings=dict, data=str)
+        check_types(metadata, network=dict, settings=dict, data=str, seconds=float)
         network = Network.from_dict(metadata["network"])
         check_names(metadata["settings"], "setting")
         settings = Settings(**metadata["settings"])
@@ -133,7 +135,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
             network=network,
             settings=settings.to_dict(),
             progress=Progress(
-                weights, best, slots, counters=Counters(**counters), evaluated=evaluated, **numbers
+                weights,
+                best,
+                slots,
+                counters=Counters(**counters),
+                evaluated=evaluated,
+                seconds=metadata["seconds"],
+                **numbers,
             ),
             fingerprint=metadata["data"],
         )

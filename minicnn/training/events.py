@@ -40,6 +40,7 @@ class BatchDone:
     accuracy: float  # NaN where there are no classes
     images: int  # done in this epoch
     images_per_second: float
+    epoch_seconds_left: float  # of its training, estimated
     seconds_left: float  # of the whole run, estimated
 
 
@@ -91,8 +92,8 @@ class CheckpointSaved:
 
 @dataclass(frozen=True)
 class RunEnded:
-    """Training stopped. ``reason`` is one of: epochs done, converged, no improvement, diverged,
-    interrupted."""
+    """Training stopped. ``reason`` is one of: epochs done, time limit, converged, no improvement,
+    diverged, interrupted."""
 
     reason: str
     explanation: str  # one sentence for the user

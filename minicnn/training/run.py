@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from minicnn.training.trainer import Trainer
 
 DEFAULT_BATCH_SIZE = 64
+_FEWEST = 20  # batches that are timed
 ADVICE = "try a smaller learning rate, clip_grad=1, or warmup_epochs=1"
 
 
@@ -432,21 +433,51 @@ class Run:
             shown(settings, self.trainer.usual),
             self.network.trained_count if self.network.frozen else None,
         )
-        self.compile_seconds = self.compile()
+        self.compile_seconds += self.compile()
         yield Compiled(self.compile_seconds)
         if self.recorder is not None:
             yield from self.recorder.begin(self.output, counters)
         reason, explanation = "epochs done", f"all {settings.epochs} epochs are done"
         begun = time.perf_counter()
+        self._begun = begun - self.progress.seconds
         while counters.epoch <= settings.epochs:
-            stop = yield from self._epoch(begun)
+            stop = self._out_of_time() or (yield from self._epoch())
             if stop is not None:
                 reason, explanation = stop
                 break
         self.seconds = time.perf_counter() - begun
         yield from self._finish(reason, explanation)
 
-    def _epoch(self, begun: float) -> Generator[Event, None, tuple[str, str] | None]:
+    def seconds_per_epoch(self, limit: float) -> float:
+        """The time of an epoch, measured on its first batches, for a fiftieth of ``limit`` seconds,
+        and on its validation; what they changed is forgotten with this run."""
+        self.compile_seconds = self.compile()
+        times, counters = [time.perf_counter()], self.counters
+        order = self.epoch_order(counters.epoch)
+        self._epoch_views()
+        times.append(time.perf_counter())
+        while counters.batch < min(_FEWEST, self.batches) or (
+            counters.batch < self.batches and time.perf_counter() - times[0] < limit / 50
+        ):
+            counters.batch += len(self._steps(order)[0])
+        times.append(time.perf_counter())
+        if self.validation is not None:
+            self._evaluate(self.validation, self.held_out)
+        times.append(time.perf_counter())
+        drawing, steps, validation = np.diff(times)
+        return float(drawing + steps * self.batches / counters.batch + validation)
+
+    def _out_of_time(self) -> tuple[str, str] | None:
+        """Why the run is to stop if another epoch, taken to be as long as those that are done, ends
+        after the time limit."""
+        done, limit = self.counters.epoch - 1, self.settings.time_limit
+        if limit is None or done == 0 or self.counters.batch:
+            return None
+        if (time.perf_counter() - self._begun) * (1 + 1 / done) <= float(limit):
+            return None
+        return "time limit", f"another epoch would not fit in {limit:g} s"
+
+    def _epoch(self) -> Generator[Event, None, tuple[str, str] | None]:
         """Train and validate one epoch; return (reason, explanation) if the run is to stop."""
         counters, settings = self.counters, self.settings
         start = time.perf_counter()
@@ -475,9 +506,8 @@ class Run:
                 counters.epoch_norm += result.gradient_norm
                 now = time.perf_counter()
                 speed = (counters.epoch_images - images_before) / (now - start)
-                images_left = (settings.epochs - counters.epoch + 1) * len(
-                    self.train
-                ) - counters.epoch_images
+                images_left = len(self.train) - counters.epoch_images
+                later_images = (settings.epochs - counters.epoch) * len(self.train)
                 yield BatchDone(
                     counters.epoch,
                     counters.batch,
@@ -486,6 +516,7 @@ class Run:
                     counters.epoch_images,
                     speed,
                     images_left / speed,
+                    (images_left + later_images) / speed,
                 )
             counters.optimizer_step = self.optimizer.step
             if self.recorder is not None:
@@ -705,6 +736,7 @@ class Run:
         if self.output is not None:
             if self.recorder is not None:  # first, so that no line is missing when the run goes on
                 self.recorder.save(self.output)
+            self.progress.seconds = time.perf_counter() - self._begun
             path = self.output / "last.safetensors"
             save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint)
             yield CheckpointSaved(path)

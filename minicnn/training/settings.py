@@ -2,6 +2,7 @@
 and their help, the checks, and `config.toml`."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -64,6 +65,12 @@ WEIGHTS = Kind(
     (str, list, dict), "balanced, or numbers above 0, one a class", "X|CLASS=X", _are_weights
 )
 TABLE = Kind(dict, "a table of names and values", "K=V")
+DURATION = Kind(
+    float,
+    "seconds above 0, or text such as 90s, 10m or 1.5h",
+    "TIME",
+    lambda value: 0 < value < math.inf,
+)
 
 
 def one_of(*names: str) -> Kind:
@@ -129,7 +136,11 @@ class Settings:
         fixed=True,
     )
     augment: dict[str, Any] = _setting(
-        TABLE, None, "change the training images: flip crop=4 cutout=8 ...", "no", fixed=True
+        TABLE,
+        None,
+        "change the training images: flip crop=4 cutout=8 ..., or none",
+        "no",
+        fixed=True,
     )
     init: str | None = _setting(
         MODEL,
@@ -147,6 +158,13 @@ class Settings:
     )
     model: str = _setting(MODEL, "vgg-small", "a preset such as lenet5, or a file", fixed=True)
     epochs: int = _setting(COUNT, 10, "epochs in all, those before --resume included", shown=True)
+    time_limit: float | str | None = _setting(
+        DURATION,
+        None,
+        "train as many epochs as fit, instead of --epochs: 90s, 10m, 1h",
+        "none",
+        shown=True,
+    )
     batch_size: int | None = _setting(
         COUNT,
         None,
@@ -269,6 +287,8 @@ class Settings:
             name, kind = setting.name, setting.metadata["kind"]
             value = getattr(self, name)
             value = _plain(value.to_dict() if hasattr(value, "to_dict") else value)
+            if kind is DURATION and isinstance(value, str):
+                value = seconds(value)
             object.__setattr__(self, name, value)
             if not kind.admits(value) and not (value is None is setting.default):
                 raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
@@ -344,6 +364,12 @@ def check_names(values: Mapping[str, Any], kind: str) -> None:
     for name in values:
         if name not in known:
             raise UnknownNameError(kind, name, known)
+
+
+def seconds(text: str) -> float | str:
+    """``10m`` as 600.0; what means no time, as it is."""
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) *([smh]?)", text)
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else text
 
 
 def _plain(value: Any, levels: int = 2) -> Any:

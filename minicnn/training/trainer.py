@@ -39,6 +39,7 @@ from minicnn.training.schedules import find_schedule
 from minicnn.training.settings import Settings, check_names
 
 _OPTIONS = ("reporters", "output", "resume", "progress")  # of `Trainer.fit`
+_SHARE = 0.95  # of a time limit that is planned for, the rest is for what slows a run
 # What shows progress, loaded when asked for: training depends on no report.
 PROGRESS = "minicnn.report.console:ConsoleReporter"
 NOTEBOOK = "minicnn.report.notebook:NotebookReporter"
@@ -86,6 +87,8 @@ class Trainer:
         **options: Any,
     ):
         check_names(options, "option of Trainer")
+        if "epochs" in options and options.get("time_limit") is not None:
+            raise SettingError("epochs and time_limit exclude each other")
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
             chosen = options.get(kind, getattr(settings or Settings(), kind))
@@ -105,6 +108,8 @@ class Trainer:
         # Names are known when there are data.
         ones = [1.0] * self.network.outputs if weights else None
         self._loss(weights if isinstance(weights, list) else ones)
+        if distributed and self.settings.time_limit is not None:
+            raise SettingError("time_limit is for one process: with distributed, set epochs")
         self.ranks = connect() if distributed else None
         if self.ranks is not None and self.settings.device == "cuda":
             backend("cuda").choose(self.ranks.node_rank)
@@ -305,7 +310,9 @@ class Trainer:
         self._interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )
+        compile_seconds = self._fit_into_time(dataset) if resume is None else 0.0
         run = Run(self, dataset, folder, resume)
+        run.compile_seconds = compile_seconds
         if folder is not None:  # now that nothing is refused any more
             _make(folder)
         self._recorder = run.recorder
@@ -316,6 +323,17 @@ class Trainer:
                 yield event
         finally:
             self._model = run.model(None)
+
+    def _fit_into_time(self, dataset: Dataset) -> float:
+        """With a time limit, choose the number of epochs that fit; the seconds spent compiling."""
+        limit = self.settings.time_limit
+        if limit is None:
+            return 0.0
+        run = Run(self, dataset, None, None)
+        epochs = max(1, int(_SHARE * float(limit) / run.seconds_per_epoch(float(limit))))
+        horizon = epochs if self._schedule_rule.has_horizon else None
+        self.settings = replace(self.settings, epochs=epochs, horizon=horizon)
+        return run.compile_seconds
 
     def dry_run(self, dataset: Dataset, resume: Checkpoint | None = None) -> float:
         """Check that everything fits and run one batch on a copy of the weights; return its mean

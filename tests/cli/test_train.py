@@ -54,7 +54,7 @@ def test_outside_of_a_terminal_there_are_plain_lines_a_table_on_stdout_and_nothi
 def test_a_terminal_shows_a_bar_and_gets_its_cursor_back():
     name, *arguments = command("train", *SOFTMAX, "--epochs", 100, "-b", 4, "--output", "run")
     screen = pexpect.spawn(name, arguments, dimensions=(40, 100), encoding="utf-8", timeout=120)
-    screen.expect(r"epoch 1/100 .*━.*loss .* acc .* images/s .* left")
+    screen.expect(r"epoch 1/100 .*━.*loss .* acc .* img/s .*/.* left")
     screen.expect("stopped after epoch 100, epochs done")
     screen.expect(pexpect.EOF)
     screen.close()
@@ -196,6 +196,7 @@ def test_every_option_reaches_the_settings(minicnn):
         "grayscale": True,
         "rgb": False,
         "init": None,
+        "time_limit": None,
     }
 
 
@@ -214,6 +215,49 @@ def test_flags_win_over_the_file_which_wins_over_the_defaults(place, minicnn):
     assert settings["optimizer_kwargs"]["momentum"] == 0.5
     other = dry_settings(minicnn, "--config", "my.toml", "--opt", "sgd")
     assert other["optimizer_kwargs"].keys() == {"weight_decay"}
+
+
+def test_flags_win_over_the_file_which_wins_over_the_recipe(place, minicnn):
+    (place / "my.toml").write_text("epochs = 4\nlearning_rate = 0.02\n")
+    plain = dry_settings(minicnn, "--recipe", "default")
+    assert (plain["model"], plain["epochs"], plain["learning_rate"]) == ("softmax", 8, 0.01)
+    settings = dry_settings(
+        minicnn, "--recipe", "default", "--config", "my.toml", "--lr", 0.03, "--augment", "none"
+    )
+    assert (settings["epochs"], settings["learning_rate"], settings["augment"]) == (4, 0.03, {})
+    assert (settings["optimizer"], settings["schedule"], settings["horizon"]) == (
+        *("adamw", "one_cycle"),
+        4,
+    )
+    other = dry_settings(minicnn, "--recipe", "default", "--opt", "sgd", "--loss", "multi_margin")
+    assert other["learning_rate"] == 0.05 and other["optimizer_kwargs"].keys() == {"weight_decay"}
+    assert "label_smoothing" not in other["loss_kwargs"]
+
+
+def test_without_a_network_the_default_recipe_is_trained(minicnn):
+    def settings(*argv):
+        result = minicnn("train", "--data", "tiny.npz", "--dry-run", "--json", *argv)
+        return json.loads(result.out)["settings"]
+
+    assert settings() == settings("--recipe", "default")
+    assert settings()["model"] == "vgg-bn"
+    assert settings("--model", "vgg-bn")["optimizer"] == "adam"
+
+
+def test_a_recipe_is_printed_before_it_runs(minicnn):
+    argv = ("train", *SOFTMAX, "--recipe", "default", "--epochs", 1, "--dry-run")
+    assert minicnn(*argv).out.startswith("# The embedded 12,000 images")
+    assert "schedule" not in minicnn(*argv, "--quiet").out
+    assert "mnist-10s" in minicnn("train", "--recipe", "mnist-10").error
+
+
+def test_a_time_limit_takes_the_place_of_the_epochs(minicnn):
+    result = minicnn("train", *SOFTMAX, "--time-limit", "0.05s", "--output", "run", "--json")
+    report = json.loads(result.out)
+    assert report["reason"] in ("epochs done", "time limit") and report["seconds"] < 5
+    assert report["settings"]["time_limit"] == 0.05 and report["settings"]["epochs"] >= 1
+    assert "--time-limit" in minicnn("train", *SOFTMAX, "--time-limit", "10 min").error
+    assert "exclude" in minicnn("train", *SOFTMAX, "--time-limit", "1m", "--epochs", 3).error
 
 
 def test_the_stored_settings_give_the_same_run_again(place, minicnn):

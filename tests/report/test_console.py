@@ -90,6 +90,7 @@ def batch(number=1, epoch=1, **changes):
         "accuracy": 0.8512,
         "images": 64,
         "images_per_second": 14321.4,
+        "epoch_seconds_left": 5.6,
         "seconds_left": 83.2,
     }
     return BatchDone(epoch, number, **(figures | changes))
@@ -265,7 +266,7 @@ def test_quiet_leaves_the_end_lines():
 def test_without_a_terminal_log_interval_gives_a_plain_line_every_n_batches():
     out, err = reported(STARTED, *(batch(number) for number in range(1, 8)), log_interval=3)
     assert err.splitlines() == [
-        f"epoch 1/10  batch {number}/169  loss 0.432  acc 85.1 %  14,321 images/s  1:23 left"
+        f"epoch 1/10  batch {number}/169  loss 0.432  acc 85.1 %  14,321 img/s  0:06/1:23 left"
         for number in (3, 6)
     ]
     assert "batch 3" not in out
@@ -278,7 +279,7 @@ def test_without_a_terminal_log_interval_gives_a_plain_line_every_n_batches():
 )
 def test_time_left_reads_as_a_clock(seconds, text):
     _, err = reported(STARTED, batch(seconds_left=seconds, loss=float("nan")), log_interval=1)
-    assert err.endswith(f"  {text} left\n") and "loss –" in err
+    assert err.endswith(f"  0:06/{text} left\n") and "loss –" in err
 
 
 def test_nothing_but_a_terminal_gets_escape_codes():
@@ -319,8 +320,8 @@ def test_a_terminal_shows_epoch_batch_loss_accuracy_speed_and_time_left_on_one_l
         "12/169",
         "loss 0.432",
         "acc 85.1 %",
-        "14,321 images/s",
-        "1:23 left",
+        "14,321 img/s",
+        "0:06/1:23 left",
     ):
         assert part in bar
     assert "\n" not in bar
@@ -555,6 +556,7 @@ def test_the_bar_keeps_its_numbers(width):
     clock.now += 1
     reporter(batch(120))
     shown = screen.file.getvalue()
-    for figure in ("epoch 1/10", "120/169", "loss 0.432", "acc 85.1 %", "1:23 left"):
+    left = "1:23 left" if width == 60 else "0:06/1:23 left"  # of the epoch, and of the run
+    for figure in ("epoch 1/10", "120/169", "loss 0.432", "acc 85.1 %", left):
         assert figure in shown
     reporter.close()

@@ -48,7 +48,7 @@ def test_all_that_the_next_step_depends_on_are_tensors(folder):
     assert (
         tensors["counters.epoch"] == 3 and tensors["counters.optimizer_step"] == 2 * small.BATCHES
     )
-    assert metadata.keys() == {"network", "settings", "data", "time"}
+    assert metadata.keys() == {"network", "settings", "data", "time", "seconds"}
 
 
 def test_a_checkpoint_comes_back_as_it_was(folder):
