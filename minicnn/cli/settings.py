@@ -84,9 +84,11 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
 def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)) -> dict[str, Any]:
     """The settings among ``names`` that were given on the command line."""
     flags: dict[str, Any] = {name: getattr(arguments, name, None) for name in names}
-    for name in ("augment", "learning_rate_factors", "weight_decay_factors"):
-        if flags.get(name) is not None:
-            flags[name] = dict(flags[name])
+    for name, pairs in flags.items():
+        if pairs is not None and name in _FIELDS and _FIELDS[name].metadata["kind"] is TABLE:
+            flags[name] = dict(pairs)
+            if len(flags[name]) < len(pairs):
+                raise UsageError(f"{OPTION_OF[name]} has the same name twice")
     if flags.get("augment"):
         flags["augment"].pop("none", None)
     return {name: value for name, value in flags.items() if value is not None}
@@ -194,15 +196,9 @@ def resumed_settings(
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
-    flags = given(arguments)
+    flags = {f"{kind}_kwargs": {} for kind in _RULES} | given(arguments)
     if "epochs" in flags and "time_limit" in flags:
         raise UsageError("--epochs and --time-limit exclude each other")
-    for kind in _RULES:
-        name = f"{kind}_kwargs"
-        pairs = flags.get(name, ())
-        flags[name] = dict(pairs)
-        if len(flags[name]) < len(pairs):
-            raise UsageError(f"{OPTION_OF[name]} has the same name twice")
     for name, value in given(arguments, SHORT).items():
         if name in flags["optimizer_kwargs"]:
             raise UsageError(f"--{name.replace('_', '-')} and --opt-kwargs {name} are the same")

@@ -29,10 +29,11 @@ class Optimizer:
     the network, or the length of a parameter vector, which is one tensor. ``decay="weights"`` keeps
     weight decay from biases, scales and shifts. ``factors``, such as ``{"learning_rate": {"shift":
     64, "conv1.*": 0.1}}``, multiply the learning rate or the weight decay of tensors of a kind, or
-    whose name fits the pattern; the last one that fits counts. ``slots`` [slots, trained parameters] and ``state``
-    hold all that is remembered, also by the rules inside a `StepRule`: its slots as "rule.slot",
-    its state as "rule.tensor.name", for every tensor apart. Raises `UnknownNameError` and
-    `SettingError` for a wrong name or value.
+    whose name fits the pattern; the last one that fits counts. ``slots`` [slots, trained
+    parameters] and ``state`` hold all that is remembered, also by the rules inside a `StepRule`:
+    its slots as "rule.slot", its state as "rule.tensor.name", for every tensor apart. The state of
+    a rule on elements has a number behind its name for every group of factors but the first. Raises
+    `UnknownNameError` and `SettingError` for a wrong name or value.
 
     >>> optimizer = Optimizer("sgd", 2, learning_rate=0.5)
     >>> params, grads = np.array([1, 2], np.float32), np.array([1, -1], np.float32)

@@ -253,7 +253,8 @@ class Run:
         slots, state = self.progress.slots, self.progress.optimizer_state
         if slots.shape != self.optimizer.slots.shape or state.keys() != self.optimizer.state.keys():
             raise SettingError(
-                f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed"
+                f"the optimizer {settings.optimizer} keeps other numbers than in the run to be resumed:"
+                " it is another version, or has another decay or other factors"
             )
         self.optimizer.slots[:] = slots
         self.optimizer.state.update(state)

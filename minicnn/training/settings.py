@@ -62,7 +62,10 @@ def _are_weights(value: Any) -> bool:
 
 
 WEIGHTS = Kind(
-    (str, list, dict), "balanced, or numbers above 0, one a class", "X|CLASS=X", _are_weights
+    (str, list, dict),
+    "balanced, numbers above 0, one a class, or class=number",
+    "X|CLASS=X",
+    _are_weights,
 )
 TABLE = Kind(dict, "a table of names and values", "K=V")
 DURATION = Kind(

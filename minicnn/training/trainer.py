@@ -100,6 +100,7 @@ class Trainer:
         self._optimizer_rule: AnyOptimizer = rules["optimizer"]
         self._loss_rule: LossRule = rules["loss"]
         self._schedule_rule: ScheduleRule = rules["schedule"]
+        self.network = whole
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
         self.network = whole.freeze(self.settings.freeze or ())

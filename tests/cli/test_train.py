@@ -74,10 +74,8 @@ def test_the_run_folder_holds_the_five_files(place, minicnn):
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     report = json.loads((folder / "report.json").read_text())
     assert (report["reason"], report["epoch"], report["test"]["images"]) == ("epochs done", 3, 30)
-    assert report["settings"] == config(folder) | {
-        name: {}
-        for name in ("schedule_kwargs", "augment", "learning_rate_factors", "weight_decay_factors")
-    }
+    empty = ("schedule_kwargs", "augment", "learning_rate_factors", "weight_decay_factors")
+    assert report["settings"] == config(folder) | {name: {} for name in empty}
     assert report["settings"]["seed"] == 0 and report["settings"]["batch_size"] == 54
     assert report["seconds"] > 0 and report["compile_seconds"] > 0
     assert report["versions"].keys() == {"python", "minicnn", "numba", "numpy"}
@@ -195,6 +193,7 @@ def test_every_option_reaches_the_settings(minicnn):
         "resize": [8, 8],
         "grayscale": True,
         "rgb": False,
+        "freeze": None,
         "init": None,
         "time_limit": None,
     }
