@@ -128,9 +128,9 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     for i, (text, trainer) in enumerate(zip(arguments.opt, trainers, strict=True), 1):
         print(f"training {i} of {len(trainers)}: {text}", file=sys.stderr)
         place = common.make_folder(folder / text.replace(":", "-").replace(",", "-"))
-        _, status = train_into(place, trainer, dataset, arguments)
+        report, status = train_into(place, trainer, dataset, arguments)
         runs.append(read_run(place))
-        if status:
+        if report["reason"] == "interrupted":
             return runs, status
     return runs, 0
 

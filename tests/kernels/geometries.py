@@ -66,6 +66,9 @@ GEOMETRIES = {
             Flatten(),
         ],
     ),
+    "convolution of few channels": Network(
+        (6, 6, 2), [Conv2d(2, 1), Conv2d(3, 3, padding=1), Flatten()]
+    ),
     "groups, taps that read padding alone": Network(
         (2, 2, 4),
         [Conv2d(4, 1), Conv2d(4, 3, padding=2, dilation=2, groups=2), Flatten()],
@@ -77,6 +80,15 @@ GEOMETRIES = {
     "groups added to": _added_to(_reads(Conv2d, 4, 3, padding=1, groups=2), (5, 6, 4)),
     "depthwise added to": _added_to(_reads(Conv2d, 3, 3, padding=1, groups=3)),
     "a factor added to": _added_to(Multiply(inputs=("a", "a"))),
+    "a factor of the image": Network(
+        (3, 4, 2),
+        [
+            AvgPool2d((3, 4), name="g"),
+            Conv2d(2, 1, inputs=("input",)),
+            Multiply(inputs=("conv1", "g")),
+            Flatten(),
+        ],
+    ),
     "a factor, its value read later": Network(
         (3, 4, 2),
         [

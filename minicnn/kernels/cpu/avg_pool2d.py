@@ -53,8 +53,6 @@ def forward(plan, params, work, n, key, first_sample):
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """Each element of the window gets the same part of dy."""
     op = plan[0]
-    if op.dx < 0:
-        return
     rows, columns = height(op), width(op)
     W, C, dy = op.input_width, op.input_channels, op.dy
     if op.accumulate == 0:

@@ -55,5 +55,4 @@ def forward(plan, params, work, n, key, first_sample):
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dx from dy with the same numbers as in the forward pass."""
     op = plan[0]
-    if op.dx >= 0:
-        _scale_kept(op, work, op.dy, op.dx, op.accumulate, n, key, first_sample)
+    _scale_kept(op, work, op.dy, op.dx, op.accumulate, n, key, first_sample)

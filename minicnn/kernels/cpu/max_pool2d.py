@@ -81,8 +81,6 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dy goes to the first element of the window, in reading order, that is not smaller than the
     maximum."""
     op = plan[0]
-    if op.dx < 0:
-        return
     rows, columns = height(op), width(op)
     W, C, lanes = op.input_width, op.input_channels, VECTOR_BYTES // work.itemsize
     # Then every element of dx is written once, and need not be added to.
