@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from minicnn.kernels.cpu import elementary, rules
+from minicnn.kernels.cpu.compiler import Entry
 from minicnn.kernels.generated import _Retyping
 from minicnn.rules import ActivationRule
 
@@ -29,7 +30,7 @@ def loop_of(name):
     mathematics = {key: getattr(elementary, key) for key in EXACT}
     function = getattr(_Retyping("a test", np.float32, jit, mathematics).math, name)
 
-    @numba.njit(pipeline_class=rules.Disjoint, **rules.OPTIONS)
+    @numba.njit(pipeline_class=Entry, **rules.OPTIONS)
     def loop(x, y):
         for i in range(len(x)):
             y[i] = function(x[i])
