@@ -97,7 +97,9 @@ class Trainer:
         self._loss(np.ones(self.network.outputs))
         self.ranks = connect() if distributed else None
         if self.ranks is not None and self.settings.device == "cuda":
-            backend("cuda").choose(self.ranks.node_rank)
+            from minicnn.backends.gpu import choose
+
+            choose(self.ranks.node_rank)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
