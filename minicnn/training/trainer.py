@@ -113,7 +113,9 @@ class Trainer:
             raise SettingError("time_limit is for one process: with distributed, set epochs")
         self.ranks = connect() if distributed else None
         if self.ranks is not None and self.settings.device == "cuda":
-            backend("cuda").choose(self.ranks.node_rank)
+            from minicnn.backends.gpu import choose
+
+            choose(self.ranks.node_rank)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
