@@ -210,9 +210,8 @@ def test_more_images_than_are_held_at_once_give_the_same_figures(model):
 
 def test_class_weights_count_in_the_loss_of_an_evaluation():
     weights = [0.5, 2.0, 4.0]
-    model = small.train(epochs=1, loss_kwargs={"class_weights": weights, "label_smoothing": 0.1})[
-        0
-    ].model
+    options = {"class_weights": weights, "loss_kwargs": {"label_smoothing": 0.1}}
+    model = small.train(epochs=1, **options)[0].model
     expected, _ = Loss("cross_entropy", 3, weights, label_smoothing=0.1)(
         model.logits(IMAGES), LABELS
     )

@@ -270,7 +270,7 @@ image, logits = np.ones((1, 5, 5, 1), np.float32), np.empty((1, 2), np.float32)
 simulate(*model.njit_arguments(), image, logits)
 answer = model.logits(np.full((4, 5, 5, 1), 9, np.uint8))
 value, slope = Loss("cross_entropy", 2)(answer, np.array([0, 1, 0, 1]))
-Optimizer("adam", network.flat_size).update(model.params, np.ones_like(model.params))
+Optimizer("adam", network.flat_size).update(model.params.copy(), np.ones_like(model.params))
 modules = [module for name, module in sys.modules.items() if name.startswith("minicnn.kernels")]
 functions = {f.__name__: f for module in modules for f in vars(module).values() if isinstance(f, Dispatcher)}
 functions["simulate"] = simulate

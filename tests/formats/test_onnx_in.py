@@ -418,5 +418,8 @@ def test_the_command_writes_a_model_that_can_be_used(tmp_path, capsys, monkeypat
     np.testing.assert_array_equal(load("m.safetensors").logits(images), model.logits(images))
     train = ["train", "--init", "m.safetensors", "--limit", "200", "--epochs", "1", "--quiet"]
     assert main([*train, "--output", "run"]) == 0
-    assert main(["import", "m.safetensors"]) == 1
+    assert main(["import", "m.safetensors"]) == 2
+    assert "say of which network, --model" in capsys.readouterr().err
+    (tmp_path / "other.onnx").write_bytes((tmp_path / "m.safetensors").read_bytes())
+    assert main(["import", "other.onnx"]) == 1
     assert "is damaged, cut off, or not an ONNX file" in capsys.readouterr().err
