@@ -29,7 +29,7 @@ def path(tmp_path):
 
 def test_an_epoch_is_one_line_with_every_field(path):
     reporter = JsonlReporter(path)
-    for event in (started(), BatchDone(1, 1, 0.5, 0.5, 20, 1.0, 1.0), epoch(1), epoch(2)):
+    for event in (started(), BatchDone(1, 1, 0.5, 0.5, 20, 1.0, 1.0, 1.0), epoch(1), epoch(2)):
         reporter(event)
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {
