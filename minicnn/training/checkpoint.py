@@ -107,6 +107,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         prefix, _, rest = name.partition(".")
         groups.setdefault(prefix, {})[rest] = tensor
     try:
+        metadata = {"seconds": 0.0} | metadata  # a file from before time was counted
         check_types(metadata, network=dict, settings=dict, data=str, seconds=float)
         network = Network.from_dict(metadata["network"])
         check_names(metadata["settings"], "setting")
