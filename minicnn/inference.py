@@ -25,7 +25,7 @@ from minicnn.data.tta import Averaged
 from minicnn.errors import DataError, MinicnnError, ModelFileError
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.metrics import Evaluation
-from minicnn.memory import aligned_zeros, check_array
+from minicnn.memory import aligned_copy, aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
@@ -97,7 +97,7 @@ class Model:
                 f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes"
             )
         check_array("params", self.params, (self.network.flat_size,), writable=False)
-        self.__setstate__({"params": self.params.copy()})
+        self.__setstate__({"params": self.params})
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
         if self.normalization is not None:
@@ -124,8 +124,8 @@ class Model:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what was pickled."""
-        vars(self).update(state)
+        """Take over what was pickled, with weights of its own."""
+        vars(self).update(state, params=aligned_copy(state["params"]))
         self.params.flags.writeable = False
 
     def _repr_html_(self) -> str:
@@ -145,7 +145,7 @@ class Model:
     def _folded(self) -> tuple[Network, np.ndarray]:
         """The network and the parameters that inference computes with, batch normalization folded
         into its neighbours."""
-        return fold(self.network, self.params.copy())
+        return fold(self.network, aligned_copy(self.params))
 
     @property
     def weights(self) -> dict[str, np.ndarray]:
