@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numba import types
+from numba import njit, types
 
 from minicnn import plugins
 from minicnn.backends import cpu
@@ -163,12 +163,17 @@ def _without_float64(rule: ActivationRule) -> str:
 
 
 def _large(rule: ActivationRule) -> str:
-    hypers = [np.float32(value) for value in defaults(rule).values()]
+    hypers = tuple(np.float32(value) for value in defaults(rule).values())
     given = np.array([sign * size for size in _LARGE for sign in (1, -1)], np.float32)
     y = _alone(rule, np.float32, given.reshape(1, 1, 1, -1))[0].reshape(-1)
-    derivative = compile_layer(rule, "backward", np.float32)._pyfunc.__globals__["rule"]
+    compiled = compile_layer(rule, "backward", np.float32)._pyfunc.__globals__["rule"]
+
+    @njit
+    def derivative(value: Any, hypers: Any) -> Any:
+        return compiled(value, *hypers)
+
     derivatives = [
-        derivative(value, *hypers)
+        derivative(value, hypers)
         for value in (y if rule.reads == "y" else given)
         if math.isfinite(value)
     ]

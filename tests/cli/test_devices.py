@@ -193,7 +193,7 @@ def test_the_selftest_of_cuda_runs_every_kernel_to_the_end_in_the_simulator(tmp_
     results = {check["name"]: check["result"] for check in report["checks"]}
     assert set(results.values()) == {"passed"}
     assert (
-        len(results) == len(selftest.NETWORKS) + 13 + 6 + 15 + 4 + 3
+        len(results) == len(selftest.NETWORKS) + 13 + 6 + 16 + 5 + 3
     )  # activations, losses, optimizers, steps, training
 
 
