@@ -14,7 +14,7 @@ from timing import Contestant, Effort, measure
 
 from minicnn import Conv2d, Dense, Network
 from minicnn.kernels.cpu.passes import PLAN
-from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply, multiply_address
+from minicnn.kernels.cpu.tile import ENTRY, Rows, Scalars, Vectors, multiply, multiply_address
 
 _INNER = 128  # steps of the inner loop
 # how often the outer loop repeats the same, so that beginning and ending a block does not count
@@ -24,7 +24,7 @@ _CALL = 30_000_000
 _CACHE = 24_000  # bytes of A and B: three quarters of the smallest first-level cache
 
 
-@njit(cache=True, parallel=True, **JIT)
+@njit(cache=True, parallel=True, **ENTRY)
 def _products(plan, rows, columns, repeat, a, b, c):
     """``repeat`` times C = _AGAIN · A·B on each of len(a) threads."""
     address = plan[0].multiply

@@ -10,29 +10,29 @@ from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network
 from minicnn.backends.cpu import lay_out
 from minicnn.kernels.cpu import passes
 from minicnn.kernels.cpu.call import call_update
-from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.tile import ENTRY
 
 IMAGES = 8  # in a chunk: about as many as go through such layers at once
 
 
-@njit(cache=True, **JIT)
+@njit(cache=True, **ENTRY)
 def _forward(plan, params, transposed, work, grads, n, calls):
     for _ in range(calls):
         passes.forward_chunk(plan, params, work, n, np.uint64(0), 0)
 
 
-@njit(cache=True, **JIT)
+@njit(cache=True, **ENTRY)
 def _backward(plan, params, transposed, work, grads, n, calls):
     for _ in range(calls):
         passes.backward_chunk(plan, params, transposed, work, grads, n, np.uint64(0), 0)
 
 
-@njit(cache=True, **JIT)
+@njit(cache=True, **ENTRY)
 def _transpose(plan, params, transposed):
     passes.transpose_weights(plan, params, transposed)
 
 
-@njit(cache=True, **JIT)
+@njit(cache=True, **ENTRY)
 def update(plan, address, params, grads, slots, scalars, calls):
     """``calls`` updates; ``plan`` is there for its type, by which the cache sees that a kernel has
     changed."""
@@ -40,7 +40,7 @@ def update(plan, address, params, grads, slots, scalars, calls):
         call_update(address, params, grads, slots, slots.shape[1], scalars, 0, len(params))
 
 
-@njit(cache=True, **JIT)
+@njit(cache=True, **ENTRY)
 def copy(source, target, calls):
     """``calls`` copies of one array into another, as fast as memcpy; ``target[:] = source`` is
     not."""
