@@ -70,8 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     common.use_plugins(arguments)
     if arguments.resume is not None:
-        if arguments.vary or arguments.output or arguments.config:
-            raise UsageError("--resume says all: leave out --vary, --output and --config")
+        if arguments.vary or arguments.output or arguments.config or arguments.recipe:
+            raise UsageError("--resume says all: leave out --vary, --output, --config and --recipe")
         if told := given(arguments) | given(arguments, SHORT):
             raise UsageError(f"--resume has settings: leave out {', '.join(told)}")
         if not (arguments.resume / "vary.txt").is_file():

@@ -14,6 +14,7 @@ from minicnn.errors import UsageError
 from minicnn.toml import read_toml
 from minicnn.training.recipes import recipe
 from minicnn.training.settings import (
+    BELONGS,
     FLAG,
     PATTERNS,
     SIZE,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 # how a data set is read
 DATA_OPTIONS = ("data_max", "data_gb", "channels", "resize", "grayscale", "rgb")
 SHORT = ("momentum", "weight_decay")  # hyperparameters of the optimizer with an option of their own
-_RULES = ("optimizer", "loss", "schedule")
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
 _OPTIONS = {
     name: setting.metadata["options"] or (f"--{name.replace('_', '-')}",)
@@ -196,7 +196,7 @@ def resumed_settings(
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
-    flags = {f"{kind}_kwargs": {} for kind in _RULES} | given(arguments)
+    flags = {f"{kind}_kwargs": {} for kind in BELONGS} | given(arguments)
     if "epochs" in flags and "time_limit" in flags:
         raise UsageError("--epochs and --time-limit exclude each other")
     for name, value in given(arguments, SHORT).items():
@@ -208,7 +208,7 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _same(setting: str, one: Any, other: Any) -> bool:
     """Whether two values mean the same; in the name of a rule ``-`` and ``_`` do."""
-    if setting in _RULES:
+    if setting in BELONGS:
         one, other = one.replace("-", "_"), other.replace("-", "_")
     return bool(one == other)
 
@@ -219,17 +219,12 @@ def _override(base: Settings, flags: Mapping[str, Any]) -> Settings:
     from minicnn.data.known import KNOWN
 
     values = {"time_limit": None, **flags} if "epochs" in flags else dict(flags)
-    for kind in _RULES:
+    for kind in BELONGS:
         before, kwargs = getattr(base, kind), f"{kind}_kwargs"
         if _same(kind, flags.get(kind, before), before):
             values[kwargs] = getattr(base, kwargs) | flags.get(kwargs, {})
             continue
-        own = {
-            "optimizer": {"learning_rate": None},
-            "schedule": {"horizon": None},
-            "loss": {"class_weights": None},
-        }
-        values = {kwargs: {}, **own[kind], **values}
+        values = BELONGS[kind] | values
     settings = replace(base, **values)
     data = Path(settings.data)
     if settings.data not in KNOWN and data.exists():

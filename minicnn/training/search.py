@@ -9,7 +9,7 @@ from typing import Any
 
 from minicnn.errors import MissingExtraError, SettingError, UnknownNameError
 from minicnn.training.events import EpochDone, Event, RunEnded
-from minicnn.training.settings import COUNT, FLAG, INDEX, PATTERNS, SIZE, TABLE, Settings
+from minicnn.training.settings import BELONGS, COUNT, FLAG, INDEX, PATTERNS, SIZE, TABLE, Settings
 from minicnn.training.trainer import Trainer
 
 _FIELDS = {setting.name: setting for setting in fields(Settings)}
@@ -110,9 +110,9 @@ def with_values(base: Settings, values: Mapping[str, Any]) -> Settings:
                 sides = value.split("x")
                 if all(side.isdecimal() for side in sides):
                     changed[name] = [int(sides[0]), int(sides[-1])]
-    for rule in ("optimizer", "loss", "schedule"):
+    for rule, own in BELONGS.items():
         if rule in changed and changed[rule] != getattr(base, rule):
-            changed[f"{rule}_kwargs"] = {}
+            changed = own | changed
     for name, value in values.items():
         table, dot, key = name.partition(".")
         if dot:

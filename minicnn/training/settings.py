@@ -325,6 +325,14 @@ class Settings:
         )
 
 
+# What is said for one optimizer, loss or schedule, and nothing to another, with what it is unsaid.
+BELONGS: dict[str, dict[str, Any]] = {
+    "optimizer": {"optimizer_kwargs": {}, "learning_rate": None},
+    "loss": {"loss_kwargs": {}, "class_weights": None},
+    "schedule": {"schedule_kwargs": {}, "horizon": None},
+}
+
+
 def make_augment(values: Mapping[str, Any]) -> "Augment":
     """The `Augment` that the setting means; raises `UnknownNameError` and `SettingError`."""
     from minicnn.data.augment import Augment

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import optuna
@@ -71,6 +72,11 @@ def test_the_settings_of_a_trial():
     same = with_values(base, {"optimizer_kwargs.beta2": 0.9, "resize": "8x6", "freeze": "a*+b"})
     assert same.optimizer_kwargs == {"beta1": 0.8, "beta2": 0.9}
     assert (same.resize, same.freeze) == ([8, 6], ["a*", "b"])
+    rated = replace(base, learning_rate=0.01, class_weights=[1.0, 2.0])
+    other = with_values(rated, {"optimizer": "sgd", "loss": "multi_margin"})
+    assert other.learning_rate is None and other.class_weights is None
+    varied = with_values(rated, {"optimizer": "sgd", "learning_rate": 0.2})
+    assert varied.learning_rate == 0.2 and varied.class_weights == [1.0, 2.0]
 
 
 @pytest.fixture
@@ -118,6 +124,8 @@ def test_it_goes_on_where_it_was(search, capsys):
     assert both["best"]["score"] == max(scores)
     assert main(["search", "--resume", "out", "--epochs", "5"]) == 2
     assert "--resume has settings: leave out epochs" in capsys.readouterr().err
+    assert main(["search", "--resume", "out", "--recipe", "default"]) == 2
+    assert "leave out --vary, --output, --config and --recipe" in capsys.readouterr().err
     assert main(["search", "--resume", ".", "--trials", "4"]) == 2
     assert main(search[:7]) == 2
     assert "--vary is missing" in capsys.readouterr().err
