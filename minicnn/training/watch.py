@@ -109,6 +109,7 @@ class Watch:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError):
                 stream.flush()
+        time.sleep(_DRAIN)
         self._say(_END + bytes([self._status]))
         self._end(self._status)
 
