@@ -79,11 +79,11 @@ def with_minicnn(settings: minicnn.Settings, dataset: Dataset) -> Curve:
     trainer, clock, curve, test = trainer_of(settings, dataset), Clock(), Curve(), dataset.test
     plan = Run(trainer, dataset, None, None)
     for event in trainer.run(dataset):
-        if isinstance(event, BatchDone) and event.batch == plan.batches:
+        if isinstance(event, BatchDone) and event.batch == plan.inputs.batches:
             clock.stop()
         if isinstance(event, EpochDone):
             inference = Inference(trainer.network, trainer.progress.last, settings.threads)
-            found = inference.logits(test.images, plan.scale).argmax(axis=1)
+            found = inference.logits(test.images, plan.inputs.scale).argmax(axis=1)
             clock.note(curve, float((found == test.labels).mean()))
         if isinstance(event, Compiled | EpochDone):
             clock.start()
@@ -92,14 +92,14 @@ def with_minicnn(settings: minicnn.Settings, dataset: Dataset) -> Curve:
 
 def batches_of(run: Run, epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray, float]]:
     """(augmented images [n, H, W, C], labels, learning rate) as minicnn's training has them."""
-    dataset, settings = run.dataset, run.settings
-    given = dataset.train.images, run.train, dataset.maximum, 0.0 if dataset.seen else None
-    views, order = run.augment.draw(settings.seed, epoch, *given), run.epoch_order(epoch)
+    dataset, settings, inputs = run.dataset, run.settings, run.inputs
+    given = dataset.train.images, inputs.train, dataset.maximum, 0.0 if dataset.seen else None
+    views, order = inputs.augment.draw(settings.seed, epoch, *given), inputs.order(epoch)
     run.counters.epoch = epoch
-    for batch in range(run.batches):
-        chosen = order[batch * run.batch_size : (batch + 1) * run.batch_size]
-        images = show(dataset.train.images, chosen, run.scale, views)
-        yield images, run.labels[chosen], run.scheduled(batch)["learning_rate"]
+    for batch in range(inputs.batches):
+        chosen = inputs.batch(order, batch)
+        images = show(dataset.train.images, chosen, run.inputs.scale, views)
+        yield images, inputs.labels[chosen], run.scheduled(batch)["learning_rate"]
 
 
 def with_torch(settings: minicnn.Settings, dataset: Dataset) -> Curve:
@@ -110,7 +110,11 @@ def with_torch(settings: minicnn.Settings, dataset: Dataset) -> Curve:
     trainer = trainer_of(settings, dataset)
     run, clock, curve, test = Run(trainer, dataset, None, None), Clock(), Curve(), dataset.test
     hyper = run.optimizer.hyperparameters
-    if settings.optimizer != "adamw" or run.augment.mixes or settings.loss != "cross_entropy":
+    if (
+        settings.optimizer != "adamw"
+        or run.inputs.augment.mixes
+        or settings.loss != "cross_entropy"
+    ):
         raise SystemExit("PyTorch's side knows adamw and cross_entropy without mixing images alone")
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -158,7 +162,7 @@ def with_torch(settings: minicnn.Settings, dataset: Dataset) -> Curve:
         views = minicnn.Augment().draw(0, 1, test.images, everything, dataset.maximum, None)
         with torch.inference_mode():
             for chosen in np.array_split(np.arange(len(test)), -(-len(test) // 1000)):
-                images = show(test.images, chosen, run.scale, views)
+                images = show(test.images, chosen, run.inputs.scale, views)
                 logits = model(torch.from_numpy(images).permute(0, 3, 1, 2).contiguous())
                 right += int((logits.argmax(1).numpy() == test.labels[chosen]).sum())
         model.train()

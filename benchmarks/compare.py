@@ -26,6 +26,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -83,16 +84,18 @@ def main() -> int:
         peers = installed(options.compile, with_jax=not options.quick)
     context = Context(effort, peers, Tile())
     about = _about(threads, effort, context)
-    rows, failures = _measure(tasks, context, Console(stderr=True))
-    about["settings"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
+    rows: list[Row] = []
+    failures: dict[str, str] = {}
+    for _ in _measure(tasks, context, Console(stderr=True), rows, failures):
+        about["settings"]["minutes"] = round((time.perf_counter() - started) / 60, 1)
+        if options.output:  # after each row, since a peer may end the process
+            report.write(options.output, about, rows, failures)
     report.show(rows, console)
     for title, reason in failures.items():
         console.print(f"[red]{title}: {reason}")
     slower = _slower(rows) if options.against else []
     for title in slower:
         console.print(f"[red]slower than {options.against}: {title}", highlight=False)
-    if options.output:
-        report.write(options.output, about, rows, failures)
     return 1 if failures or slower else 0
 
 
@@ -151,10 +154,14 @@ def _slower(rows: list[Row]) -> list[str]:
 
 
 def _measure(
-    tasks: list[Task], context: Context, console: Console
-) -> tuple[list[Row], dict[str, str]]:
-    """Run the tasks one after another; a row that fails is reported and the others go on."""
-    rows, failures = [], {}
+    tasks: list[Task],
+    context: Context,
+    console: Console,
+    rows: list[Row],
+    failures: dict[str, str],
+) -> Iterator[None]:
+    """Run the tasks one after another, a step each; a row that fails is reported and the others go
+    on."""
     for number, task in enumerate(tasks, 1):
         console.print(f"{number}/{len(tasks)} {task.title}", highlight=False)
         try:
@@ -166,7 +173,7 @@ def _measure(
         ) as error:  # a peer that cannot do it here, say, must not end a run of minutes
             failures[task.title] = f"{type(error).__name__}: {error}"
         gc.collect()  # sessions and graphs of the peers, with their threads
-    return rows, failures
+        yield
 
 
 def _about(threads: list[int], effort: Effort, context: Context) -> dict[str, Any]:

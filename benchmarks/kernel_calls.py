@@ -69,12 +69,13 @@ class Laid(NamedTuple):
     transposed: np.ndarray
     work: np.ndarray
     grads: np.ndarray
+    backward_weights: int  # the address of the kernel that makes no dx
 
     def run(self, direction: str, calls: int = 1) -> None:
         """Call the kernel ``calls`` times on `IMAGES` images."""
         plan = self.plan.copy()
         if direction == "dw":
-            plan["dx"] = -1
+            plan["dx"], plan["backward"] = -1, self.backward_weights
         function = _forward if direction == "forward" else _backward
         function(plan, self.params, self.transposed, self.work, self.grads, IMAGES, calls)
 
@@ -113,4 +114,5 @@ def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
         transposed,
         work,
         np.zeros_like(params),
+        passes.kernel_address(plan.nodes[index].row, "backward_weights", "float32"),
     )

@@ -182,7 +182,7 @@ def test_a_training_step_allocates_the_same_for_any_batch_and_network(allocation
     for network in (small.network(), deep):
         run = prepared(network)
         for count in (1, 7, 100):
-            found.add(allocations(run.step, np.arange(count), {"learning_rate": 0.001}))
+            found.add(allocations(run.engine.step, np.arange(count), {"learning_rate": 0.001}))
     assert len(found) == 1 and found.pop() < 40
 
 
@@ -191,14 +191,14 @@ def test_a_training_step_makes_no_large_array_on_the_host_and_keeps_none():
     run = prepared(network, optimizer="adam")
     order = np.arange(100)
     for _ in range(5):
-        run.step(order, {"learning_rate": 0.001})
+        run.engine.step(order, {"learning_rate": 0.001})
     tracemalloc.start()
     try:
-        run.step(order, {"learning_rate": 0.001})
+        run.engine.step(order, {"learning_rate": 0.001})
         before, _ = tracemalloc.get_traced_memory()
         tracemalloc.reset_peak()
         for _ in range(50):
-            run.step(order, {"learning_rate": 0.001})
+            run.engine.step(order, {"learning_rate": 0.001})
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -238,8 +238,8 @@ def test_nothing_is_compiled_at_the_second_step_for_the_second_network_or_anothe
                 {"clip_grad": 1.0, "schedule": "cosine"},
             ):
                 run = prepared(network, images=70, batch_size=batch_size, **options)
-                run.step(np.arange(batch_size), {"learning_rate": 0.1})
-                run.step(np.arange(batch_size), {"learning_rate": 0.1})
+                run.engine.step(np.arange(batch_size), {"learning_rate": 0.1})
+                run.engine.step(np.arange(batch_size), {"learning_rate": 0.1})
         model, images = model_of(network), images_for(network, 5)
         model.logits(images)
         one_image_at_a_time(

@@ -60,7 +60,7 @@ def model_and_data(
     from minicnn.data.catalog import load_judged
     from minicnn.data.labels import Classes
     from minicnn.inference import load
-    from minicnn.training.run import fingerprint
+    from minicnn.training.inputs import fingerprint
 
     common.use_plugins(arguments)
     model = load(arguments.model, arguments.threads, device)

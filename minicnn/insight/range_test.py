@@ -1,7 +1,6 @@
 """The learning-rate range test (Smith, "Cyclical learning rates for training neural networks", WACV
 2017)."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +8,8 @@ import numpy as np
 
 from minicnn.data import Dataset
 from minicnn.errors import SettingError
-from minicnn.training.run import Run, is_finite
+from minicnn.training.engine import is_finite
+from minicnn.training.run import Run
 from minicnn.training.trainer import Trainer
 
 DIVERGED = 4.0  # times the lowest loss: what follows says nothing about learning
@@ -72,16 +72,16 @@ def lr_find(
         raise SettingError(
             f"the range must rise from above 0, in 20 steps or more: not from {low:g} to {high:g} in {steps}"
         )
-    run = Run(copy.copy(trainer), dataset, None, None)
+    run = Run(trainer, dataset, None, None)
     if "learning_rate" not in run.optimizer.hyperparameters:
         raise SettingError(f"optimizer {run.optimizer.rule.name} has no learning rate to be found")
     run.compile()
     rates, losses, ended = np.geomspace(low, high, steps), np.empty(steps), "the range is done"
     done, mean, lowest = 0, 0.0, np.inf
     while done < steps:
-        epoch, batch = divmod(done, run.batches)
-        order = run.epoch_order(1 + epoch)[batch * run.batch_size : (batch + 1) * run.batch_size]
-        result = run.step(order, {"learning_rate": rates[done]})
+        epoch, batch = divmod(done, run.inputs.batches)
+        order = run.inputs.batch(run.inputs.order(1 + epoch), batch)
+        result = run.engine.step(order, {"learning_rate": rates[done]})
         if not is_finite(result):
             ended = "the loss was no longer finite"
             break

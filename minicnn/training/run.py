@@ -7,23 +7,22 @@ from collections.abc import Generator, Iterator
 from copy import deepcopy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minicnn import __version__
-from minicnn.backends import Batch, StepResult, backend
-from minicnn.data import Dataset, Split, stratified_split
-from minicnn.data.dataset import channel_scale, limited, measure
+from minicnn.data import Dataset, Split
 from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
 from minicnn.evaluation.loss import class_weights
 from minicnn.evaluation.metrics import Evaluation, evaluate
 from minicnn.inference import Model
 from minicnn.memory import aligned_copy
-from minicnn.rules import OptimizerRule, StepRule
+from minicnn.rules import StepRule
 from minicnn.training.checkpoint import Checkpoint, Progress, save_checkpoint
-from minicnn.training.distributed import Ranks, SharedInference
+from minicnn.training.distributed import Ranks
+from minicnn.training.engine import Engine, is_finite
 from minicnn.training.events import (
     BatchDone,
     CheckpointSaved,
@@ -33,84 +32,44 @@ from minicnn.training.events import (
     RunEnded,
     RunStarted,
 )
+from minicnn.training.inputs import Inputs
 from minicnn.training.optimizer import Optimizer
 from minicnn.training.record import Recorder
 from minicnn.training.schedules import warm_up
-from minicnn.training.settings import Settings, make_augment, shown
+from minicnn.training.settings import Settings, shown
+from minicnn.training.setup import Setup
 
-if TYPE_CHECKING:
-    from minicnn.training.trainer import Trainer
-
-DEFAULT_BATCH_SIZE = 64
 _FEWEST = 20  # batches that are timed
 ADVICE = "try a smaller learning rate, clip_grad=1, or warmup_epochs=1"
-
-
-def fingerprint(split: Split) -> str:
-    """A short check sum of images and labels, by which a resumed run knows its data."""
-    total = zlib.crc32(split.labels.data, zlib.crc32(split.images.data))
-    if split.weights is not None:
-        total = zlib.crc32(split.weights.data, total)
-    return f"{len(split)}-{total:08x}"
-
-
-def is_finite(result: StepResult) -> bool:
-    """Whether loss and gradient are finite numbers, so that the step was made."""
-    return bool(np.isfinite(result.loss) and np.isfinite(result.gradient_norm))
-
-
-class _NotFinite(Exception):
-    """Ends the step of a rule whose gradient is not finite."""
-
-    def __init__(self, result: StepResult):
-        super().__init__()
-        self.result = result
 
 
 class Run:
     """One run over one data set: the buffers, the progress, and the loop."""
 
     def __init__(
-        self, trainer: "Trainer", dataset: Dataset, output: Path | None, resume: Checkpoint | None
+        self, setup: Setup, dataset: Dataset, output: Path | None, resume: Checkpoint | None
     ):
-        settings, network = trainer.settings, trainer.network
-        self.trainer, self.network, self.dataset, self.output = trainer, network, dataset, output
-        self.backend, self.ranks = backend(settings.device), trainer.ranks
-        self.images = dataset.train.images.reshape(len(dataset.train), -1)
-        self.labels = dataset.train.labels
-        self.sample_weights = dataset.train.weights
-        self.has_classes = dataset.task == "classification"
-        self._split(settings)
-        self.batch_size = self._choose_batch_size(settings, len(self.train))
-        self.threads = settings.threads
+        settings, network = setup.settings, setup.network
+        self.setup, self.network, self.dataset, self.output = setup, network, dataset, output
+        self.ranks, self.inputs = setup.ranks, Inputs(setup, dataset)
+        inputs = self.inputs
         model = network.name if settings.model == Settings.model else settings.model
         self.settings = replace(
-            settings, batch_size=self.batch_size, data=dataset.name, model=model
+            settings, batch_size=inputs.batch_size, data=dataset.name, model=model
         )
-        self.batches = -(-len(self.train) // self.batch_size)
-        weights = class_weights(settings.class_weights, self.strata[self.train], dataset.classes)
-        self.loss = trainer._loss(weights)
+        strata = inputs.strata[inputs.train]
+        weights = class_weights(settings.class_weights, strata, dataset.classes)
+        self.loss = setup.make_loss(weights)
         if weights is not None:
             named = dict(zip(dataset.classes, weights, strict=True))
             self.settings = replace(self.settings, class_weights=named)
-        self.normalization = trainer.init.normalization if trainer.init else None
-        if settings.normalize and trainer.init is None:
-            self.normalization = measure(dataset.train.images, self.train, dataset.maximum)
-        elif settings.normalize and self.normalization is None:
-            raise SettingError("normalize is for first weights: the model to go on from is without")
-        self.scale = channel_scale(dataset.maximum, self.normalization)
-        self.augment = make_augment(settings.augment)
-        self._views: tuple[int, np.ndarray | None] = 0, None
-        if self.augment.mixes and not self.loss.rule.soft:
+        if inputs.augment.mixes and not self.loss.rule.soft:
             raise SettingError(
                 f"mixup and cutmix need a loss of soft targets, such as cross_entropy, not {self.loss.rule.name}"
             )
-        if settings.augment and settings.device != "cpu":
-            raise SettingError("augment changes images on the CPU: it goes with device=cpu only")
-        self.data = self.loss.data(self.images, self.labels, self.scale, self.sample_weights)
         rate = {} if settings.learning_rate is None else {"learning_rate": settings.learning_rate}
         self.optimizer = Optimizer(
-            trainer._optimizer_rule,
+            setup.optimizer_rule,
             network,
             np.float32,
             settings.device,
@@ -119,13 +78,12 @@ class Run:
             **settings.optimizer_kwargs,
             **rate,
         )
-        self.fingerprint = fingerprint(dataset.train)
-        self.schedule_state = dict(trainer._schedule_rule.state)
+        self.schedule_state = dict(setup.schedule_rule.state)
         if resume is None:
             params = (
                 network.initialize(np.random.default_rng([settings.seed, 0]))
-                if trainer.init is None
-                else aligned_copy(trainer.init.params)
+                if setup.init is None
+                else aligned_copy(setup.init.params)
             )
             self.progress = Progress(
                 params,
@@ -142,11 +100,11 @@ class Run:
         self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
         if self.other_weights and settings.ema is not None:
             raise SettingError(f"optimizer {rule.name} averages the weights itself: leave ema out")
-        if self.ranks is not None:
-            self._join(self.ranks)
+        threads = settings.threads if self.ranks is None else self._join(self.ranks)
         kept, self.progress.evaluated = self.progress.evaluated, None
         if self.other_weights or settings.ema is not None:
             self.progress.evaluated = aligned_copy(self.progress.params if kept is None else kept)
+        self.engine = Engine(setup, inputs, self.loss, self.optimizer, self.progress, threads)
         self.recorder: Recorder | None = None
         if settings.record is not None and (self.ranks is None or self.ranks.rank == 0):
             if settings.device != "cpu":
@@ -156,87 +114,57 @@ class Run:
             self.recorder = Recorder(
                 network,
                 self.progress.params,
-                self.images,
-                self.train,
-                self.scale,
-                settings.record or self.batches,
-                self.batches,
+                inputs.images,
+                inputs.train,
+                inputs.scale,
+                settings.record or inputs.batches,
+                inputs.batches,
             )
         self.seconds = 0.0
         self.compile_seconds = 0.0
-        trainer.progress = self.progress
 
-    def _join(self, ranks: Ranks) -> None:
-        """Check that all ranks are about to do the same, and say how they do it."""
+    def _join(self, ranks: Ranks) -> int | None:
+        """Check that all ranks are about to do the same, and say how they do it; the threads of
+        each."""
         settings = self.settings
         has_statistics = any(spec.kind == "state" for spec in self.network.parameters)
         if settings.device == "cuda" and has_statistics and settings.batch_statistics == "global":
             raise SettingError(
                 "device cuda normalizes by the images of each rank: choose batch_statistics=local"
             )
-        if ranks.size > self.batch_size:
+        if ranks.size > self.inputs.batch_size:
             raise SettingError(
-                f"batch_size {self.batch_size} gives work to as many ranks, and there are {ranks.size}"
+                f"batch_size {self.inputs.batch_size} gives work to as many ranks, and there are {ranks.size}"
             )
         progress = self.progress
         ranks.check_same(
             {
                 "version": __version__,
                 **settings.to_dict(),
-                "images and labels": self.fingerprint,
+                "images and labels": self.inputs.fingerprint,
                 "network": self.network.to_dict(),
                 "weights": zlib.crc32(progress.params.data),
                 "progress": asdict(progress.counters),
             }
         )
-        self.threads, above = ranks.threads(settings.threads)
+        threads, above = ranks.threads(settings.threads)
         if above > 0 and ranks.rank == 0:
             note(
-                f"{ranks.size} ranks of {self.threads} threads are {above} more on a machine than its cores, "
+                f"{ranks.size} ranks of {threads} threads are {above} more on a machine than its cores, "
                 "and wait for each other: take fewer"
             )
         ranks.reduction, ranks.batch_statistics = settings.reduction, settings.batch_statistics
-        ranks.asks_to_stop, ranks.stopping = lambda: self.trainer._interrupted, False
+        ranks.asks_to_stop, ranks.stopping = lambda: self.setup.interrupted, False
+        return threads
 
     def _is_to_stop(self) -> bool:
         """Whether the run was interrupted; on all ranks at the same step."""
-        return self.trainer._interrupted if self.ranks is None else self.ranks.stopping
-
-    def _split(self, settings: Settings) -> None:
-        """Which images train and which validate: ``limit`` keeps some, then the validation set is
-        taken out."""
-        # Values are no classes: all images are of one kind.
-        self.strata = self.labels if self.has_classes else np.zeros(len(self.labels), np.int64)
-        kept = limited(self.strata, settings.limit, settings.seed)
-        if self.dataset.validation is not None:
-            self.train, self.held_out = kept, np.arange(len(self.dataset.validation))
-            self.validation: Split | None = self.dataset.validation
-        else:
-            train, held_out = stratified_split(self.strata[kept], settings.val_split, settings.seed)
-            self.train, self.held_out = kept[train], kept[held_out]
-            self.validation = self.dataset.train if len(self.held_out) else None
-        if len(self.train) == 0:
-            raise DataError(f"{self.dataset.name}: no image is left to train on")
-
-    def _choose_batch_size(self, settings: Settings, count: int) -> int:
-        if self.trainer._optimizer_rule.full_batch:
-            if settings.batch_size not in (None, count):
-                name = self.trainer._optimizer_rule.name
-                raise SettingError(
-                    f"optimizer {name} takes the full batch, all {count} training "
-                    "images: leave the batch size out"
-                )
-            return count
-        if settings.batch_size is not None and settings.batch_size > count:
-            raise SettingError(
-                f"batch_size {settings.batch_size} is above the number of training images, {count}"
-            )
-        return settings.batch_size or min(DEFAULT_BATCH_SIZE, count)
+        return self.setup.interrupted if self.ranks is None else self.ranks.stopping
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.network != self.network:
             raise SettingError("the network differs from the one of the run to be resumed")
-        if checkpoint.fingerprint != self.fingerprint:
+        if checkpoint.fingerprint != self.inputs.fingerprint:
             raise DataError(
                 f"{self.dataset.name} is not the data that the run to be resumed was trained on"
             )
@@ -268,19 +196,14 @@ class Run:
         else:
             self.progress.schedule_state = self.schedule_state
 
-    def epoch_order(self, epoch: int) -> np.ndarray:
-        """The order of the training images in ``epoch``: a function of the seed and the epoch, so
-        nothing is stored."""
-        return np.random.default_rng([self.settings.seed, 1, epoch]).permutation(self.train)
-
     def scheduled(self, batch: int) -> dict[str, float]:
         """The hyperparameters that change, for this batch: one times the schedule's factor, the
         learning rate's warm-up."""
         settings, usual = self.settings, self.optimizer.hyperparameters
-        steps = (self.counters.epoch - 1) * self.batches + batch
-        per_epoch = self.batches if settings.schedule_unit == "step" else 1
-        factor = self.trainer._schedule_rule.factor(
-            steps if per_epoch > 1 else self.counters.epoch - 1 + batch / self.batches,
+        steps = (self.counters.epoch - 1) * self.inputs.batches + batch
+        per_epoch = self.inputs.batches if settings.schedule_unit == "step" else 1
+        factor = self.setup.schedule_rule.factor(
+            steps if per_epoch > 1 else self.counters.epoch - 1 + batch / self.inputs.batches,
             (settings.horizon or settings.epochs) * per_epoch,
             self.schedule_state,
             **settings.schedule_kwargs,
@@ -294,130 +217,17 @@ class Run:
             # The warm-up counts the step that is about to be made, which would else be one of
             # length 0.
             values["learning_rate"] *= warm_up(
-                steps + 1, settings.warmup_steps or settings.warmup_epochs * self.batches
+                steps + 1, settings.warmup_steps or settings.warmup_epochs * self.inputs.batches
             )
         return values
 
-    def step(self, order: np.ndarray, scheduled: dict[str, float]) -> StepResult:
-        """One step on the images ``order``."""
-        if isinstance(self.optimizer.rule, OptimizerRule):
-            return self._launch([self._batch(order, self.optimizer.scalars(**scheduled))])[0]
-        results: list[StepResult] = []
-
-        def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
-            results.extend(self._launch([self._batch(order, np.empty((1, 0), params.dtype))]))
-            if not is_finite(results[-1]):
-                raise _NotFinite(results[-1])
-            return results[-1].loss, self.training.grads
-
-        try:
-            self.optimizer.update(self.training.params, gradient, **scheduled)
-            self._keep_frozen(self.training.params)
-        except _NotFinite as stopped:
-            return stopped.result
-        return results[0]
-
-    def _steps(self, order: np.ndarray) -> tuple[list[StepResult], float]:
-        """The next steps of the epoch, as many as the device makes at once; their results, and the
-        last learning rate."""
-        first, scheduled = self.counters.batch, {}
-        batches: list[Batch] = []
-        at_once = self.training.at_once if self.settings.ema is None else 1
-        for index in range(first, min(first + at_once, self.batches)):
-            scheduled = self.scheduled(index)
-            images = order[index * self.batch_size : (index + 1) * self.batch_size]
-            if at_once == 1:
-                result = self.step(images, scheduled)
-                if self.settings.ema is not None:
-                    self._average(self.settings.ema)
-                return [result], scheduled.get("learning_rate", 1.0)
-            batches.append(self._batch(images, self.optimizer.scalars(**scheduled)))
-        return self._launch(batches), scheduled.get("learning_rate", 1.0)
-
-    def _average(self, decay: float) -> None:
-        """Move the average towards the weights, running statistics included; the first step's
-        weights are its beginning, as in PyTorch's ``AveragedModel(use_buffers=True)``."""
-        if self.optimizer.step == 1:
-            self.backend.copy(self.training.params, self.weights)
-        else:
-            self.backend.scale(decay, self.weights)
-            self.backend.axpy(1.0 - decay, self.training.params, self.weights)
-            self._keep_frozen(self.weights)
-
-    def _keep_frozen(self, vector: Any) -> None:
-        """Write the parameters of the frozen layers into ``vector`` again, to the bit."""
-        for begin, end in self._frozen:
-            self.backend.copy(self._first[begin:end], vector[begin:end])
-
-    def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
-        key = (self.settings.seed * 0x9E3779B97F4A7C15 + self.optimizer.step) % 2**64
-        return Batch(order, self._divisor(order), key, scalars, self._epoch_views())
-
-    def _epoch_views(self) -> np.ndarray | None:
-        """What is drawn for the images in this epoch; None without augmentation."""
-        epoch, dataset = self.counters.epoch, self.dataset
-        if self.settings.augment and self._views[0] != epoch:
-            middle = 0.0 if dataset.seen else None
-            given = dataset.train.images, self.train, dataset.maximum, middle
-            self._views = epoch, self.augment.draw(self.settings.seed, epoch, *given)
-        return self._views[1]
-
-    def _divisor(self, order: np.ndarray) -> float:
-        weights = None if self.sample_weights is None else self.sample_weights[order]
-        return self.loss.divisor(self.labels[order], weights)
-
-    def _launch(self, batches: list[Batch]) -> list[StepResult]:
-        results: list[StepResult] = self.training.steps(self.data, batches, self.optimizer.vectors)
-        return results
-
     def compile(self) -> float:
-        """Compile or load every kernel by a step that changes nothing; return the seconds that it
-        took."""
+        """Compile or load every kernel; return the seconds that it took."""
         start = time.perf_counter()
-        if self.ranks is None:
-            self._compile()
-        else:
-            self.ranks.one_by_one(self._compile)
-        return time.perf_counter() - start
-
-    def _compile(self) -> None:
-        settings = self.settings
-        self.training = self.backend.Training(
-            self.network,
-            self.progress.params,
-            self.batch_size,
-            self.optimizer.rule,
-            self.loss.rule,
-            self.threads,
-            settings.clip_grad or 0.0,
-            settings.clip_grad_value or 0.0,
-            spans=self.optimizer.spans,
-            **({} if self.ranks is None else {"ranks": self.ranks}),
-        )
-        self._frozen = [
-            (spec.offset, spec.offset + spec.size)
-            for spec in self.network.parameters
-            if spec.layer in self.network.frozen
-        ]
-        self._first: Any = None
-        if self._frozen:
-            self._first = self.backend.vector(self.progress.params.copy())
-        evaluated = self.progress.evaluated
-        self.weights = self.training.params if evaluated is None else self.backend.vector(evaluated)
-        self.inference = self._inference(self.weights)
-        self.training.compile(self.data, self.optimizer.vectors)
-        if not isinstance(self.optimizer.rule, OptimizerRule):
-            self.optimizer.compile()
-        if self.validation is not None:
-            self.inference.logits(self.validation.images[:1], self.scale)
-            self.loss(np.zeros((1, self.network.outputs)), self.labels[:1])
+        self.engine.compile()
         if self.recorder is not None:
             self.recorder.compile()
-
-    def _inference(self, weights: Any) -> Any:
-        """Forward passes with ``weights``, on all ranks."""
-        inference = self.backend.Inference(self.network, weights, self.threads)
-        return inference if self.ranks is None else SharedInference(inference, self.ranks)
+        return time.perf_counter() - start
 
     def events(self) -> Iterator[Event]:
         """The run: every event in its turn."""
@@ -425,13 +235,13 @@ class Run:
         yield RunStarted(
             self.network.name,
             self.network.parameter_count,
-            len(self.train),
-            len(self.held_out),
-            self.batches,
+            len(self.inputs.train),
+            len(self.inputs.held_out),
+            self.inputs.batches,
             counters.epoch,
             settings.epochs,
             {name: value for name, value in settings.to_dict().items() if value is not None},
-            shown(settings, self.trainer.usual),
+            shown(settings, self.setup.usual),
             self.network.trained_count if self.network.frozen else None,
         )
         self.compile_seconds += self.compile()
@@ -454,19 +264,19 @@ class Run:
         and on its validation; what they changed is forgotten with this run."""
         self.compile_seconds = self.compile()
         times, counters = [time.perf_counter()], self.counters
-        order = self.epoch_order(counters.epoch)
-        self._epoch_views()
+        order = self.inputs.order(counters.epoch)
+        self.inputs.views(counters.epoch)
         times.append(time.perf_counter())
-        while counters.batch < min(_FEWEST, self.batches) or (
-            counters.batch < self.batches and time.perf_counter() - times[0] < limit / 50
+        while counters.batch < min(_FEWEST, self.inputs.batches) or (
+            counters.batch < self.inputs.batches and time.perf_counter() - times[0] < limit / 50
         ):
-            counters.batch += len(self._steps(order)[0])
+            counters.batch += len(self.engine.steps(order, counters.batch, self.scheduled)[0])
         times.append(time.perf_counter())
-        if self.validation is not None:
-            self._evaluate(self.validation, self.held_out)
+        if self.inputs.validation is not None:
+            self._evaluate(self.inputs.validation, self.inputs.held_out)
         times.append(time.perf_counter())
         drawing, steps, validation = np.diff(times)
-        return float(drawing + steps * self.batches / counters.batch + validation)
+        return float(drawing + steps * self.inputs.batches / counters.batch + validation)
 
     def _out_of_time(self) -> tuple[str, str] | None:
         """Why the run is to stop if another epoch, taken to be as long as those that are done, ends
@@ -482,23 +292,21 @@ class Run:
         """Train and validate one epoch; return (reason, explanation) if the run is to stop."""
         counters, settings = self.counters, self.settings
         start = time.perf_counter()
-        order = self.epoch_order(counters.epoch)
+        order = self.inputs.order(counters.epoch)
         images_before = counters.epoch_images
         rate = settings.learning_rate or 1.0
-        while counters.batch < self.batches:
+        while counters.batch < self.inputs.batches:
             if self.recorder is not None:
                 self.recorder.before_step(counters)
-            results, rate = self._steps(order)
+            results, rate = self.engine.steps(order, counters.batch, self.scheduled)
             for result in results:
-                batch = order[
-                    counters.batch * self.batch_size : (counters.batch + 1) * self.batch_size
-                ]
+                batch = self.inputs.batch(order, counters.batch)
                 if not is_finite(result):
                     return "diverged", (
                         f"the {'gradient' if np.isfinite(result.loss) else 'loss'} stopped being a finite number in epoch "
                         f"{counters.epoch}, batch {counters.batch + 1}{self._where()}; {self._kept()}; {ADVICE}"
                     )
-                divisor = self._divisor(batch)
+                divisor = self.engine.divisor(batch)
                 counters.batch += 1
                 counters.epoch_loss += result.loss * divisor
                 counters.epoch_divisor += divisor
@@ -507,8 +315,8 @@ class Run:
                 counters.epoch_norm += result.gradient_norm
                 now = time.perf_counter()
                 speed = (counters.epoch_images - images_before) / (now - start)
-                images_left = len(self.train) - counters.epoch_images
-                later_images = (settings.epochs - counters.epoch) * len(self.train)
+                images_left = len(self.inputs.train) - counters.epoch_images
+                later_images = (settings.epochs - counters.epoch) * len(self.inputs.train)
                 yield BatchDone(
                     counters.epoch,
                     counters.batch,
@@ -521,9 +329,9 @@ class Run:
                 )
             counters.optimizer_step = self.optimizer.step
             if self.recorder is not None:
-                yield from self.recorder.after_step(self.training.grads, counters)
-            if self._is_to_stop() and counters.batch < self.batches:
-                self._fetch()
+                yield from self.recorder.after_step(self.engine.training.grads, counters)
+            if self._is_to_stop() and counters.batch < self.inputs.batches:
+                self.engine.fetch()
                 yield from self._save_checkpoint()
                 if counters.best_epoch == 0:  # better than the first ones
                     self._kept_weights = self.progress.last
@@ -541,11 +349,12 @@ class Run:
         loss = counters.epoch_loss / counters.epoch_divisor
         accuracy = self._accuracy()
         if self.other_weights:
-            self.optimizer.evaluation(self.training.params, self.weights)
-            self._keep_frozen(self.weights)
-        self._fetch()
+            self.engine.use_own_weights()
+        self.engine.fetch()
         validation = (
-            self._evaluate(self.validation, self.held_out) if self.validation is not None else None
+            self._evaluate(self.inputs.validation, self.inputs.held_out)
+            if self.inputs.validation is not None
+            else None
         )
         watched = loss if validation is None or validation.loss is None else validation.loss
         if not (
@@ -562,7 +371,7 @@ class Run:
         # The best weights have the highest accuracy and, among equals, the lowest loss; where there
         # are no classes, the loss alone counts.
         score = accuracy if validation is None else validation.accuracy
-        reached = (score if self.has_classes else -1.0, -watched)
+        reached = (score if self.inputs.has_classes else -1.0, -watched)
         best = reached > (counters.best_accuracy, -counters.best_loss)
         if best:
             counters.best_epoch, counters.best_accuracy, counters.best_loss = (
@@ -575,7 +384,7 @@ class Run:
             counters.watched, counters.epochs_waited = watched, 0
         else:
             counters.epochs_waited += 1
-        rule = self.trainer._schedule_rule
+        rule = self.setup.schedule_rule
         if rule.observe is not None:
             rule.observe(watched, self.schedule_state, **settings.schedule_kwargs)
         change, counters.previous_loss = abs(counters.previous_loss - loss), loss
@@ -586,7 +395,7 @@ class Run:
             validation.loss if validation else None,
             validation.accuracy if validation else None,
             rate,
-            counters.epoch_norm / self.batches,
+            counters.epoch_norm / self.inputs.batches,
             time.perf_counter() - start,
             best,
             self.optimizer.step,
@@ -610,24 +419,9 @@ class Run:
     def _accuracy(self) -> float:
         """That of the training images of this epoch so far; NaN where there are no classes."""
         counters = self.counters
-        return counters.epoch_correct / counters.epoch_images if self.has_classes else math.nan
-
-    def _fetch(self) -> None:
-        """Bring weights and slots to the host from where they are trained, the same on all ranks."""
-        self.backend.fetch(self.training.params, self.progress.params)
-        if self.progress.evaluated is not None:
-            self.backend.fetch(self.weights, self.progress.evaluated)
-        self.optimizer.fetch()
-        if self.ranks is None:
-            return
-        if self.settings.batch_statistics == "local":  # the running ones become those of all
-            pairs = [(self.progress.params, self.training.params)]
-            if self.progress.evaluated is not None:
-                pairs.append((self.progress.evaluated, self.weights))
-            for host, there in pairs:
-                self.ranks.average(host[self.network.trainable_size :])
-                self.backend.copy(host, there)
-        self.ranks.check_same({"weights": zlib.crc32(self.progress.params.data)})
+        return (
+            counters.epoch_correct / counters.epoch_images if self.inputs.has_classes else math.nan
+        )
 
     def _where(self) -> str:
         """On which of several ranks the gradient is not finite."""
@@ -646,13 +440,13 @@ class Run:
     def _evaluate(
         self, split: Split, order: np.ndarray | None, params: np.ndarray | None = None
     ) -> Evaluation:
-        inference = self.inference
+        inference = self.engine.inference
         if params is not None:
-            inference = self._inference(params)
+            inference = self.engine.inference_of(params)
         return evaluate(
             inference,
             split,
-            self.scale,
+            self.inputs.scale,
             self.dataset.classes,
             self.loss,
             order,
@@ -687,9 +481,9 @@ class Run:
         figures: dict[str, Any] = {"epoch": counters.best_epoch}
         if counters.best_epoch:
             figures |= {
-                "accuracy": counters.best_accuracy if self.has_classes else None,
+                "accuracy": counters.best_accuracy if self.inputs.has_classes else None,
                 "loss": counters.best_loss,
-                "of": "training" if self.validation is None else "validation",
+                "of": "training" if self.inputs.validation is None else "validation",
             }
         if test is not None:
             accuracy = None if math.isnan(test.accuracy) else test.accuracy
@@ -710,13 +504,13 @@ class Run:
             labels=self.dataset.labels,
             task=self.dataset.task,
             seen=self.dataset.seen,
-            normalization=self.normalization,
+            normalization=self.inputs.normalization,
             probabilities=self.loss.rule.probabilities,
             threads=settings.threads,
             device=settings.device,
             training={
                 "data": self.dataset.name,
-                "fingerprint": self.fingerprint,
+                "fingerprint": self.inputs.fingerprint,
                 "settings": settings.to_dict(),
                 "loss": {
                     "name": self.loss.rule.name,
@@ -739,5 +533,7 @@ class Run:
                 self.recorder.save(self.output)
             self.progress.seconds = time.perf_counter() - self._begun
             path = self.output / "last.safetensors"
-            save_checkpoint(path, self.network, self.settings, self.progress, self.fingerprint)
+            save_checkpoint(
+                path, self.network, self.settings, self.progress, self.inputs.fingerprint
+            )
             yield CheckpointSaved(path)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends import backend
 from minicnn.data import Dataset
 from minicnn.data.dataset import ARRAYS, Arrays, build_dataset, channels_last
 from minicnn.data.labels import listing
@@ -24,19 +23,15 @@ from minicnn.errors import (
     SettingError,
     UnknownNameError,
 )
-from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model
 from minicnn.network.network import Network
-from minicnn.plugins import find
-from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.checkpoint import Checkpoint, Progress
-from minicnn.training.distributed import connect
+from minicnn.training.engine import is_finite
 from minicnn.training.events import EpochDone, Event, RunEnded
-from minicnn.training.optimizer import tensor_table
 from minicnn.training.record import Record, Recorder
-from minicnn.training.run import ADVICE, Run, is_finite
-from minicnn.training.schedules import find_schedule
-from minicnn.training.settings import Settings, check_names
+from minicnn.training.run import ADVICE, Run
+from minicnn.training.settings import Settings
+from minicnn.training.setup import Setup
 
 _OPTIONS = ("reporters", "output", "resume", "progress")  # of `Trainer.fit`
 _SHARE = 0.95  # of a time limit that is planned for, the rest is for what slows a run
@@ -56,7 +51,7 @@ class History:
         return f"<p>{html.escape(self.ended.reason)}: {html.escape(self.ended.explanation)}</p>"
 
 
-class Trainer:
+class Trainer(Setup):
     """Trains a network. Options are the fields of `Settings`, such as ``epochs=5, optimizer="sgd",
     learning_rate=0.1``.
 
@@ -86,78 +81,11 @@ class Trainer:
         distributed: bool = False,
         **options: Any,
     ):
-        check_names(options, "option of Trainer")
-        if "epochs" in options and options.get("time_limit") is not None:
-            raise SettingError("epochs and time_limit exclude each other")
-        rules: dict[str, Any] = {}
-        for kind in ("optimizer", "loss", "schedule"):
-            chosen = options.get(kind, getattr(settings or Settings(), kind))
-            rules[kind] = find_schedule(chosen) if kind == "schedule" else find(kind, chosen)
-            options[kind] = rules[kind].name
+        super().__init__(network, settings, distributed=distributed, **options)
         self.callbacks = list(callbacks)
-        self.init = network if isinstance(network, Model) else None
-        whole = network.network if isinstance(network, Model) else network
-        self._optimizer_rule: AnyOptimizer = rules["optimizer"]
-        self._loss_rule: LossRule = rules["loss"]
-        self._schedule_rule: ScheduleRule = rules["schedule"]
-        self.network = whole
-        self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
-        self.settings = self._resolved(replace(settings or Settings(), **options))
-        self.network = whole.freeze(self.settings.freeze or ())
-        backend(self.settings.device).thread_count(self.settings.threads)
-        weights = self.settings.class_weights
-        # Names are known when there are data.
-        ones = [1.0] * self.network.outputs if weights else None
-        self._loss(weights if isinstance(weights, list) else ones)
-        if distributed and self.settings.time_limit is not None:
-            raise SettingError("time_limit is for one process: with distributed, set epochs")
-        self.ranks = connect() if distributed else None
-        if self.ranks is not None and self.settings.device == "cuda":
-            from minicnn.backends.gpu import choose
-
-            choose(self.ranks.node_rank)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
-        self._interrupted = False
-
-    def _resolved(self, settings: Settings) -> Settings:
-        """``settings`` with the defaults of the rules filled in, so that they say all; checks the
-        hyperparameters."""
-        given = dict(settings.optimizer_kwargs)
-        if settings.learning_rate is not None:
-            given["learning_rate"] = settings.learning_rate
-        owner = f"optimizer {self._optimizer_rule.name}"
-        chosen = resolve(owner, self._optimizer_rule.hyperparameters, given)
-        tensor_table(self._optimizer_rule, self.network, settings.decay, settings.factors)
-        if settings.schedule_of not in chosen and settings.schedule_of != Settings.schedule_of:
-            raise UnknownNameError(
-                f"hyperparameter of {owner} for schedule_of", settings.schedule_of, chosen
-            )
-        schedule = resolve(
-            f"schedule {self._schedule_rule.name}",
-            self._schedule_rule.hyperparameters,
-            settings.schedule_kwargs,
-        )
-        loss = resolve(
-            f"loss {self._loss_rule.name}", self._loss_rule.hyperparameters, settings.loss_kwargs
-        )
-        return replace(
-            settings,
-            learning_rate=chosen.pop("learning_rate", None),
-            optimizer_kwargs=chosen,
-            loss_kwargs=loss,
-            schedule_kwargs=schedule,
-            horizon=(settings.horizon or settings.epochs)
-            if self._schedule_rule.has_horizon
-            else None,
-        )
-
-    def _loss(self, class_weights: list[float] | None) -> Loss:
-        """The loss of a run."""
-        return Loss(
-            self._loss_rule, self.network.outputs, class_weights, **self.settings.loss_kwargs
-        )
 
     @property
     def model(self) -> Model:
@@ -178,7 +106,7 @@ class Trainer:
     def interrupt(self) -> None:
         """Let the batch under way finish, save, and end the run; for signal handlers and other
         threads."""
-        self._interrupted = True
+        self.interrupted = True
 
     def fit(
         self,
@@ -276,7 +204,7 @@ class Trainer:
             images = channels_last(np.asarray(given[0]), self.settings.channels)
             return images, *(np.atleast_1d(np.asarray(each)) for each in given[1:])
 
-        if self.network.outputs == 1 and self._loss_rule.target == "label":
+        if self.network.outputs == 1 and self.loss_rule.target == "label":
             raise NetworkError(
                 f"the network {self.network.name} has 1 output, and classes need two or more; one is for the loss "
                 "binary_cross_entropy, and for values"
@@ -297,7 +225,7 @@ class Trainer:
                 maximum=maximum,
                 validation=arrays(validation, "validation"),
                 outputs=self.network.outputs,
-                loss=self._loss_rule,
+                loss=self.loss_rule,
             )
         except (DataError, SettingError) as error:
             raise type(error)(str(error).replace("maximum=", "data_max=")) from None
@@ -310,7 +238,7 @@ class Trainer:
         self._check_fit(dataset)
         silent = self.ranks is not None and self.ranks.rank > 0
         folder = None if output is None or silent else Path(output).expanduser()
-        self._interrupted = (
+        self.interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )
         compile_seconds = self._fit_into_time(dataset) if resume is None else 0.0
@@ -318,7 +246,7 @@ class Trainer:
         run.compile_seconds = compile_seconds
         if folder is not None:  # now that nothing is refused any more
             _make(folder)
-        self._recorder = run.recorder
+        self._recorder, self.progress = run.recorder, run.progress
         try:
             for event in run.events():
                 for callback in self.callbacks:
@@ -334,7 +262,7 @@ class Trainer:
             return 0.0
         run = Run(self, dataset, None, None)
         epochs = max(1, int(_SHARE * float(limit) / run.seconds_per_epoch(float(limit))))
-        horizon = epochs if self._schedule_rule.has_horizon else None
+        horizon = epochs if self.schedule_rule.has_horizon else None
         self.settings = replace(self.settings, epochs=epochs, horizon=horizon)
         return run.compile_seconds
 
@@ -344,7 +272,7 @@ class Trainer:
         self._check_fit(dataset)
         run = Run(self, dataset, None, resume)
         run.compile()
-        result = run.step(run.epoch_order(1)[: run.batch_size], {})
+        result = run.engine.step(run.inputs.batch(run.inputs.order(1), 0), {})
         if not is_finite(result):
             raise DivergedError(f"the loss of the first batch is {result.loss}; {ADVICE}")
         return result.loss
@@ -360,9 +288,9 @@ class Trainer:
                 f"the network {self.network.name} has {self.network.outputs} outputs, but {dataset.name} "
                 f"has {len(dataset.classes)} classes"
             )
-        if self._loss_rule.target == "label" and dataset.task != "classification":
+        if self.loss_rule.target == "label" and dataset.task != "classification":
             raise DataError(
-                f"{dataset.name} has values and not classes, which the loss {self._loss_rule.name} cannot learn"
+                f"{dataset.name} has values and not classes, which the loss {self.loss_rule.name} cannot learn"
             )
         if self.init is not None:
             self._check_init(dataset, self.init)

@@ -28,7 +28,7 @@ from minicnn import (
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.distributed import connect
 from minicnn.training.events import BatchDone
-from minicnn.training.run import fingerprint
+from minicnn.training.inputs import fingerprint
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from tests.training import small

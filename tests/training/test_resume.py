@@ -7,7 +7,7 @@ from minicnn import plugins
 from minicnn.errors import DataError, SettingError
 from minicnn.training.checkpoint import Checkpoint, load_checkpoint
 from minicnn.training.events import BatchDone, EpochDone, RunEnded, RunStarted
-from minicnn.training.run import fingerprint
+from minicnn.training.inputs import fingerprint
 from tests.training import small
 
 OPTIMIZERS = plugins.names("optimizer")

@@ -8,7 +8,8 @@ from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, Network, Optimizer, P
 from minicnn.backends import cpu
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.events import BatchDone, EpochDone
-from minicnn.training.run import Run, fingerprint
+from minicnn.training.inputs import fingerprint
+from minicnn.training.run import Run
 from tests.training import small
 
 WIDE = Network((6, 6, 1), [Conv2d(24, 3), ReLU(), Flatten(), Dropout(0.2), Dense(3)])
@@ -43,7 +44,7 @@ def test_the_same_seed_and_threads_give_the_same_run_bit_by_bit(network, threads
 
 
 def test_two_threads_differ_from_one_by_rounding_alone():
-    rules = Trainer(WIDE)._optimizer_rule, Trainer(WIDE)._loss_rule
+    rules = Trainer(WIDE).optimizer_rule, Trainer(WIDE).loss_rule
     training = cpu.Training(WIDE, WIDE.initialize(np.random.default_rng(0)), 12, *rules, threads=2)
     assert training.threads == 2 and len(training._grads) == 2
     one, two = run(WIDE, 1), run(WIDE, 2)
@@ -61,16 +62,16 @@ def test_whatever_the_kernels_read_in_vectors_begins_on_a_cache_line():
     for resumed in (None, checkpoint):
         run = Run(trainer, small.dataset(), None, resumed)
         run.compile()
-        training = run.training
+        training = run.engine.training
         rows = [
             *training._work,
             *training._grads,
             *training._transposed,
-            *run.inference._workspaces[0],
+            *run.engine.inference._workspaces[0],
         ]
         for array in (
             training.params,
-            run.inference.params,
+            run.engine.inference.params,
             run.optimizer.slots,
             run.model(None).params,
             *rows,
@@ -86,7 +87,9 @@ def test_another_seed_gives_other_weights_another_split_another_order_and_anothe
     trainers = [Trainer(small.network(), small.settings(seed=seed)) for seed in (0, 1)]
     for trainer in trainers:
         run = prepared(trainer, data)
-        orders.append((run.train, run.epoch_order(1), run.epoch_order(2), run.progress.params))
+        orders.append(
+            (run.inputs.train, run.inputs.order(1), run.inputs.order(2), run.progress.params)
+        )
     (train, first, second, params), (other_train, other_first, _, other_params) = orders
     assert (train != other_train).any() and (params != other_params).any()
     assert (first != second).any() and (
@@ -96,7 +99,7 @@ def test_another_seed_gives_other_weights_another_split_another_order_and_anothe
     for seed in (0, 1):  # the same weights and images, so that dropout alone makes a difference
         run = prepared(Trainer(small.network(), small.settings(seed=seed)), data)
         run.progress.params[:] = params
-        losses.append(run.step(np.arange(12), {"learning_rate": 0.001}).loss)
+        losses.append(run.engine.step(np.arange(12), {"learning_rate": 0.001}).loss)
     assert losses[0] != losses[1]
 
 
@@ -108,8 +111,8 @@ def test_dropout_is_the_same_for_any_chunks(threads, monkeypatch):
         monkeypatch.setattr(cpu, "_LARGEST_CHUNK", chunk)
         settings = small.settings(threads=threads, batch_size=45)
         run = prepared(Trainer(small.network(dropout=0.6), settings), small.dataset())
-        assert run.training.plan.table["chunk"][0] == chunk
-        found.append(run.step(np.arange(45), {"learning_rate": 0.001}))
+        assert run.engine.training.plan.table["chunk"][0] == chunk
+        found.append(run.engine.step(np.arange(45), {"learning_rate": 0.001}))
     assert len({result.loss for result in found}) == 1
     np.testing.assert_allclose(
         [result.gradient_norm for result in found], found[0].gradient_norm, rtol=1e-5
@@ -121,7 +124,7 @@ def test_dropout_is_the_same_for_any_number_of_threads():
         prepared(Trainer(WIDE, small.settings(threads=threads)), small.dataset())
         for threads in (1, 2)
     ]
-    one, two = (run.step(np.arange(12), {"learning_rate": 0.001}) for run in runs)
+    one, two = (run.engine.step(np.arange(12), {"learning_rate": 0.001}) for run in runs)
     assert one.loss == pytest.approx(two.loss, rel=1e-6)
 
 
@@ -188,12 +191,12 @@ def test_the_four_lines_of_the_teaching_texts_are_the_trainers_step():
         small.settings(optimizer="adam", epochs=1, batch_size=45, threads=1),
     )
     run = prepared(trainer, data)
-    order = run.epoch_order(1)
+    order = run.inputs.order(1)
     params = run.progress.params.copy()
     passes, loss = Passes(trainer.network, params, 45), Loss("cross_entropy", small.CLASSES)
     optimizer = Optimizer("adam", len(params))
     for _ in range(3):
-        result = run.step(order, {"learning_rate": 0.001})
+        result = run.engine.step(order, {"learning_rate": 0.001})
         logits = passes.forward(data.train.images[order] * np.float32(data.scale))
         value, dlogits = loss(logits, data.train.labels[order])
         grads = passes.backward(dlogits)
