@@ -10,7 +10,7 @@ the register tile alone (`floor.py`).
 
     python benchmarks/compare.py --output results.json        # all rows, in less than 10 minutes
     python benchmarks/compare.py --only 'training: LeNet-5*'  # some: a pattern as in file names, or a part of the title
-    python benchmarks/compare.py --markdown results.json      # the README's tables from such a file
+    python benchmarks/compare.py --markdown results.json      # the README's tables from such files
     python benchmarks/compare.py --against main               # beside another revision alone
 
 Leave the machine alone meanwhile. The first run after a change of a kernel compiles everything
@@ -134,8 +134,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--markdown",
         type=Path,
+        nargs="+",
         metavar="FILE.json",
-        help="print the README's tables from FILE.json",
+        help="print the README's tables from these files, side by side",
     )
     return parser.parse_args()
 

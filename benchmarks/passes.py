@@ -61,7 +61,7 @@ def _training(name: str, batch: int, threads: int) -> Callable[[Context], Row]:
             if step is not None:
                 losses[peer.name] = np.array([step() for _ in range(_CHECKED_STEPS)])
                 contestants.append(Contestant(peer.name, step, batch))
-        _check(losses, "losses of the first steps", relative=1e-3)
+        _check_losses(losses)
         row = Row("training", f"{name}, batch {batch}", threads)
         return _compare(context, row, contestants, training_work(NETWORKS[name]))
 
@@ -128,7 +128,7 @@ def _second_thread(name: str) -> Callable[[Context], Row]:
             title = MINICNN if threads == 2 else "minicnn, one thread"
             losses[title] = np.array([step() for _ in range(_CHECKED_STEPS)])
             contestants.append(Contestant(title, step, 64))
-        _check(losses, "losses of the first steps", relative=1e-4)
+        _check_losses(losses)
         seconds = measure(contestants, context.effort)
         row = Row("second thread", f"{name}, batch 64", 2)
         row.best_peer = "minicnn, one thread"
@@ -136,6 +136,14 @@ def _second_thread(name: str) -> Callable[[Context], Row]:
         return row
 
     return run
+
+
+def _check_losses(losses: dict[str, np.ndarray]) -> None:
+    """The first loss, before any step, to rounding; then Adam, which divides each gradient by its
+    size, carries the rounding of the smallest into the weights: mobilenet-v1-025 in PyTorch differs
+    from itself in another layout by 3% after five steps. `losses_equal_pytorch.py` looks closer."""
+    _check({name: found[:1] for name, found in losses.items()}, "first losses", relative=1e-4)
+    _check(losses, "losses of the first steps", relative=0.1)
 
 
 def _check(results: dict[str, np.ndarray], what: str, relative: float) -> None:

@@ -12,6 +12,7 @@ from rows import Row, title_of
 from targets import verdict
 from timing import Spread
 
+_WIDTHS = {64: "AVX-512", 32: "AVX2", 16: "128 bits"}  # by the bytes of a vector
 _PASSES, _PROCESSES = ("training", "inference", "second thread"), ("start", "memory")
 
 
@@ -118,48 +119,47 @@ def _row(found: dict[str, Any]) -> Row:
     return Row(**values)
 
 
-def markdown(path: Path) -> str:
-    """The README's tables from a file that `write` made."""
-    about, rows = read(path)
-    machine, settings = about["machine"], about["settings"]
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+def markdown(paths: list[Path]) -> str:
+    """The README's tables from files that `write` made, side by side: one a vector width, say."""
+    read_all = [read(path) for path in paths]
+    abouts = [about for about, _ in read_all]
+    machine, versions = abouts[0]["machine"], abouts[0]["versions"]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines = [
-        f"{machine['processor']}, {machine['cores']} cores; {versions}. Median of the ratios of "
-        f"{settings['repetitions']} repetitions, in brackets the lowest and the highest.",
+        f"{machine['processor']}, {machine['cores']} cores; {named}. Median of the ratios of "
+        f"{abouts[0]['settings']['repetitions']} repetitions, in brackets the lowest and the highest.",
         "",
     ]
-    for group in _PASSES[:2]:
-        lines += _lines(
-            ["", "threads", "best peer", "times faster", "times the floor"],
-            (
-                [
-                    f"{row.group} {row.name}",
-                    str(row.threads),
-                    row.best_peer or "",
-                    _text(row.faster_than.get(row.best_peer or "")),
-                    _text(row.over_floor),
-                ]
-                for row in rows
-                if row.group == group
-            ),
-        )
-    shares = [row for row in rows if row.group == "kernel"]
-    lines += _lines(
-        ["kernel, one thread", "share", "of the speed of"],
-        ([row.name, _text(row.share, percent=True), row.share_of or ""] for row in shares),
-    )
-    lines += _lines(
-        ["", "measured"],
-        (
-            [
-                f"{row.group}: {row.name}",
-                _figures(row) or _text(row.faster_than.get(row.best_peer or "")) + "×",
-            ]
-            for row in rows
-            if row.group in ("second thread", *_PROCESSES)
-        ),
-    )
+    columns = [f"{_WIDTHS[about['machine']['vector_bytes']]}: " for about in abouts]
+    found = [{(row.group, row.name, row.threads): row for row in rows} for _, rows in read_all]
+    keys = list(dict.fromkeys(key for rows in found for key in rows))
+    for groups, heading in (
+        (_PASSES[:2], "times faster than the best peer | times the floor"),
+        (_PASSES[2:], "times one thread"),
+        (("kernel",), "share of the speed of"),
+        (_PROCESSES, "measured"),
+    ):
+        cells = [
+            [f"{group} {name}", str(threads)]
+            + [_cells(rows.get((group, name, threads)), heading.count("|")) for rows in found]
+            for group, name, threads in keys
+            if group in groups
+        ]
+        headings = [column + part.strip() for column in columns for part in heading.split("|")]
+        lines += _lines(["", "threads", *headings], cells)
     return "\n".join(lines)
+
+
+def _cells(row: Row | None, more: int) -> str:
+    """What one file says of a row: a cell, and for passes beside peers ``more``, the floor."""
+    if row is None:
+        return " | " * more
+    if row.group == "kernel":
+        return f"{_text(row.share, percent=True)} {row.share_of}"
+    if row.group in _PROCESSES:
+        return _figures(row)
+    best = _text(row.faster_than.get(row.best_peer or ""))
+    return f"{best} {row.best_peer} | {_text(row.over_floor)}" if more else best
 
 
 def _lines(headings: list[str], cells: Iterable[list[str]]) -> list[str]:

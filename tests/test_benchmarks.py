@@ -114,3 +114,37 @@ def test_what_a_revision_cannot_do_is_a_row_that_failed(revision, tmp_path):
         job = revision.InferenceJob(revision.NETWORKS[name], None, [1], 1)
         with pytest.raises(revision.RowFailed, match=f"0123abc: .*{says}"):
             peer.inference(job)
+
+
+def test_the_tables_of_two_vector_widths_stand_side_by_side(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import report
+    from rows import Row
+    from timing import Spread
+
+    def row(name, ratio):
+        found = Row("training", name, 2, best_peer="torch", over_floor=Spread(1.5, 1.0, 2.0))
+        found.faster_than["torch"] = Spread(ratio, 1.0, 9.0)
+        return found
+
+    for width, rows in ((64, [row("a", 4.0), row("b", 2.0)]), (32, [row("a", 3.0)])):
+        about = {
+            "machine": {"processor": "P", "cores": 2, "vector_bytes": width},
+            "versions": {"numba": "1"},
+            "settings": {"repetitions": 7},
+        }
+        report.write(tmp_path / f"{width}.json", about, rows, {})
+    lines = report.markdown([tmp_path / "64.json", tmp_path / "32.json"]).splitlines()
+    assert lines[0].startswith("P, 2 cores; numba 1. Median of the ratios of 7 repetitions")
+    heading, cells = lines[2].split("|"), [line.split("|") for line in lines[4:6]]
+    assert [part.strip() for part in heading[3:-1]] == [
+        "AVX-512: times faster than the best peer",
+        "AVX-512: times the floor",
+        "AVX2: times faster than the best peer",
+        "AVX2: times the floor",
+    ]
+    assert {len(row) for row in [heading, *cells]} == {8}
+    assert cells[0][3].strip() == "4.00 (1.00–9.00) torch" and "3.00" in cells[0][5]
+    assert cells[1][5].strip() == cells[1][6].strip() == ""  # not measured there
+    for name in ("report", "rows", "timing", "targets"):
+        sys.modules.pop(name, None)
