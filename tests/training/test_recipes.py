@@ -82,13 +82,13 @@ def clock(monkeypatch):
     """A clock that goes on by ``step`` seconds with each batch that is trained."""
     clock = SimpleNamespace(now=100.0, step=0.25)  # an epoch of `small` has four
     monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    steps = run.Run._steps
+    steps = run.Engine.steps
 
-    def slow(self, order):
+    def slow(self, *arguments):
         clock.now += clock.step
-        return steps(self, order)
+        return steps(self, *arguments)
 
-    monkeypatch.setattr(run.Run, "_steps", slow)
+    monkeypatch.setattr(run.Engine, "steps", slow)
     return clock
 
 

@@ -8,11 +8,30 @@ D is R·S, padded zeros counted (``a0`` = 1), or the number of elements inside t
 there is never counted: PyTorch's conventions.
 """
 
+import numpy as np
 from numba import njit
 
+from minicnn.kernels.cpu.arrays import inputs, outputs
 from minicnn.kernels.cpu.axis import height, input_of, width, window
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import add, load, scale, store
+
+
+@njit(**ENTRY)
+def plain(plan, params, work, n, key, first_sample):
+    """The formula as it stands."""
+    op = plan[0]
+    x, y, rows, columns = inputs(op, work, n), outputs(op, work, n), height(op), width(op)
+    for i, p, q, c in np.ndindex(y.shape):
+        total = work.dtype.type(0)
+        for r, s in np.ndindex((op.kernel_height, op.kernel_width)):
+            h, v = (
+                p * op.stride_height + r - op.padding_top,
+                q * op.stride_width + s - op.padding_left,
+            )
+            if 0 <= h < op.input_height and 0 <= v < op.input_width:
+                total += x[i, h, v, c]
+        y[i, p, q, c] = total / (_counted(op, rows, p) * _counted(op, columns, q))
 
 
 @njit(**JIT)

@@ -9,14 +9,29 @@ there. Source: Ioffe, Szegedy: Batch normalization: accelerating deep network tr
 internal covariate shift, 2015.
 """
 
+import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.add import hand_on
+from minicnn.kernels.cpu.arrays import inputs, outputs
 from minicnn.kernels.cpu.batch_statistics import shard_sums, shared_numbers
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import add, load, multiply_add, store, subtract
 
 _ROWS = 64  # that are summed up in the buffers' dtype, before float64 takes over
+
+
+@njit(**ENTRY)
+def plain(plan, params, work, n, key, first_sample):
+    """The formula as it stands, statistics included, for a batch of ``n`` samples."""
+    op = plan[0]
+    x, y = inputs(op, work, n), outputs(op, work, n)
+    for c in range(op.input_channels):
+        mean = x[..., c].mean()
+        deviation = np.sqrt(((x[..., c] - mean) ** 2).mean() + op.f0)
+        for i, h, v in np.ndindex(x.shape[:3]):
+            normal = (x[i, h, v, c] - mean) / deviation
+            y[i, h, v, c] = params[op.weight + c] * normal + params[op.bias + c]
 
 
 @njit(**JIT)

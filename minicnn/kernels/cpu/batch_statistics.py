@@ -4,7 +4,8 @@
     dx = γ·ρ · (dy − 1/M Σ dy − x̂ · 1/M Σ dy·x̂)     ρ = 1 / √(σ² + ε), x̂ = (x − μ)·ρ
 
 Source: Ioffe, Szegedy: Batch normalization, 2015. The second half is
-`minicnn.kernels.cpu.batch_norm`, whose x this operation's y is: the same numbers in the same place.
+`minicnn.kernels.cpu.batch_norm`, whose x this operation's y is: the same numbers in the same place;
+it has the plain loop of both.
 Between the two, forward and backward, all shards are combined, in their order: counts, means and
 sums of squared distances by Chan's formula (Chan, Golub, LeVeque: Updating formulae and a pairwise
 algorithm for computing sample variances, 1979), in float64.

@@ -22,6 +22,7 @@ import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu import bias
+from minicnn.kernels.cpu.arrays import filters, inputs, outputs
 from minicnn.kernels.cpu.axis import (
     Axis,
     height,
@@ -31,8 +32,24 @@ from minicnn.kernels.cpu.axis import (
     taps_inside,
     width,
 )
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
+
+
+@njit(**ENTRY)
+def plain(plan, params, work, n, key, first_sample):
+    """The formula as it stands, of groups too, which all convolutions are tested against."""
+    op = plan[0]
+    x, y, w = inputs(op, work, n), outputs(op, work, n), filters(op, params)
+    R, S, C, K = w.shape
+    for i, p, q, k in np.ndindex(y.shape):
+        total = params[op.bias + k] if op.bias >= 0 else params.dtype.type(0)
+        for r, s, c in np.ndindex((R, S, C)):
+            h = p * op.stride_height + r * op.dilation_height - op.padding_top
+            v = q * op.stride_width + s * op.dilation_width - op.padding_left
+            if 0 <= h < op.input_height and 0 <= v < op.input_width:
+                total += x[i, h, v, k // (K // op.groups) * C + c] * w[r, s, c, k]
+        y[i, p, q, k] = total
 
 
 class Pass(NamedTuple):

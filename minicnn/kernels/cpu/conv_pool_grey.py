@@ -17,9 +17,11 @@ Kept for the backward pass (``saved``) are the planes of all samples and the max
 maxima or their gradient, the gradient of its planes, and the sums of each lane are ``scratch``.
 """
 
+import numpy as np
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.arrays import filters, inputs, outputs
+from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import (
     DOTS,
     add,
@@ -33,6 +35,26 @@ from minicnn.kernels.cpu.vector import (
 )
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 from minicnn.memory import ALIGNMENT
+
+
+@njit(**ENTRY)
+def plain(plan, params, work, n, key, first_sample):
+    """Both formulas as they stand: y is the largest of four sums of the convolution."""
+    op = plan[0]
+    x, y, w = inputs(op, work, n), outputs(op, work, n), filters(op, params)
+    for i, p, q, k in np.ndindex(y.shape):
+        largest = -np.inf
+        for h, v in (
+            (2 * p, 2 * q),
+            (2 * p, 2 * q + 1),
+            (2 * p + 1, 2 * q),
+            (2 * p + 1, 2 * q + 1),
+        ):
+            total = params[op.bias + k] if op.bias >= 0 else params.dtype.type(0)
+            for r, s in np.ndindex(w.shape[:2]):
+                total += x[i, h + r, v + s, 0] * w[r, s, 0, k]
+            largest = np.maximum(largest, total)
+        y[i, p, q, k] = np.maximum(largest, 0.0) if op.relu else largest
 
 
 @njit(**JIT)

@@ -4,11 +4,25 @@ y[n,o]  = b[o] + Σ_i x[n,i] · w[i,o]          dx[n,i] = Σ_o dy[n,o] · w[i,o]
 dw[i,o] = Σ_n x[n,i] · dy[n,o]                db[o]   = Σ_n dy[n,o]
 """
 
+import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu import bias
-from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.tile import ENTRY, JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
+
+
+@njit(**ENTRY)
+def plain(plan, params, work, n, key, first_sample):
+    """The formula as it stands."""
+    op = plan[0]
+    x = work[op.x : op.x + n * op.input_size].reshape((n, op.input_size))
+    w = params[op.weight : op.weight + op.input_size * op.output_size]
+    for i, o in np.ndindex((n, op.output_size)):
+        total = params[op.bias + o] if op.bias >= 0 else params.dtype.type(0)
+        for j in range(op.input_size):
+            total += x[i, j] * w[j * op.output_size + o]
+        work[op.y + i * op.output_size + o] = total
 
 
 @njit(**JIT)

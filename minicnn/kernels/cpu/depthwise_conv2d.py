@@ -4,7 +4,8 @@
     dw[r,s,0,c] = Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,c]               v = q·stride_w + s·dilation_w − pad_left
     dx[n,h,v,c] = Σ over the (p,q,r,s) that read (h,v):  dy[n,p,q,c] · w[r,s,0,c]          db[c] = Σ_{n,p,q} dy[n,p,q,c]
 
-Vectors run along the channels. Source: Howard et al.: MobileNets, 2017.
+Vectors run along the channels. The plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard
+et al.: MobileNets, 2017.
 """
 
 from numba import njit

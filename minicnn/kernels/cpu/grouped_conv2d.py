@@ -3,7 +3,7 @@ backward.
 
     y[n,p,q,k] = b[k] + Σ_{r,s,c} x[n, h, v, g·C/G + c] · w[r,s,c,k]          g = k // (K/G), 0 ≤ c < C/G
 
-h, v and the gradients are those of `minicnn.kernels.cpu.conv2d`. Each tap of each group is a matrix
+h, v, the gradients and the plain loop are those of `minicnn.kernels.cpu.conv2d`. Each tap of each group is a matrix
 product whose rows are output columns. Source: Krizhevsky, Sutskever, Hinton: ImageNet
 classification with deep convolutional networks, 2012.
 """

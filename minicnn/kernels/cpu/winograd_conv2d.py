@@ -13,7 +13,8 @@ cache; y and dx of a sample do not depend on the block or the chunk. U is made a
 a chunk, a small part of it, so that no weights can be out of date; once, where they never change.
 
 In float32 the largest errors of logits and gradients of two such layers of 64 or 128 channels,
-against float64, were 3 to 6·10⁻⁶ of the largest number; those of the direct sum are 1·10⁻⁶.
+against float64, were 3 to 6·10⁻⁶ of the largest number; those of the direct sum are 1·10⁻⁶. The
+plain loop is `minicnn.kernels.cpu.conv2d.plain`.
 
 Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016). Which convolutions
 are computed so says `minicnn.program.graph`.
