@@ -533,7 +533,7 @@ class Training:
 
     def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
         """A step on each of ``batches``."""
-        return [self.step(data, batch, slots) for batch in batches]
+        return list(map(functools.partial(self.step, data, slots=slots), batches))
 
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of

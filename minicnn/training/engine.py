@@ -51,12 +51,15 @@ class Engine:
 
     def step(self, order: np.ndarray, scheduled: dict[str, float]) -> StepResult:
         """One step on the images ``order``."""
+        vectors = self._optimizer.vectors
         if isinstance(self._optimizer.rule, OptimizerRule):
-            return self._launch([self._batch(order, self._optimizer.scalars(**scheduled))])[0]
+            batch = self._batch(order, self._optimizer.scalars(**scheduled))
+            return self.training.steps(self._data, [batch], vectors)[0]
         results: list[StepResult] = []
 
         def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
-            results.extend(self._launch([self._batch(order, np.empty((1, 0), params.dtype))]))
+            batch = self._batch(order, np.empty((1, 0), params.dtype))
+            results.extend(self.training.steps(self._data, [batch], vectors))
             if not is_finite(results[-1]):
                 raise _NotFinite(results[-1])
             return results[-1].loss, self.training.grads
@@ -86,7 +89,8 @@ class Engine:
                     self._average(self._settings.ema)
                 return [result], values.get("learning_rate", 1.0)
             batches.append(self._batch(images, self._optimizer.scalars(**values)))
-        return self._launch(batches), values.get("learning_rate", 1.0)
+        results = self.training.steps(self._data, batches, self._optimizer.vectors)
+        return results, values.get("learning_rate", 1.0)
 
     def _average(self, decay: float) -> None:
         """Move the average towards the weights, running statistics included; the first step's
@@ -114,12 +118,6 @@ class Engine:
         key = (self._settings.seed * 0x9E3779B97F4A7C15 + self._optimizer.step) % 2**64
         views = self._inputs.views(self._progress.counters.epoch)
         return Batch(order, self.divisor(order), key, scalars, views)
-
-    def _launch(self, batches: list[Batch]) -> list[StepResult]:
-        results: list[StepResult] = self.training.steps(
-            self._data, batches, self._optimizer.vectors
-        )
-        return results
 
     def compile(self) -> None:
         """Compile or load every kernel by a step that changes nothing, one rank after another."""

@@ -1,6 +1,8 @@
 """Which images a run trains on, in which batches, what is held out, and how often the test set is
 touched."""
 
+import traceback
+
 import numpy as np
 import pytest
 
@@ -320,3 +322,20 @@ def test_names_and_values_that_are_wrong_are_refused_before_anything_runs():
 def test_there_is_no_model_before_the_first_fit():
     with pytest.raises(SettingError, match="call fit first"):
         _ = Trainer(small.network()).model
+
+
+def test_eight_frames_lead_from_the_users_loop_to_the_kernel(monkeypatch):
+    kernel, found = cpu.step.train_step, []
+
+    def launched(*arguments):
+        found.append([frame.f_code.co_name for frame, _ in traceback.walk_stack(None)])
+        return kernel(*arguments)
+
+    monkeypatch.setattr(cpu.step, "train_step", launched)
+    trainer = Trainer(small.network(), small.settings(epochs=1))
+    here = [event for event in trainer.run(small.dataset()) if isinstance(event, BatchDone)]
+    assert here
+    frames = found[-1][
+        : found[-1].index("test_eight_frames_lead_from_the_users_loop_to_the_kernel")
+    ]
+    assert len([name for name in frames if name not in ("launched", "<listcomp>")]) <= 8
