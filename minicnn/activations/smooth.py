@@ -14,43 +14,53 @@ _ROOT_TWO_BY_PI = math.sqrt(2.0 / math.pi)
 
 
 def sigmoid(x):
+    """σ(x) = 1 / (1 + exp(−x))."""
     return 1.0 / (1.0 + math.exp(-x))
 
 
 def sigmoid_derivative(y):
+    """dy/dx = y · (1 − y)."""
     return y * (1.0 - y)
 
 
 def tanh(x):
+    """tanh(x)."""
     return math.tanh(x)
 
 
 def tanh_derivative(y):
+    """dy/dx = 1 − y²."""
     return 1.0 - y * y
 
 
 def silu(x):
+    """x · σ(x)."""
     return x / (1.0 + math.exp(-x))
 
 
 def silu_derivative(x):
+    """dy/dx = σ(x) · (1 + x · (1 − σ(x)))."""
     s = sigmoid(x)
     return s * (1.0 + x * (1.0 - s))
 
 
 def gelu(x):
+    """x · Φ(x)."""
     return 0.5 * x * (1.0 + math.erf(x * _ROOT_HALF))
 
 
 def gelu_derivative(x):
+    """dy/dx = Φ(x) + x · φ(x)."""
     return 0.5 * (1.0 + math.erf(x * _ROOT_HALF)) + x * _DENSITY_AT_ZERO * math.exp(-0.5 * x * x)
 
 
 def gelu_tanh(x):
+    """x · (1 + tanh(u)) / 2 with u = √(2/π) · (x + 0.044715 x³)."""
     return 0.5 * x * (1.0 + math.tanh(_ROOT_TWO_BY_PI * (x + 0.044715 * x * x * x)))
 
 
 def gelu_tanh_derivative(x):
+    """dy/dx = (1 + tanh(u)) / 2 + x/2 · (1 − tanh²(u)) · du/dx."""
     if x > 12.0:  # beyond, it is 1 or 0 in float64, and x³ may be ∞
         return 1.0
     if x < -12.0:
@@ -60,19 +70,23 @@ def gelu_tanh_derivative(x):
 
 
 def elu(x, alpha):
+    """x above 0, alpha · (exp(x) − 1) below."""
     return alpha * math.expm1(x) if x < 0.0 else x
 
 
 def elu_derivative(y, alpha):
+    """dy/dx = 1 above 0, y + alpha below."""
     return 1.0 if y > 0.0 else y + alpha
 
 
 def softplus(x):
+    """log(1 + exp(x)), with the exponential that is at most 1."""
     return math.log1p(math.exp(-x)) + x if x > 0.0 else math.log1p(math.exp(x))
 
 
 def softplus_derivative(y):
-    return -math.expm1(-y)  # σ(x) = 1 − exp(−softplus(x))
+    """dy/dx = σ(x) = 1 − exp(−y)."""
+    return -math.expm1(-y)
 
 
 def tanh_softplus(x):
@@ -86,10 +100,12 @@ def tanh_softplus(x):
 
 
 def mish(x):
+    """x · tanh(softplus(x))."""
     return x * tanh_softplus(x)
 
 
 def mish_derivative(x):
+    """dy/dx = t + x · (1 − t²) · σ(x) with t = tanh(softplus(x))."""
     t = tanh_softplus(x)
     return t + x * (1.0 - t * t) * sigmoid(x)
 
