@@ -198,5 +198,5 @@ def test_the_selftest_of_cuda_runs_every_kernel_to_the_end_in_the_simulator(tmp_
 
 
 @pytest.mark.gpu
-def test_the_selftest_passes_on_a_card(place, minicnn):
+def test_the_selftest_passes_on_a_gpu(place, minicnn):
     assert minicnn("selftest", "--device", "cuda").status == 0

@@ -37,7 +37,7 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator(simulated):
 
 
 @pytest.mark.gpu
-def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_card():
+def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_gpu():
     done = run(simulator="0")
     assert done.returncode == 0, done.stdout[-5000:]
 

@@ -17,7 +17,7 @@ def test_training_and_inference_equal_the_cpus_in_the_simulator(simulated):
 
 
 @pytest.mark.gpu
-def test_training_and_inference_equal_the_cpus_on_a_card():
+def test_training_and_inference_equal_the_cpus_on_a_gpu():
     command = [
         sys.executable,
         "-m",
