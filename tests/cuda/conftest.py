@@ -4,8 +4,6 @@ that asks for one."""
 import os
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -14,35 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = ("passes_on_device.py", "training_on_device.py")
 
 
-class Arrays(dict):
-    """The shared arrays of a block by line. In the simulator alone, two threads that ask at one
-    moment may get one each."""
-
-    def __init__(self):
-        super().__init__()
-        self.asked, self.lock = set(), threading.Lock()
-
-    def get(self, line):
-        """None for the first who asks, and makes the array; the others wait for it."""
-        with self.lock:
-            if line not in self.asked:
-                self.asked.add(line)
-                return None
-        while line not in self:
-            time.sleep(0)
-        return self[line]
-
-
 if os.environ.get("NUMBA_ENABLE_CUDASIM") == "1":
-    from numba.cuda.simulator.kernelapi import FakeCUDAShared
-
-    begin = FakeCUDAShared.__init__
-
-    def begin_with_arrays(self, size):
-        begin(self, size)
-        self._allocations = Arrays()
-
-    FakeCUDAShared.__init__ = begin_with_arrays
+    from tests.cuda import simulator  # noqa: F401
 
 
 @pytest.fixture(scope="session")

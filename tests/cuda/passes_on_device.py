@@ -7,6 +7,7 @@ for. Shapes are ragged: nothing divides by a tile's size, and tiles of all shape
 
 import numpy as np
 import pytest
+from numba import cuda as device_code
 
 from minicnn import plugins
 from minicnn.backends import cpu, cuda, gpu
@@ -431,3 +432,28 @@ def test_gather_gives_each_channel_its_factor_and_offset(resident):
     x = int(laid_out.table[0]["x"])
     found = laid_out.work.copy_to_host()[x : x + 54].reshape(3, 2, 3, 3)
     np.testing.assert_array_equal(found, images[order] * scale[0] + scale[1])
+
+
+# ---- the simulator
+
+
+def no_barrier(writer, result):
+    number, thread = device_code.shared.array(1, np.float32), device_code.threadIdx.x
+    if thread == writer:
+        number[0] = 1
+    result[device_code.blockIdx.x, thread] = number[0]
+
+
+def barrier_of_two(result):
+    if device_code.threadIdx.x < 2:
+        device_code.syncthreads()
+
+
+@pytest.mark.skipif(not device_code.config.ENABLE_CUDASIM, reason="what a GPU does is undefined")
+def test_the_simulator_notices_any_missing_barrier_and_one_that_some_threads_never_reach():
+    for writer in (0, 3):
+        result = np.zeros((2, 4), np.float32)
+        device_code.jit(no_barrier)[2, 4](writer, result)
+        assert np.isnan(result).any()
+    with pytest.raises(RuntimeError, match="2 threads never reach a barrier"):
+        device_code.jit(barrier_of_two)[1, 4](np.zeros(1))
