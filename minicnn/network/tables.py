@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from minicnn import plugins
+from minicnn.activations import RULES
 from minicnn.errors import PluginError, SettingError, UnknownNameError
 from minicnn.network.layers import LAYERS, Layer
 from minicnn.network.rule_layer import RuleLayer
@@ -22,7 +23,15 @@ def layer(kind: str | AnyLayer, **fields: Any) -> Layer:
     """
     if isinstance(kind, str):
         return layer_from_dict({**fields, "type": kind})
+    own = own_layer(kind.name)
+    if own and RULES.get(kind.name) is kind:
+        return own(**fields)
     return _of_rule(kind, "", fields)
+
+
+def own_layer(name: str) -> Any:
+    """The class of minicnn's own layers with that name, or None."""
+    return LAYERS.get(name.lower().replace("-", "").replace("_", ""))
 
 
 def layer_to_dict(layer: Layer) -> dict[str, Any]:
@@ -50,7 +59,7 @@ def layer_from_dict(table: Mapping[str, Any]) -> Layer:
         )
     name = table["type"]
     values = {field: value for field, value in table.items() if field != "type"}
-    kind = LAYERS.get(name.lower().replace("-", "").replace("_", ""))
+    kind = own_layer(name)
     if kind is None:
         return _of_plugin(name, values)
     parameters = inspect.signature(kind).parameters

@@ -19,7 +19,7 @@ from minicnn.network import layers as of
 from minicnn.network.activations import ReLU
 from minicnn.network.blocks import Branches
 from minicnn.network.network import Network
-from minicnn.network.tables import layer
+from minicnn.network.tables import layer, own_layer
 from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 from minicnn.testing import training
 from minicnn.testing.checks import (
@@ -65,7 +65,7 @@ def checks_of_layer(rule: AnyLayer) -> Checks:
 
 
 def _declaration(rule: AnyLayer) -> str:
-    if rule.name.lower().replace("-", "").replace("_", "") in of.LAYERS:
+    if own_layer(rule.name) not in (None, type(layer(rule))):
         raise CheckFailed(f"{rule.name} is the name of a layer of minicnn")
     if isinstance(rule, LayerRule):
         return described(rule)

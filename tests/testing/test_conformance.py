@@ -10,6 +10,7 @@ import pytest
 from numba import njit
 
 from minicnn import plugins, testing
+from minicnn.activations import RULES
 from minicnn.rules import (
     ActivationRule,
     Hyperparameter,
@@ -62,6 +63,16 @@ def test_every_built_in_rule_passes(kind):
 
 
 # --- optimizers -----------------------------------------------------------------------------------
+
+
+def test_the_names_of_built_in_activations_are_theirs_and_taken_for_others():
+    for rule in RULES.values():
+        assert "equation and source" in testing.checks_of_layer(rule)["declaration"]()
+        with pytest.raises(CheckFailed, match="is the name of a layer of minicnn"):
+            testing.checks_of_layer(replace(rule, name="Flatten"))["declaration"]()
+    assert "bitwise equal" in testing.checks_of_layer(RULES["gelu"])["resume"]()
+    with pytest.raises(CheckFailed, match="gelu is the name"):
+        testing.checks_of_layer(replace(RULES["gelu"], source="mine"))["declaration"]()
 
 
 def prepare(step, state, learning_rate):
