@@ -6,6 +6,7 @@ The first two are set in the environment before Numba is imported, and subproces
 
 import hashlib
 import os
+import signal
 import sys
 import textwrap
 from pathlib import Path
@@ -29,6 +30,8 @@ def _digest_of_kernels() -> str:
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / f"numba-{_digest_of_kernels()}")
 # Tests of two threads must run, and mean the same, on a machine with one core.
 os.environ["NUMBA_NUM_THREADS"] = "2"
+# In the background of a shell, SIGINT is ignored, and what a test starts would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SIMULATOR = (
     "tests/cuda/test_passes.py",
