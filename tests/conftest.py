@@ -33,10 +33,23 @@ os.environ["NUMBA_NUM_THREADS"] = "2"
 # In the background of a shell, SIGINT is ignored, and what a test starts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-SIMULATOR = (
-    "tests/cuda/test_passes.py",
-    "tests/cuda/test_training.py",
-)  # they share two long processes
+# Files with the longest tests, from seconds of computing without a cache: what runs long begins
+# first, or one worker is left with it at the end. The first compiles for GPUs alone and the second
+# compiles most of what the CPU has, so two workers seldom compile the same.
+LONGEST = (
+    "tests/cuda/test_machine_code.py",  # 105
+    "tests/cli/test_devices.py",  # 63
+    "tests/test_readme.py",
+    "tests/testing/test_conformance.py",
+    "tests/kernels/test_passes.py",  # 60
+    "tests/test_lowest_versions.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The files with the longest tests come first."""
+    place = {file: number for number, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.nodeid.partition("::")[0], len(place)))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -45,15 +58,9 @@ def pytest_xdist_make_scheduler(config, log):
     made once."""
     from xdist.scheduler import LoadFileScheduling
 
-    class ByFile(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            file = nodeid.partition("::")[0]
-            return "simulator" if file in SIMULATOR else file
-
-    config.option.loadscopereorder = (
-        False  # it would leave the files with few but long tests to the end
-    )
-    return ByFile(config, log)
+    # It would leave the files with few but long tests to the end.
+    config.option.loadscopereorder = False
+    return LoadFileScheduling(config, log)
 
 
 @pytest.fixture

@@ -149,6 +149,8 @@ def test_too_few_images_are_refused(minicnn):
 IN_SMALL = """\
 import sys
 from dataclasses import replace
+sys.path.insert(0, sys.argv[1])
+from tests.cuda import simulator
 import numpy as np
 from minicnn.cli import main
 from minicnn.data import Split
@@ -161,7 +163,6 @@ whole = selftest.load_dataset("fashion-mnist-12k")
 small = [Split(np.ascontiguousarray(split.images[:, ::7, ::7]), split.labels) for split in (whole.train, whole.test)]
 selftest.load_dataset = lambda name: replace(whole, train=small[0], test=small[1])
 status = main(["selftest", "--device", "cuda", "--images", "20", "--model", "softmax"])
-sys.path.insert(0, sys.argv[1])
 from tests.cuda.machine_code import kernels
 launched = {kernel for kernel, _ in call._ready}
 print("not launched:", [name for name, (kernel, _) in kernels().items() if kernel not in launched])

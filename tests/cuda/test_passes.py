@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNELS = Path("minicnn", "kernels", "cuda")
 
 
-def run(root=ROOT, *options, simulator="1"):
-    """Run `passes_on_device.py` under ``root``, in the simulator or on a GPU."""
+def run(root=ROOT, *options, file="passes_on_device.py", simulator="1"):
+    """Run the tests of ``file`` under ``root``, in the simulator or on a GPU."""
     command = [
         sys.executable,
         "-m",
@@ -22,7 +22,7 @@ def run(root=ROOT, *options, simulator="1"):
         "-q",
         "-p",
         "no:cacheprovider",
-        "tests/cuda/passes_on_device.py",
+        f"tests/cuda/{file}",
         *options,
     ]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": simulator}
@@ -31,9 +31,9 @@ def run(root=ROOT, *options, simulator="1"):
     )
 
 
-def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator(simulated):
-    status, output = simulated("passes_on_device.py")
-    assert status == 0, output[-5000:]
+def test_the_kernels_equal_the_oracle_and_the_cpu_in_the_simulator():
+    done = run()
+    assert done.returncode == 0, done.stdout[-5000:]
 
 
 @pytest.mark.gpu
