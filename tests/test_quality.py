@@ -4,6 +4,7 @@ A tool that is missing is a failure.
 """
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,26 @@ def run(*command):
 def test_the_project_passes(command):
     result = run(*command)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("subject", "fits"),
+    [
+        ("cpu/pool: windows of 2×2", True),
+        ("report, cli: " + 59 * "x", True),
+        ("report, cli: " + 60 * "x", False),
+        ("Windows of 2×2", False),
+        ("Merge branch 'pool'", True),
+        ("cpu/pool:windows\n\nbody: text", False),
+    ],
+)
+def test_the_subject_of_a_commit_is_short_and_begins_with_its_area(subject, fits):
+    """The expression of the hook, which .ci/run takes from its file."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    (expression,) = re.findall(r"entry: '(.*)'", hooks)
+    assert (re.search(expression, subject, re.MULTILINE | re.DOTALL) is not None) == fits
+    taken = "sed -n \"s/ *entry: '\\(\\\\\\\\A.*\\)'/\\1/p\" .pre-commit-config.yaml"
+    assert taken in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
 def test_a_type_checker_sees_every_public_name_and_no_other(tmp_path):
