@@ -22,9 +22,10 @@ from minicnn.data.dataset import (
 from minicnn.data.labels import Classes
 from minicnn.data.reading import note
 from minicnn.data.tta import Averaged
-from minicnn.errors import DataError, MinicnnError, ModelFileError
+from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.metrics import Evaluation
+from minicnn.evaluation.profile import Profile, profile
 from minicnn.memory import aligned_copy, aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
@@ -242,6 +243,26 @@ class Model:
             weights = as_weights("evaluate", np.asarray(weights), len(checked))
         split = Split(checked, truth, weights)
         return evaluate(self._views(tta), split, scale, self.classes, loss, task=self.task)
+
+    def profile(
+        self, images: ArrayLike, maximum: float | None = None, seconds: float = 1.0
+    ) -> Profile:
+        """Where the time of predicting ``images`` goes, layer by layer, on one thread of the CPU;
+        they are predicted again and again for some ``seconds``.
+
+        Raises `DataError` for images that do not fit, see `logits`, and `SettingError` for a model
+        on another device.
+        """
+        from minicnn.backends import backend
+
+        if self.device != "cpu":
+            raise SettingError("a profile is that of a model with device=cpu")
+        checked, scale = self.check_images(images, maximum)
+        if len(checked) == 0:
+            raise DataError("there is no image to predict")
+        inference = backend("cpu").Inference(*self._folded, 1, constant=True)
+        done = functools.partial(inference.logits, checked, scale)
+        return profile(self._folded[0], inference, lambda: len(done()), {}, seconds)
 
     def trained_loss(self) -> Loss:
         """The loss that the model was trained with; raises `UnknownNameError` or `PluginError` if

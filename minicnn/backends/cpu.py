@@ -535,6 +535,17 @@ class Training:
         """A step on each of ``batches``."""
         return list(map(functools.partial(self.step, data, slots=slots), batches))
 
+    def gather(self, data: Data, batch: Batch) -> None:
+        """Bring the images of ``batch`` into a workspace, chunk by chunk, and do nothing with
+        them: to time that."""
+        views = _NO_VIEWS if batch.views is None else batch.views
+        given = self.params.dtype, data.images.dtype, batch.views is not None
+        address, scale = gather.gather_address(*given), scale_rows(data.scale, given[0])
+        table, chunk = self.plan.table, int(self.plan.table[0]["chunk"])
+        for at in range(0, len(batch.order), chunk):
+            order = batch.order[at : at + chunk]
+            gather.show(address, table, self._work[0], data.images, order, scale, views)
+
     def compile(self, data: Data, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of
         what it changes."""

@@ -18,6 +18,7 @@ from minicnn.training.settings import COUNT, DURATION, Kind, seconds
 
 if TYPE_CHECKING:
     from minicnn.evaluation.metrics import Evaluation
+    from minicnn.evaluation.profile import Profile
     from minicnn.network.network import Network
     from minicnn.report.plots import Figure
 
@@ -61,6 +62,22 @@ def add_tta(parser: argparse._ActionsContainer) -> None:
         help="average over views of each image: its mirror image, it moved by a pixel, or both "
         "(default: the image alone)",
     )
+
+
+def add_profile(parser: argparse._ActionsContainer, what: str) -> None:
+    """Add ``--profile``."""
+    text = f"{what} goes, on one thread; nothing is written"
+    parser.add_argument("--profile", action="store_true", help=text)
+
+
+def show_profile(found: "Profile", as_json: bool) -> None:
+    """Print where the time went: a row for each pass of each operation."""
+    if as_json:
+        print_json(asdict(found))
+        return
+    from minicnn.report.console import profile_table
+
+    profile_table(found)
 
 
 def add_config(parser: argparse._ActionsContainer) -> None:

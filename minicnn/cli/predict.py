@@ -15,7 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import add_json, add_number, add_output, add_tta, tell
+from minicnn.cli.common import (
+    add_json,
+    add_number,
+    add_output,
+    add_profile,
+    add_tta,
+    show_profile,
+    tell,
+)
 from minicnn.cli.settings import Settings, add_option
 from minicnn.errors import DataError, UsageError
 from minicnn.training.settings import COUNT
@@ -47,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "classes to print for an image, the most probable first"
     add_number(parser, "--top", COUNT, 3, text)
     add_tta(parser)
+    add_profile(parser, "print no predictions, but, layer by layer, where their time")
     add_option(parser, "data_gb", default=Settings.data_gb)
     add_option(parser, "device", default=Settings.device)
     add_option(parser, "threads")
@@ -66,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     form = _format(arguments)
     model = load(arguments.model, arguments.threads, arguments.device)
     done = _Done()
+    if arguments.profile:
+        images = next(_batches(arguments, model, done))[1]
+        show_profile(model.profile(images), arguments.json)
+        return 0
     batches = _answers(arguments, model, done)
     if form == "table":
         _print_tables(batches, model, arguments.top)

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dry-run", action="store_true", help="check everything, run one batch, write nothing"
     )
+    common.add_profile(
+        group, "take steps for a second, and print, layer by layer, where their time"
+    )
     group.add_argument(
         "--quiet", action="store_true", help="show how the run ended, but no progress"
     )
@@ -86,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
+    if arguments.profile and ranks is not None:
+        raise UsageError("--profile is for one process: leave --distributed out")
     settings, checkpoint = _settings(arguments, ranks)
 
     from minicnn.cli.run_folder import check_output
@@ -112,6 +117,9 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
     if ranks is not None and ranks.rank > 0:
         return _follow(trainer, dataset, checkpoint, arguments.dry_run)
     common.warn_of_plugins()
+    if arguments.profile:
+        common.show_profile(trainer.profile(dataset), arguments.json)
+        return 0
     if not arguments.dry_run:
         return _train(arguments, trainer, dataset, checkpoint)
     loss = trainer.dry_run(dataset, checkpoint)

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from minicnn.errors import literal
 from minicnn.evaluation.metrics import Evaluation
+from minicnn.evaluation.profile import Profile
 from minicnn.insight.advice import Advice
 from minicnn.training.events import (
     BatchDone,
@@ -364,6 +365,29 @@ def table(
     if title:
         say(console, title, style="bold")
     console.print(grid)
+
+
+def profile_table(found: Profile) -> None:
+    """Print where the time of an image went."""
+    columns = ["layers", "operation", "pass", "µs", "% of time", "Gflop/s", "% of tile", "GB/s"]
+    rows = [
+        (
+            row.layers,
+            row.operation,
+            row.direction,
+            _number(row.microseconds, ".2f"),
+            _percent(row.share, 1),
+            _number(row.gflops, ".1f"),
+            _percent(row.tile_share, 0),
+            _number(row.gigabytes, ".1f"),
+        )
+        for row in found.rows
+    ]
+    title = (
+        f"{found.network}, one thread: {found.microseconds:,.1f} µs an image, over {found.images:,} "
+        f"images; the register tile reaches {found.tile_gflops:.0f} Gflop/s"
+    )
+    table(title, columns, rows)
 
 
 def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:

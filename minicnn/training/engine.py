@@ -1,5 +1,7 @@
 """The steps of a run on its device, from the images of a batch to the weights that they change."""
 
+import itertools
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 
 from minicnn.backends import Batch, StepResult, backend
 from minicnn.evaluation.loss import Loss
+from minicnn.evaluation.profile import Profile, profile
 from minicnn.rules import OptimizerRule
 from minicnn.training.checkpoint import Progress
 from minicnn.training.distributed import SharedInference
@@ -186,3 +189,32 @@ class Engine:
                 self._ranks.average(host[self._network.trainable_size :])
                 self._backend.copy(host, there)
         self._ranks.check_same({"weights": zlib.crc32(self._progress.params.data)})
+
+    def profile(self, scheduled: Callable[[int], dict[str, float]], seconds: float) -> Profile:
+        """Where the time of steps goes, with the hyperparameters ``scheduled`` (batch); takes them
+        for some ``seconds``."""
+        inputs, optimizer, done = self._inputs, self._optimizer, itertools.count()
+        order = inputs.order(1)
+
+        def step() -> int:
+            images = inputs.batch(order, next(done) % inputs.batches)
+            self.step(images, scheduled(0))
+            return len(images)
+
+        batch = self._batch(inputs.batch(order, 0), np.empty((1, 0)))
+        others = {"gather": _time(lambda: self.training.gather(self._data, batch))}
+        if isinstance(optimizer.rule, OptimizerRule):
+            params, grads = self.training.params, self.training.grads
+            others["optimizer"] = _time(lambda: optimizer.update(params, grads))
+        others = {name: its / inputs.batch_size for name, its in others.items()}
+        return profile(self._network, self.training, step, others, seconds)
+
+
+def _time(work: Callable[[], object]) -> float:
+    """The seconds that ``work`` takes when it is not the first time; the median of ten."""
+    times = [0.0] * 11
+    for i in range(len(times)):
+        begun = time.perf_counter()
+        work()
+        times[i] = time.perf_counter() - begun
+    return sorted(times[1:])[5]

@@ -1,5 +1,6 @@
 """The trainer: checks that everything fits, and runs it."""
 
+import copy
 import html
 import pkgutil
 import signal
@@ -23,6 +24,7 @@ from minicnn.errors import (
     SettingError,
     UnknownNameError,
 )
+from minicnn.evaluation.profile import Profile
 from minicnn.inference import Model
 from minicnn.network.network import Network
 from minicnn.training.checkpoint import Checkpoint, Progress
@@ -276,6 +278,22 @@ class Trainer(Setup):
         if not is_finite(result):
             raise DivergedError(f"the loss of the first batch is {result.loss}; {ADVICE}")
         return result.loss
+
+    def profile(self, dataset: Dataset, seconds: float = 1.0) -> Profile:
+        """Where the time of training steps goes, layer by layer, on one thread of the CPU.
+
+        Takes steps for some ``seconds``, in a run of their own: nothing that the trainer holds
+        changes. What an epoch does beside its steps is left out: it draws augmentations and
+        validates. Raises `SettingError` for another device and for one of several processes.
+        """
+        if self.settings.device != "cpu" or self.ranks is not None:
+            raise SettingError("a profile is that of one process with device=cpu")
+        self._check_fit(dataset)
+        trainer = copy.copy(self)
+        trainer.settings = replace(self.settings, threads=1)
+        run = Run(trainer, dataset, None, None)
+        run.compile()
+        return run.engine.profile(run.scheduled, seconds)
 
     def _check_fit(self, dataset: Dataset) -> None:
         if self.network.input_shape != dataset.image_shape:

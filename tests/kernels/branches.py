@@ -33,7 +33,7 @@ WITHOUT_KERNELS = {"beside", "cache", "call", "compiler", "elementary", "rules",
 MODULES = [
     name for _, name, _ in pkgutil.iter_modules(kernels.__path__) if name not in WITHOUT_KERNELS
 ]
-NOT_BY_GEOMETRY = "step", "gather", "tensor"  # of training and of whole vectors
+NOT_BY_GEOMETRY = "step", "gather", "tensor", "profile"  # of training and of whole vectors
 # An AVX2 machine's, whatever this one is.
 MACHINE = {
     "VECTOR_BYTES": 32,
