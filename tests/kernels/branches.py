@@ -217,6 +217,7 @@ def multiply(address, shape, a, b, init, c):
 
 
 VECTORS = {
+    "lanes_of": lanes,
     "load": load,
     "store": store,
     "store_whole": lambda array, at, values: store(array, at, values, lanes(array)),
@@ -397,8 +398,8 @@ def run_all():
             2, patch
         )
     test_batch_normalization.test_a_batch_of_one_number_leaves_the_running_variance()
-    for module in (vector, sys.modules["minicnn.backends.cpu"]):
-        module.VECTOR_BYTES = 16  # two float64, as with NEON and SSE2
+    MACHINE["VECTOR_BYTES"] = 16  # two float64, as with NEON and SSE2
+    sys.modules["minicnn.backends.cpu"].VECTOR_BYTES = 16
     vector.transpose(tile.Rows(np.arange(6.0), 0, 3), tile.Rows(np.zeros(6), 0, 2), 2, 3)
 
 

@@ -8,8 +8,8 @@ them.
 
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, store
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import add, lanes_of, load, store
 
 
 @njit(**JIT)
@@ -17,7 +17,7 @@ def forward(plan, params, work, n, key, first_sample):
     """y = x + x2 for the first ``n`` samples of the chunk."""
     op = plan[0]
     count = n * op.output_size
-    for i in range(0, count, VECTOR_BYTES // work.itemsize):
+    for i in range(0, count, lanes_of(work)):
         store(
             work,
             op.y + i,
@@ -30,7 +30,7 @@ def forward(plan, params, work, n, key, first_sample):
 def hand_on(work, dy, dx, accumulate, count):
     """dx = dy, or dx += dy; nothing where there is no dx, or where it is dy."""
     if dx >= 0 and dx != dy:
-        for i in range(0, count, VECTOR_BYTES // work.itemsize):
+        for i in range(0, count, lanes_of(work)):
             gradient = load(work, dy + i, count - i)
             store(
                 work,

@@ -13,8 +13,8 @@ from numba import njit
 
 from minicnn.kernels.cpu.arrays import inputs, outputs
 from minicnn.kernels.cpu.axis import height, input_of, width, window
-from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, scale, store
+from minicnn.kernels.cpu.tile import ENTRY, JIT
+from minicnn.kernels.cpu.vector import add, lanes_of, load, scale, store
 
 
 @njit(**ENTRY)
@@ -59,7 +59,7 @@ def forward(plan, params, work, n, key, first_sample):
                 v_first, v_end = window(columns, q)
                 area = _counted(op, rows, p) * _counted(op, columns, q)
                 inverse_area = work.dtype.type(1.0 / area)
-                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                for c in range(0, C, lanes_of(work)):
                     total = load(work, y + c, 0)  # zeros
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):
@@ -84,7 +84,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                 v_first, v_end = window(columns, q)
                 area = _counted(op, rows, p) * _counted(op, columns, q)
                 inverse_area = work.dtype.type(1.0 / area)
-                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                for c in range(0, C, lanes_of(work)):
                     gradient = scale(load(work, dy + c, C - c), inverse_area)
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):

@@ -15,8 +15,8 @@ from numba import njit
 from minicnn.kernels.cpu.add import hand_on
 from minicnn.kernels.cpu.arrays import inputs, outputs
 from minicnn.kernels.cpu.batch_statistics import shard_sums, shared_numbers
-from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, multiply_add, store, subtract
+from minicnn.kernels.cpu.tile import ENTRY, JIT
+from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, store, subtract
 
 _ROWS = 64  # that are summed up in the buffers' dtype, before float64 takes over
 
@@ -38,7 +38,7 @@ def plain(plan, params, work, n, key, first_sample):
 def scale_and_shift(work, x, a, b, y, channels, rows):
     """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``."""
     for m in range(rows):
-        for c in range(0, channels, VECTOR_BYTES // work.itemsize):
+        for c in range(0, channels, lanes_of(work)):
             count, here = channels - c, m * channels + c
             scaled = multiply_add(
                 load(work, a + c, count), load(work, x + here, count), load(work, b + c, count)
@@ -63,7 +63,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     C, rows, lanes = (
         op.input_channels,
         n * op.input_height * op.input_width,
-        VECTOR_BYTES // work.itemsize,
+        lanes_of(work),
     )
     at, sums = shared_numbers(op, work.itemsize), shard_sums(op, work)
     total, product = sums[1 + 2 * C : 1 + 3 * C], sums[1 + 3 * C : 1 + 4 * C]

@@ -21,8 +21,8 @@ import math
 import numpy as np
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, multiply_add, store, subtract
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, store, subtract
 
 # that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
 _ROWS = 64
@@ -60,7 +60,7 @@ def forward(plan, params, work, n, key, first_sample):
     C, rows, lanes = (
         op.input_channels,
         n * op.input_height * op.input_width,
-        VECTOR_BYTES // work.itemsize,
+        lanes_of(work),
     )
     sums, near = shard_sums(op, work), shared_numbers(op, work.itemsize)
     partial = near + C  # two numbers a channel, not yet in use
@@ -163,7 +163,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     C, rows, lanes = (
         op.input_channels,
         n * op.input_height * op.input_width,
-        VECTOR_BYTES // work.itemsize,
+        lanes_of(work),
     )
     at = shared_numbers(op, work.itemsize)
     for m in range(rows):

@@ -2,15 +2,15 @@
 
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, store
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import add, lanes_of, load, store
 
 
 @njit(**JIT)
 def backward(op, work, grads, rows):
     """Add the column sums of dy [rows, K] to db. Four sums run side by side, since one would wait
     for each addition."""
-    K, lanes = op.output_channels, VECTOR_BYTES // work.itemsize
+    K, lanes = op.output_channels, lanes_of(work)
     for k in range(0, K, lanes):
         count = K - k
         dy = op.dy + k

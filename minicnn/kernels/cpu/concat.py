@@ -5,8 +5,8 @@ y[n,p,q,:] = x[n,p,q,:], x2[n,p,q,:]          dx and dx2 are the parts of dy
 
 from numba import njit
 
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, store
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import add, lanes_of, load, store
 
 
 @njit(**JIT)
@@ -15,7 +15,7 @@ def _copy_columns(work, source, source_row, target, target_row, columns, rows, a
     ``target_row`` apart."""
     for m in range(rows):
         read, write = source + m * source_row, target + m * target_row
-        for c in range(0, columns, VECTOR_BYTES // work.itemsize):
+        for c in range(0, columns, lanes_of(work)):
             numbers = load(work, read + c, columns - c)
             store(
                 work,

@@ -21,11 +21,12 @@ import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.arrays import filters, inputs, outputs
-from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.tile import ENTRY, JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import (
     DOTS,
     add,
     dots,
+    lanes_of,
     load,
     maximum,
     pair_maximum,
@@ -102,7 +103,7 @@ def forward(plan, params, work, n, key, first_sample):
             Rows(work, -1, 0),
             Rows(work, op.saved + i * K * plane, plane),
         )
-    P, Q, lanes = op.output_height, op.output_width, VECTOR_BYTES // work.itemsize
+    P, Q, lanes = op.output_height, op.output_width, lanes_of(work)
     for i in range(n):
         for q in range(0, Q, lanes):  # the outer loop, so that masks are made once
             count = 2 * (Q - q)
@@ -137,7 +138,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     op = plan[0]
     K, R, S, W = op.output_channels, op.kernel_height, op.kernel_width, op.input_width
     _, plane, _, d_planes, sums_at = _places(op)
-    lanes = VECTOR_BYTES // work.itemsize
+    lanes = lanes_of(work)
     taps, filters = DOTS
     size = taps * filters * lanes
     blocks = R * ((S + taps - 1) // taps) * ((K + filters - 1) // filters)
@@ -173,7 +174,7 @@ def _pool_backward(op, work, i):
     get 0."""
     K, W, width = op.output_channels, op.input_width, 2 * op.output_width
     rows, plane, maxima, d_planes, _ = _places(op)
-    P, Q, lanes = op.output_height, op.output_width, VECTOR_BYTES // work.itemsize
+    P, Q, lanes = op.output_height, op.output_width, lanes_of(work)
     maxima += i * op.output_size
     y, dy = op.y + i * op.output_size, op.dy + i * op.output_size
     for j in range(0, op.output_size if op.relu else 0, lanes):

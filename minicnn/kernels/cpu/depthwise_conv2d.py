@@ -19,8 +19,8 @@ from minicnn.kernels.cpu.axis import (
     taps_inside,
     width,
 )
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import load, multiply_add, store
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import lanes_of, load, multiply_add, store
 
 
 @njit(**JIT)
@@ -35,7 +35,7 @@ def forward(plan, params, work, n, key, first_sample):
             r_first, r_end = taps_inside(rows, p)
             for q in range(columns.outputs):
                 s_first, s_end = taps_inside(columns, q)
-                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                for c in range(0, C, lanes_of(work)):
                     count = C - c
                     # A count of 0 loads zeros.
                     total = load(params, op.bias + c, count if op.bias >= 0 else 0)
@@ -70,7 +70,7 @@ def _filter_gradient(op, work, grads, n):
             p_first, p_end = outputs_inside(rows, r)
             for s in range(S):
                 q_first, q_end = outputs_inside(columns, s)
-                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                for c in range(0, C, lanes_of(work)):
                     count, dw = C - c, op.weight + (r * S + s) * C + c
                     total = load(grads, dw, count)
                     for p in range(p_first, p_end):
@@ -90,7 +90,7 @@ def _data_gradient(op, params, work, n):
         dx, dy = op.dx + i * op.input_size, op.dy + i * op.output_size
         for h in range(rows.size):
             for v in range(columns.size):
-                for c in range(0, C, VECTOR_BYTES // work.itemsize):
+                for c in range(0, C, lanes_of(work)):
                     count = C - c
                     total = load(work, dx + c, count if op.accumulate != 0 else 0)
                     for r in range(rows.taps):

@@ -60,6 +60,17 @@ def _zeros(vector):
 
 
 @intrinsic
+def lanes_of(typing_context, array):
+    """How many numbers of ``array`` a vector holds, known when it is compiled: a step of a loop by
+    ``array.itemsize``, which is not, costs a division, and a mask of all lanes is never left out."""
+
+    def generate(context, builder, signature, values):
+        return ir.Constant(ir.IntType(64), Vector(array.dtype).lanes)
+
+    return types.int64(array), generate
+
+
+@intrinsic
 def load(typing_context, array, offset, count):
     """The ``count`` numbers of ``array`` from ``offset`` on; zeros in the lanes beyond, which are
     not read."""
@@ -180,7 +191,7 @@ def copy(source, start, target, target_start, count):
 @njit(**JIT)
 def transpose(source, target, rows, columns):
     """target[c, r] = source[r, c] of two `Rows`."""
-    lanes = VECTOR_BYTES // source.array.itemsize
+    lanes = lanes_of(source.array)
     # Half a block of 2×2 is one vector, with no second to be interleaved with.
     few = lanes // 2 if lanes > 2 else 0
     for r in range(0, rows, lanes):
@@ -217,9 +228,11 @@ def _lanewise(emit, arity=2):
 
 
 def _maximum(builder, a, b):
-    """The larger number; NaN if either is."""
-    larger = builder.select(builder.fcmp_unordered(">", a, b), a, b)
-    return builder.select(builder.fcmp_unordered("uno", b, b), b, larger)
+    """The larger number; NaN if either is; of two zeros any."""
+    declared = ir.FunctionType(a.type, [a.type, a.type])
+    name = f"llvm.maximum.v{a.type.count}f{8 * bytes_of(a.type)}"
+    function = cgutils.get_or_insert_function(builder.module, declared, name)
+    return builder.call(function, [a, b], fastmath=("nsz",))
 
 
 def _route(builder, a, x, y, less):

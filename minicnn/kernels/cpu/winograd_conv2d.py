@@ -28,9 +28,10 @@ from numba import njit
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.axis import height, width
 from minicnn.kernels.cpu.conv2d import Pass, reverse
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import (
     add,
+    lanes_of,
     load,
     multiply_add,
     scale,
@@ -122,7 +123,7 @@ def _spreading(transform):
     def spread(patch, c, count, target, own):
         """The `POINTS` of a patch's channels from ``c`` on, ``target.row`` apart: ``transform`` of
         its columns, then of the rows of that; ``own`` has room for them."""
-        none, lanes = np.int64(0), VECTOR_BYTES // target.array.itemsize
+        none, lanes = np.int64(0), lanes_of(target.array)
         array, line, top = patch.array, patch.line, patch.top
         for j in range(patch.size):
             at = patch.at + c + j * patch.column
@@ -164,7 +165,7 @@ def _collecting(transform):
     def collect(source, patch, c, count, start, adds, own):
         """The patch becomes ``start``, or with ``adds`` what it is, plus ``transform`` of columns
         and rows of the points of ``source``."""
-        lanes = VECTOR_BYTES // source.array.itemsize
+        lanes = lanes_of(source.array)
         for j in range(6):
             at = source.offset + j * source.row
             r = transform(_six(source.array, at, 6 * source.row, lanes))
@@ -191,7 +192,7 @@ def _collecting(transform):
 @njit(**JIT)
 def _put(array, at, value, count, start, adds):
     value = add(value, load(array, at, count) if adds != 0 else start)
-    if count >= VECTOR_BYTES // array.itemsize:  # a store with a mask is slow
+    if count >= lanes_of(array):  # a store with a mask is slow
         store_whole(array, at, value)
     else:
         store(array, at, value, count)
@@ -205,7 +206,7 @@ _collect_output, _collect_filter = map(_collecting, (_output_transform, _filter_
 
 @njit(**JIT)
 def _rounded(count, array):
-    lanes = VECTOR_BYTES // array.itemsize
+    lanes = lanes_of(array)
     return (count + lanes - 1) // lanes * lanes
 
 
@@ -221,7 +222,7 @@ def _places(op, work):
     """Where in the scratch the points of the filters, of tiles that are read, and of those that are
     written begin; before them a patch has its own."""
     C, K = _rounded(op.input_channels, work), _rounded(op.output_channels, work)
-    filters = op.scratch + POINTS * (VECTOR_BYTES // work.itemsize)
+    filters = op.scratch + POINTS * (lanes_of(work))
     tiles = filters + POINTS * _plane(C * K)
     return filters, tiles, tiles + POINTS * _plane(op.a0 * max(C, K))
 
@@ -252,7 +253,7 @@ def _spread_filters(op, weights, C, K, target, filters, own):
     row = _rounded(K, target)
     for c in range(C):
         patch = _Patch(weights, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
-        for k in range(0, K, VECTOR_BYTES // target.itemsize):
+        for k in range(0, K, lanes_of(target)):
             to = Rows(target, filters + c * row + k, _plane(C * row))
             _spread_filter(patch, k, K - k, to, own)
 
@@ -265,7 +266,7 @@ def _spread_tiles(op, work, x, read, padding, first, count):
     C, C_row = read[2], _rounded(read[2], work)
     for t in range(count):
         patch = _tile(work, x, read, first + t, np.int64(6), padding)
-        for c in range(0, C, VECTOR_BYTES // work.itemsize):
+        for c in range(0, C, lanes_of(work)):
             to = Rows(work, tiles + t * C_row + c, _plane(count * C_row))
             _spread_input(patch, c, C - c, to, op.scratch)
 
@@ -277,7 +278,7 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
     rows, columns, C, K, x, y = geometry
     read, written = _maps(rows, columns, C, K)
     filters, tiles, products = _places(op, work)
-    lanes, C_row, K_row = VECTOR_BYTES // work.itemsize, _rounded(C, work), _rounded(K, work)
+    lanes, C_row, K_row = lanes_of(work), _rounded(C, work), _rounded(K, work)
     none, source = (np.int64(0), np.int64(0)), work
     if op.prepared >= 0:
         source, filters = weights, op.prepared
@@ -351,7 +352,7 @@ def _correlate_filter(op, rows, columns, n, work, grads):
     C, K = op.input_channels, op.output_channels
     read, written = _maps(rows, columns, C, K)
     filters, tiles, gradients = _places(op, work)
-    lanes, C_row, K_row = VECTOR_BYTES // work.itemsize, _rounded(C, work), _rounded(K, work)
+    lanes, C_row, K_row = lanes_of(work), _rounded(C, work), _rounded(K, work)
     none = (np.int64(0), np.int64(0))
     work[filters : filters + POINTS * _plane(C * K_row)] = 0
     total = n * read[3] * read[4]
