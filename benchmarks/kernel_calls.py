@@ -11,6 +11,7 @@ from minicnn.backends.cpu import lay_out
 from minicnn.kernels.cpu import passes
 from minicnn.kernels.cpu.call import call_update
 from minicnn.kernels.cpu.tile import ENTRY
+from minicnn.memory import aligned_copy, aligned_zeros
 
 IMAGES = 8  # in a chunk: about as many as go through such layers at once
 
@@ -101,9 +102,10 @@ def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
     network = Network((*shape[:2], 1), layers)
     plan = lay_out(network, IMAGES, True, np.dtype(np.float32), plain=True, keep=True)
     rng = np.random.default_rng(2)
-    work = rng.standard_normal(plan.work_size).astype(np.float32)
-    params = rng.standard_normal(network.flat_size).astype(np.float32)
-    transposed = np.zeros_like(params)
+    # aligned, as the backend has them: a vector across two lines of the cache is two loads
+    work = aligned_copy(rng.standard_normal(plan.work_size).astype(np.float32))
+    params = aligned_copy(rng.standard_normal(network.flat_size).astype(np.float32))
+    transposed = aligned_zeros(params.shape, params.dtype)
     _transpose(plan.table, params, transposed)
     index = next(i for i, node in enumerate(plan.nodes) if i and node.operation == operation)
     return Laid(
@@ -113,6 +115,5 @@ def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
         params,
         transposed,
         work,
-        np.zeros_like(params),
-        passes.kernel_address(plan.nodes[index].row, "backward_weights", "float32"),
+        aligned_zeros(params.shape, params.dtype),
     )

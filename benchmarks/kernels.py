@@ -19,6 +19,7 @@ from timing import Contestant, measure, spread
 from minicnn import Conv2d, Dense, MaxPool2d, Optimizer
 from minicnn.backends.cpu import lay_out
 from minicnn.kernels.cpu.rules import compile_update
+from minicnn.memory import aligned_zeros
 
 _CONVOLUTIONS = {
     "conv 5×5 1→6": ((28, 28, 1), Conv2d(6, 5)),
@@ -40,8 +41,8 @@ _OPTIMIZERS = (
     "nadam",
     "lion",
 )
-_CALL = 4_000_000  # multiply-adds in one call from Python, beside which its cost does not show
-_CALL_NUMBERS = 400_000  # numbers read or written in one call from Python
+_CALL = 40_000_000  # multiply-adds in one call from Python, beside which its cost does not show
+_CALL_NUMBERS = 4_000_000  # numbers read or written in one call from Python
 
 
 def tasks() -> list[Task]:
@@ -177,7 +178,7 @@ def _optimizer(name: str, network: str) -> Callable[[Context], Row]:
 def _beside_a_copy(context: Context, title: str, kernel: Contestant, footprint: int) -> Row:
     """The kernel's speed in numbers read or written, as a share of a copy from one half of
     ``footprint`` to the other."""
-    source, target = np.ones((2, footprint // 2), np.float32)
+    source, target = (aligned_zeros(footprint // 2, np.float32) for _ in range(2))
     calls = max(1, _CALL_NUMBERS // footprint)
     plain = Contestant("copy", lambda: copy(source, target, calls), footprint * calls)
     seconds = measure([kernel, plain], context.effort)

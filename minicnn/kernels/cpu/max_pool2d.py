@@ -15,8 +15,17 @@ from numba import njit
 
 from minicnn.kernels.cpu.arrays import inputs, outputs
 from minicnn.kernels.cpu.axis import height, width, window
-from minicnn.kernels.cpu.tile import ENTRY, JIT, VECTOR_BYTES
-from minicnn.kernels.cpu.vector import add, load, maximum, store, zero_unless_less, zero_where_less
+from minicnn.kernels.cpu.tile import ENTRY, JIT
+from minicnn.kernels.cpu.vector import (
+    add,
+    lanes_of,
+    load,
+    maximum,
+    store,
+    store_whole,
+    zero_unless_less,
+    zero_where_less,
+)
 
 
 @njit(**ENTRY)
@@ -52,45 +61,73 @@ def _covers(op):
 
 @njit(**JIT)
 def _halves(op):
-    """Whether the windows are 2×2 and cover the image: the usual case, which needs no loops and
-    edges and is then twice as fast."""
+    """Whether the windows are 2×2 and cover the image: the usual case. Then the rows of all samples
+    follow each other, and there are no edges."""
     return _covers(op) and op.kernel_height == 2 and op.kernel_width == 2
+
+
+@njit(**JIT)
+def _room(C, windows, lanes):
+    """Numbers from the first channel of a window on that may be written whole vectors at a time,
+    ``windows`` from the end of its row: few channels may spill into the next window, which is
+    written later."""
+    return C if C >= lanes else C * windows
 
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """The largest number of each window; NaN wins, so that a diverged run shows."""
     op = plan[0]
+    if _halves(op):
+        _forward_halves(op, work, n)
+        return
     rows, columns = height(op), width(op)
-    W, C, lanes = op.input_width, op.input_channels, VECTOR_BYTES // work.itemsize
-    y, halves = op.y, _halves(op)
+    W, C, lanes, y = op.input_width, op.input_channels, lanes_of(work), op.y
     for i in range(n):
         x = op.x + i * op.input_size
         for p in range(op.output_height):
             for q in range(op.output_width):
-                if halves:
-                    top = x + 2 * (p * W + q) * C
-                    for c in range(0, C, lanes):
-                        at, below, count = top + c, top + W * C + c, C - c
-                        upper = maximum(load(work, at + C, count), load(work, at, count))
-                        lower = maximum(load(work, below + C, count), load(work, below, count))
-                        _store_largest(op, work, y + c, maximum(lower, upper), count)
-                else:
-                    (h_first, h_end), (v_first, v_end) = window(rows, p), window(columns, q)
-                    for c in range(0, C, lanes):
-                        largest = load(work, x + (h_first * W + v_first) * C + c, C - c)
-                        for h in range(h_first, h_end, rows.dilation):
-                            for v in range(v_first, v_end, columns.dilation):
-                                number = load(work, x + (h * W + v) * C + c, C - c)
-                                largest = maximum(number, largest)
-                        _store_largest(op, work, y + c, largest, C - c)
+                (h_first, h_end), (v_first, v_end) = window(rows, p), window(columns, q)
+                for c in range(0, C, lanes):
+                    largest = load(work, x + (h_first * W + v_first) * C + c, C - c)
+                    for h in range(h_first, h_end, rows.dilation):
+                        for v in range(v_first, v_end, columns.dilation):
+                            number = load(work, x + (h * W + v) * C + c, C - c)
+                            largest = maximum(number, largest)
+                    store(work, y + c, _rectified(op, work, largest), C - c)
                 y += C
 
 
 @njit(**JIT)
-def _store_largest(op, work, at, largest, count):
-    """Write the maximum of a window, or 0 if that is larger and there is a ReLU."""
-    store(work, at, maximum(largest, load(work, at, 0)) if op.relu else largest, count)
+def _forward_halves(op, work, n):
+    C, Q, lanes = op.input_channels, op.output_width, lanes_of(work)
+    x, y, line = op.x, op.y, op.input_width * C
+    for _ in range(n * op.output_height):
+        for q in range(Q):
+            room = _room(C, Q - q, lanes)
+            for c in range(0, C, lanes):
+                if c + lanes <= room:
+                    largest = _largest_of_four(work, x + c, C, line, lanes)
+                    store_whole(work, y + c, _rectified(op, work, largest))
+                else:
+                    largest = _largest_of_four(work, x + c, C, line, C - c)
+                    store(work, y + c, _rectified(op, work, largest), C - c)
+            x += 2 * C
+            y += C
+        x += line
+
+
+@njit(**JIT)
+def _largest_of_four(work, x, C, line, count):
+    upper = maximum(load(work, x + C, count), load(work, x, count))
+    lower = maximum(load(work, x + line + C, count), load(work, x + line, count))
+    return maximum(lower, upper)
+
+
+@njit(**JIT)
+def _rectified(op, work, largest):
+    """The maximum of a window, or 0 if that is larger and there is a ReLU."""
+    return maximum(largest, load(work, op.x, 0)) if op.relu else largest
 
 
 @njit(**JIT)
@@ -98,47 +135,84 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dy goes to the first element of the window, in reading order, that is not smaller than the
     maximum."""
     op = plan[0]
+    # Where each element belongs to one window, dx is written once, and need not be added to.
+    once = _covers(op) and op.accumulate == 0
+    if once and _halves(op):
+        _backward_halves(op, work, n)
+        return
     rows, columns = height(op), width(op)
-    W, C, lanes = op.input_width, op.input_channels, VECTOR_BYTES // work.itemsize
-    # Then every element of dx is written once, and need not be added to.
-    once, halves = _covers(op) and op.accumulate == 0, _halves(op)
+    W, C, lanes = op.input_width, op.input_channels, lanes_of(work)
     if not once and op.accumulate == 0:
         work[op.dx : op.dx + n * op.input_size] = 0
     y, dy = op.y, op.dy
     for i in range(n):
         x, dx = op.x + i * op.input_size, op.dx + i * op.input_size
         for p in range(op.output_height):
-            h_first, h_end = (0, 0) if halves else window(rows, p)
+            h_first, h_end = window(rows, p)
             for q in range(op.output_width):
-                v_first, v_end = (0, 0) if halves else window(columns, q)
+                v_first, v_end = window(columns, q)
                 for c in range(0, C, lanes):
                     count, largest = C - c, load(work, y + c, C - c)
-                    left = _gradient(op, work, y + c, dy + c, count)
-                    if halves:
-                        top = 2 * (p * W + q) * C + c
-                        for at in (top, top + C, top + W * C, top + W * C + C):
-                            left = _take(work, x + at, dx + at, left, largest, count, once)
-                        continue
+                    left = _gradient(op, work, dy + c, largest, count)
                     for h in range(h_first, h_end, rows.dilation):
                         for v in range(v_first, v_end, columns.dilation):
                             at = (h * W + v) * C + c
-                            left = _take(work, x + at, dx + at, left, largest, count, once)
+                            candidate = load(work, x + at, count)
+                            taken = zero_where_less(left, candidate, largest)
+                            left = zero_unless_less(left, candidate, largest)
+                            if not once:
+                                taken = add(load(work, dx + at, count), taken)
+                            store(work, dx + at, taken, count)
                 y += C
                 dy += C
 
 
 @njit(**JIT)
-def _gradient(op, work, y, dy, count):
-    """dy, or 0 where a ReLU made y 0: it goes to one element of the window."""
-    left = load(work, dy, count)
-    return zero_unless_less(left, load(work, y, 0), load(work, y, count)) if op.relu else left
+def _backward_halves(op, work, n):
+    C, Q, lanes = op.input_channels, op.output_width, lanes_of(work)
+    x, y, dx, dy, line = op.x, op.y, op.dx, op.dy, op.input_width * C
+    for _ in range(n * op.output_height):
+        for q in range(Q):
+            room = _room(C, Q - q, lanes)
+            for c in range(0, C, lanes):
+                if c + lanes <= room:
+                    a, b, d, e = _routed(op, work, (x + c, y + c, dy + c, line), lanes)
+                    store_whole(work, dx + c, a)
+                    store_whole(work, dx + C + c, b)
+                    store_whole(work, dx + line + c, d)
+                    store_whole(work, dx + line + C + c, e)
+                else:
+                    a, b, d, e = _routed(op, work, (x + c, y + c, dy + c, line), C - c)
+                    store(work, dx + c, a, C - c)
+                    store(work, dx + C + c, b, C - c)
+                    store(work, dx + line + c, d, C - c)
+                    store(work, dx + line + C + c, e, C - c)
+            x, dx = x + 2 * C, dx + 2 * C
+            y, dy = y + C, dy + C
+        x, dx = x + line, dx + line
 
 
 @njit(**JIT)
-def _take(work, x, dx, left, largest, count, once):
-    """Give dx what is left of dy where x is not smaller than the maximum; return what is left after
-    that."""
-    candidate = load(work, x, count)
-    taken = zero_where_less(left, candidate, largest)
-    store(work, dx, taken if once else add(load(work, dx, count), taken), count)
-    return zero_unless_less(left, candidate, largest)
+def _routed(op, work, places, count):
+    """The gradients of the four numbers of a window of 2×2."""
+    x, y, dy, line = places
+    largest, C = load(work, y, count), op.input_channels
+    a, b = load(work, x, count), load(work, x + C, count)
+    d, e = load(work, x + line, count), load(work, x + line + C, count)
+    dy = _gradient(op, work, dy, largest, count)
+    after_a = zero_unless_less(dy, a, largest)
+    after_b = zero_unless_less(after_a, b, largest)
+    after_d = zero_unless_less(after_b, d, largest)
+    return (
+        zero_where_less(dy, a, largest),
+        zero_where_less(after_a, b, largest),
+        zero_where_less(after_b, d, largest),
+        zero_where_less(after_d, e, largest),
+    )
+
+
+@njit(**JIT)
+def _gradient(op, work, dy, largest, count):
+    """dy, or 0 where a ReLU made y 0: it goes to one element of the window."""
+    left = load(work, dy, count)
+    return zero_unless_less(left, load(work, dy, 0), largest) if op.relu else left
