@@ -371,6 +371,7 @@ def run_all():
     """The tests of `tests.kernels` against the oracle that take any geometry."""
     for test, count in (
         (test_passes.test_convolutions_of_any_geometry_equal_the_oracle, 40),
+        (test_passes.test_depthwise_convolutions_of_any_geometry_equal_the_oracle, 40),
         (test_passes.test_grey_images_in_planes_equal_the_oracle, 15),
         (test_passes.test_pooling_of_any_geometry_equals_the_oracle, 40),
         (test_winograd.test_tiles_equal_the_oracle, 3),

@@ -16,7 +16,15 @@ from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
 from minicnn.kernels.cpu.tile import VECTOR_BYTES
 from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
-from minicnn.network.layers import AvgPool2d, Conv2d, Dense, Flatten, GlobalAvgPool2d, MaxPool2d
+from minicnn.network.layers import (
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+)
 from minicnn.network.network import Network
 from tests.networks import oracle_passes, random_params
 
@@ -87,6 +95,34 @@ def test_convolutions_of_any_geometry_equal_the_oracle(
         network = Network(
             shape, [Conv2d(3, 1), conv, Flatten()]
         )  # the first layer makes the second compute dx
+    except NetworkError:
+        assume(False)
+    assert_equals_oracle(network, samples, seed=seed)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    window=windows(),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
+    dilation=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(2, 40)),
+    samples=st.integers(1, 6),
+    bias=st.booleans(),
+    added=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_depthwise_convolutions_of_any_geometry_equal_the_oracle(
+    window, padding, dilation, shape, samples, bias, added, seed
+):
+    """``added``: dx is added to that of another reader."""
+    (kernel, stride), channels = window, shape[2]
+    options = (channels, kernel, stride, padding, dilation, bias, channels)
+    layers = [Conv2d(channels, 1, name="a"), Conv2d(*options, inputs=("a",)), Flatten(name="b")]
+    if added:
+        other = [Flatten(inputs=("a",)), Dense(3, name="c"), Dense(3, inputs=("b",), name="d")]
+        layers += [*other, Add(inputs=("c", "d"))]
+    try:
+        network = Network(shape, layers)
     except NetworkError:
         assume(False)
     assert_equals_oracle(network, samples, seed=seed)
