@@ -156,25 +156,32 @@ def fuse(graph: Graph, lanes: int, training: bool = True) -> Graph:
                 break
             nodes.remove(before)
             node = fused
-        nodes.append(_by_winograd(graph, node, training) if lanes > 1 else node)
+        nodes.append(_faster(graph, node, training) if lanes > 1 else node)
     return Graph(tuple(nodes), graph.shapes, graph.output)
 
 
-def _by_winograd(graph: Graph, node: Node, training: bool) -> Node:
-    """A convolution of 3×3 with stride 1 by tiles of 4×4 outputs, where that is faster; never
-    with the environment variable MINICNN_WINOGRAD=0."""
-    if node.operation != "conv2d" or os.environ.get("MINICNN_WINOGRAD") == "0":
+def _faster(graph: Graph, node: Node, training: bool) -> Node:
+    """A convolution of 1×1 with stride 1 as the dense layer that it is for each pixel; one of 3×3
+    by tiles of 4×4 outputs, where that is faster, and never with the environment variable
+    MINICNN_WINOGRAD=0."""
+    if node.operation != "conv2d":
         return node
     fields, channels = node.fields, graph.shapes[node.inputs[0]][2]
     height, width, filters = graph.shapes[node.output]
-    plain = all(
-        fields[f"{what}_{side}"] == size
-        for what, size in (("kernel", 3), ("stride", 1), ("dilation", 1))
-        for side in ("height", "width")
-    )
+
+    def is_plain(size: int) -> bool:
+        wanted = ("kernel", size), ("stride", 1), ("dilation", 1)
+        return all(
+            fields[f"{what}_{side}"] == of for what, of in wanted for side in ("height", "width")
+        )
+
+    if is_plain(1) and graph.shapes[node.inputs[0]][:2] == (height, width):
+        return node._replace(operation="dense")
+    if os.environ.get("MINICNN_WINOGRAD") == "0":
+        return node
     inside = height * width / (16 * -(-height // 4) * -(-width // 4))
     if (
-        not plain
+        not is_plain(3)
         or min(channels, filters) < WINOGRAD_CHANNELS
         or height * width < WINOGRAD_OUTPUTS[training]
         or inside < WINOGRAD_INSIDE

@@ -128,6 +128,20 @@ def test_depthwise_convolutions_of_any_geometry_equal_the_oracle(
     assert_equals_oracle(network, samples, seed=seed)
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(20, 19, 3), (2, 3, 40)])
+def test_a_convolution_of_one_pixel_is_a_dense_layer_of_each(shape, bias):
+    """More pixels than one product takes, and fewer; one with a stride or padding is none."""
+    one = Conv2d(17, 1, bias=bias)
+    network = Network(shape, [Conv2d(shape[2], 2, padding="same"), one, ReLU(), Flatten()])
+    nodes = lay_out(network, 3, True, np.dtype(np.float64)).nodes
+    assert [node.operation for node in nodes[:2]] == ["conv2d", "dense"]
+    assert_equals_oracle(network, 3)
+    for other in (Conv2d(4, 1, 2), Conv2d(4, 1, padding=1), Conv2d(shape[2], 1, groups=shape[2])):
+        nodes = lay_out(Network(shape, [other, Flatten()]), 1, False, np.dtype(np.float32)).nodes
+        assert nodes[0].operation != "dense"
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     kernel=st.tuples(st.integers(1, 6), st.integers(1, 7)),

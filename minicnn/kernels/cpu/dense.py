@@ -2,6 +2,8 @@
 
 y[n,o]  = b[o] + Σ_i x[n,i] · w[i,o]          dx[n,i] = Σ_o dy[n,o] · w[i,o]
 dw[i,o] = Σ_n x[n,i] · dy[n,o]                db[o]   = Σ_n dy[n,o]
+
+A convolution of 1×1 with stride 1 is the same for each pixel: n counts the pixels of all samples.
 """
 
 import numpy as np
@@ -10,6 +12,8 @@ from numba import njit
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.tile import ENTRY, JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
+
+_ROWS = 256  # of a product: a slice of x stays in the cache for all outputs
 
 
 @njit(**ENTRY)
@@ -29,22 +33,28 @@ def plain(plan, params, work, n, key, first_sample):
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x · w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    inputs, outputs = op.input_size, op.output_size
-    multiply(
-        op.multiply,
-        (n, outputs, 1, inputs),
-        Scalars(work, op.x, inputs, 0, 1),
-        Vectors(params, op.weight, 0, outputs),
-        Rows(params, op.bias, 0),
-        Rows(work, op.y, outputs),
-    )
+    inputs, outputs, rows = op.input_channels, op.output_channels, _rows(op, n)
+    for m in range(0, rows, _ROWS):
+        multiply(
+            op.multiply,
+            (min(_ROWS, rows - m), outputs, 1, inputs),
+            Scalars(work, op.x + m * inputs, inputs, 0, 1),
+            Vectors(params, op.weight, 0, outputs),
+            Rows(params, op.bias, 0),
+            Rows(work, op.y + m * outputs, outputs),
+        )
+
+
+@njit(**JIT)
+def _rows(op, n):
+    return n * op.input_height * op.input_width
 
 
 @njit(**JIT)
 def transpose(plan, params, transposed):
     """transposed[o,i] = w[i,o]: the weights as the backward pass reads them."""
     op = plan[0]
-    inputs, outputs = op.input_size, op.output_size
+    inputs, outputs = op.input_channels, op.output_channels
     w, w_t = Rows(params, op.weight, outputs), Rows(transposed, op.weight, inputs)
     transpose_matrix(w, w_t, inputs, outputs)
 
@@ -53,18 +63,31 @@ def transpose(plan, params, transposed):
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dw += xᵀ · dy and db += Σ dy over the first ``n`` samples of the chunk, and dx = dy · wᵀ."""
     op = plan[0]
-    inputs, outputs = op.input_size, op.output_size
-    x, dy = Scalars(work, op.x, 1, 0, inputs), Vectors(work, op.dy, 0, outputs)
+    inputs, outputs, rows = op.input_channels, op.output_channels, _rows(op, n)
     dw = Rows(grads, op.weight, outputs)
-    multiply(op.multiply, (inputs, outputs, 1, n), x, dy, dw, dw)
-    if op.bias >= 0:
-        bias.backward(op, work, grads, n)
-    if op.dx >= 0:
+    for m in range(0, rows, _ROWS):
+        count, x, dy, dx = (
+            min(_ROWS, rows - m),
+            op.x + m * inputs,
+            op.dy + m * outputs,
+            op.dx + m * inputs,
+        )
         multiply(
             op.multiply,
-            (n, inputs, 1, outputs),
-            Scalars(work, op.dy, outputs, 0, 1),
-            Vectors(transposed, op.weight, 0, inputs),
-            Rows(work, op.dx if op.accumulate != 0 else -1, inputs),
-            Rows(work, op.dx, inputs),
+            (inputs, outputs, 1, count),
+            Scalars(work, x, 1, 0, inputs),
+            Vectors(work, dy, 0, outputs),
+            dw,
+            dw,
         )
+        if op.dx >= 0:
+            multiply(
+                op.multiply,
+                (count, inputs, 1, outputs),
+                Scalars(work, dy, outputs, 0, 1),
+                Vectors(transposed, op.weight, 0, inputs),
+                Rows(work, dx if op.accumulate != 0 else -1, inputs),
+                Rows(work, dx, inputs),
+            )
+    if op.bias >= 0:
+        bias.backward(op, work, grads, rows)
