@@ -218,6 +218,7 @@ def multiply(address, shape, a, b, init, c):
 
 VECTORS = {
     "lanes_of": lanes,
+    "repeat": lambda a, count: a[np.arange(len(a)) % count] if count in (1, 2, 4, 8) else a,
     "load": load,
     "store": store,
     "store_whole": lambda array, at, values: store(array, at, values, lanes(array)),

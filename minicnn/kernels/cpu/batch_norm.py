@@ -14,11 +14,18 @@ from numba import njit
 
 from minicnn.kernels.cpu.add import hand_on
 from minicnn.kernels.cpu.arrays import inputs, outputs
-from minicnn.kernels.cpu.batch_statistics import shard_sums, shared_numbers
+from minicnn.kernels.cpu.batch_statistics import ROWS, block, shard_sums, shared_numbers
 from minicnn.kernels.cpu.tile import ENTRY, JIT
-from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, store, subtract
-
-_ROWS = 64  # that are summed up in the buffers' dtype, before float64 takes over
+from minicnn.kernels.cpu.vector import (
+    add,
+    lanes_of,
+    load,
+    multiply_add,
+    put,
+    repeat,
+    store,
+    subtract,
+)
 
 
 @njit(**ENTRY)
@@ -36,14 +43,17 @@ def plain(plan, params, work, n, key, first_sample):
 
 @njit(**JIT)
 def scale_and_shift(work, x, a, b, y, channels, rows):
-    """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``."""
-    for m in range(rows):
-        for c in range(0, channels, lanes_of(work)):
-            count, here = channels - c, m * channels + c
-            scaled = multiply_add(
-                load(work, a + c, count), load(work, x + here, count), load(work, b + c, count)
-            )
-            store(work, y + here, scaled, count)
+    """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``. The factors stay in registers for
+    a block of rows."""
+    size, width, step = block(work, channels, rows)
+    for begin in range(0, size, step):
+        for c in range(0, width, lanes_of(work)):
+            factor = repeat(load(work, a + c, channels - c), channels)
+            shift = repeat(load(work, b + c, channels - c), channels)
+            for at in range(begin + c, min(size, begin + step), width):
+                count = min(size - at, width - c)
+                scaled = multiply_add(factor, load(work, x + at, count), shift)
+                put(work, y + at, scaled, count)
 
 
 @njit(**JIT)
@@ -70,11 +80,11 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     partial = at + 4 * C  # two numbers a channel, not yet in use
     for c in range(C):
         total[c] = product[c] = 0.0
-    for begin in range(0, rows, _ROWS):
+    for begin in range(0, rows, ROWS):
         for c in range(0, C, lanes):
             count, mean = C - c, load(work, at + c, C - c)
             sum_dy = sum_product = load(work, at, 0)  # zeros
-            for m in range(begin, min(rows, begin + _ROWS)):
+            for m in range(begin, min(rows, begin + ROWS)):
                 dy = load(work, op.dy + m * C + c, count)
                 sum_dy = add(sum_dy, dy)
                 sum_product = multiply_add(

@@ -22,10 +22,28 @@ import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.tile import JIT
-from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, store, subtract
+from minicnn.kernels.cpu.vector import (
+    add,
+    lanes_of,
+    load,
+    multiply_add,
+    put,
+    repeat,
+    store,
+    subtract,
+)
 
 # that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
-_ROWS = 64
+ROWS = 64
+
+
+@njit(**JIT)
+def block(array, channels, rows):
+    """(numbers in all, in a row, in a block of rows) for what treats channels apart: where a vector
+    is several rows of few channels, these are one."""
+    lanes = lanes_of(array)
+    width = lanes if channels < lanes and lanes % channels == 0 else channels
+    return rows * channels, width, ROWS * width
 
 
 @njit(**JIT)
@@ -66,18 +84,18 @@ def forward(plan, params, work, n, key, first_sample):
     partial = near + C  # two numbers a channel, not yet in use
     mean, square = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
     sums[0] = rows
-    first = min(rows, _ROWS)
+    first = min(rows, ROWS)
     for c in range(C):
         total = 0.0
         for m in range(first):
             total += work[op.x + m * C + c]
         work[near + c] = total / first
         mean[c] = square[c] = 0.0
-    for begin in range(0, rows, _ROWS):
+    for begin in range(0, rows, ROWS):
         for c in range(0, C, lanes):
             count, center = C - c, load(work, near + c, C - c)
             total = squares = load(work, near, 0)  # zeros
-            for m in range(begin, min(rows, begin + _ROWS)):
+            for m in range(begin, min(rows, begin + ROWS)):
                 distance = subtract(load(work, op.x + m * C + c, count), center)
                 total = add(total, distance)
                 squares = multiply_add(distance, distance, squares)
@@ -160,18 +178,17 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     op = plan[0]
     if op.dx < 0:
         return
-    C, rows, lanes = (
-        op.input_channels,
-        n * op.input_height * op.input_width,
-        lanes_of(work),
-    )
-    at = shared_numbers(op, work.itemsize)
-    for m in range(rows):
-        for c in range(0, C, lanes):
-            count, here = C - c, m * C + c
-            r = load(work, at + 6 * C + c, count)
-            if op.accumulate != 0:
-                r = add(r, load(work, op.dx + here, count))
-            r = multiply_add(load(work, at + 5 * C + c, count), load(work, op.x + here, count), r)
-            r = multiply_add(load(work, at + 4 * C + c, count), load(work, op.dy + here, count), r)
-            store(work, op.dx + here, r, count)
+    C, at = op.input_channels, shared_numbers(op, work.itemsize)
+    size, width, step = block(work, C, n * op.input_height * op.input_width)
+    for begin in range(0, size, step):
+        for c in range(0, width, lanes_of(work)):
+            p = repeat(load(work, at + 4 * C + c, C - c), C)
+            q = repeat(load(work, at + 5 * C + c, C - c), C)
+            r = repeat(load(work, at + 6 * C + c, C - c), C)
+            for here in range(begin + c, min(size, begin + step), width):
+                count, dx = min(size - here, width - c), r
+                if op.accumulate != 0:
+                    dx = add(dx, load(work, op.dx + here, count))
+                dx = multiply_add(q, load(work, op.x + here, count), dx)
+                dx = multiply_add(p, load(work, op.dy + here, count), dx)
+                put(work, op.dx + here, dx, count)

@@ -24,7 +24,7 @@ from minicnn.kernels.cpu.axis import (
     width,
 )
 from minicnn.kernels.cpu.tile import JIT, Rows
-from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, store, store_whole
+from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, put, store
 
 _TOGETHER = 256  # pixels of dy whose products are summed up before dw is added to, at least
 
@@ -133,16 +133,10 @@ def _sum(op, params, source, target, count, taps, line, backward):
                     d = multiply_add(load(work, s2 + pixel, valid), factor, d)
                     e = multiply_add(load(work, s3 + pixel, valid), factor, e)
                     w, pixel = w + w_step, pixel + s_step
-            if valid >= lanes_of(work):
-                store_whole(work, t0, a)
-                store_whole(work, t1, b)
-                store_whole(work, t2, d)
-                store_whole(work, t3, e)
-            else:
-                store(work, t0, a, valid)
-                store(work, t1, b, valid)
-                store(work, t2, d, valid)
-                store(work, t3, e, valid)
+            put(work, t0, a, valid)
+            put(work, t1, b, valid)
+            put(work, t2, d, valid)
+            put(work, t3, e, valid)
 
 
 @njit(**JIT)

@@ -180,6 +180,16 @@ _transpose_square, _transpose_few_rows, _transpose_few_columns = (
 
 
 @njit(**JIT)
+def put(array, at, vector, count):
+    """Write the first ``count`` lanes: all of them at once where it can, for a store with a mask is
+    slow."""
+    if count >= lanes_of(array):
+        store_whole(array, at, vector)
+    else:
+        store(array, at, vector, count)
+
+
+@njit(**JIT)
 def copy(source, start, target, target_start, count):
     """target[target_start + i] = source[start + i]. Numba's own assignment of slices compiles for
     two seconds, for the text of an error, and copies at a quarter of the speed."""
@@ -248,6 +258,21 @@ multiply_add = _lanewise(fused, 3)  # a · b + c
 maximum = _lanewise(_maximum)
 zero_where_less = _lanewise(functools.partial(_route, less=False), 3)  # (a, x, y): 0 where x < y
 zero_unless_less = _lanewise(functools.partial(_route, less=True), 3)  # (a, x, y): a where x < y
+
+
+@intrinsic
+def repeat(typing_context, a, count):
+    """The first ``count`` numbers of a again and again, for a power of 2 below its lanes; else a."""
+
+    def generate(context, builder, signature, values):
+        result = vector = values[0]
+        for size in (1 << power for power in range(a.lanes.bit_length() - 1)):
+            again = shuffle(builder, vector, vector, [lane % size for lane in range(a.lanes)])
+            is_size = builder.icmp_signed("==", values[1], ir.Constant(values[1].type, size))
+            result = builder.select(is_size, again, result)
+        return result
+
+    return a(a, types.int64), generate
 
 
 @intrinsic

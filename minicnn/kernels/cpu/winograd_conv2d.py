@@ -34,8 +34,8 @@ from minicnn.kernels.cpu.vector import (
     lanes_of,
     load,
     multiply_add,
+    put,
     scale,
-    store,
     store_whole,
     subtract,
 )
@@ -192,10 +192,7 @@ def _collecting(transform):
 @njit(**JIT)
 def _put(array, at, value, count, start, adds):
     value = add(value, load(array, at, count) if adds != 0 else start)
-    if count >= lanes_of(array):  # a store with a mask is slow
-        store_whole(array, at, value)
-    else:
-        store(array, at, value, count)
+    put(array, at, value, count)
 
 
 _spread_input, _spread_gradient, _spread_filter = map(
