@@ -116,4 +116,5 @@ def lay(shape: tuple[int, int, int], layer: Conv2d | Dense | MaxPool2d) -> Laid:
         transposed,
         work,
         aligned_zeros(params.shape, params.dtype),
+        passes.kernel_address(plan.nodes[index].row, "backward_weights", "float32"),
     )

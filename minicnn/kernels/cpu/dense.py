@@ -20,13 +20,15 @@ _ROWS = 256  # of a product: a slice of x stays in the cache for all outputs
 def plain(plan, params, work, n, key, first_sample):
     """The formula as it stands."""
     op = plan[0]
-    x = work[op.x : op.x + n * op.input_size].reshape((n, op.input_size))
-    w = params[op.weight : op.weight + op.input_size * op.output_size]
-    for i, o in np.ndindex((n, op.output_size)):
+    inputs, outputs, rows = op.input_channels, op.output_channels, _rows(op, n)
+    x = work[op.x : op.x + rows * inputs].reshape((rows, inputs))
+    y = work[op.y : op.y + rows * outputs].reshape((rows, outputs))
+    w = params[op.weight : op.weight + inputs * outputs].reshape((inputs, outputs))
+    for m, o in np.ndindex(y.shape):
         total = params[op.bias + o] if op.bias >= 0 else params.dtype.type(0)
-        for j in range(op.input_size):
-            total += x[i, j] * w[j * op.output_size + o]
-        work[op.y + i * op.output_size + o] = total
+        for i in range(inputs):
+            total += x[m, i] * w[i, o]
+        y[m, o] = total
 
 
 @njit(**JIT)

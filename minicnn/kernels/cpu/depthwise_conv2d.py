@@ -6,7 +6,8 @@
 
 Vectors run along the channels, and a number of the filter that was loaded serves four sums: those
 of neighbours in a row that the same columns of the filter belong to, or of four samples where these
-are few. Source: Howard et al.: MobileNets, 2017.
+are few. The plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard et al.: MobileNets,
+2017.
 """
 
 from typing import NamedTuple
