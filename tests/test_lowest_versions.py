@@ -22,7 +22,7 @@ from minicnn.sklearn import MiniCNNClassifier
 images, labels = minicnn.load_dataset("fashion-mnist-12k").test.images[:50], np.arange(50) % 10
 model, again = minicnn.load("run"), minicnn.load("again.safetensors")
 assert np.allclose(again.logits(images), model.logits(images), atol=1e-4)
-assert MiniCNNClassifier(epochs=1).fit(images, labels).predict(images).shape == (50,)
+assert MiniCNNClassifier(max_iter=1).fit(images, labels).predict(images).shape == (50,)
 minicnn.Trainer(model, epochs=1).fit(images, labels, reporters=[TensorBoardReporter("figures")])
 """
 
@@ -55,7 +55,7 @@ def test_the_lowest_versions_that_are_claimed_work_together(tmp_path):
     run("pip", "install", "--quiet", "--no-deps", str(next(tmp_path.glob("minicnn_numba-*.whl"))))
     small = ["--model", "lenet5", "--limit", "300", "--epochs", "1"]
     run("minicnn", "train", *small, "--output", "run")
-    run("minicnn", "evaluate", "run", "--output", "pictures")
+    run("minicnn", "evaluate", "run", "--report", "--output", "pictures")
     run("minicnn", "search", *small, "--vary", "seed=0,1", "--trials", "2", "--output", "search")
     run("minicnn", "export", "run", "net.onnx")
     run("minicnn", "import", "net.onnx", "-o", "again.safetensors")
