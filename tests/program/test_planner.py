@@ -14,7 +14,7 @@ from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, pres
 from minicnn.backends.cpu import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
-from minicnn.network.activations import LeakyReLU
+from minicnn.network.activations import LeakyReLU, Softmax
 from minicnn.program.graph import cuts, fuse, lower
 from minicnn.program.operations import OPERATIONS
 from minicnn.program.planner import make_plan
@@ -58,6 +58,14 @@ def test_sharing_places_changes_no_bit(network, seed):
     assert shared_size <= apart_size
     np.testing.assert_array_equal(shared[0], apart[0])
     np.testing.assert_array_equal(shared[1], apart[1])
+
+
+@pytest.mark.parametrize("units", [4, 5])
+def test_softmax_gives_the_same_bits_wherever_its_numbers_lie(units):
+    """Its sum was taken in another order where input and output were apart."""
+    network = Network((1, 1, 2), [Flatten(), Dense(units), Softmax()])
+    for seed in range(10):
+        test_sharing_places_changes_no_bit.hypothesis.inner_test(network, seed)
 
 
 def test_memory_of_a_chain_does_not_grow_with_its_length_in_inference():

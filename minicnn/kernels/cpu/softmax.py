@@ -28,6 +28,7 @@ def forward(plan, params, work, n, key, first_sample):
             largest = x[k] if x[k] > largest else largest
         for k in range(size):
             y[k] = math.exp(x[k] - largest)
+        for k in range(size):  # apart: the order of a sum must not depend on where x and y are
             total += y[k]
         for k in range(size):
             y[k] /= total
