@@ -59,11 +59,12 @@ def test_what_a_text_links_to_is_there(name):
         assert anchor in [re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in sections]
 
 
-# What is added to a command: continuous integration begins with the whole of this training, and
-# fewer points of a surface are drawn like many.
+# What is added to a command: continuous integration begins with the whole of the first training,
+# and with fewer points or images the others do the same.
 QUICKER = {
     "train --output runs/first": ["--epochs", "1"],
     "landscape runs/seen --along random": ["--points", "9"],
+    "compare --opt sgd:learning_rate=0.1 momentum": ["--limit", "2000"],
 }
 
 
