@@ -1,9 +1,11 @@
-"""PyTorch's modules as networks, traced by ``torch.fx``; and its state_dict, see
-`minicnn.formats.state_dict`, in and out."""
+"""PyTorch's modules as networks, traced by ``torch.fx`` or ``torch.export``; and its state_dict,
+see `minicnn.formats.state_dict`, in and out."""
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
+from types import FunctionType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +15,11 @@ from minicnn.errors import MinicnnError, MissingExtraError, NetworkError
 from minicnn.formats.state_dict import from_state_dict as from_state_dict
 from minicnn.formats.state_dict import save_state_dict as save_state_dict
 from minicnn.formats.state_dict import to_state_dict as to_state_dict
+from minicnn.formats.torch_layers import FUNCTIONS, MODULES, WEIGHTED, WEIGHTS
 from minicnn.inference import Model
-from minicnn.network import activations as act
 from minicnn.network import layers as of
 from minicnn.network.layers import Layer, Shape
 from minicnn.network.network import Network
-from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 
 
 class _Value(NamedTuple):
@@ -32,37 +33,44 @@ class _Value(NamedTuple):
 
 def from_torch(
     module: Any,
-    input_shape: Sequence[int],
+    input_shape: Sequence[int] | None = None,
     classes: Sequence[str] | None = None,
     mean: ArrayLike = 0.0,
     std: ArrayLike = 1.0,
 ) -> Model:
     """The model that a ``torch.nn.Module`` is, in inference, with its weights.
 
-    The module is traced by ``torch.fx``; it takes images of ``input_shape`` (height, width,
-    channels), as [N, C, H, W], and gives one row of logits, and consists of what minicnn has. A
-    softmax or sigmoid at the end is left to `Model.predict_proba`. ``classes``, ``mean`` and
-    ``std`` are those of `from_state_dict`.
+    The module is traced by ``torch.fx``, or already by ``torch.export.export`` (an
+    ``ExportedProgram``, whose images say ``input_shape``). It takes images of ``input_shape``
+    (height, width, channels), as [N, C, H, W], and gives one row of logits, and consists of what
+    minicnn has. A softmax or sigmoid at the end is left to `Model.predict_proba`. ``classes``,
+    ``mean`` and ``std`` are those of `from_state_dict`.
 
-    Raises `NetworkError`, which names the module, for what cannot be taken, and `MissingExtraError`
-    without PyTorch.
+    Raises `NetworkError`, which names the module or operator, for what cannot be taken, and
+    `MissingExtraError` without PyTorch.
     """
     try:
         import torch
-        from torch import fx
     except ImportError:
         raise MissingExtraError("a module of PyTorch", "the package torch", "torch") from None
-    if not isinstance(module, torch.nn.Module):
-        raise NetworkError(f"from_torch takes a torch.nn.Module, not {type(module).__name__}")
-    try:
-        traced = fx.symbolic_trace(module)
-    except Exception as error:
-        text = " ".join(str(error).split())
+    weights: dict[str, tuple[str, Any]] = {}
+    if isinstance(module, torch.export.ExportedProgram):
+        traced, signature = module.graph_module, module.graph_signature
+        tensors = {**module.state_dict, **module.constants}
+        names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+        weights = {node: (name, tensors[name]) for node, name in names.items()}
+        input_shape = input_shape or _exported_shape(traced, signature.user_inputs)
+    elif isinstance(module, torch.nn.Module):
+        traced = _traced(torch, module)
+    else:
         raise NetworkError(
-            f"{type(module).__name__} cannot be traced by torch.fx: {text:.200}"
-        ) from None
+            "from_torch takes a torch.nn.Module, or what torch.export.export gives, "
+            f"not {type(module).__name__}"
+        )
+    if input_shape is None:
+        raise NetworkError("from_torch needs input_shape, (height, width, channels)")
     height, width, channels = input_shape
-    builder = _Builder(torch, traced, (int(height), int(width), int(channels)))
+    builder = _Builder(torch, traced, (int(height), int(width), int(channels)), weights)
     for node in traced.graph.nodes:
         try:
             builder.take(node)
@@ -75,6 +83,24 @@ def from_torch(
     return model
 
 
+def _traced(torch: Any, module: Any) -> Any:
+    try:
+        return torch.fx.symbolic_trace(module)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise NetworkError(
+            f"{type(module).__name__} cannot be traced by torch.fx: {text:.200}"
+        ) from None
+
+
+def _exported_shape(traced: Any, inputs: Sequence[str]) -> Sequence[int] | None:
+    """(height, width, channels) of the images that a program was exported with, if it says them."""
+    sizes = next(node.meta["val"].shape for node in traced.graph.nodes if node.name == inputs[0])
+    if len(sizes) != 4 or not all(isinstance(size, int) for size in sizes[1:]):
+        return None
+    return (*sizes[2:], sizes[1])
+
+
 def _label(traced: Any, node: Any) -> str:
     if node.op == "call_module":
         return f"{node.target} ({type(traced.get_submodule(node.target)).__name__})"
@@ -84,17 +110,26 @@ def _label(traced: Any, node: Any) -> str:
 class _Builder:
     """The layers as they grow, while the nodes of a traced module are taken."""
 
-    def __init__(self, torch: Any, traced: Any, input_shape: tuple[int, int, int]):
+    def __init__(
+        self,
+        torch: Any,
+        traced: Any,
+        input_shape: tuple[int, int, int],
+        weights: dict[str, tuple[str, Any]],
+    ):
         self.torch, self.traced, self.input_shape = torch, traced, input_shape
+        self.weights = weights  # inputs of an exported program: name and tensor
         self.layers: list[Layer] = []
         self.tensors: dict[str, Any] = {}
         self.values: dict[Any, Any] = {}  # of nodes; sizes, which no layer needs, are None
-        self.modules: set[str] = set()  # with parameters, that a layer was made of
+        self.modules: set[str] = set()  # with weights, that a layer was made of
         self.probabilities = "softmax"
 
     def take(self, node: Any) -> None:
         """Make layers of a node."""
         if node.op == "placeholder":
+            if node.name in self.weights:
+                return
             if self.values:
                 raise NetworkError("a second input; one image would fit")
             self.values[node] = _Value("input", self.input_shape)
@@ -103,20 +138,33 @@ class _Builder:
         elif node.op == "call_module":
             module = self.traced.get_submodule(node.target)
             if any(True for _ in module.parameters()):
-                if node.target in self.modules:
-                    raise NetworkError("is used twice, and a layer has weights of its own")
-                self.modules.add(node.target)
-            self.values[node] = self.of_module(node, module, self.values[node.args[0]])
+                self.once(node.target)
+            value = self.of_module(node, module, self.values[node.args[0]])
+            self.keep(node, value, getattr(module, "inplace", False))
         elif node.op in ("call_function", "call_method"):
-            name = getattr(node.target, "__name__", node.target)
-            self.values[node] = self.of_function(node, name.strip("_"))
+            name = getattr(node.target, "__name__", node.target).partition(".")[0]
+            self.keep(node, self.of_function(node, name.strip("_")), _in_place(node, name))
         else:
-            raise NetworkError("a tensor by itself; one inside of a module would fit")
+            raise NetworkError("a tensor by itself; inside of a module, or exported, it would fit")
 
-    def add(self, node: Any, layer: Layer, *inputs: _Value) -> _Value:
-        """Add a layer that reads ``inputs``, called what the node is."""
-        taken = {layer.name for layer in self.layers} | {"input"}
-        name = node.name if node.name not in taken else f"{node.name}_{len(self.layers)}"
+    def keep(self, node: Any, value: _Value | None, in_place: bool) -> None:
+        """Keep what a node gives; where it changed what it reads, that is the same from here on."""
+        self.values[node] = value
+        before = self.values.get(node.args[0])
+        if in_place and before is not None:
+            for one in [one for one, other in self.values.items() if other is before]:
+                self.values[one] = value
+
+    def once(self, name: str) -> None:
+        """Raise `NetworkError` if a layer was already made of these weights."""
+        if name in self.modules:
+            raise NetworkError("is used twice, and a layer has weights of its own")
+        self.modules.add(name)
+
+    def add(self, node: Any, layer: Layer, *inputs: _Value, name: str = "") -> _Value:
+        """Add a layer that reads ``inputs``, called ``name`` or what the node is."""
+        taken, name = {layer.name for layer in self.layers} | {"input"}, name or node.name
+        name = name if name not in taken else f"{name}_{len(self.layers)}"
         names = tuple(value.name for value in inputs)
         last = self.layers[-1].name if self.layers else "input"
         self.layers.append(replace(layer, name=name, inputs=() if names == (last,) else names))
@@ -127,20 +175,49 @@ class _Builder:
         """The layer of a module of ``torch.nn``."""
         kind = type(module).__name__
         if not type(module).__module__.startswith("torch.nn"):
-            raise NetworkError(f"is none of torch.nn's modules; known are {', '.join(_MODULES)}")
+            raise NetworkError(f"is none of torch.nn's modules; known are {', '.join(MODULES)}")
         if kind == "Identity":
             return x
         if kind == "Flatten":
             return self.flatten(node, x, module.start_dim, module.end_dim)
         if kind in ("Softmax", "LogSoftmax", "Sigmoid") and self._is_last(node):
+            if getattr(module, "dim", 1) not in (1, -1, None):
+                raise NetworkError("along another axis than the classes, 1, which would fit")
             self.probabilities = "sigmoid" if kind == "Sigmoid" else "softmax"
             return x
-        if kind not in _MODULES:
-            raise NetworkError(f"no layer computes it; known are {', '.join(_MODULES)}")
-        value = self.add(node, _MODULES[kind](module, x.shape), x)
-        tensors = module.state_dict()
+        if kind not in MODULES:
+            raise NetworkError(f"no layer computes it; known are {', '.join(MODULES)}")
+        value = self.add(node, MODULES[kind](module, x.shape), x)
+        return self.weighted(value, kind, module, module.state_dict())
+
+    def of_operator(self, node: Any, kind: str, x: _Value) -> _Value:
+        """The layer of an operator of an exported program that reads weights, as the module
+        ``kind`` does."""
+        arguments = node.target._schema.arguments
+        given = {one.name: one.default_value for one in arguments}
+        given |= dict(zip(given, node.args, strict=False)) | node.kwargs
+        given = {key: tuple(one) if isinstance(one, list) else one for key, one in given.items()}
+        nodes = {key: given[key] for key in WEIGHTS if given.get(key) is not None}
+        if any(one.name not in self.weights for one in nodes.values()):
+            raise NetworkError("with weights that are computed; parameters would fit")
+        tensors = {key: self.weights[one.name][1] for key, one in nodes.items()}
+        names = [self.weights[one.name][0] for one in nodes.values()]
+        for name in names:
+            self.once(name)
+        module = SimpleNamespace(**given, track_running_stats="running_mean" in tensors)
+        if "weight" in tensors:
+            first, *rest = tensors["weight"].shape
+            module.out_channels = module.out_features = module.num_parameters = first
+            module.kernel_size = tuple(rest[1:])
+        path = names[0].rpartition(".")[0].replace(".", "_") if names else ""
+        name = f"_{path}" if path[:1].isdecimal() else path
+        value = self.add(node, MODULES[kind](module, x.shape), x, name=name)
+        return self.weighted(value, kind, module, tensors)
+
+    def weighted(self, value: _Value, kind: str, module: Any, tensors: dict[str, Any]) -> _Value:
+        """Keep the tensors of the layer that gives ``value``."""
         if "Norm" in kind:  # without weights it has these
-            shape = getattr(module, "normalized_shape", x.shape[-1:])
+            shape = getattr(module, "normalized_shape", value.shape[-1:])
             tensors = {"weight": np.ones(shape), "bias": np.zeros(shape)} | tensors
         for name, tensor in tensors.items():
             self.tensors[f"{value.name}.{name}"] = tensor
@@ -152,7 +229,11 @@ class _Builder:
             self.values.get(one) if hasattr(one, "op") else one for one in node.args
         ]
         x = arguments[0]
-        if name in ("size", "getattr", "getitem"):
+        if name == "getitem" and arguments[1] == 0 and _gives_several(node.args[0]):
+            return x
+        if name in ("size", "sym_size", "getattr", "getitem") or (
+            not node.users and getattr(node.args[0], "name", None) in self.weights
+        ):  # or a count of batches
             return None
         if name in ("add", "iadd", "mul", "imul", "cat", "concat"):
             return self.join(node, name, arguments)
@@ -169,9 +250,15 @@ class _Builder:
             return self.flatten(node, x, 1, -1)
         if name == "mean":
             return self.mean(node, x, *arguments[1:], **node.kwargs)
-        if name not in _FUNCTIONS:
-            raise NetworkError(f"no layer computes it; known are {', '.join(_FUNCTIONS)}")
-        kind, *names = _FUNCTIONS[name]
+        if name in WEIGHTED:
+            return self.of_operator(node, WEIGHTED[name], x)
+        if name not in FUNCTIONS:
+            known = ", ".join((*WEIGHTED, *FUNCTIONS))
+            raise NetworkError(f"no layer computes it; known are {known}")
+        kind, *names = FUNCTIONS[name]
+        more = dict(enumerate(arguments[1 + len(names) :])) | node.kwargs
+        if any(isinstance(more[key], float) for key in more if key not in names):
+            raise NetworkError(f"with more arguments than {', '.join(names)}, which would fit")
         given = dict(zip(names, arguments[1:], strict=False)) | node.kwargs
         given = {key: given[key] for key in names if key in given and key != "training"}
         return self.of_module(node, getattr(self.torch.nn, kind)(**given), x)
@@ -183,7 +270,7 @@ class _Builder:
             values, rest = [self.values.get(one) for one in node.args[0]], []
             if (node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)) not in (1, -3):
                 raise NetworkError("along another axis than the channels, 1, which would fit")
-        if not all(isinstance(value, _Value) for value in values) or rest:
+        if not all(isinstance(value, _Value) for value in values) or rest or "alpha" in node.kwargs:
             raise NetworkError("with a number; only with another value would it fit")
         if len({value.is_image for value in values}) > 1 or (values[0].is_image and "at" in name):
             raise NetworkError("of rows that are images; before they are flattened it would fit")
@@ -216,6 +303,8 @@ class _Builder:
         return all(user.op == "output" for user in node.users)
 
     def _check_output(self, result: Any) -> None:
+        if isinstance(result, tuple) and len(result) == 1:
+            (result,) = result
         value = self.values.get(result) if hasattr(result, "op") else None
         if value is None or len(value.shape) != 1 or value.is_image:
             raise NetworkError("the module must give one row of logits [N, classes]")
@@ -223,143 +312,14 @@ class _Builder:
             raise NetworkError("the output is not what the last layer gives")
 
 
-def _ints(sizes: Any) -> Any:
-    """A number or a pair of them."""
-    return tuple(sizes) if isinstance(sizes, tuple | list) else (sizes, sizes)
+def _in_place(node: Any, name: str) -> bool:
+    """Whether a function or method changes what it reads."""
+    if isinstance(node.target, FunctionType):
+        bound = inspect.signature(node.target).bind(*node.args, **node.kwargs)
+        return bool(bound.arguments.get("inplace"))
+    return name in ("iadd", "imul") or (name.endswith("_") and not name.startswith("__"))
 
 
-def _refuse(module: Any, **wanted: Any) -> None:
-    """Raise `NetworkError` for an attribute that is another than what is ``wanted``."""
-    for name, value in wanted.items():
-        if (found := getattr(module, name, value)) != value:
-            raise NetworkError(f"{name} is {found!r}; {value!r} would fit")
-
-
-def _conv(module: Any, shape: Shape) -> Layer:
-    _refuse(module, padding_mode="zeros", in_channels=shape[-1])
-    padding: Any = module.padding if isinstance(module.padding, str) else _ints(module.padding)
-    sizes = (_ints(getattr(module, name)) for name in ("kernel_size", "stride", "dilation"))
-    kernel, stride, dilation = sizes
-    bias = module.bias is not None
-    return of.Conv2d(module.out_channels, kernel, stride, padding, dilation, bias, module.groups)
-
-
-def _dense(module: Any, shape: Shape) -> Layer:
-    _refuse(module, in_features=shape[-1])
-    return of.Dense(module.out_features, module.bias is not None)
-
-
-def _pool(module: Any, shape: Shape) -> Layer:
-    _refuse(module, return_indices=False, divisor_override=None)
-    kernel, stride, padding = (
-        _ints(getattr(module, name)) for name in ("kernel_size", "stride", "padding")
-    )
-    if hasattr(module, "dilation"):
-        dilation = _ints(module.dilation)
-        return of.MaxPool2d(kernel, stride, padding, dilation, module.ceil_mode)
-    return of.AvgPool2d(kernel, stride, padding, module.ceil_mode, module.count_include_pad)
-
-
-def _adaptive(kind: Callable[..., Layer]) -> Callable[[Any, Shape], Layer]:
-    def layer(module: Any, shape: Shape) -> Layer:
-        _refuse(module, return_indices=False)
-        sizes = [
-            size if one is None else one
-            for one, size in zip(_ints(module.output_size), shape, strict=False)
-        ]
-        if any(size % one for one, size in zip(sizes, shape, strict=False)):
-            raise NetworkError(f"from {shape[:2]} to {tuple(sizes)}; a divisor would fit")
-        return kind((shape[0] // sizes[0], shape[1] // sizes[1]))
-
-    return layer
-
-
-def _batch_norm(module: Any, shape: Shape) -> Layer:
-    _refuse(module, track_running_stats=True, num_features=shape[-1])
-    if module.momentum is None:
-        raise NetworkError("momentum is None; a number would fit")
-    return BatchNorm2d(module.eps, module.momentum)
-
-
-def _layer_norm(module: Any, shape: Shape) -> Layer:
-    _refuse(module, normalized_shape=(*shape[2:], *shape[:2]))
-    return LayerNorm(module.eps)
-
-
-def _prelu(module: Any, shape: Shape) -> Layer:
-    if module.num_parameters not in (1, shape[-1]):
-        _refuse(module, num_parameters=shape[-1])
-    return act.PReLU()
-
-
-def _softplus(module: Any, shape: Shape) -> Layer:
-    _refuse(module, beta=1)
-    return act.Softplus()
-
-
-def _activation(kind: Callable[..., Layer], **names: str) -> Callable[[Any, Shape], Layer]:
-    """A layer, whose fields are attributes of the module."""
-    return lambda module, shape: kind(
-        **{field: getattr(module, name) for field, name in names.items()}
-    )
-
-
-_MODULES: dict[str, Callable[[Any, Shape], Layer]] = {
-    "Conv2d": _conv,
-    "Linear": _dense,
-    "MaxPool2d": _pool,
-    "AvgPool2d": _pool,
-    "AdaptiveAvgPool2d": _adaptive(of.AvgPool2d),
-    "AdaptiveMaxPool2d": _adaptive(of.MaxPool2d),
-    "BatchNorm1d": _batch_norm,
-    "BatchNorm2d": _batch_norm,
-    "GroupNorm": lambda module, shape: GroupNorm(module.num_groups, module.eps),
-    "LayerNorm": _layer_norm,
-    "Dropout": _activation(of.Dropout, rate="p"),
-    "Dropout2d": _activation(of.Dropout2d, rate="p"),
-    "PReLU": _prelu,
-    "Softplus": _softplus,
-    "LeakyReLU": _activation(act.LeakyReLU, negative_slope="negative_slope"),
-    "ELU": _activation(act.ELU, alpha="alpha"),
-    "GELU": _activation(act.GELU, approximate="approximate"),
-    "ReLU": _activation(act.ReLU),
-    "ReLU6": _activation(act.ReLU6),
-    "Sigmoid": _activation(act.Sigmoid),
-    "Hardsigmoid": _activation(act.HardSigmoid),
-    "Tanh": _activation(act.Tanh),
-    "SiLU": _activation(act.SiLU),
-    "Hardswish": _activation(act.HardSwish),
-    "Mish": _activation(act.Mish),
-}
-
-# Of a function or a method: the module that does the same, and the names of its arguments after x.
-_FUNCTIONS: dict[str, tuple[str, ...]] = {
-    "max_pool2d": ("MaxPool2d", "kernel_size", "stride", "padding", "dilation", "ceil_mode"),
-    "avg_pool2d": (
-        "AvgPool2d",
-        "kernel_size",
-        "stride",
-        "padding",
-        "ceil_mode",
-        "count_include_pad",
-        "divisor_override",
-    ),
-    "adaptive_avg_pool2d": ("AdaptiveAvgPool2d", "output_size"),
-    "adaptive_max_pool2d": ("AdaptiveMaxPool2d", "output_size"),
-    "dropout": ("Dropout", "p", "training"),
-    "dropout2d": ("Dropout2d", "p", "training"),
-    "leaky_relu": ("LeakyReLU", "negative_slope"),
-    "elu": ("ELU", "alpha"),
-    "gelu": ("GELU", "approximate"),
-    "softplus": ("Softplus", "beta"),
-    "softmax": ("Softmax", "dim"),
-    "log_softmax": ("LogSoftmax", "dim"),
-    "relu": ("ReLU",),
-    "relu6": ("ReLU6",),
-    "sigmoid": ("Sigmoid",),
-    "hardsigmoid": ("Hardsigmoid",),
-    "tanh": ("Tanh",),
-    "silu": ("SiLU",),
-    "hardswish": ("Hardswish",),
-    "mish": ("Mish",),
-}
+def _gives_several(node: Any) -> bool:
+    """Whether an operator of an exported program gives a value and more: places of the largest."""
+    return len(getattr(getattr(node.target, "_schema", None), "returns", ())) > 1

@@ -67,12 +67,39 @@ class Reshaped(Viewed):
         return self.head(x.reshape(x.shape[0], -1).tanh())
 
 
-ACTIVATIONS = [nn.ReLU6(), nn.ELU(0.7), nn.Hardswish(), nn.Mish(), nn.Softplus(), nn.Hardsigmoid()]
+class InPlace(nn.Module):
+    """What is changed in place is changed for all that read it afterwards, the shortcut too."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+        self.body = nn.Sequential(nn.LeakyReLU(0.1, inplace=True), nn.Conv2d(4, 4, 1))
+        self.head = nn.Linear(4 * 4 * 3, 3)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        x = x + self.body(x)  # of what the activation left
+        y = F.elu(x, 0.5, True)
+        y = y.add_(x)
+        x.tanh_()
+        return self.head(torch.flatten(y + x, 1))
+
+
+ACTIVATIONS = [
+    nn.Hardtanh(0.0, 6.0),
+    nn.ReLU6(),
+    nn.ELU(0.7),
+    nn.Hardswish(),
+    nn.Mish(),
+    nn.Softplus(),
+    nn.Hardsigmoid(),
+]
 ACTIVATIONS += [nn.LeakyReLU(0.3), nn.GELU("tanh"), nn.PReLU(2), nn.Sigmoid(), nn.SiLU()]
 MODULES = {
     "functions": (Functions, (6, 5, 3)),
     "viewed": (Viewed, (6, 5, 3)),
     "reshaped": (Reshaped, (6, 5, 3)),
+    "in place": (InPlace, (6, 5, 3)),
     "plain norm": (
         lambda: nn.Sequential(
             nn.Conv2d(1, 2, 3),
@@ -99,11 +126,27 @@ MODULES = {
 }
 
 
+def exported(module, shape, count=2, **options):
+    height, width, channels = shape
+    return torch.export.export(module, (torch.zeros(count, channels, height, width),), **options)
+
+
+WAYS = {
+    "fx": lambda module, shape: from_torch(module, shape),
+    "a graph of fx": lambda module, shape: from_torch(torch.fx.symbolic_trace(module), shape),
+    "export": lambda module, shape: from_torch(exported(module, shape)),
+    "export of any batch": lambda module, shape: from_torch(
+        exported(module, shape, dynamic_shapes=({0: torch.export.Dim("n", min=1, max=99)},))
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_becomes_a_network_that_gives_the_same(name):
+def test_a_module_becomes_a_network_that_gives_the_same(name, way):
     make, shape = MODULES[name]
     module, x = randomized(make()), images(shape)
-    model = from_torch(module, shape)
+    model = WAYS[way](module, shape)
     expected = outputs(module, x)
     if name == "functions":  # logits are the logarithm of probabilities but for a number
         np.testing.assert_allclose(model.predict_proba(x), np.exp(expected), rtol=1e-5, atol=1e-5)
@@ -111,11 +154,12 @@ def test_a_module_becomes_a_network_that_gives_the_same(name):
         np.testing.assert_allclose(model.logits(x), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("way", ["fx", "export"])
 @pytest.mark.parametrize("name", [*CASES, "functions"])
-def test_the_weights_go_back_into_the_module(name):
+def test_the_weights_go_back_into_the_module(name, way):
     make, shape = MODULES[name]
     module, x = randomized(make(), seed=1), images(shape)
-    model = from_torch(module, shape)
+    model = WAYS[way](module, shape)
     fresh = make().eval()
     state = {
         key: torch.from_numpy(tensor.copy())
@@ -125,6 +169,15 @@ def test_the_weights_go_back_into_the_module(name):
         state["body.1.weight"] = state["body.1.weight"][:1]
     fresh.load_state_dict(state)
     np.testing.assert_array_equal(outputs(fresh, x), outputs(module, x))
+
+
+def test_a_program_exported_in_training_is_the_model_in_inference():
+    make, shape = CASES["named"]
+    module, x = randomized(make()), images(shape)
+    expected = outputs(module, x)
+    model = from_torch(exported(module.train(), shape))
+    np.testing.assert_allclose(model.logits(x), expected, rtol=1e-5, atol=1e-5)
+    assert {"stem", "norm", "body_0", "head"} <= set(model.network.layer_names)
 
 
 def test_a_sigmoid_at_the_end_says_yes_or_no():
@@ -158,6 +211,22 @@ class Constant(nn.Module):
         return self.head(torch.flatten(x + 1, 1))
 
 
+class Computed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.head = nn.Parameter(torch.ones(16, 16)), nn.Linear(16, 2)
+
+    def forward(self, x):
+        x = torch.flatten(x, 1)
+        return self.head(F.linear(x, 2 * self.weight))
+
+
+class Weighed(Computed):
+    def forward(self, x):
+        x = torch.flatten(x, 1)
+        return self.head(torch.add(x, x, alpha=2))
+
+
 def chain(*layers):
     return nn.Sequential(*layers, nn.Flatten(), nn.LazyLinear(2))
 
@@ -185,7 +254,14 @@ REFUSED = {
         r"0 \(BatchNorm2d\): track_running_stats is False",
     ),
     "softmax": (lambda: chain(nn.Softmax(1)), r"0 \(Softmax\): no layer computes it"),
-    "no module": (lambda: "resnet18", "takes a torch.nn.Module, not str"),
+    "over images": (
+        lambda: nn.Sequential(nn.Flatten(), nn.Linear(16, 2), nn.Softmax(0)),
+        "along another axis than the classes",
+    ),
+    "softplus": (lambda: chain(nn.Softplus(1, 5)), r"0 \(Softplus\): threshold is 5; 20 would fit"),
+    "alpha": (Weighed, r"add \(add\): with a number"),
+    "tensor": (Computed, "a tensor by itself; inside of a module, or exported, it would fit"),
+    "no module": (lambda: "resnet18", "what torch.export.export gives, not str"),
 }
 
 
@@ -196,3 +272,43 @@ def test_what_cannot_be_taken_is_one_line_that_names_the_module(name):
     with pytest.raises(NetworkError, match=words) as caught:
         from_torch(module, (4, 4, 1))
     assert "\n" not in str(caught.value)
+
+
+EXPORTED = {
+    "transposed": (lambda: chain(nn.ConvTranspose2d(1, 1, 3)), r"\(conv_transpose2d.*: no layer"),
+    "twice": (Twice, r"conv2d_1 \(conv2d.default\): is used twice"),
+    "constant": (Constant, r"add \(add.Tensor\): with a number; only with another value"),
+    "alpha": (Weighed, r"add \(add.Tensor\): with a number"),
+    "computed": (Computed, r"mul \(mul.Tensor\): with a number"),
+    "selu": (lambda: chain(nn.SELU()), r"\(selu.default\): no layer computes it"),
+    "celu": (lambda: chain(nn.CELU(0.7)), r"celu.*: no layer computes it"),
+    "clamped": (
+        lambda: chain(nn.Hardtanh()),
+        r"hardtanh.*: min_val is -1.0; 0 would fit",
+    ),
+    "batch": (
+        lambda: chain(nn.BatchNorm2d(1, track_running_stats=False)),
+        r"\(batch_norm.default\): track_running_stats is False",
+    ),
+    "no row": (lambda: nn.Sequential(nn.Conv2d(1, 1, 3)), "must give one row of logits"),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_what_cannot_be_taken_of_a_program_names_the_operator(name):
+    make, words = EXPORTED[name]
+    module = make().eval()
+    module(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(NetworkError, match=words) as caught:
+        from_torch(exported(module, (4, 4, 1)))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of PyTorch's own
+def test_a_program_of_decomposed_operators_is_refused_and_a_shape_that_is_not_said_asked_for():
+    module = chain(nn.Conv2d(1, 2, 3)).eval()
+    module(torch.zeros(1, 1, 4, 4))
+    with pytest.raises(NetworkError, match=r"\(convolution.default\): no layer computes it"):
+        from_torch(exported(module, (4, 4, 1)).run_decompositions())
+    with pytest.raises(NetworkError, match=r"needs input_shape, \(height, width, channels\)"):
+        from_torch(module)
