@@ -2,9 +2,10 @@
 it).
 
 Whatever is installed takes part: torch (contiguous and channels last, with the fused Adam;
-`--compile` adds torch.compile), jax, onnxruntime, openvino, ncnn (one image; with pnnx), and numpy
-for matrix products; each at its best setting, on the same number of threads. What is compared is
-first checked to be the same. All times are taken in turns (`timing.py`), and only ratios are
+`--compile` adds torch.compile; with bfloat16, stated apart, where the processor has it), jax, keras
+(plain and by XLA), onnxruntime, openvino, litert (with tensorflow, which converts), ncnn (one
+image; with pnnx), and numpy for matrix products; each at its best setting, on the same number of
+threads. What is compared is first checked to be the same. All times are taken in turns (`timing.py`), and only ratios are
 reported: to the best peer, and to the floor, the time of the useful multiply-adds at the speed of
 the register tile alone (`floor.py`).
 
@@ -45,6 +46,7 @@ from timing import Effort
 from minicnn.backends.cpu import thread_count
 from minicnn.kernels.cpu.tile import VECTOR_BYTES
 
+_PEERS = ("torch", "jax", "tensorflow_cpu", "onnxruntime", "openvino", "ai-edge-litert", "ncnn")
 FULL = Effort(repetitions=7, turn=0.04)
 QUICK = Effort(repetitions=3, turn=0.03)
 
@@ -81,7 +83,7 @@ def main() -> int:
     if options.against:
         peers = [revision.peer(options.against, environment.BASE / "revisions")]
     else:
-        peers = installed(options.compile, with_jax=not options.quick)
+        peers = installed(options.compile, with_slow=not options.quick)
     context = Context(effort, peers, Tile())
     about = _about(threads, effort, context)
     rows: list[Row] = []
@@ -104,7 +106,9 @@ def _options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--quick", action="store_true", help="most rows that have a target, without jax: a minute"
+        "--quick",
+        action="store_true",
+        help="most rows that have a target, without jax and tensorflow: a minute",
     )
     parser.add_argument("--only", metavar="PATTERN", help="rows whose title matches")
     parser.add_argument(
@@ -180,7 +184,7 @@ def _measure(
 def _about(threads: list[int], effort: Effort, context: Context) -> dict[str, Any]:
     """Machine, versions and settings."""
     versions = {"python": platform.python_version()}
-    for name in ("minicnn-numba", "numba", "llvmlite", "numpy", "torch", "jax", "onnxruntime"):
+    for name in ("minicnn-numba", "numba", "llvmlite", "numpy", *_PEERS):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:

@@ -38,7 +38,7 @@ TARGETS: dict[str, Target] = {
     **{
         f"kernel: conv 3×3 {channels}, {direction}, 1 thread": Target("share", 0.8, 0.92)
         for channels in ("32→64", "64→64")
-        for direction in ("forward", "dw", "dx")
+        for direction in ("forward", "dw", "backward")
     },
     "kernel: update adam, LeNet-5, 1 thread": Target("share", 0.7, 0.9),
     "second thread: LeNet-5, batch 64, 2 threads": Target(

@@ -1,12 +1,15 @@
 """How the benchmarks take the time: in turns that are long enough to mean something, beside another
 revision too."""
 
+import json
 import shutil
+import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -78,10 +81,21 @@ REVISION = {
 
 
 @pytest.fixture
-def revision(monkeypatch, tmp_path):
+def benchmarks(monkeypatch):
+    """The folder is where modules are found; those that a test imports are gone after it."""
     monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if BENCHMARKS in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def revision(benchmarks, monkeypatch, tmp_path):
     import revision
 
     for name, source in REVISION.items():
@@ -90,10 +104,7 @@ def revision(monkeypatch, tmp_path):
         path.write_text(textwrap.dedent(source))
     shutil.copy(BENCHMARKS / "timing.py", tmp_path / "source" / "benchmarks")
     monkeypatch.setattr(revision, "build", lambda name, base: ("0123abc", tmp_path))
-    yield revision
-    for name in set(sys.modules) - before:
-        if BENCHMARKS in Path(getattr(sys.modules[name], "__file__", None) or "/").parents:
-            del sys.modules[name]
+    return revision
 
 
 def test_a_revision_computes_and_times_in_a_process_of_its_own(revision, tmp_path):
@@ -148,3 +159,54 @@ def test_the_tables_of_two_vector_widths_stand_side_by_side(monkeypatch, tmp_pat
     assert cells[1][5].strip() == cells[1][6].strip() == ""  # not measured there
     for name in ("report", "rows", "timing", "targets"):
         sys.modules.pop(name, None)
+
+
+# --- rows that are run ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "title",
+    ["kernel: conv 3×3 32→64, forward, 1 thread", "inference: LeNet-5, batch 64, 2 threads"],
+)
+def test_a_row_is_measured_from_its_check_to_its_file(title, tmp_path):
+    """Not how fast: that it still runs, with whatever peers there are, or none."""
+    file = tmp_path / "results.json"
+    options = ["--quick", "--repetitions", "1", "--threads", "1,2", "--only", title]
+    command = [sys.executable, BENCHMARKS / "compare.py", *options, "--output", file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    (row,) = found["rows"]
+    assert found["failures"] == {} and f"{row['group']}: {row['name']}" in title
+    ratio = row["share"] or row["over_floor"]
+    assert 0 < ratio["low"] <= ratio["median"]
+    done = subprocess.run([*command[:2], "--markdown", file], capture_output=True, text=True)
+    assert done.returncode == 0 and row["name"] in done.stdout
+
+
+def test_every_target_is_that_of_a_row(benchmarks):
+    import environment  # noqa: F401  # first of all, as in compare.py
+    import kernels
+    import passes
+    import processes
+    from targets import TARGETS
+
+    rows = [*passes.tasks([1, 2]), *kernels.tasks(), *processes.tasks(2)]
+    assert set(TARGETS) <= {row.title for row in rows}
+
+
+def test_a_peer_of_a_lower_precision_may_round_and_is_never_the_best(benchmarks):
+    import passes
+    from peers.jobs import Peer
+    from rows import Context, Row, RowFailed
+
+    none = Peer("exact", None, None), Peer("low", None, None, rounding=0.05)
+    context = Context(None, list(none), None)
+    one = np.ones(3)
+    passes._check(context, {"minicnn": one, "low": one * 1.04}, "losses", 1e-3)
+    for name, error in (("low", 1.06), ("exact", 1.04)):
+        with pytest.raises(RowFailed, match=f"losses of minicnn and {name} differ"):
+            passes._check(context, {"minicnn": one, name: one * error}, "losses", 1e-3)
+    row = Row("inference", "x", 1, {"low": None, "exact": None})
+    row.microseconds = {"minicnn": 1.0, "low": 2.0, "exact": 3.0}
+    assert passes._best(context, row) == "exact"

@@ -46,10 +46,12 @@ class Peer:
     ``inference(job)`` one that returns logits [batch, outputs]. Peers get their batches as float32
     in the layout they like best, made beforehand; minicnn gathers and scales uint8 images within
     its call. None: the peer cannot do this job. ``in_njit_loop(job)``, of minicnn alone: the images
-    one by one in a compiled loop.
+    one by one in a compiled loop. ``rounding``: the relative error that a lower precision than
+    float32 brings; such a peer is stated apart, and is never the best.
     """
 
     name: str
     training: Callable[[TrainingJob], Callable[[], float] | None]
     inference: Callable[[InferenceJob], Callable[[], np.ndarray] | None]
     in_njit_loop: Callable[[InferenceJob], Callable[[], np.ndarray]] | None = None
+    rounding: float = 0.0

@@ -3,6 +3,7 @@ torch.compile."""
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -56,6 +57,37 @@ def inference(
     return call
 
 
+def training_in_bfloat16(job: TrainingJob) -> Callable[[], float]:
+    """As `training`, by channels last and autocast: products in bfloat16, weights in float32."""
+    step = training(torch.channels_last, False, job)
+
+    def next_step() -> float:
+        with torch.autocast("cpu", torch.bfloat16):
+            return step()
+
+    return next_step
+
+
+def inference_in_bfloat16(job: InferenceJob) -> Callable[[], np.ndarray]:
+    """As `inference`, by channels last, the weights and all values in bfloat16."""
+    torch.set_num_threads(job.threads)
+    model = to_torch(job.network, job.params).eval()
+    model = model.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+    x = torch.from_numpy(to_nchw(job.images)).to(torch.bfloat16, memory_format=torch.channels_last)
+
+    def call() -> np.ndarray:
+        with torch.inference_mode():
+            return model(x).float().numpy()
+
+    return call
+
+
+def _has_bfloat16() -> bool:
+    """Whether the processor multiplies it, which Linux says."""
+    about = Path("/proc/cpuinfo")
+    return about.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(about.read_text().split())
+
+
 def peers(with_compile: bool) -> list[Peer]:
     """The settings that are worth comparing with: contiguous or channels last is faster, depending
     on the network."""
@@ -72,4 +104,7 @@ def peers(with_compile: bool) -> list[Peer]:
         found.append(
             Peer("torch.compile", partial(training, last, True), partial(inference, last, True))
         )
+    if _has_bfloat16():
+        name, rounding = "torch bfloat16", 0.05
+        found.append(Peer(name, training_in_bfloat16, inference_in_bfloat16, rounding=rounding))
     return found
