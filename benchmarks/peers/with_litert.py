@@ -1,7 +1,9 @@
 """LiteRT (TensorFlow Lite) with XNNPACK, its default on a CPU: inference alone, in float32.
 TensorFlow converts."""
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -18,7 +20,9 @@ _CONVERTED: WeakKeyDictionary[Network, bytes] = WeakKeyDictionary()  # seconds e
 
 def converted(network: Network, params: np.ndarray) -> bytes:
     """The network with these weights as a file of LiteRT, whose images are [N, H, W, C]."""
-    return tf.lite.TFLiteConverter.from_keras_model(to_keras(network, params)).convert()
+    converter = tf.lite.TFLiteConverter.from_keras_model(to_keras(network, params))
+    with redirect_stdout(io.StringIO()):  # on which it describes the model
+        return converter.convert()
 
 
 def inference(job: InferenceJob) -> Callable[[], np.ndarray]:
