@@ -46,9 +46,11 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write ``content``, or its pieces, to a temporary name beside ``path``, then rename: a kill
     leaves the last good file.
 
-    Raises `MinicnnError`, which names the file, when the disk is full or the folder cannot be
-    written to.
+    Raises `MinicnnError`, which names the file, when the disk is full, the folder cannot be written
+    to, or a device or pipe has that name: renaming would put a file in its place.
     """
+    if path.exists() and not path.is_file():
+        raise MinicnnError(f"cannot write {path}: it is there, and no regular file")
     remove_leftovers(path.parent, f".{path.name}.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

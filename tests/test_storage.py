@@ -384,3 +384,13 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path):
     remove_leftovers(tmp_path, ".fetching-")
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted([f".mode.{dead.pid}", f".model.{os.getppid()}", ".model.mine", "model"])
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(
+        MinicnnError, match=r"cannot write .*pipe: it is there, and no regular file"
+    ):
+        write_atomically(pipe, b"new")
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and list(tmp_path.iterdir()) == [pipe]
