@@ -256,6 +256,7 @@ def _descend(
     """
     import numpy as np
 
+    from minicnn.insight.batch_loss import side_by_side
     from minicnn.insight.descent import Plane
 
     _check_starts(arguments, 2)
@@ -269,12 +270,15 @@ def _descend(
     )
     rate, steps = arguments.lr and arguments.lr[0], arguments.steps or 100
     hypers = dict(arguments.opt_kwargs)
+    ways: list[tuple[Any, ...]] = []
     try:
         for name in arguments.opt if starts else ():
             own = rate or plane.suitable_rate(starts, name, **hypers)
-            for start in starts:
-                trajectories.append(plane.descend(start, name, own, steps, surface.scale, **hypers))
-                progress(len(trajectories), len(starts) * len(arguments.opt))
+            ways += [(start, name, own, steps, surface.scale) for start in starts]
+        going = side_by_side(lambda way: plane.descend(*way, **hypers), ways, batch_loss.threads)
+        for trajectory in going:
+            trajectories.append(trajectory)
+            progress(len(trajectories), len(ways))
     except KeyboardInterrupt:
         return False
     return True

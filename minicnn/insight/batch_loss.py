@@ -1,7 +1,10 @@
 """The mean loss of some labelled images as a function of the weights."""
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -127,6 +130,25 @@ class BatchLoss:
             self.threads,
             frozen=True,
         )
+
+
+def side_by_side(
+    function: Callable[..., Any], items: Iterable[Any], threads: int | None
+) -> Iterator[Any]:
+    """``function`` of each of ``items``, in their order, as many at once as there are ``threads``
+    (None: all cores).
+
+    Where steps are small, that is what threads are best used for: inside of a step they wait for
+    each other many times, and where other programs compute too, each time for long.
+    """
+    with ThreadPoolExecutor(cpu.thread_count(threads)) as pool:
+        waiting = [pool.submit(function, item) for item in items]
+        try:
+            for one in waiting:
+                yield one.result()
+        finally:  # Ctrl-C, or an error
+            for one in waiting:
+                one.cancel()
 
 
 def first_layer(network: Network, vector: np.ndarray) -> int:

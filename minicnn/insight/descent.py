@@ -1,8 +1,9 @@
 """Descent: an optimizer's own rule on the few coordinates of a landscape, with gradients by the
 backward pass."""
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,13 +41,15 @@ class Trajectory:
 
 
 class Plane:
-    """The loss as a function of the coordinates along some directions."""
+    """The loss as a function of the coordinates along some directions.
+
+    It computes on one thread; any number of threads may call `descend` at once.
+    """
 
     def __init__(self, batch_loss: BatchLoss, directions: Sequence[Direction]):
         self.directions = directions
-        self._tail = batch_loss.since(
-            min(first_layer(batch_loss.network, one.vector) for one in directions)
-        )
+        layer = min(first_layer(batch_loss.network, one.vector) for one in directions)
+        self._tail = replace(batch_loss.since(layer), threads=1)
         self._vectors = np.array([one.vector[-len(self._tail.params) :] for one in directions])
         self.origin = np.array([one.origin for one in directions])
         self._last = b"", (0.0, self.origin)  # a point, and what `gradient` returned for it
@@ -85,16 +88,17 @@ class Plane:
         if learning_rate is None:
             learning_rate = self.suitable_rate([start], rule, **hyperparameters)
         optimizer = _optimizer(rule, len(start), learning_rate, hyperparameters)
-        point = np.array(start, np.float64)
-        loss, gradient = self.gradient(point)
+        point, own = np.array(start, np.float64), copy.copy(self)
+        own._tail = replace(self._tail)  # with buffers of its own
+        loss, gradient = own.gradient(point)
         points, losses, gradients = [point.copy()], [loss], [gradient]
         outcome = "not converged"
         while len(points) <= steps and outcome == "not converged":
-            optimizer.update(point, self.gradient)
+            optimizer.update(point, own.gradient)
             if not np.isfinite(point).all():
                 outcome = "diverged"
                 break
-            loss, gradient = self.gradient(point)
+            loss, gradient = own.gradient(point)
             moved = np.abs(point - points[-1])
             points.append(point.copy())
             losses.append(loss)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import SettingError
-from minicnn.insight.batch_loss import BatchLoss, first_layer
+from minicnn.insight.batch_loss import BatchLoss, first_layer, side_by_side
 from minicnn.insight.directions import Direction, chosen, largest_gradients
 
 # cells to each side among which a minimum is the lowest: one would find many along a slanting
@@ -110,10 +110,16 @@ def loss_surface(
     along = inner.coordinates(points) - inner.origin
     across = (outer.coordinates(points) - outer.origin).astype(tail.params.dtype)
     losses = np.full((points, points), np.nan)
+    rows = np.argsort(np.abs(across), kind="stable")
+
+    def of_row(row: int) -> np.ndarray:
+        moved = replace(tail, params=tail.params + across[row] * outer_vector, threads=1)
+        return moved.along(inner_vector, along)
+
     try:
-        for done, row in enumerate(np.argsort(np.abs(across), kind="stable"), 1):
-            moved = replace(tail, params=tail.params + across[row] * outer_vector)
-            losses[row] = moved.along(inner_vector, along)
+        every = zip(rows, side_by_side(of_row, rows, tail.threads), strict=True)
+        for done, (row, found) in enumerate(every, 1):
+            losses[row] = found
             progress(done, points)
     except KeyboardInterrupt:
         if np.isfinite(losses).any(axis=1).sum() < 2:

@@ -2,9 +2,12 @@
 
 import csv
 import json
+import threading
 from contextlib import contextmanager
 
 import pytest
+
+from minicnn.insight.descent import Plane
 
 WEIGHTS = ("dense1.weight[3,1]", "dense1.weight[20,0]")
 NAMES = "dense1-weight-3-1-dense1-weight-20-0"
@@ -123,6 +126,17 @@ def press_ctrl_c(monkeypatch, after, during):
         yield show
 
     monkeypatch.setattr("minicnn.report.console.progress_bar", progress)
+
+
+def test_ways_down_are_gone_side_by_side(minicnn, model, monkeypatch):
+    gate, descend = threading.Barrier(2), Plane.descend
+    monkeypatch.setattr(
+        Plane, "descend", lambda *a, **k: (gate.wait(30) and None) or descend(*a, **k)
+    )
+    options = ("--points", 3, "--steps", 2, "--opt", "gd", "adam", "--threads", 2)
+    result = minicnn("landscape", model, *options, "--starts", 2, "--output", "out", "--json")
+    names = [one["optimizer"] for one in json.loads(result.out)["trajectories"]]
+    assert names == ["gd", "gd", "adam", "adam"]
 
 
 def test_ctrl_c_while_descending_keeps_the_surface_and_the_trajectories_that_are_done(

@@ -1,11 +1,13 @@
 """Descent: gradients by the backward pass, the optimizer's own rule, and closed forms where
 there are any."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from minicnn.errors import SettingError
-from minicnn.insight.batch_loss import BatchLoss
+from minicnn.insight.batch_loss import BatchLoss, side_by_side
 from minicnn.insight.descent import Plane, descend
 from minicnn.insight.directions import single_weight
 from minicnn.insight.slice import loss_slice, verdict
@@ -73,6 +75,31 @@ def test_a_descent_asks_for_one_gradient_per_step(name, most, monkeypatch):
     monkeypatch.setattr(BatchLoss, "gradient", lambda *a: passes.append(1) or gradient(*a))
     assert plane.descend([1.0, -1.0], name, 0.01, steps=10, scale=1e-9).steps == 10
     assert len(passes) == most
+
+
+def test_descents_go_on_side_by_side_and_each_is_what_it_is_alone(monkeypatch):
+    model, (x, y) = small_model(), small_data()
+    plane = Plane(BatchLoss.of(model, x, y), two_directions(BatchLoss.of(model, x, y), ()))
+    starts = ([0.1, 0.2], [-0.3, 0.1])
+
+    def descend(start):
+        return plane.descend(start, "gd", 0.01, 20, 1e-9)
+
+    alone = [descend(start) for start in starts]
+    gate, gradient = threading.Barrier(2), BatchLoss.gradient
+    monkeypatch.setattr(BatchLoss, "gradient", lambda *a: (gate.wait(30) and None) or gradient(*a))
+    for one, other in zip(alone, side_by_side(descend, starts, 2), strict=True):
+        np.testing.assert_array_equal(one.points, other.points)
+        np.testing.assert_array_equal(one.losses, other.losses)
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun():
+    begun, go_on = [], threading.Event()
+    going = side_by_side(lambda i: begun.append(i) or (i and go_on.wait(30)), range(9), 2)
+    next(going)
+    threading.Timer(0.1, go_on.set).start()
+    going.close()
+    assert len(begun) <= 3
 
 
 def test_momentum_follows_its_own_rule_in_the_two_coordinates():

@@ -1,5 +1,6 @@
 """Loss surfaces: every point is a loss of the network, and the minima are those of the grid."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,22 @@ def test_each_point_is_the_loss_that_evaluate_gives_at_its_weights(directions):
         moved = moved + (surface.y_values[row] - surface.y.origin) * surface.y.vector
         there = replace(model, params=(model.params + moved).astype(np.float32))
         assert surface.losses[row, column] == pytest.approx(there.evaluate(x, y).loss, rel=2e-6)
+
+
+def test_rows_of_a_surface_are_computed_side_by_side(monkeypatch):
+    batch_loss = replace(BatchLoss.of(small_model(), *small_data()), threads=2)
+    directions = two_directions(batch_loss, (FIRST, LAST))
+    alone = loss_surface(replace(batch_loss, threads=1), directions, 4).losses
+    gate, along, met = threading.Barrier(2), BatchLoss.along, []
+
+    def with_another(*arguments):
+        if threading.current_thread() is not threading.main_thread():
+            met.append(gate.wait(30))
+        return along(*arguments)
+
+    monkeypatch.setattr(BatchLoss, "along", with_another)
+    np.testing.assert_array_equal(loss_surface(batch_loss, directions, 4).losses, alone)
+    assert len(met) == 4
 
 
 def test_the_loss_at_the_models_own_point_is_evaluates():
