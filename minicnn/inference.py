@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from minicnn.data.dataset import (
     Normalization,
     Split,
+    as_normalization,
     as_weights,
     channel_scale,
     check_values,
@@ -101,14 +102,8 @@ class Model:
         self.__setstate__({"params": self.params})
         if not 0 < self.maximum < math.inf:
             raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
-        if self.normalization is not None:
-            numbers, channels = np.array(self.normalization, float), self.network.input_shape[2]
-            if numbers.shape != (2, channels) or not np.isfinite(numbers).all():
-                raise MinicnnError(
-                    f"normalization must be mean and deviation of {channels} channels"
-                )
-            if numbers[1].min() <= 0:
-                raise MinicnnError("normalization has a deviation that is not above 0")
+        normalization = as_normalization(self.normalization, self.network.input_shape[2])
+        vars(self).update(normalization=normalization)
         for name, known in (
             ("image_dtype", ("uint8", "uint16", "float32")),
             ("probabilities", ("softmax", "sigmoid")),
@@ -424,7 +419,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
             labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
             task=metadata.get("task", "classification"),
             seen=_range(metadata.get("seen")),
-            normalization=_normalization(metadata.get("normalization")),
+            normalization=metadata.get("normalization"),
         )
     except MALFORMED as error:
         raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
@@ -436,13 +431,6 @@ def _check_loss(loss: Mapping[str, Any]) -> None:
     for value in (*loss["hyperparameters"].values(), *(loss["class_weights"] or ())):
         if not isinstance(value, float | int) or not math.isfinite(float(value)):
             raise ValueError(f"its loss has the value {value!r:.40}")
-
-
-def _normalization(stored: Any) -> Normalization | None:
-    if stored is None:
-        return None
-    mean, deviation = (tuple(map(float, numbers)) for numbers in stored)
-    return mean, deviation
 
 
 def _range(seen: Any) -> tuple[float, float] | None:

@@ -137,6 +137,19 @@ class Dataset:
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation by channel
 
 
+def as_normalization(stored: Any, channels: int) -> Normalization | None:
+    """``stored`` as mean and deviation of so many channels, or None; raises `DataError` for what is
+    neither."""
+    if stored is None:
+        return None
+    numbers = np.array(stored, float)
+    if numbers.shape != (2, channels) or not np.isfinite(numbers).all():
+        raise DataError(f"normalization must be mean and deviation of {channels} channels")
+    if numbers[1].min() <= 0:
+        raise DataError("normalization has a deviation that is not above 0")
+    return tuple(numbers[0].tolist()), tuple(numbers[1].tolist())
+
+
 def channel_scale(maximum: float, normalization: Normalization | None) -> float | Array:
     """What takes stored values to the network's input: the factor 1 / ``maximum``, or, where values
     of [0, 1] are normalized, factors and offsets [2, C] of the channels."""

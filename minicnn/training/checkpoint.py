@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from minicnn.data.dataset import Normalization, as_normalization
 from minicnn.errors import ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import MALFORMED, check_types, read_tensors, write_tensors
@@ -59,10 +60,17 @@ class Progress:
 
 
 def save_checkpoint(
-    path: Path, network: Network, settings: Settings, progress: Progress, fingerprint: str
+    path: Path,
+    network: Network,
+    settings: Settings,
+    progress: Progress,
+    fingerprint: str,
+    normalization: Normalization | None,
 ) -> None:
     """Write all of ``progress`` as tensors; settings, and the time of writing, as metadata."""
     tensors = {"slots": progress.slots}
+    if normalization is not None:
+        tensors["normalization"] = np.array(normalization)
     for prefix, params in (
         ("weights", progress.params),
         ("best", progress.best_params),
@@ -96,6 +104,7 @@ class Checkpoint:
     settings: dict[str, Any]
     progress: Progress
     fingerprint: str
+    normalization: Normalization | None = None
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -145,6 +154,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 **numbers,
             ),
             fingerprint=metadata["data"],
+            normalization=as_normalization(
+                groups.get("normalization", {}).get(""), network.input_shape[2]
+            ),
         )
     except MALFORMED as error:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None

@@ -7,7 +7,9 @@ import numpy as np
 from minicnn.data import Dataset, Split, stratified_split
 from minicnn.data.dataset import channel_scale, limited, measure
 from minicnn.errors import DataError, SettingError
+from minicnn.inference import Model
 from minicnn.rules import AnyOptimizer
+from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.settings import Settings, make_augment
 from minicnn.training.setup import Setup
 
@@ -24,14 +26,14 @@ def fingerprint(split: Split) -> str:
 
 class Inputs:
     """The images of ``dataset`` as ``setup`` wants them; raises `DataError` and `SettingError` for
-    what does not fit.
+    what does not fit. ``begun`` is the checkpoint or the model that the run goes on from.
 
     ``images`` [N, H·W·C] with ``labels`` [N] and ``sample_weights`` [N] or None are all that the
     data set has for training; ``train`` int64 [n] says which of them train, ``held_out`` which of
     ``validation`` validate. ``scale`` is that of the channels, see `channel_scale`.
     """
 
-    def __init__(self, setup: Setup, dataset: Dataset):
+    def __init__(self, setup: Setup, dataset: Dataset, begun: Checkpoint | Model | None):
         settings = setup.settings
         self.dataset, self._seed = dataset, settings.seed
         self.images = dataset.train.images.reshape(len(dataset.train), -1)
@@ -41,11 +43,13 @@ class Inputs:
         self._split(settings)
         self.batch_size = _choose_batch_size(setup.optimizer_rule, settings, len(self.train))
         self.batches = -(-len(self.train) // self.batch_size)
-        self.normalization = setup.init.normalization if setup.init else None
-        if settings.normalize and setup.init is None:
+        self.normalization = begun.normalization if begun else None
+        if settings.normalize and self.normalization is None:
+            if setup.init is not None:
+                raise SettingError(
+                    "normalize is for first weights: the model to go on from is without"
+                )
             self.normalization = measure(dataset.train.images, self.train, dataset.maximum)
-        elif settings.normalize and self.normalization is None:
-            raise SettingError("normalize is for first weights: the model to go on from is without")
         self.scale = channel_scale(dataset.maximum, self.normalization)
         self.augment = make_augment(settings.augment)
         if settings.augment and settings.device != "cpu":

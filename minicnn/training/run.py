@@ -51,7 +51,7 @@ class Run:
     ):
         settings, network = setup.settings, setup.network
         self.setup, self.network, self.dataset, self.output = setup, network, dataset, output
-        self.ranks, self.inputs = setup.ranks, Inputs(setup, dataset)
+        self.ranks, self.inputs = setup.ranks, Inputs(setup, dataset, resume or setup.init)
         inputs = self.inputs
         model = network.name if settings.model == Settings.model else settings.model
         self.settings = replace(
@@ -533,7 +533,6 @@ class Run:
                 self.recorder.save(self.output)
             self.progress.seconds = time.perf_counter() - self._begun
             path = self.output / "last.safetensors"
-            save_checkpoint(
-                path, self.network, self.settings, self.progress, self.inputs.fingerprint
-            )
+            of_inputs = self.inputs.fingerprint, self.inputs.normalization
+            save_checkpoint(path, self.network, self.settings, self.progress, *of_inputs)
             yield CheckpointSaved(path)

@@ -157,6 +157,19 @@ def test_normalization_is_of_the_training_images_and_goes_with_the_model(tmp_pat
         Trainer(plain.model, epochs=1, normalize=True).fit(X, Y)
 
 
+def test_a_resumed_run_normalizes_as_the_model_that_it_went_on_from(tmp_path):
+    first = Trainer(NETWORK, epochs=1, normalize=True)
+    first.fit(X[:40], Y[:40])
+    whole = Trainer(first.model, epochs=3)
+    whole.fit(X[40:], Y[40:])
+    Trainer(first.model, epochs=1).fit(X[40:], Y[40:], output=tmp_path)
+    checkpoint = load_checkpoint(tmp_path / "last.safetensors")
+    later = Trainer(NETWORK, epochs=3)  # as train --resume has it, without the first model
+    later.fit(X[40:], Y[40:], resume=checkpoint)
+    assert later.model.normalization == first.model.normalization
+    np.testing.assert_array_equal(later.model.params, whole.model.params)
+
+
 def test_a_channel_of_one_value_is_only_moved():
     images = np.full((3, 2, 2, 1), 51, np.uint8)
     assert measure(images, np.arange(3), 255.0) == ((0.2,), (1.0,))
