@@ -18,6 +18,7 @@ from minicnn.data.dataset import (
     as_normalization,
     as_weights,
     channel_scale,
+    check_maximum,
     check_values,
 )
 from minicnn.data.labels import Classes
@@ -90,6 +91,9 @@ class Model:
     normalization: Normalization | None = None
 
     def __post_init__(self) -> None:
+        if np.ndim(self.classes) != 1 and not isinstance(self.classes, str):
+            raise MinicnnError(f"classes must be names, one an output, not {self.classes!r}")
+        vars(self).update(classes=tuple(map(str, self.classes)))
         if self.labels is not None and len(self.labels) != len(self.classes):
             raise MinicnnError(
                 f"there are {len(self.classes)} classes but {len(self.labels)} labels"
@@ -100,8 +104,7 @@ class Model:
             )
         check_array("params", self.params, (self.network.flat_size,), writable=False)
         self.__setstate__({"params": self.params})
-        if not 0 < self.maximum < math.inf:
-            raise MinicnnError(f"maximum must be a finite number above 0, not {self.maximum}")
+        check_maximum(self.maximum)
         normalization = as_normalization(self.normalization, self.network.input_shape[2])
         vars(self).update(normalization=normalization)
         for name, known in (
@@ -272,6 +275,8 @@ class Model:
     ) -> tuple[np.ndarray, float | np.ndarray]:
         """(images as uint8 or float32 [N, H, W, C], their `channel_scale`); see `logits` for what is admitted
         without ``maximum``."""
+        if maximum is not None:
+            check_maximum(maximum)
         array = np.asarray(images)
         wanted = self.network.input_shape
         if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import minicnn
-from minicnn import Loss, Trainer, load, plugins, save
+from minicnn import Dense, Flatten, Loss, Model, Network, Trainer, load, plugins, save
 from minicnn.errors import DataError, MinicnnError, ModelFileError, UnknownNameError
 from minicnn.storage import read_tensors, write_tensors
 from tests.networks import oracle_passes
@@ -396,3 +396,22 @@ def test_weights_cannot_be_changed_behind_what_inference_has_made_of_them():
         with pytest.raises(ValueError, match="read-only"):
             changed.weights["conv1.weight"][:] = 0
         np.testing.assert_array_equal(changed.logits(images), before)
+
+
+def test_classes_are_names_and_a_maximum_is_a_number(tmp_path):
+    network = Network((2, 2), [Flatten(), Dense(3)])
+    params = network.initialize(np.random.default_rng(0))
+    model = Model(network, params, np.arange(3))
+    model.save(tmp_path / "model.safetensors")
+    assert load(tmp_path / "model.safetensors").classes == model.classes == ("0", "1", "2")
+    for wrong in (None, 3):
+        with pytest.raises(MinicnnError, match="classes must be names, one an output"):
+            Model(network, params, wrong)
+    x = np.zeros((1, 2, 2), np.uint8)
+    for maximum in (float("nan"), 0, -1, "255"):
+        with pytest.raises(MinicnnError, match="maximum must be a finite number above 0"):
+            model.logits(x, maximum)
+        with pytest.raises(MinicnnError, match="maximum must be a finite number above 0"):
+            Model(network, params, "abc", maximum=maximum)
+    with pytest.raises(MinicnnError, match="normalization must be mean and deviation"):
+        Model(network, params, "abc", normalization=((1,), (1, 2)))

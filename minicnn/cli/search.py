@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from minicnn.training.settings import Settings
     from minicnn.training.trainer import Trainer
 
+_NAMES = ("optimizer", "loss", "schedule", "model", "init")  # of which each choice is looked up
 _COLUMNS = (("trial", 5), ("state", 9), ("epochs", 6), ("score", 9), ("best", 9))
 
 
@@ -89,12 +90,13 @@ def run(arguments: argparse.Namespace) -> int:
     if len({one.name for one in dimensions}) < len(dimensions):
         raise UsageError("--vary has the same setting twice")
     with run_folder(arguments.resume or arguments.output) as folder:
+        search = _Search(arguments, folder, base, dimensions)
         if arguments.resume is None:
             from minicnn.storage import write_atomically
 
             write_atomically(folder / "config.toml", base.to_toml().encode())
             write_atomically(folder / "vary.txt", "\n".join(texts).encode())
-        return _Search(arguments, folder, base, dimensions).run()
+        return search.run()
 
 
 class _Search:
@@ -111,6 +113,9 @@ class _Search:
         self.console = make_console(stderr=arguments.json)
         self.data = load_data(base)
         self.maximize = self.data.task == "classification"
+        for one in dimensions:
+            for choice in one.choices if one.name in _NAMES else ():
+                self.prepare({one.name: choice})
         storage = arguments.storage or f"sqlite:///{folder.resolve() / 'search.db'}"
         self.study = open_study(storage, base.seed, not arguments.no_prune, self.maximize)
         self.stopped = False

@@ -89,8 +89,10 @@ def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)
             flags[name] = dict(pairs)
             if len(flags[name]) < len(pairs):
                 raise UsageError(f"{OPTION_OF[name]} has the same name twice")
-    if flags.get("augment"):
-        flags["augment"].pop("none", None)
+    if "none" in (flags.get("augment") or ()):
+        if len(flags["augment"]) > 1:
+            raise UsageError("--augment none excludes all others")
+        flags["augment"] = {}
     return {name: value for name, value in flags.items() if value is not None}
 
 
@@ -197,8 +199,9 @@ def resumed_settings(
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
     """What was given on the command line, as fields of `Settings`."""
     flags = {f"{kind}_kwargs": {} for kind in BELONGS} | given(arguments)
-    if "epochs" in flags and "time_limit" in flags:
-        raise UsageError("--epochs and --time-limit exclude each other")
+    for one, other in (("epochs", "time_limit"), ("init", "model")):
+        if one in flags and other in flags:
+            raise UsageError(f"{OPTION_OF[one]} and {OPTION_OF[other]} exclude each other")
     for name, value in given(arguments, SHORT).items():
         if name in flags["optimizer_kwargs"]:
             raise UsageError(f"--{name.replace('_', '-')} and --opt-kwargs {name} are the same")

@@ -30,16 +30,21 @@ def run(arguments: argparse.Namespace) -> int:
     settings = new_settings(arguments)
     use_plugins(arguments)
     dataset = load_data(settings)
-    network = build_network(settings.model, dataset.image_shape, len(dataset.classes))
 
     import numpy as np
 
     from minicnn import forward
-    from minicnn.inference import Model
+    from minicnn.inference import Model, load
     from minicnn.kernels.cpu.tile import product_address
     from minicnn.training.trainer import Trainer
 
-    start, trainer = time.perf_counter(), Trainer(network, settings)
+    init = None if settings.init is None else load(settings.init, settings.threads)
+    network = (
+        init.network
+        if init
+        else build_network(settings.model, dataset.image_shape, len(dataset.classes))
+    )
+    start, trainer = time.perf_counter(), Trainer(init or network, settings)
     warn_of_plugins()
     trainer.dry_run(dataset)
     params = np.zeros(network.flat_size, np.float32)

@@ -69,8 +69,7 @@ class Dataset:
     seen: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.maximum) and self.maximum > 0):
-            raise SettingError(f"maximum must be a finite number above 0, not {self.maximum}")
+        check_maximum(self.maximum)
         if len(set(self.classes)) < len(self.classes):
             raise DataError(
                 f"{self.name}: two classes have the same name ({', '.join(self.classes)})"
@@ -137,11 +136,19 @@ class Dataset:
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation by channel
 
 
+def check_maximum(maximum: Any) -> None:
+    """Raise `SettingError` for what no image value can be that is scaled to 1."""
+    if not isinstance(maximum, int | float | np.number) or not 0 < maximum < math.inf:
+        raise SettingError(f"maximum must be a finite number above 0, not {maximum!r}")
+
+
 def as_normalization(stored: Any, channels: int) -> Normalization | None:
     """``stored`` as mean and deviation of so many channels, or None; raises `DataError` for what is
     neither."""
     if stored is None:
         return None
+    if len({np.size(part) for part in stored}) > 1:
+        stored = ()
     numbers = np.array(stored, float)
     if numbers.shape != (2, channels) or not np.isfinite(numbers).all():
         raise DataError(f"normalization must be mean and deviation of {channels} channels")

@@ -44,7 +44,9 @@ class ReadOptions:
         if self.grayscale and self.rgb:
             raise SettingError("grayscale= and rgb= exclude each other")
         if self.resize is not None and (
-            len(self.resize) != 2 or not all(int(side) == side > 0 for side in self.resize)
+            not isinstance(self.resize, tuple | list)
+            or len(self.resize) != 2
+            or not all(int(side) == side > 0 for side in self.resize)
         ):
             raise SettingError(f"resize must be (height, width), not {self.resize!r}")
 

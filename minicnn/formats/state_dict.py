@@ -113,6 +113,10 @@ def _numpy(tensor: Any) -> np.ndarray:
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
+            if "minicnn" in (file.metadata() or {}):
+                raise ModelFileError(
+                    f"{path} is a minicnn file, whose axes are not PyTorch's; minicnn.load reads it"
+                )
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, TypeError, ValueError) as error:
         raise ModelFileError(

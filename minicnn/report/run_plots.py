@@ -197,12 +197,14 @@ def search_outcome(points: Sequence[tuple[dict[str, Any], float]], maximize: boo
     drawn = figure(height=2.6 * (len(names) + 1))
     drawn.suptitle("Trials of a search")
     panels = np.atleast_1d(drawn.subplots(len(names) + 1))
-    scores = [score for _, score in points]
-    word = "validation accuracy" if maximize else "validation loss"
+    scores = [score * (100 if maximize else 1) for _, score in points]
+    word = "validation accuracy (%)" if maximize else "validation loss"
     best = (np.maximum if maximize else np.minimum).accumulate(scores)
-    panels[0].plot(scores, "o", color=COLOURS[0], markersize=4, label="trial")
-    panels[0].step(range(len(best)), best, where="post", color=COLOURS[1], label="best so far")
+    turns = range(1, len(scores) + 1)
+    panels[0].plot(turns, scores, "o", color=COLOURS[0], markersize=4, label="a trial")
+    panels[0].step(turns, best, where="post", color=COLOURS[1], label="best so far")
     panels[0].set(xlabel="finished trials", ylabel=word)
+    whole_epochs(panels[0])
     panels[0].legend()
     for name, axes in zip(names, panels[1:], strict=True):
         values = [given[name] for given, _ in points]
@@ -216,7 +218,9 @@ def search_outcome(points: Sequence[tuple[dict[str, Any], float]], maximize: boo
         )
         if numbers and is_steep(np.asarray(values, float)):
             axes.set_xscale("log")
-        axes.set(xlabel=shown(name), ylabel=word)
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            name += ", logarithmic"
+        axes.set(xlabel=shown(name, 60), ylabel=word)
     for axes in panels:
         axes.grid(alpha=0.3)
     return drawn

@@ -50,6 +50,8 @@ class Run:
         self, setup: Setup, dataset: Dataset, output: Path | None, resume: Checkpoint | None
     ):
         settings, network = setup.settings, setup.network
+        if resume is None and settings.init is not None and setup.init is None:
+            raise SettingError("init is a model that was not loaded: use Trainer(load(init))")
         self.setup, self.network, self.dataset, self.output = setup, network, dataset, output
         self.ranks, self.inputs = setup.ranks, Inputs(setup, dataset, resume or setup.init)
         inputs = self.inputs

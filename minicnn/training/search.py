@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ def with_values(base: Settings, values: Mapping[str, Any]) -> Settings:
                 changed[name] = value.split("+")
             elif kind is SIZE and value is not None:
                 sides = value.split("x")
-                if all(side.isdecimal() for side in sides):
+                if len(sides) < 3 and all(side.isdecimal() for side in sides):
                     changed[name] = [int(sides[0]), int(sides[-1])]
     for rule, own in BELONGS.items():
         if rule in changed and changed[rule] != getattr(base, rule):
@@ -131,8 +130,12 @@ def open_study(storage: str, seed: int, prune: bool, maximize: bool) -> Any:
         raise MissingExtraError("search", "the package optuna", "search") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     done = 0
-    with suppress(KeyError):
+    try:
         done = len(optuna.load_study(study_name="minicnn", storage=storage).trials)
+    except KeyError:  # a new one
+        pass
+    except Exception as error:  # of SQLAlchemy or its driver
+        raise SettingError(f"storage {storage} cannot be opened: {error!r:.200}") from None
     study = optuna.create_study(
         storage=storage,
         study_name="minicnn",

@@ -296,6 +296,8 @@ class Settings:
             if not kind.admits(value) and not (value is None is setting.default):
                 raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
             for key, item in value.items() if kind is TABLE else ():
+                if not isinstance(key, str):
+                    raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
                 listed = item if isinstance(item, list) else [item]
                 if not all(isinstance(one, int | float | str) for one in listed):
                     raise SettingError(f"{name}: {key} must be a number, not {shortened(item)}")

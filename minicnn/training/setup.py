@@ -36,6 +36,14 @@ class Setup:
         check_names(options, "option of Trainer")
         if "epochs" in options and options.get("time_limit") is not None:
             raise SettingError("epochs and time_limit exclude each other")
+        if not isinstance(network, Network | Model):
+            raise SettingError(f"network must be a Network or a Model, not {network!r:.40}")
+        if not isinstance(settings, Settings | None):
+            raise SettingError(
+                f"settings must be a Settings, such as recipe(), not {settings!r:.40}"
+            )
+        if "epochs" in options:  # they win over the settings
+            options["time_limit"] = None
         rules: dict[str, Any] = {}
         for kind in ("optimizer", "loss", "schedule"):
             chosen = options.get(kind, getattr(settings or Settings(), kind))

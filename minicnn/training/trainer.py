@@ -201,7 +201,7 @@ class Trainer(Setup):
         def arrays(given: tuple[ArrayLike, ...] | None, name: str = "") -> Arrays | None:
             if given is None:
                 return None
-            if len(given) not in (2, 3):
+            if not isinstance(given, tuple | list) or len(given) not in (2, 3):
                 raise DataError(f"{name} must be (x, y) or (x, y, sample_weight)")
             images = channels_last(np.asarray(given[0]), self.settings.channels)
             return images, *(np.atleast_1d(np.asarray(each)) for each in given[1:])

@@ -15,6 +15,7 @@ import pytest
 from minicnn import Settings
 from minicnn.cli import main
 from minicnn.errors import MinicnnError, SettingError, UnknownNameError
+from minicnn.report.run_plots import search_outcome
 from minicnn.training.search import dimension, with_values
 from tests.training import small
 
@@ -53,6 +54,7 @@ def test_the_grammar(text, expected):
         ("batch_size=0,4", "batch_size must be a whole number from 1 on"),
         ("batch_size=1.5:4", "batch_size: a whole number"),
         ("resize=ax8,8x8", "resize must be"),
+        ("resize=8x8x8,8x8", "resize must be"),
         ("device=gpu,cpu", "device must be cpu or cuda"),
     ],
 )
@@ -162,3 +164,35 @@ def test_ctrl_c_keeps_the_trials_that_are_done(search, tmp_path):
     study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
     assert [trial.state.name for trial in study.trials] == ["FAIL"]
     assert "    0      fail" in out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--vary", "optimizer=adam,nosuch"), "unknown optimizer 'nosuch'"),
+        (("--vary", "init=nosuch,none"), "nosuch: no such file"),
+        (
+            ("--vary", "lr=0.1,0.2", "--storage", "nosuch://x"),
+            "storage nosuch://x cannot be opened",
+        ),
+        (
+            ("--vary", "lr=0.1,0.2", "--storage", "sqlite:////nowhere/x.db"),
+            "storage sqlite:////nowhere/x.db cannot be opened",
+        ),
+    ],
+)
+def test_what_cannot_begin_leaves_nothing(search, capsys, tmp_path, more, words):
+    assert main([*search[:7], *more, "--output", "out"]) in (1, 2)
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_picture_counts_trials_from_1_and_says_what_is_logarithmic():
+    points = [({"learning_rate": 10.0**-k, "loss": "mse"}, k / 10) for k in range(5)]
+    drawn = search_outcome(points, True)
+    turns, rates, losses = drawn.axes
+    drawn.draw_without_rendering()
+    assert all(tick == round(tick) for tick in turns.get_xticks())
+    assert turns.get_lines()[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert turns.get_ylabel() == "validation accuracy (%)" and turns.get_ylim()[1] > 40
+    assert rates.get_xlabel() == "learning_rate, logarithmic" and losses.get_xlabel() == "loss"

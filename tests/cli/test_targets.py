@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from minicnn import Trainer, load
-from tests.cli.conftest import write_npz
+from tests.cli.conftest import SOFTMAX, write_npz
 from tests.training import small
 
 
@@ -93,3 +93,17 @@ def test_a_run_of_python_asks_for_its_data(place, minicnn, verb, more):
     trainer.fit(*small.arrays(50), test=small.arrays(9), output=place / "python")
     said = minicnn(verb, *more, "python", *(("--epochs", "2") if more else ()))
     assert said.status == 1 and "arrays of a Python program" in said.err and "--data" in said.err
+
+
+def test_a_model_to_go_on_from_brings_its_network(place, minicnn):
+    assert minicnn("train", *SOFTMAX, "--epochs", 1, "--output", "run").status == 0
+    both = minicnn("train", "--data", "tiny.npz", "--init", "run", "--model", "mlp")
+    assert both.status == 2 and "--init and --model exclude each other" in both.error
+    data = "--data", "tiny.npz"
+    assert minicnn("warmup", *data, "--init", "run").out.startswith("softmax: compiled or found")
+    assert "nowhere: no such file" in minicnn("warmup", *data, "--init", "nowhere").error
+    none = minicnn("train", *SOFTMAX, "--augment", "none", "flip")
+    assert none.status == 2 and "--augment none excludes all others" in none.error
+    own = minicnn("import", "run/model.safetensors", "--model", "softmax", *data)
+    assert own.status == 1 and "minicnn.load reads it" in own.error
+    assert not (place / "model.safetensors").exists()

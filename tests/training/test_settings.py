@@ -5,8 +5,8 @@ import tomllib
 import numpy as np
 import pytest
 
-from minicnn import Settings, Trainer
-from minicnn.errors import SettingError, UnknownNameError
+from minicnn import Settings, Trainer, load_dataset
+from minicnn.errors import MinicnnError, SettingError, UnknownNameError
 from minicnn.training.settings import read_settings
 from tests.training import small
 
@@ -172,3 +172,32 @@ def test_amounts_are_finite_numbers_that_are_not_negative(name, value):
     else:
         with pytest.raises(SettingError, match=f"{name} must be a finite number above 0"):
             Settings(**{name: 0})
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda: Trainer("lenet5"), "network must be a Network or a Model, not 'lenet5'"),
+        (lambda: Trainer(small.network(), {"epochs": 1}), "settings must be a Settings"),
+        (lambda: Settings(augment={1: 2}), "augment must be a table of names"),
+        (lambda: Settings(learning_rate_factors={3: 1.0}), "learning_rate_factors must be a table"),
+        (
+            lambda: Trainer(small.network(), init="run").fit(small.dataset()),
+            "init is a model that was not loaded",
+        ),
+        (
+            lambda: Trainer(small.network()).fit(*small.arrays(30), validation=0.2),
+            "validation must be",
+        ),
+        (lambda: load_dataset("fashion-mnist-12k", resize=7), "resize must be"),
+    ],
+)
+def test_what_python_is_given_wrongly_is_one_line(use, words):
+    with pytest.raises(MinicnnError, match=words) as caught:
+        use()
+    assert "\n" not in str(caught.value)
+
+
+def test_epochs_win_over_the_time_limit_of_the_settings():
+    trainer = Trainer(small.network(), Settings(time_limit=60.0), epochs=2)
+    assert len(trainer.fit(small.dataset()).epochs) == 2
