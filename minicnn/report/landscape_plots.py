@@ -49,12 +49,12 @@ def surface_plot(
     x, y = np.meshgrid(surface.x_values[columns], surface.y_values[rows])
     drawn = figure(height=9.0)
     drawn.suptitle(f"Loss around the weights{title and f': {title}'}")
-    above, below = cast("np.ndarray", drawn.subfigures(2, 1, height_ratios=(1.1, 1)))
+    above, below = cast("np.ndarray", drawn.subfigures(2, 1, height_ratios=(1.25, 1)))
     # With the order given, lines lie before the surface.
     solid: Any = above.add_subplot(projection="3d", computed_zorder=False)
     solid.plot_surface(x, y, heights, cmap=SURFACE, rcount=60, ccount=60, linewidth=0, alpha=0.9)
     solid.view_init(elev=40, azim=-60)
-    solid.set_box_aspect((4, 4, 3), zoom=1.0)
+    solid.set_box_aspect((4, 4, 3), zoom=0.85)
     flat = below.add_subplot()
     low, high = heights.min(), heights.max()
     # closer where it is flat: at the bottom
@@ -66,8 +66,8 @@ def surface_plot(
     bar = below.colorbar(colours, ax=flat, label=what, spacing="proportional")
     xlabel, ylabel = shown(surface.x.label), shown(surface.y.label)
     solid.set(zlabel=what)
-    solid.set_xlabel(xlabel, labelpad=8)
-    solid.set_ylabel(ylabel, labelpad=8)
+    solid.set_xlabel(xlabel, labelpad=10)
+    solid.set_ylabel(ylabel, labelpad=14)
     solid.zaxis.labelpad = 8
     for axis in (solid.xaxis, solid.yaxis, solid.zaxis, bar.ax.yaxis):
         axis.set_major_locator(MaxNLocator(_TICKS))
@@ -170,11 +170,13 @@ def slice_plot(cut: Slice) -> "Figure":
                 arrowprops={"arrowstyle": "->", "color": VERMILION},
             )
             arrow.arrow_patch.set_clip_path(axes.patch)  # a step may lead out of the picture
-        axes.plot(places, losses, ".", color=VERMILION)
+        axes.plot(places, losses, ".", color=VERMILION, label="steps")
         axes.set_title(f"learning rate {one.learning_rate:.3g}:\n{verdict(one)}", fontsize=10)
         axes.set(xlabel=label, ylabel="" if number % across else "mean loss C")
         axes.set_xlim(cut.values[0], cut.values[-1])
         axes.locator_params(axis="x", nbins=_TICKS)
+        if number == 0:
+            axes.legend(*([one[-1:] for one in axes.get_legend_handles_labels()]))
     return drawn
 
 

@@ -94,6 +94,20 @@ def test_every_mark_of_a_surface_is_in_the_legend():
     assert words == ["gd", "adam", "start", "lowest on the grid", "the model"]
 
 
+def test_labels_of_the_solid_are_inside_of_their_panel():
+    named = surface()
+    label = "principal direction 1 (100 %)"
+    named = replace(named, x=replace(named.x, label=label), y=replace(named.y, label=label))
+    drawn = landscape_plots.surface_plot(named, [trajectory()])
+    drawn.draw_without_rendering()
+    panel = drawn.subfigs[0].bbox
+    (solid,) = drawn.subfigs[0].axes
+    for axis in (solid.xaxis, solid.yaxis, solid.zaxis):
+        box = axis.label.get_window_extent()
+        assert panel.x0 <= box.x0 and box.x1 <= panel.x1
+        assert panel.y0 <= box.y0 and box.y1 <= panel.y1
+
+
 def test_losses_between_the_points_of_a_grid_are_interpolated():
     found = surface()
     inside = np.array([[found.x_values[3], found.y_values[4]], [-1.0, -2.0], [1.0, 2.0]])
@@ -121,6 +135,8 @@ def test_a_slice_has_a_panel_for_each_learning_rate_with_its_verdict():
         len(drawn.axes) == 3
         and len(landscape_plots.slice_plot(replace(cut, descents=[descent] * 5)).axes) == 6
     )
+    (steps,) = drawn.axes[1].get_legend().get_texts()
+    assert steps.get_text() == "steps"
     assert {"learning rate 0.1:\nconverging", WEIGHT.label, "mean loss C"} <= texts(drawn)
     assert any("2/C'' = 1" in text for text in texts(drawn))
     (tangent,) = [
