@@ -336,10 +336,15 @@ class Training:
         if ranks is not None:  # each has one shard, and they meet in every step
             self.at_once, batch_size = 1, -(-batch_size // ranks.size)
             padded = -(-len(params) // ranks.size) * ranks.size
-            self._on_host = cuda.pinned_array((1, padded), np.float32)
-            self._on_host[:] = 0
             self._totals = np.zeros((ranks.size, 3))
-        self.params, self.grads = vector(params), vector(np.zeros_like(params))
+            self._padded = vector(np.zeros(padded, np.float32))
+            if ranks.takes_gpu_memory:
+                self._parts = empty(ranks.size, padded // ranks.size)
+            else:
+                self._on_host = cuda.pinned_array((1, padded), np.float32)
+                self._on_host[:] = 0
+        self.params = vector(params)
+        self.grads = vector(np.zeros_like(params)) if ranks is None else self._padded[: len(params)]
         self.batch_size, self._name = whole_batch, optimizer.name
         self._laid_out = LaidOut(
             network, largest_chunk(network, batch_size, True, frozen), True, frozen
@@ -467,8 +472,9 @@ class Training:
             laid_out.finish(self.params, n, row, self._results_there)
 
     def _meet(self, groups: int) -> None:
-        """Add up gradients and losses of all ranks, through pinned memory of the host."""
-        ranks, host, totals = self._ranks, self._on_host, self._totals
+        """Add up gradients and losses of all ranks, from GPU to GPU where MPI can, or else through
+        pinned memory of the host."""
+        ranks, totals = self._ranks, self._totals
         partials = self._partials.copy_to_host()
         totals[ranks.rank, :2] = partials[:groups].sum(axis=0, dtype=np.float64)
         totals[ranks.rank, 2] = ranks.asks_to_stop()
@@ -476,11 +482,22 @@ class Training:
         ranks.stopping = bool(totals[:, 2].any())
         partials[0] = totals[:, :2].sum(axis=0)
         self._partials.copy_to_device(partials)
-        own = host[0, : self.grads.size]
-        if groups > 0:
-            self.grads.copy_to_host(own)
+        if groups == 0:  # no image of this batch
+            scale(0.0, self._padded)
+        if ranks.takes_gpu_memory:
+            cuda.synchronize()
+            ranks.add_up_there(self._padded, self._parts, self._add)
         else:
-            own[:] = 0
-        ranks.add_up(host, range(ranks.size + 1))
-        self.grads.copy_to_device(own)
+            self._padded.copy_to_host(self._on_host[0])
+            ranks.add_up(self._on_host, range(ranks.size + 1))
+            self._padded.copy_to_device(self._on_host[0])
         run_kernel(step.square_sums, len(self._squares), self.grads, self._squares)
+
+    def _add(self) -> None:
+        """Add up the ranks' pieces of this rank, in their order."""
+        parts, piece = self._parts, self._parts.shape[1]
+        total = self._padded[self._ranks.rank * piece :][:piece]
+        copy(parts[0], total)
+        for part in range(1, len(parts)):
+            axpy(1.0, parts[part], total)
+        cuda.synchronize()

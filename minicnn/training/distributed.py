@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minicnn.data.reading import one_line
+from minicnn.data.reading import note, one_line
 from minicnn.errors import MinicnnError, MissingExtraError, SettingError
 from minicnn.memory import CACHE_LINE
 from minicnn.training.watch import Watch, launched
@@ -69,6 +69,9 @@ class Ranks:
         self._mpi, self._comm = mpi, mpi.COMM_WORLD
         self.rank: int = self._comm.rank
         self.size: int = self._comm.size
+        # Whether MPI takes memory of a GPU: by MPI 4.1's name, where the launcher was asked for it.
+        kinds = self._comm.Get_info().Get("mpi_memory_alloc_kinds") or ""
+        self.takes_gpu_memory = "cuda" in kinds
         self._node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.node_rank: int = self._node.rank  # among those of this machine
         self._windows: list[Any] = []
@@ -76,6 +79,8 @@ class Ranks:
         self.asks_to_stop: Callable[[], bool] = lambda: False
         self.stopping = False  # whether a rank asked to stop before the last step; the same on all
         self._parts = np.zeros((1, self.size, 0))
+        self._sums: list[Any] = []  # under way
+        self._summed: int | None = None  # from here on
         self._watch = Watch(self._comm)
         before = sys.excepthook
 
@@ -123,16 +128,20 @@ class Ranks:
         """What ``function`` returns on rank 0, which alone calls it, on all ranks; or its error."""
         return self._on(self._comm, function, pickle.dumps, pickle.loads)
 
-    def threads(self, wanted: int | None) -> tuple[int, int]:
-        """(threads of each rank, how many of those of this machine are above its cores).
-
-        None is an equal share of the cores, the smallest of all machines.
-        """
+    def threads(self, wanted: int | None) -> int:
+        """The threads of each rank; None is an equal share of the cores, the smallest of all machines.
+        Says so where they are more than the cores."""
         sets = self._node.allgather(_cores())
         cores, on_node = len(set().union(*sets)), self._node.size
         share = max(1, min(len(_cores()), cores // on_node)) if wanted is None else wanted
         threads = self._comm.allreduce(share, self._mpi.MIN)
-        return threads, self._comm.allreduce(threads * on_node - cores, self._mpi.MAX)
+        above = self._comm.allreduce(threads * on_node - cores, self._mpi.MAX)
+        if above > 0 and self.rank == 0:
+            note(
+                f"{self.size} ranks of {threads} threads are {above} more on a machine than its cores, "
+                "and wait for each other: take fewer"
+            )
+        return threads
 
     def one_by_one(self, function: Callable[[], T]) -> T:
         """``function()`` on one rank of each machine, and then on the others: what the first one
@@ -145,11 +154,35 @@ class Ranks:
         self.wait()
         return result
 
-    def wait(self, comm: Any = None) -> None:
+    def wait(self, comm: Any = None, meanwhile: Callable[[], object] = lambda: None) -> None:
         """Wait for all ranks (of ``comm``), without the core that MPI itself would keep busy."""
         barrier = (comm or self._comm).Ibarrier()
         while not barrier.Test():
             time.sleep(0.005)
+            meanwhile()
+
+    @contextmanager
+    def tickets(self, meanwhile: Callable[[], object]) -> Iterator[Callable[[], int]]:
+        """A function that gives 0, 1, 2 and so on, each number to one rank that calls it; rank 0 calls
+        `go_on` from time to time. In the end all wait for each other, and call ``meanwhile``."""
+        window = self._mpi.Win.Allocate(8, 8, comm=self._comm)
+        np.frombuffer(window.tomemory(), np.int64)[:] = 0
+        self._comm.Barrier()
+        one, number = np.ones(1, np.int64), np.zeros(1, np.int64)
+
+        def take() -> int:
+            window.Lock(0)
+            window.Fetch_and_op(one, number, 0)
+            window.Unlock(0)
+            return int(number[0])
+
+        yield take
+        self.wait(meanwhile=meanwhile)
+        window.Free()
+
+    def go_on(self) -> None:
+        """Let MPI answer other ranks, which it does while it is called."""
+        self._comm.Iprobe()
 
     # --- data -------------------------------------------------------------------------------------
 
@@ -219,6 +252,16 @@ class Ranks:
         self._comm.Allreduce(self._mpi.IN_PLACE, total)
         array[:] = total / self.size
 
+    def begin_sum(self, grads: np.ndarray, begin: int) -> None:
+        """Begin to add up, as MPI does, the gradients from ``begin`` on that are not under way yet;
+        they must not be touched before `add_up`."""
+        total = grads[0, begin : self._summed]
+        for row in grads[1:]:
+            total += row[begin : self._summed]
+        self._summed = begin
+        self._sums.append(self._comm.Iallreduce(self._mpi.IN_PLACE, total))
+        self._mpi.Request.Testall(self._sums)  # MPI goes on while it is called
+
     def add_up(self, grads: np.ndarray, starts: Sequence[int]) -> None:
         """grads[0] ← the sum of all shards' gradients; ``grads`` [starts[r + 1] − starts[r], P] are
         those of rank r, and P is a multiple of the number of ranks."""
@@ -226,6 +269,11 @@ class Ranks:
             for row in grads[1:]:
                 grads[0] += row
             self._comm.Allreduce(self._mpi.IN_PLACE, grads[0])
+            return
+        if self.reduction == "overlapped":
+            self.begin_sum(grads, 0)
+            self._mpi.Request.Waitall(self._sums)
+            self._sums, self._summed = [], None
             return
         counts, piece = (
             [end - begin for begin, end in pairwise(starts)],
@@ -241,6 +289,17 @@ class Ranks:
             for k in range(rank == 0, count):
                 total += self._parts[k, rank]
         self._comm.Allgather(self._mpi.IN_PLACE, grads[0])
+
+    def add_up_there(self, grads: Any, parts: Any, add: Callable[[], None]) -> None:
+        """`add_up` of one shard a rank, ``grads`` [P], in the memory of a GPU. ``parts`` [R, P / R]
+        receives all shards' pieces of this rank, and ``add`` () leaves their sum in its place in
+        ``grads``."""
+        if self.reduction != "ordered":
+            self._comm.Allreduce(self._mpi.IN_PLACE, grads)
+            return
+        self._comm.Alltoall(grads, parts)
+        add()
+        self._comm.Allgather(self._mpi.IN_PLACE, grads)
 
     def not_finite(self) -> list[int]:
         """The ranks that had a gradient that is not finite, in the last step of ordered reduction."""

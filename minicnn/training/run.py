@@ -13,7 +13,6 @@ import numpy as np
 
 from minicnn import __version__
 from minicnn.data import Dataset, Split
-from minicnn.data.reading import note
 from minicnn.errors import DataError, SettingError
 from minicnn.evaluation.loss import class_weights
 from minicnn.evaluation.metrics import Evaluation, evaluate
@@ -149,12 +148,7 @@ class Run:
                 "progress": asdict(progress.counters),
             }
         )
-        threads, above = ranks.threads(settings.threads)
-        if above > 0 and ranks.rank == 0:
-            note(
-                f"{ranks.size} ranks of {threads} threads are {above} more on a machine than its cores, "
-                "and wait for each other: take fewer"
-            )
+        threads = ranks.threads(settings.threads)
         ranks.reduction, ranks.batch_statistics = settings.reduction, settings.batch_statistics
         ranks.asks_to_stop, ranks.stopping = lambda: self.setup.interrupted, False
         return threads

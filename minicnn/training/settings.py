@@ -251,9 +251,10 @@ class Settings:
     threads: int | None = _setting(COUNT, None, "threads to compute with", "all cores")
     device: str = _setting(one_of(*DEVICES), "cpu", "where to compute")
     reduction: str = _setting(
-        one_of("ordered", "fast"),
+        one_of("ordered", "fast", "overlapped"),
         "ordered",
-        "how ranks add gradients: in the order of the shards, as threads do, or as MPI does",
+        "how ranks add gradients: in the order of the shards, as threads do, or as MPI does, at the "
+        "end of the backward pass or in parts during it",
     )
     batch_statistics: str = _setting(
         one_of("global", "local"),

@@ -1,7 +1,8 @@
 """What a rank does for `test_distributed.py`: trains, and rank 0 prints what came out, down to its bits.
 
 mpiexec -n RANKS python ranks.py THREADS distributed        python ranks.py THREADS alone
-mpiexec -n RANKS python ranks.py nan | error | share | device cpu | device cuda | resume FOLDER
+mpiexec -n RANKS python ranks.py nan | error | share | memory | overlapped | resume FOLDER
+mpiexec -n RANKS python ranks.py device cpu | device cuda [memory]
 """
 
 import json
@@ -25,6 +26,7 @@ from minicnn import (
     Settings,
     Trainer,
 )
+from minicnn.backends import cpu
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.distributed import connect
 from minicnn.training.events import BatchDone
@@ -101,17 +103,63 @@ def share():
         print(json.dumps([reads, same, *found]))
 
 
-def on_device(device):
+def memory():
+    """Say by how many bytes the memory of all ranks grew for what they share, each page counted once."""
+    ranks, size = connect(), 64 << 20
+
+    def proportional():
+        text = Path("/proc/self/smaps_rollup").read_text()
+        return 1024 * next(int(row.split()[1]) for row in text.splitlines() if row[:4] == "Pss:")
+
+    before = proportional()
+    shared = ranks.share(lambda: np.ones(size, np.uint8))
+    assert shared.sum() == size  # all of it is read
+    ranks.wait()
+    grown = np.array([[float(proportional() - before)]] * ranks.size)
+    ranks.gather_rows(grown, range(ranks.size + 1))
+    if ranks.rank == 0:
+        print(json.dumps(grown.sum() / size))
+    ranks.wait()
+
+
+def on_device(device, through="host"):
     """Train with statistics of each rank, in batches of which the last one has one image, for
     rank 0."""
     layers = [Conv2d(2, 3), BatchNorm2d(), Flatten(), Dense(CLASSES)]
     options = {"device": device, "batch_statistics": "local", "epochs": 1, "batch_size": 5}
     options |= {"optimizer": "momentum", "learning_rate": 0.1}
     trainer = Trainer(Network((4, 4, 1), layers), distributed=True, threads=1, **options)
+    ranks, sums = trainer.ranks, []
+    if through == "memory":  # the simulator's vectors lie in NumPy arrays, which MPI takes
+        add_up, ranks.takes_gpu_memory = ranks.add_up_there, True
+        ranks.add_up_there = lambda grads, parts, add: sums.append(
+            add_up(grads._ary, parts._ary, add)
+        )
     x, y = arrays(12, 1)
     epoch = trainer.fit(x[:, :4, :4, :1], y, progress=False).epochs[-1]
     if trainer.ranks.rank == 0:
-        print(json.dumps([epoch.train_loss, epoch.gradient_norm, epoch.validation_loss]))
+        found = [epoch.train_loss, epoch.gradient_norm, epoch.validation_loss]
+        print(json.dumps([*found, len(sums)]))
+
+
+def overlapped():
+    """Train in order and with buckets of every size, in chunks of two; say whether the bits are the
+    same, and how many sums a step has."""
+    cpu._BUCKET, cpu._LARGEST_CHUNK = 1, 2
+    found, frozen = {}, {"freeze": ["dense*"]}
+    for name, options in (("plain", {}), ("normalized", {}), ("plain", frozen)):
+        ordered, trainer = train(name, 1, True, **options)
+        ranks, begun = trainer.ranks, []
+        begin_sum = ranks.begin_sum
+        ranks.begin_sum = lambda grads, begin, to=begin_sum, at=begun: (
+            at.append(begin),
+            to(grads, begin),
+        )
+        other, _ = train(name, 1, True, reduction="overlapped", **options)
+        ranks.begin_sum = begin_sum
+        found[f"{name} {options}"] = ordered == other, len(begun) / begun.count(0)
+    if trainer.ranks.rank == 0:
+        print(json.dumps(found))
 
 
 def resume(folder):
@@ -130,7 +178,13 @@ def main():
         share()
         return
     if sys.argv[1] == "device":
-        on_device(sys.argv[2])
+        on_device(*sys.argv[2:])
+        return
+    if sys.argv[1] == "memory":
+        memory()
+        return
+    if sys.argv[1] == "overlapped":
+        overlapped()
         return
     if sys.argv[1] == "resume":
         resume(sys.argv[2])

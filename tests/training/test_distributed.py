@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from minicnn.training.checkpoint import load_checkpoint
@@ -107,6 +108,14 @@ def test_statistics_of_each_rank_alone_are_others(two_threads, two_ranks):
     found, expected = two_ranks["fast"]["epochs"][-1], two_threads["fast"]["epochs"][-1]
     assert found["train_loss"] == pytest.approx(expected["train_loss"], rel=0.2)
     assert found["train_loss"] != expected["train_loss"]
+
+
+def test_buckets_that_overlap_the_backward_pass_give_the_same_sums():
+    result = mpiexec(2, RANKS, "overlapped")  # of two numbers there is one sum
+    assert result.returncode == 0, result.stderr
+    for name, (same, sums) in json.loads(result.stdout).items():
+        assert same, name
+        assert sums > 1.5, name
 
 
 def test_checkpoints_are_those_of_one_process(tmp_path):
@@ -236,11 +245,24 @@ def test_one_rank_of_a_machine_reads_what_all_share():
     assert json.loads(result.stdout) == [[], True, "from rank 0", True]
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="asks Linux")
+def test_the_data_are_in_the_memory_of_a_machine_once():
+    result = mpiexec(2, RANKS, "memory")
+    assert result.returncode == 0, result.stderr
+    assert 0.9 < json.loads(result.stdout) < 1.2  # two copies would be 2
+
+
 def test_ranks_on_gpus_train_as_those_on_the_cpu_do():
     cpu = mpiexec(2, RANKS, "device", "cpu")
-    gpu = mpiexec(2, "-W", "ignore", RANKS, "device", "cuda", NUMBA_ENABLE_CUDASIM="1")
-    assert gpu.returncode == 0, gpu.stderr
-    assert json.loads(gpu.stdout) == pytest.approx(json.loads(cpu.stdout), rel=1e-5)
+    found = []
+    for through in ((), ("memory",)):
+        command = "-W", "ignore", RANKS, "device", "cuda", *through
+        gpu = mpiexec(2, *command, NUMBA_ENABLE_CUDASIM="1")
+        assert gpu.returncode == 0, gpu.stderr
+        found.append(json.loads(gpu.stdout))
+        assert found[-1][:3] == pytest.approx(json.loads(cpu.stdout)[:3], rel=1e-5)
+    (*host, _), (*memory, sums) = found
+    assert memory == host and sums == 3  # a sum a batch, from GPU to GPU, in the same order
 
 
 def test_global_statistics_on_gpus_are_refused():
@@ -248,6 +270,46 @@ def test_global_statistics_on_gpus_are_refused():
     result = mpiexec(2, *command[1:], NUMBA_ENABLE_CUDASIM="1")
     assert result.returncode == 2
     assert "choose --batch-statistics local" in result.stderr
+
+
+def scripts():
+    text = (Path(__file__).parents[2] / "benchmarks" / "README.md").read_text("utf-8")
+    section = text.partition("## Over several machines")[2].partition("\n## ")[0]
+    return [block.partition("\n```")[0] for block in section.split("```sh\n")[1:]]
+
+
+def test_the_scripts_for_clusters_are_shell():
+    slurm, hosts = scripts()
+    assert "#SBATCH" in slurm and "hosts" in hosts
+    for script in (slurm, hosts):
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+def test_the_script_without_slurm_starts_a_rank_on_each_host(tmp_path):
+    x, y = small.arrays(60)
+    np.savez(tmp_path / "set.npz", x_train=x, y_train=y, x_test=x[:9], y_test=y[:9])
+    (tmp_path / "mpirun").write_text(f'#!/bin/sh\nexec "{MPIEXEC}" -launcher fork "$@"\n')
+    (tmp_path / "minicnn").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m minicnn "$@"\n')
+    for name in ("mpirun", "minicnn"):  # all hosts are this one, and to MPI they are four
+        (tmp_path / name).chmod(0o755)
+    script = (
+        scripts()[1].replace("/shared/set.npz", "set.npz").replace("--threads 16", "--threads 1")
+    )
+    script = script.replace("-b 1024", "-b 8 --model softmax --epochs 1 --json --quiet")
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    result = subprocess.run(
+        ["bash", "-e"],
+        input=script,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+        env=environment,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["epoch"] == 1
+    assert load_checkpoint(tmp_path / "runs" / "four" / "last.safetensors")
 
 
 def test_more_threads_than_cores_are_a_warning():

@@ -35,7 +35,7 @@ from minicnn.kernels.cpu.vector import copy
 _WORTH_SHARING = 10_000
 # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 _BLOCK = 4096
-MEET_STATISTICS, MEET_GRADIENTS = 0, 1  # what processes meet for
+MEET_STATISTICS, MEET_GRADIENTS, MEET_BUCKET = 0, 1, 2  # what processes meet for
 
 
 @njit(**JIT)
@@ -53,10 +53,10 @@ Step = namedtuple(
     "Step",
     "plan trained params transposed work grads gather images labels sample_weights order scale "
     "targets class_weights loss loss_hyper divisor key views mixed totals squares update slots "
-    "scalars spans meet first_shard met met_plan",
+    "scalars spans meet first_shard met met_plan borders",
 )
-# What a thread is asked for: all passes of its shards, a segment of one shard forward or backward,
-# its blocks of the sum over the shards, its part of the update.
+# What a thread is asked for: all passes of its shards, a segment of one shard forward, or backward
+# for its last chunk, its blocks of the sum over the shards, its part of the update.
 _WHOLE, _FORWARD, _BACKWARD, _ADD, _UPDATE = map(np.int64, range(5))
 
 
@@ -92,12 +92,18 @@ def _loss(step, work, shard, start, n):
 
 
 @njit(**JIT)
+def _overlaps(step):
+    """Whether parts of the gradients are reduced while others are computed."""
+    return step.meet != 0 and len(step.borders) > 0 and len(step.order) >= len(step.totals)
+
+
+@njit(**JIT)
 def _shard(step, shard, thread, task, first_op, end_op):
     """Loss and gradient of the samples of this process's ``shard`` of the batch.
 
-    A plan of one segment does all of it, chunk by chunk. Of several, this is the segment
-    ``first_op`` to ``end_op`` forward, the last one with the loss, or backward, on all samples of
-    the shard.
+    A plan of one segment does all of it, chunk by chunk; where the reduction overlaps, all but the
+    last chunk's backward pass. Of several segments, this is ``first_op`` to ``end_op`` forward, the
+    last one with the loss, or backward, on all samples of the shard, which are one chunk.
     """
     plan, params, work, transposed = (
         step.plan,
@@ -117,7 +123,8 @@ def _shard(step, shard, thread, task, first_op, end_op):
             transpose_weights(plan, params, transposed)
     segment = plan[first_op:end_op]
     chunks = (end - begin + plan[0].chunk - 1) // plan[0].chunk
-    for index in range(chunks):
+    later = task == _WHOLE and _overlaps(step)
+    for index in range(max(0, chunks - 1) if task == _BACKWARD else 0, chunks):
         start = begin + (end - begin) * index // chunks
         n = begin + (end - begin) * (index + 1) // chunks - start
         if task != _BACKWARD:
@@ -127,7 +134,7 @@ def _shard(step, shard, thread, task, first_op, end_op):
             forward_chunk(segment, params, work, n, step.key, start)
             if end_op == len(plan):
                 _loss(step, work, shard, start, n)
-        if task != _FORWARD:
+        if task != _FORWARD and not (later and index == chunks - 1):
             backward_chunk(segment, params, transposed, work, grads, n, step.key, start)
 
 
@@ -159,7 +166,7 @@ def _step_types(plan, dtype):
     buffers = plan, integer, row, table, table, table, integer, types.uint8[:, ::1]
     data = integers, row, integers, table, table, row, integer, row, number
     rest = types.uint64, types.float32[:, ::1], table, sums[:, ::1], sums[::1]
-    last = integer, table, table, integer[:, ::1], integer, integer, row, plan
+    last = integer, table, table, integer[:, ::1], integer, integer, row, plan, integers
     return *buffers, *data, *rest, *last
 
 
@@ -195,7 +202,9 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     With `MEET_STATISTICS` that gathers rows of ``met``; where that is empty the statistics are this
     process's alone. With `MEET_GRADIENTS` it gathers ``totals`` [all shards, 2 or more] and leaves
     the sum of all gradients in ``grads[0]``. ``met_plan`` is ``plan`` for operations that keep what
-    they measured in ``met``.
+    they measured in ``met``. With `MEET_BUCKET` it hears, in the place of the shards, after which
+    operation of the backward pass a bucket of gradients is complete: one whose number in
+    ``borders`` [operations] is not negative. It is empty where nothing overlaps.
     """
     step = Step(*fields)
     plan, params, work, grads, totals = step.plan, step.params, step.work, step.grads, step.totals
@@ -205,6 +214,14 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
         shared = none
     if end_of_segment(plan, 0) == operations:
         spread(team, part_at, (step, _WHOLE, none, operations, one, one), threads)
+        end = operations if _overlaps(step) else none
+        while end > 0:
+            begin = end - 1
+            while begin > 0 and step.borders[begin] < 0:
+                begin -= 1
+            spread(team, part_at, (step, _BACKWARD, begin, end, one, one), shards)
+            _bucket(step, begin)
+            end = begin
     else:
         every = min(every, len(step.order))
         shards = max(none, min(shards, every - step.first_shard))
@@ -221,14 +238,15 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
                     task = _BACKWARD
             else:
                 end = begin
+                _bucket(step, begin)
                 if begin > 0:
                     begin -= 1
                     _combine(step, plan[begin].combine_backward, begin, shards, every)
                     while begin > 0 and plan[begin - 1].combine == 0:
                         begin -= 1
-    _forget_gaps(grads, step.spans, step.trained)
     if step.meet != 0:
         call(step.meet, (MEET_GRADIENTS, every, none))
+    _forget_gaps(grads, step.spans, step.trained)
     spread(shared, part_at, (step, _ADD, none, none, one, one), threads)
     loss_sum, correct, square = 0.0, 0.0, 0.0
     for shard in range(every):
@@ -245,6 +263,13 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
             if plan[i].finish != 0 and (shards > 0 or len(step.met) > 0):
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
     return loss_sum, correct, norm
+
+
+@njit(**JIT)
+def _bucket(step, op):
+    """Say that the backward pass is through ``op``, if a bucket ends there."""
+    if _overlaps(step) and step.borders[op] >= 0:
+        call(step.meet, (MEET_BUCKET, op, np.int64(0)))
 
 
 @njit(**JIT)
