@@ -1,7 +1,10 @@
 """The verb ``search``."""
 
 import argparse
+import itertools
+import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +17,17 @@ from minicnn.cli.settings import (
     load_data,
     new_settings,
 )
-from minicnn.cli.train import interruptible
+from minicnn.cli.train import interruptible, on_first
 from minicnn.errors import UsageError
 
 if TYPE_CHECKING:
+    from minicnn.training.distributed import Ranks
     from minicnn.training.events import Event
     from minicnn.training.settings import Settings
     from minicnn.training.trainer import Trainer
 
 _NAMES = ("optimizer", "loss", "schedule", "model", "init")  # of which each choice is looked up
+_LOOK = 1.0  # seconds between two looks at what other ranks have done
 _COLUMNS = (("trial", 5), ("state", 9), ("epochs", 6), ("score", 9), ("best", 9))
 
 
@@ -64,7 +69,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the trials, a line each, and write what came out."""
+    """Run the trials, a line each, and write what came out; where ``mpirun`` started several
+    processes, they share the trials."""
+    from minicnn.training.watch import launched
+
+    if launched()[1] == 1:
+        return _run(arguments, None)
+    from minicnn.training.distributed import connect
+
+    ranks = connect()
+    with ranks.together():
+        return _run(arguments, ranks)
+
+
+def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
+    from minicnn import __version__
     from minicnn.cli.run_folder import check_output, run_folder
     from minicnn.training.search import dimension
     from minicnn.training.settings import read_settings
@@ -85,13 +104,18 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(
                 "--vary is missing: say which settings, as in learning_rate=log:1e-4:1e-1"
             )
-        check_output(arguments.output)
+        on_first(ranks, lambda: check_output(arguments.output))
     dimensions = [dimension(text) for text in texts]
     if len({one.name for one in dimensions}) < len(dimensions):
         raise UsageError("--vary has the same setting twice")
-    with run_folder(arguments.resume or arguments.output) as folder:
-        search = _Search(arguments, folder, base, dimensions)
-        if arguments.resume is None:
+    if ranks is not None:
+        facts = {"version": __version__, **base.to_dict(), "vary": texts}
+        ranks.check_same(facts | {"trials": arguments.trials})
+    is_first = ranks is None or ranks.rank == 0
+    with run_folder(arguments.resume or arguments.output) if is_first else nullcontext() as made:
+        folder = on_first(ranks, lambda: made)
+        search = _Search(arguments, folder, base, dimensions, ranks)
+        if arguments.resume is None and is_first:
             from minicnn.storage import write_atomically
 
             write_atomically(folder / "config.toml", base.to_toml().encode())
@@ -100,35 +124,58 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Search:
-    """A search in its folder."""
+    """A search in its folder, of which each of several ranks takes the next trial when it has done
+    one; rank 0 tells of all."""
 
     def __init__(
-        self, arguments: argparse.Namespace, folder: Path, base: "Settings", dimensions: list[Any]
+        self,
+        arguments: argparse.Namespace,
+        folder: Path,
+        base: "Settings",
+        dimensions: list[Any],
+        ranks: "Ranks | None",
     ):
         from minicnn.report.console import make_console
         from minicnn.training.search import open_study
 
         self.folder, self.base, self.dimensions = folder, base, dimensions
-        self.arguments = arguments
+        self.arguments, self.ranks = arguments, ranks
+        self.is_first = ranks is None or ranks.rank == 0
+        self.threads = base.threads if ranks is None else ranks.threads(base.threads)
         self.console = make_console(stderr=arguments.json)
-        self.data = load_data(base)
+        self.data = load_data(base) if ranks is None else ranks.share(lambda: load_data(base))
         self.maximize = self.data.task == "classification"
         for one in dimensions:
             for choice in one.choices if one.name in _NAMES else ():
                 self.prepare({one.name: choice})
         storage = arguments.storage or f"sqlite:///{folder.resolve() / 'search.db'}"
-        self.study = open_study(storage, base.seed, not arguments.no_prune, self.maximize)
+        given = not arguments.no_prune, self.maximize
+        if self.is_first:
+            self.study = open_study(storage, base.seed, *given)
+        self.left = on_first(ranks, lambda: arguments.trials - len(self.study.trials))
+        if ranks is not None and not self.is_first:
+            seed = base.seed + ranks.rank * 0x9E3779B9
+            self.study = open_study(storage, seed, *given, begins=False)
+        self.told = {trial.number for trial in self.study.trials}
+        self.next_look = 0.0
         self.stopped = False
 
     def run(self) -> int:
         """All trials; the exit status."""
         from minicnn.training.search import run_trial
 
-        self._header()
-        with interruptible(self.interrupt):
-            while len(self.study.trials) < self.arguments.trials and not self.stopped:
-                given = self.dimensions, self.prepare, self.folder, self.watch
-                self._line(run_trial(self.study, *given))
+        if self.is_first:
+            self._header()
+        tickets: Any = nullcontext(itertools.count().__next__)
+        if self.ranks is not None:
+            tickets = self.ranks.tickets(self._lines)
+        with interruptible(self.interrupt, silent=not self.is_first), tickets as take:
+            while not self.stopped and take() < self.left:
+                run_trial(self.study, self.dimensions, self.prepare, self.folder, self.watch)
+                self._lines(now=True)
+        self._lines(now=True)
+        if not self.is_first:
+            return 130 if self.stopped else 0
         finished = [one for one in self.study.trials if one.value is not None]
         files = self._write(finished) if finished else []
         best = self.study.best_trial if finished else None
@@ -159,7 +206,7 @@ class _Search:
         from minicnn.training.search import with_values
         from minicnn.training.trainer import Trainer
 
-        settings = with_values(self.base, values)
+        settings = with_values(self.base, {"threads": self.threads, **values})
         data = (
             load_data(settings)
             if {"data", "loss", "seed", *DATA_OPTIONS} & set(values)
@@ -171,9 +218,12 @@ class _Search:
         return Trainer(network, settings), data
 
     def watch(self, trainer: "Trainer", event: "Event") -> None:
-        """Pass an interrupt on to the trial that runs."""
+        """Pass an interrupt on to the trial that runs, and tell of those of other ranks."""
         if self.stopped:
             trainer.interrupt()
+        if self.ranks is not None:
+            self.ranks.go_on()
+            self._lines()
 
     def interrupt(self) -> None:
         """End the search after the batch under way."""
@@ -196,11 +246,27 @@ class _Search:
         say(
             self.console,
             f"search    {len(self.study.trials)} of {self.arguments.trials} trials are done; the score is the "
-            f"validation {'accuracy' if self.maximize else 'loss'}",
+            f"validation {'accuracy' if self.maximize else 'loss'}"
+            + (f"; {self.ranks.size} ranks" if self.ranks else ""),
         )
         names = (f"  {one.name}" for one in self.dimensions)
         line = " ".join(f"{name:>{width}}" for name, width in _COLUMNS)
         say(self.console, line + "".join(names), "bold", wrap=False)
+
+    def _lines(self, now: bool = False) -> None:
+        """A line for each trial that has ended since, of this rank or another; once a second, or
+        ``now``."""
+        if not self.is_first or (time.monotonic() < self.next_look and not now):
+            return
+        self.next_look = time.monotonic() + _LOOK
+        ended = [
+            one
+            for one in self.study.trials
+            if one.state.is_finished() and one.number not in self.told
+        ]
+        for trial in sorted(ended, key=lambda one: one.datetime_complete):
+            self.told.add(trial.number)
+            self._line(trial)
 
     def _line(self, trial: Any) -> None:
         from minicnn.report.console import say

@@ -95,7 +95,7 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
 
     from minicnn.cli.run_folder import check_output
 
-    _on_first(ranks, lambda: check_output(arguments.output))
+    on_first(ranks, lambda: check_output(arguments.output))
     common.use_plugins(arguments)
     dataset = load_data(settings) if ranks is None else ranks.share(lambda: load_data(settings))
     if arguments.report and dataset.task != "classification":
@@ -139,7 +139,7 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
     return 0
 
 
-def _on_first(ranks: "Ranks | None", function: Callable[[], Any]) -> Any:
+def on_first(ranks: "Ranks | None", function: Callable[[], Any]) -> Any:
     """What ``function`` returns on rank 0, where the run folder is, on all ranks."""
     return function() if ranks is None else ranks.first(function)
 
@@ -185,7 +185,7 @@ def _settings(
 
     from minicnn.training.checkpoint import load_checkpoint
 
-    checkpoint = _on_first(ranks, lambda: load_checkpoint(arguments.resume / "last.safetensors"))
+    checkpoint = on_first(ranks, lambda: load_checkpoint(arguments.resume / "last.safetensors"))
     return resumed_settings(
         arguments, checkpoint.settings, checkpoint.progress.counters.epoch - 1
     ), checkpoint

@@ -119,10 +119,11 @@ def with_values(base: Settings, values: Mapping[str, Any]) -> Settings:
     return replace(base, **changed)
 
 
-def open_study(storage: str, seed: int, prune: bool, maximize: bool) -> Any:
+def open_study(storage: str, seed: int, prune: bool, maximize: bool, begins: bool = True) -> Any:
     """The Optuna study in ``storage``, a URL of a database, made if it is not there.
 
-    What a killed process left running there has failed. Raises `MissingExtraError` without Optuna.
+    Where a search ``begins``, what a killed process left running there has failed. Raises
+    `MissingExtraError` without Optuna.
     """
     try:
         import optuna
@@ -146,7 +147,7 @@ def open_study(storage: str, seed: int, prune: bool, maximize: bool) -> Any:
         else optuna.pruners.NopPruner(),
         load_if_exists=True,
     )
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]) if begins else []:
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
     return study
 

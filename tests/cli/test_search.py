@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -151,19 +152,56 @@ def test_a_trial_that_does_not_fit_says_which(search, capsys):
     assert "unknown layer to freeze 'nothing*'" in error and error.count("\n") == 1
 
 
-def test_ctrl_c_keeps_the_trials_that_are_done(search, tmp_path):
+def ranks(count, *words):
+    """The command line that runs ``words`` on this many ranks."""
+    launcher = [str(Path(sys.executable).parent / "mpiexec"), "-n", str(count)]
+    return [*launcher, sys.executable, "-m", "minicnn", *words]
+
+
+def test_ranks_share_the_trials(search, tmp_path):
+    for trials in ("5", "7"):
+        words = [*search, "--output", "out"] if trials == "5" else ["search", "--resume", "out"]
+        command = ranks(2, *words, "--trials", trials)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert result.returncode == 0 and result.stderr == "", result.stderr
+        lines = result.stdout.splitlines()
+        assert "; 2 ranks" in lines[0] and "best.toml" in lines[-2]
+        first = 0 if trials == "5" else 5
+        told = sorted(int(line.split()[0]) for line in lines[2:-3])
+        assert told == list(range(first, int(trials)))
+        study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
+        assert [trial.number for trial in study.trials] == list(range(int(trials)))
+        assert all(trial.state.is_finished() for trial in study.trials)
+    first, second = study.trials[:2]
+    assert second.datetime_start < first.datetime_complete, "one after the other"
+    assert first.params != second.params
+    assert {path.name for path in Path("out").glob("trial-*")} == {f"trial-{i}" for i in range(7)}
+
+
+def test_what_does_not_fit_on_one_rank_ends_all_with_one_line(search):
+    command = ranks(2, *search[:7], "--vary", "freeze=nothing*", "--trials", "8", "--output", "out")
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert "unknown layer to freeze 'nothing*'" in line
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_ctrl_c_keeps_the_trials_that_are_done(search, tmp_path, count):
     search[6] = "100000"
     command = [sys.executable, "-m", "minicnn", *search, "--output", "out"]
+    if count > 1:
+        command = ranks(count, *command[3:])
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (tmp_path / "out" / "trial-0" / "last.safetensors").exists():
+    while len(list(tmp_path.glob("out/trial-*/last.safetensors"))) < count:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 130 and "Traceback" not in error
     study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
-    assert [trial.state.name for trial in study.trials] == ["FAIL"]
-    assert "    0      fail" in out
+    assert [trial.state.name for trial in study.trials] == ["FAIL"] * count
+    assert all(f"    {number}      fail" in out for number in range(count))
 
 
 @pytest.mark.parametrize(
