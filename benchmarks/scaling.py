@@ -1,18 +1,20 @@
 """What training over MPI costs here, and what it would give on more machines than there are here.
 
-    mpiexec -n 2 python benchmarks/scaling.py [--repetitions 7] [--steps 30]
+    mpiexec -n 2 python benchmarks/scaling.py [--repetitions 7] [--steps 200]
 
-Measured, between two ranks of one thread on this machine: a step of each against one rank of two
-threads, in turns; what of a step is spent where ranks meet, waiting included; a reduction by the size of
-the gradient. Then the model, with R ranks of one thread, b images each, P numbers of gradient, B batch
-normalizations, a message's latency α and a network's bytes a second β:
+Measured, between two ranks of one thread on this machine: a step of each kind of reduction against one
+rank of two threads, in turns; what of a step is spent where ranks meet, waiting included; a reduction by
+the size of the gradient; and a step of one thread, while both ranks make such steps, each alone. Then the
+model, with R ranks of one thread, b images each, P numbers of gradient, B batch normalizations, a
+message's latency α and a network's bytes a second β:
 
     step      = t₀ + b · t + reduction + statistics
     ordered   = 2 (R − 1) α + 2 · 4 P (R − 1) / R / β          (pairwise exchange, ring)
     fast      = 2 log₂ R α + 2 · 4 P (R − 1) / R / β           (Rabenseifner's halving and doubling)
     meetings  = (2 B + 1) log₂ R α                             (statistics forward and backward, losses)
 
-t₀ and t come from steps of two sizes of batch on one thread. Where other work runs beside it, the fastest
+t₀ and t come from steps of two sizes of batch on one thread. With α and β of the reductions measured here
+it is held against the two ranks. Where other work runs beside it, the fastest
 of many short turns says most. Source of the costs: Thakur, Rabenseifner,
 Gropp: Optimization of collective communication operations in MPICH, 2005. Nothing overlaps, and all ranks
 are equally fast: where ranks wait for the slowest of many, a real cluster is slower.
@@ -39,6 +41,8 @@ NETWORKS = {  # latency in seconds, bytes a second
     "100 Gbit/s, RDMA": (2e-6, 11e9),
 }
 BATCH, IMAGES = 64, 1024
+TURN = 0.25  # seconds of steps, or three
+REDUCTIONS = ("ordered", "fast", "overlapped")
 RANKS = [2**k for k in range(11)]
 
 
@@ -91,49 +95,6 @@ class Meetings:
         return call
 
 
-def compare(ranks: Ranks, repetitions: int, steps: int) -> Iterator[str]:
-    """Lines of the table of two ranks of one thread against one rank of two."""
-    meetings = Meetings(ranks)
-    for name, shape in MODELS.items():
-        network = preset(name, shape, 10)
-        together = steps_of(network, BATCH, 1, ranks)
-        alone = steps_of(network, BATCH, 2, None)
-        times = []
-        for _ in range(repetitions):
-            of_threads = seconds_of(alone, steps) if ranks.rank == 0 else 0.0
-            ranks.wait()
-            meetings.seconds = 0.0
-            of_ranks = seconds_of(together, steps)
-            times.append((of_threads, of_ranks, meetings.seconds / (steps + max(1, steps // 5))))
-            ranks.wait()
-        if ranks.rank == 0:
-            found = np.array(times)
-            ratios = found[:, 1] / found[:, 0]
-            threads, of_ranks, met = found.min(axis=0) * 1e3
-            yield (
-                f"| {name} | {threads:.2f} | {of_ranks:.2f} | {of_ranks / threads:.2f} | "
-                f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f}) | "
-                f"{met:.2f} ({met / of_ranks:.0%}) |"
-            )
-
-
-def reductions(ranks: Ranks, repetitions: int) -> Iterator[str]:
-    """Lines of the table of a reduction by size."""
-    for size in (1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22):
-        grads, found = np.ones((1, size), np.float32), []
-        for reduction in ("ordered", "fast"):
-            ranks.reduction = reduction
-            times = []
-            for _ in range(5 * repetitions):
-                ranks.check_same({})
-                start = time.perf_counter()
-                ranks.add_up(grads, [0, 1, 2])
-                times.append(time.perf_counter() - start)
-            found.append(float(np.percentile(times, 10)) * 1e6)
-        yield f"| {size:,} | {found[0]:.0f} | {found[1]:.0f} | {8 * size / found[0] / 1e3:.2f} |"
-    ranks.reduction = "ordered"
-
-
 @dataclass(frozen=True)
 class Measured:
     """What the model takes from here: seconds of a step apart from images, and of an image."""
@@ -144,15 +105,86 @@ class Measured:
     normalizations: int
 
 
-def measure(name: str, shape: tuple[int, int, int], repetitions: int) -> Measured:
-    """The parts of a step of one thread."""
+def measure(
+    name: str, shape: tuple[int, int, int], ranks: Ranks, repetitions: int, most: int
+) -> Measured:
+    """The parts of a step of one thread, while the other ranks make the same step."""
     network = preset(name, shape, 10)
-    small, large = (steps_of(network, batch, 1, None) for batch in (8, 64))
-    times = np.array([(seconds_of(small, 8), seconds_of(large, 3)) for _ in range(repetitions)])
-    few, many = times.min(axis=0)
-    image = (many - few) / (64 - 8)
+    steps = [steps_of(network, batch, 1, None) for batch in (8, BATCH)]
+    counts = [in_a_turn(step, ranks, most) for step in steps]
+    times = []
+    for _ in range(repetitions):
+        for step, count in zip(steps, counts, strict=True):
+            ranks.wait()
+            times.append(seconds_of(step, count))
+    few, many = np.array(times).reshape(repetitions, 2).min(axis=0)
+    image = (many - few) / (BATCH - 8)
     layers = sum(type(layer).__name__ == "BatchNorm2d" for layer in network.layers)
     return Measured(max(0.0, few - 8 * image), image, network.trainable_size, layers)
+
+
+def in_a_turn(step: Callable[[], None], ranks: Ranks, most: int) -> int:
+    """How many steps fill a turn, the same on all ranks."""
+    seconds = seconds_of(step, 1)
+    return ranks.first(lambda: min(most, max(3, int(TURN / seconds))))
+
+
+def compare(ranks: Ranks, repetitions: int, most: int) -> Iterator[tuple[str, float, str]]:
+    """(network, seconds of a step of two ranks in order, line of the table) of two ranks of one thread
+    against one rank of two."""
+    meetings = Meetings(ranks)
+    for name, shape in MODELS.items():
+        network, together = preset(name, shape, 10), []
+        for ranks.reduction in REDUCTIONS:
+            together.append(steps_of(network, BATCH, 1, ranks))
+        alone = steps_of(network, BATCH, 2, None)
+        count, times = in_a_turn(together[0], ranks, most), []
+        for _ in range(repetitions):
+            row = [seconds_of(alone, count) if ranks.rank == 0 else 0.0]
+            for ranks.reduction, step in zip(REDUCTIONS, together, strict=True):
+                ranks.wait()
+                meetings.seconds = 0.0
+                row.append(seconds_of(step, count))
+                if ranks.reduction == "ordered":
+                    met = meetings.seconds / (count + max(1, count // 5))
+            times.append([*row, met])
+            ranks.wait()
+        found = np.array(times)
+        threads, *kinds, met = found.min(axis=0) * 1e3
+        ratios = [found[:, k] / found[:, 0] if ranks.rank == 0 else found[:, k] for k in (1, 2, 3)]
+        cells = [
+            f"{kind:.2f}, {np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})"
+            for kind, ratio in zip(kinds, ratios, strict=True)
+        ]
+        yield (
+            name,
+            kinds[0] / 1e3,
+            f"| {name} | {threads:.2f} | {' | '.join(cells)} | {met:.2f} ({met / kinds[0]:.0%}) |",
+        )
+    ranks.reduction = "ordered"
+
+
+def reductions(ranks: Ranks, repetitions: int) -> tuple[list[str], tuple[float, float]]:
+    """Lines of the table of a reduction by size, and the latency and the bytes a second that follow
+    from the smallest and the largest one in order."""
+    sizes, lines, ordered = [1 << k for k in range(12, 23, 2)], [], []
+    for size in sizes:
+        grads, found = np.ones((1, size), np.float32), []
+        for ranks.reduction in REDUCTIONS[:2]:
+            times = []
+            for _ in range(5 * repetitions):
+                ranks.check_same({})
+                start = time.perf_counter()
+                ranks.add_up(grads, [0, 1, 2])
+                times.append(time.perf_counter() - start)
+            found.append(float(np.percentile(times, 10)) * 1e6)
+        ordered.append(found[0] / 1e6)
+        lines.append(
+            f"| {size:,} | {found[0]:.0f} | {found[1]:.0f} | {8 * size / found[0] / 1e3:.2f} |"
+        )
+    ranks.reduction = "ordered"
+    bandwidth = 4 * (sizes[-1] - sizes[0]) / (ordered[-1] - ordered[0])
+    return lines, (max(0.0, ordered[0] - 4 * sizes[0] / bandwidth) / 2, bandwidth)
 
 
 def step_seconds(
@@ -168,67 +200,91 @@ def step_seconds(
     return of.fixed + images * of.image + messages * latency + moved + meetings
 
 
-def tables(repetitions: int) -> Iterator[str]:
+def tables(of: dict[str, Measured]) -> Iterator[str]:
     """Throughput against ranks, with the batch of a rank fixed and with the whole batch fixed."""
-    for name, shape in LARGE.items():
-        of = measure(name, shape, repetitions)
-        yield (
-            f"\n{name}: {of.numbers:,} numbers, {of.normalizations} batch normalizations; a step of one "
-            f"thread takes {of.fixed * 1e3:.2f} ms and {of.image * 1e6:.0f} µs an image"
-        )
-        for network, speed in NETWORKS.items():
-            yield f"\n{network}; images a second (share of R times one rank)\n"
-            yield "| ranks | 64 images a rank, ordered | fast | 1,024 images in all, ordered | fast |"
-            yield "|---|---|---|---|---|"
-            one = BATCH / step_seconds(of, 1, BATCH, speed, "fast")
-            rates = {ranks: _rates(of, ranks, speed) for ranks in RANKS}
+    for network, speed in NETWORKS.items():
+        for k, batch in enumerate((f"{BATCH} images a rank", f"{IMAGES:,} images in all")):
+            yield f"\n{network}, {batch}: images a second (share of R times one rank)\n"
+            yield f"| ranks | {' | '.join(f'{name}, ordered | {name}, fast' for name in of)} |"
+            yield "|---" * (1 + 2 * len(of)) + "|"
+            one = {
+                name: BATCH / step_seconds(parts, 1, BATCH, speed, "fast")
+                for name, parts in of.items()
+            }
+            rates = {
+                ranks: [(name, rate) for name in of for rate in _rates(of[name], ranks, speed)[k]]
+                for ranks in RANKS
+            }
             for ranks, row in rates.items():
-                cells = [f"{rate:,.0f} ({rate / ranks / one:.0%})" for rate in row]
+                cells = [f"{rate:,.0f} ({rate / ranks / one[name]:.0%})" for name, rate in row]
                 yield f"| {ranks:,} | {' | '.join(cells)} |"
             paying = [
-                max(ranks for ranks in RANKS[1:] if rates[ranks][k] >= 1.5 * rates[ranks // 2][k])
-                for k in range(4)
+                max(
+                    (n for n in RANKS[1:] if rates[n][i][1] >= 1.5 * rates[n // 2][i][1]), default=1
+                )
+                for i in range(2 * len(of))
             ]
-            yield f"\ntwice the ranks gave 1.5 times as much up to {', '.join(map(str, paying))} ranks"
+            yield f"| twice as many pay up to | {' | '.join(f'{n:,}' for n in paying)} |"
 
 
-def _rates(of: Measured, ranks: int, speed: tuple[float, float]) -> list[float]:
+def _rates(of: Measured, ranks: int, speed: tuple[float, float]) -> list[list[float]]:
     """Images a second: 64 images a rank and 1,024 in all, each in order and fast."""
     return [
-        ranks * images / step_seconds(of, ranks, images, speed, reduction)
+        [
+            ranks * images / step_seconds(of, ranks, images, speed, reduction)
+            for reduction in REDUCTIONS[:2]
+        ]
         for images in (BATCH, IMAGES / ranks)
-        for reduction in ("ordered", "fast")
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repetitions", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=200, help="the most in a turn")
     arguments = parser.parse_args()
+    repetitions, most = arguments.repetitions, arguments.steps
     ranks = connect()
     if ranks.size != 2:
         raise SystemExit("start it with mpiexec -n 2")
 
-    def show(lines: Iterator[str], *titles: str) -> None:
-        for line in (*titles, *lines):
-            if ranks.rank == 0:
-                print(line, flush=True)
+    def show(*lines: str) -> None:
+        if ranks.rank == 0:
+            print("\n".join(lines), flush=True)
 
     show(
-        compare(ranks, arguments.repetitions, arguments.steps),
-        f"Milliseconds a step, batch {BATCH}: one rank of two threads, two ranks of one\n",
-        "| network | threads, fastest | ranks, fastest | ratio | median of the ratios | where ranks meet |",
+        f"Milliseconds a step, batch {BATCH}: one rank of two threads; two ranks of one, the fastest turn, and the",
+        "median (range) of its ratio to the threads in the same turn; where ranks meet, in order\n",
+        f"| network | threads | {' | '.join(REDUCTIONS)} | where ranks meet |",
         "|---|---|---|---|---|---|",
     )
+    steps = {}
+    for name, seconds, line in compare(ranks, repetitions, most):
+        steps[name] = seconds
+        show(line)
+    lines, here = reductions(ranks, repetitions)
     show(
-        reductions(ranks, arguments.repetitions),
-        "\nMicroseconds of a reduction between two ranks\n",
+        f"\nMicroseconds of a reduction between two ranks: {here[0] * 1e6:.0f} µs a message, "
+        f"{here[1] / 1e9:.1f} GB/s\n",
         "| numbers | ordered | fast | GB/s, ordered |",
         "|---|---|---|---|",
+        *lines,
+        "\nOne thread beside another; the model of two ranks against the measurement\n",
+        "| network | numbers | batch normalizations | ms a step | µs an image | model, ms | measured | model / measured |",
+        "|---|---|---|---|---|---|---|---|",
     )
-    if ranks.rank == 0:
-        show(tables(arguments.repetitions))
+    of = {}
+    for name, shape in {**MODELS, **LARGE}.items():
+        parts = of[name] = measure(name, shape, ranks, repetitions, most)
+        row = [f"{parts.numbers:,}", parts.normalizations, f"{parts.fixed * 1e3:.2f}"]
+        row.append(f"{parts.image * 1e6:.1f}")
+        if name in steps:
+            model = step_seconds(parts, 2, BATCH / 2, here, "ordered")
+            row += [f"{model * 1e3:.2f}", f"{steps[name] * 1e3:.2f}", f"{model / steps[name]:.2f}"]
+        else:
+            row += ["", "", ""]
+        show(f"| {name} | {' | '.join(map(str, row))} |")
+    show(*tables({name: of[name] for name in LARGE}))
     ranks.wait()
 
 

@@ -210,3 +210,20 @@ def test_a_peer_of_a_lower_precision_may_round_and_is_never_the_best(benchmarks)
     row = Row("inference", "x", 1, {"low": None, "exact": None})
     row.microseconds = {"minicnn": 1.0, "low": 2.0, "exact": 3.0}
     assert passes._best(context, row) == "exact"
+
+
+def test_the_model_of_ranks(monkeypatch):
+    """Columns and rows of the tables, and what must hold of any network and its figures."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import scaling
+
+    of = scaling.Measured(fixed=1e-3, image=1e-4, numbers=100_000, normalizations=2)
+    seconds = [scaling.step_seconds(of, ranks, 64, (30e-6, 1e9), "ordered") for ranks in (1, 2, 8)]
+    assert seconds[0] == pytest.approx(1e-3 + 64 * 1e-4)
+    # two messages, all the numbers once, and five meetings for the statistics and the losses
+    assert seconds[1] - seconds[0] == pytest.approx((2 + 5) * 30e-6 + 4e5 / 1e9)
+    assert seconds[2] - seconds[0] == pytest.approx((14 + 15) * 30e-6 + 7 / 8 * 8e5 / 1e9)
+    lines = [line for line in scaling.tables({"one": of, "two": of}) if line.startswith("|")]
+    assert {line.count("|") for line in lines} == {6}
+    assert len(lines) == 4 * (2 + len(scaling.RANKS) + 1)
+    del sys.modules["scaling"]

@@ -223,6 +223,45 @@ def test_the_mpirun_of_another_mpi_is_told(tmp_path, rank):
     assert len(result.stderr.splitlines()) == 1 - rank
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("import minicnn; minicnn.__version__ = '9'", "in version: 9, not "),
+        (
+            "import minicnn.training.inputs as inputs; inputs.fingerprint = lambda split: 'x'",
+            "in images and labels: x, not ",
+        ),
+    ],
+    ids=["version", "data"],
+)
+def test_another_machine_that_differs_is_one_line(tmp_path, change, message):
+    usual = launch("--model", "softmax")
+    code = f"import sys; {change}; from minicnn.cli import main; sys.exit(main())"
+    other = [usual[0], "-c", code, *usual[3:]]
+    words = [MPIEXEC, "-n", "1", *usual, ":", "-n", "1", *other]
+    result = subprocess.run(
+        words, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"minicnn: error: rank 1 differs from rank 0 {message}")
+
+
+def test_mpi4py_without_an_mpi_is_told(tmp_path):
+    result = subprocess.run(
+        launch(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "MPI4PY_LIBMPI": str(tmp_path / "none.so")},
+        check=False,
+    )
+    assert result.returncode == 1 and list(tmp_path.iterdir()) == []
+    (line,) = result.stderr.splitlines()
+    assert "mpi4py finds no MPI library" in line and "pip install mpich" in line
+
+
 def test_without_mpi4py_the_extra_is_named(tmp_path):
     code = (
         "import sys; sys.modules['mpi4py'] = None; from minicnn.cli import main; sys.exit(main())"
