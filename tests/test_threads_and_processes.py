@@ -33,6 +33,14 @@ START = """
     def job(k):
         return model.predict(x)
 
+    wide = minicnn.preset("vgg-small", (28, 28, 1), 10)  # of which threads share one image
+    wide = minicnn.Model(
+        wide, wide.initialize(np.random.default_rng(0)), tuple("0123456789"), threads=2
+    )
+
+    def ones(k):
+        return np.concatenate([wide.logits(x[i : i + 1]) for i in range(k, k + 50)])
+
     def train(k):
         trainer = minicnn.Trainer(network, epochs=1, threads=2, batch_size=50)
         trainer.fit(x, np.arange(len(x)) % 10)
@@ -92,6 +100,37 @@ def test_forked_processes_predict_and_train(used):
         print(all((a == expected).all() for a in answers), all((w == trained).all() for w in weights))
     """
     assert run(code % (used, used)) == ["True", "True"]
+
+
+def test_threads_that_share_a_model_of_one_image_get_their_own_answers():
+    code = """
+        expected, wrong = wide.logits(x), []
+        def serve(begin):
+            for k in range(begin, 300, 4):
+                wrong.extend([k] * (not (ones(k) == expected[k : k + 50]).all()))
+        threads = [threading.Thread(target=serve, args=(begin,)) for begin in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        print(wrong == [])
+    """
+    assert run(code) == ["True"]
+
+
+def test_forked_processes_share_one_image_between_threads_of_their_own():
+    code = """
+        def names(k):
+            return [thread.name for thread in threading.enumerate()]
+        expected = ones(3)
+        with multiprocessing.get_context("fork").Pool(1) as pool:
+            before = pool.apply(names, (0,))
+            answer = pool.apply_async(ones, (3,)).get(timeout=100)
+            after = pool.apply(names, (0,))
+        print((answer == expected).all(), "minicnn 1" in names(0), "minicnn 1" in before)
+        print("minicnn 1" in after)
+    """
+    assert run(code) == ["True", "True", "False", "True"]
 
 
 def test_a_fork_while_another_thread_computes_leaves_no_lock_held():

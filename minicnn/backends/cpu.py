@@ -13,13 +13,14 @@ from llvmlite.binding import get_host_cpu_name
 from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
-from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor
+from minicnn.kernels.cpu import batch_statistics, crew, gather, passes, step, tensor
 from minicnn.kernels.cpu.beside import STEPS, compile_beside
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros, check_array, round_up
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
+from minicnn.program.pieces import cut
 from minicnn.program.plan import ADDRESSES
 from minicnn.program.planner import Plan, make_plan
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
@@ -32,6 +33,7 @@ _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 _WORTH_A_THREAD = 1_000_000
 # Numbers that are reduced together: on Ethernet twice as many as are sent in a message's latency.
 _BUCKET = 1 << 14
+_NOBODY = np.empty(0, np.int64)
 _FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
 _Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -81,7 +83,11 @@ def lay_out(
     `minicnn.kernels.cpu.beside.STEPS` that will be needed too.
     """
     lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
-    plan = make_plan(network, chunk, training, lanes, keep, frozen)
+    return _linked(make_plan(network, chunk, training, lanes, keep, frozen), dtype, beside)
+
+
+def _linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
+    """``plan`` with the addresses of kernels compiled for ``dtype``."""
     table = plan.table.view(passes.PLAN.dtype.dtype)
     # An operation without a gradient, such as those before the first weights that are trained, has
     # no backward pass.
@@ -395,26 +401,57 @@ class Inference:
         params, count = self.params, len(order)
         out = np.empty((count, self._outputs), params.dtype)
         rows = images.reshape(len(images), self._row)
+        at = gather.gather_address(out.dtype, rows.dtype, False)
+        data = step.opaque(rows), order, scale_rows(scale, out.dtype), _NO_VIEWS
+        if count == 1:
+            self._one(at, data, out)
+            return out
         try:
             work = self._workspaces.pop()
         except IndexError:
             work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
-        threads = 1 if count == 1 or count < self._worth_a_thread else self.threads
-        step.infer(
-            threads,
-            step.infer_address(out.dtype),
-            self.plan.table,
-            params,
-            work[:threads],
-            gather.gather_address(out.dtype, rows.dtype, False),
-            step.opaque(rows),
-            order,
-            scale_rows(scale, out.dtype),
-            _NO_VIEWS,
-            out,
-        )
+        threads = 1 if count < self._worth_a_thread else self.threads
+        address = step.infer_address(out.dtype)
+        step.infer(threads, address, self.plan.table, params, work[:threads], at, *data, out)
         self._workspaces.append(work)
         return out
+
+    @functools.cached_property
+    def _one(self) -> "_OneImage":
+        return _OneImage(self)
+
+
+class _OneImage:
+    """The forward pass of one image at a time, whose operations several threads share where that
+    pays."""
+
+    def __init__(self, inference: Inference):
+        params, threads = inference.params, inference.threads
+        lanes = VECTOR_BYTES // params.itemsize
+        apart = 3 if threads > 1 else 0
+        plan = _linked(make_plan(inference.network, 1, False, lanes, apart=apart), params.dtype)
+        for name in ("prepared", "params_size"):
+            plan.table[name] = inference.plan.table[name]
+        pieces = cut(plan, threads, lanes)
+        self._job = pieces.table, pieces.turns, plan.table, params
+        self._threads = threads if len(pieces.turns) > 1 else 1
+        self._size, self._turn = pieces.work_size, crew.turn_address(params.dtype)
+        self._workspaces: list[np.ndarray] = []
+
+    def __call__(self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray) -> None:
+        try:
+            work = self._workspaces.pop()
+        except IndexError:
+            work = aligned_zeros(self._size, out.dtype)
+        team = crew.of(self._threads) if self._threads > 1 else None
+        if team is not None and team.lock.acquire(blocking=False):
+            try:
+                crew.infer_one(team.call(), self._turn, at, data, out, *self._job, work)
+            finally:
+                team.lock.release()
+        else:  # or another image has them
+            crew.infer_one(_NOBODY, self._turn, at, data, out, *self._job, work)
+        self._workspaces.append(work)
 
 
 def show(

@@ -43,15 +43,17 @@ def make_plan(
     lanes: int,
     keep: bool = False,
     frozen: bool = False,
+    apart: int = 0,
 ) -> Plan:
     """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
 
     With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
-    network as it is in inference: without dropout, and with the running statistics.
+    network as it is in inference: without dropout, and with the running statistics. What the
+    ``apart`` operations after its last reader write does not lie where a value lay.
     """
     graph = fuse(lower(network, frozen or not training), lanes, training)
-    plan = lay_out(graph, chunk, training, lanes, keep)
+    plan = lay_out(graph, chunk, training, lanes, keep, apart)
     plan.table["params_size"] = network.flat_size
     return plan
 
@@ -83,7 +85,9 @@ class _Joined:
         self._with[value] = self.owner(other)
 
 
-def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = False) -> Plan:
+def lay_out(
+    graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = False, apart: int = 0
+) -> Plan:
     """The plan of ``graph``; see `make_plan`."""
     nodes = graph.nodes
     table = np.zeros(len(nodes), RECORD)
@@ -98,7 +102,7 @@ def lay_out(graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = F
 
     def live(key: Any, size: int, first: int, last: int) -> None:
         buffers[key].size = max(buffers[key].size, size)
-        buffers[key].alive.append((-1, 2 * loss) if keep else (first, last))
+        buffers[key].alive.append((-1, 2 * loss) if keep else (first, last + apart))
 
     for value, (first, last) in _lives_of_values(graph, values, wants).items():
         live(

@@ -29,7 +29,9 @@ from tests.kernels import test_graphs, test_passes, test_winograd
 from tests.kernels.geometries import GEOMETRIES
 from tests.training import test_batch_normalization
 
-WITHOUT_KERNELS = {"beside", "cache", "call", "compiler", "elementary", "rules", "team", "tile"}
+WITHOUT_KERNELS = {
+    *("beside", "cache", "call", "compiler", "crew", "elementary", "rules", "team", "tile")
+}
 MODULES = [
     name
     for _, name, _ in pkgutil.iter_modules(kernels.__path__)

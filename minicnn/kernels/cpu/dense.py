@@ -33,13 +33,14 @@ def plain(plan, params, work, n, key, first_sample):
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
-    """y = b + x · w for the first ``n`` samples of the chunk."""
+    """y = b + x · w for the first ``n`` samples of the chunk, of ``output_channels`` outputs."""
     op = plan[0]
-    inputs, outputs, rows = op.input_channels, op.output_channels, _rows(op, n)
+    inputs, rows = op.input_channels, _rows(op, n)
+    outputs = op.output_size // _rows(op, 1)
     for m in range(0, rows, _ROWS):
         multiply(
             op.multiply,
-            (min(_ROWS, rows - m), outputs, 1, inputs),
+            (min(_ROWS, rows - m), op.output_channels, 1, inputs),
             Scalars(work, op.x + m * inputs, inputs, 0, 1),
             Vectors(params, op.weight, 0, outputs),
             Rows(params, op.bias, 0),

@@ -1,0 +1,136 @@
+"""One image on several threads: its operations cut into pieces, and who computes them."""
+
+import threading
+from collections import Counter
+
+import numpy as np
+import pytest
+from numba import njit
+
+from minicnn import (
+    GELU,
+    AvgPool2d,
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    GlobalAvgPool2d,
+    MaxPool2d,
+    Model,
+    Network,
+    ReLU,
+    Residual,
+    preset,
+)
+from minicnn.backends import cpu
+from minicnn.kernels.cpu import crew, gather
+from minicnn.kernels.cpu.passes import forward_chunk
+from minicnn.kernels.cpu.tile import ENTRY
+from minicnn.program import pieces
+
+WINDOWS = Network(
+    (23, 9, 3),
+    [
+        *(Conv2d(8, (5, 3), stride=(2, 1), padding=(2, 1)), ReLU(), MaxPool2d(3, 1, padding=1)),
+        *(Conv2d(8, 3, padding="same", dilation=2, groups=8), GELU(), Conv2d(16, 1), ReLU()),
+        *(Conv2d(32, 3, padding="same", groups=4), AvgPool2d(2, 2, ceil_mode=True), Flatten()),
+        *(Dense(48), ReLU(), Dense(5)),
+    ],
+)
+BRANCHES = Network(
+    (16, 15, 32),
+    [
+        *(Conv2d(32, 3, padding="same"), BatchNorm2d(), ReLU()),
+        Residual([Conv2d(32, 3, padding="same"), ReLU(), Conv2d(32, 3, padding="same")]),
+        *(BatchNorm2d(), ReLU(), MaxPool2d(2), AvgPool2d(3, 2, padding=1), GlobalAvgPool2d()),
+        Dense(7),
+    ],
+)
+NETWORKS = [WINDOWS, BRANCHES, preset("mobilenet-v1-025", (32, 32, 3), 10)]
+
+
+def model_of(network, threads):
+    params = network.initialize(np.random.default_rng(0))
+    return Model(network, params, tuple(map(str, range(network.outputs))), threads=threads)
+
+
+def images_of(network, count):
+    return np.random.default_rng(1).integers(0, 256, (count, *network.input_shape)).astype(np.uint8)
+
+
+@pytest.fixture
+def everything_pays(monkeypatch):
+    monkeypatch.setattr(pieces, "_WORTH", 0.0)
+
+
+@njit(**ENTRY)
+def walk(table, params, work):
+    forward_chunk(table, params, work, 1, np.uint64(0), 0)
+
+
+def one_of(network, threads):
+    """What computes one image by so many threads, of which the machine need not have as many."""
+    inference = model_of(network, 1)._inference
+    inference.threads = threads
+    return cpu._OneImage(inference)
+
+
+@pytest.mark.parametrize("parts", [2, 3, 5])
+@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "mobilenet"])
+def test_turns_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
+    one, image = one_of(network, parts), images_of(network, 1)
+    table, turns, plan, params = one._job
+    x = image.reshape(-1) / np.float32(255)
+    results = []
+    for step in (1, -1):
+        work = np.full(one._size, np.nan, np.float32)
+        work[plan[0]["x"] :][: x.size] = x
+        begin = 0
+        while begin < len(turns):
+            end = turns[begin, 2]
+            for first, last, _ in turns[begin:end][::step]:
+                walk(table[first:last], params, work)
+            begin = end
+        results.append(work[plan[-1]["y"] :][: plan[-1]["output_size"]])
+    whole = np.full(one._size, np.nan, np.float32)
+    whole[plan[0]["x"] :][: x.size] = x
+    walk(plan, params, whole)
+    expected = whole[plan[-1]["y"] :][: plan[-1]["output_size"]]
+    np.testing.assert_array_equal(results, [expected, expected])
+    assert len(table) > len(plan)  # it was cut
+    assert len(set(turns[:, 2])) < len(plan)  # and stages have several operations
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "mobilenet"])
+def test_threads_change_no_bit_of_one_image(network, everything_pays):
+    images = images_of(network, 6)
+    alone, two = (model_of(network, threads) for threads in (1, 2))
+    expected = alone.logits(images)
+    for i in 50 * list(range(6)):
+        np.testing.assert_array_equal(two.logits(images[i : i + 1]), expected[i : i + 1])
+
+
+def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
+    network = NETWORKS[0]
+    expected = model_of(network, 1).logits(images_of(network, 1))
+    one, out = one_of(network, 4), np.empty((1, network.outputs), np.float32)
+    alone = crew.Crew(4)
+    monkeypatch.setattr(crew, "of", lambda threads: alone)
+    gather_at = gather.gather_address(out.dtype, np.uint8, False)
+    scale = np.array([[1 / 255], [0]], np.float32)
+    data = images_of(network, 1).reshape(1, -1), np.arange(1), scale, cpu._NO_VIEWS
+    for _ in range(3):
+        one(gather_at, data, out)
+        np.testing.assert_array_equal(out, expected)
+
+
+def test_small_operations_are_not_cut():
+    inference = model_of(preset("lenet5", (28, 28, 1), 10), 2)._inference
+    assert len(cpu._OneImage(inference)._job[1]) == 1
+
+
+def test_large_operations_are_cut():
+    one = one_of(preset("vgg-small", (28, 28, 1), 10), 2)
+    stages = Counter(one._job[1][:, 2])
+    assert max(stages.values()) == 2 and len(one._job[0]) > len(one._job[2])
