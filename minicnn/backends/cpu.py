@@ -4,6 +4,7 @@ import ctypes
 import functools
 import math
 from collections.abc import Sequence
+from time import perf_counter_ns
 from typing import Any
 
 import numba
@@ -33,6 +34,8 @@ _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 _WORTH_A_THREAD = 1_000_000
 # Numbers that are reduced together: on Ethernet twice as many as are sent in a message's latency.
 _BUCKET = 1 << 14
+# What one image may take by several threads, in times of one, and for how many images they rest then.
+_TOO_LONG, _SHORTEST_REST, _LONGEST_REST = 4, 64, 8192
 _NOBODY = np.empty(0, np.int64)
 _FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
 _Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -423,7 +426,11 @@ class Inference:
 
 class _OneImage:
     """The forward pass of one image at a time, whose operations several threads share where that
-    pays."""
+    pays.
+
+    Where an image took far longer so than by one thread, another thread has lost its core to other
+    work: the next ones are computed by the calling thread alone, twice as many each time.
+    """
 
     def __init__(self, inference: Inference):
         params, threads = inference.params, inference.threads
@@ -437,21 +444,40 @@ class _OneImage:
         self._threads = threads if len(pieces.turns) > 1 else 1
         self._size, self._turn = pieces.work_size, crew.turn_address(params.dtype)
         self._workspaces: list[np.ndarray] = []
+        # Images that are computed alone from now on, how many it is the next time, and the least
+        # time of one; the first take longer.
+        self._alone, self._next, self._least = 8, _SHORTEST_REST, math.inf
 
     def __call__(self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray) -> None:
         try:
             work = self._workspaces.pop()
         except IndexError:
             work = aligned_zeros(self._size, out.dtype)
-        team = crew.of(self._threads) if self._threads > 1 else None
-        if team is not None and team.lock.acquire(blocking=False):
-            try:
-                crew.infer_one(team.call(), self._turn, at, data, out, *self._job, work)
-            finally:
-                team.lock.release()
-        else:  # or another image has them
+        if self._threads == 1:
             crew.infer_one(_NOBODY, self._turn, at, data, out, *self._job, work)
+        else:
+            self._share(at, data, out, work)
         self._workspaces.append(work)
+
+    def _share(
+        self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray, work: np.ndarray
+    ) -> None:
+        team = crew.of(self._threads)
+        shares = self._alone <= 0 and team.lock.acquire(blocking=False)  # or another image has them
+        begun = perf_counter_ns()
+        try:
+            state = team.call() if shares else _NOBODY
+            crew.infer_one(state, self._turn, at, data, out, *self._job, work)
+        finally:
+            if shares:
+                team.lock.release()
+        taken = perf_counter_ns() - begun
+        if not shares:
+            self._least, self._alone = min(taken, self._least), self._alone - 1
+        elif taken > _TOO_LONG * self._least:
+            self._alone, self._next = self._next, min(2 * self._next, _LONGEST_REST)
+        else:
+            self._next = max(_SHORTEST_REST, self._next - 1)
 
 
 def show(

@@ -120,6 +120,7 @@ def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monke
     gather_at = gather.gather_address(out.dtype, np.uint8, False)
     scale = np.array([[1 / 255], [0]], np.float32)
     data = images_of(network, 1).reshape(1, -1), np.arange(1), scale, cpu._NO_VIEWS
+    one._alone = 0
     for _ in range(3):
         one(gather_at, data, out)
         np.testing.assert_array_equal(out, expected)
@@ -134,3 +135,28 @@ def test_large_operations_are_cut():
     one = one_of(preset("vgg-small", (28, 28, 1), 10), 2)
     stages = Counter(one._job[1][:, 2])
     assert max(stages.values()) == 2 and len(one._job[0]) > len(one._job[2])
+
+
+def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while(
+    everything_pays, monkeypatch
+):
+    made = crew.Crew(2)
+    monkeypatch.setattr(crew, "of", lambda threads: made)
+    network, state = NETWORKS[0], made.call()
+    model, image = model_of(network, 2), images_of(network, 1)
+
+    def shared(least):
+        """Of 100 images, how many were shared where one by one thread takes ``least`` ns."""
+        one._least, count = least, 0
+        for _ in range(100):
+            before = state[crew._OVER]
+            model.logits(image)
+            count += state[crew._OVER] > before
+            one._least = least
+        return count
+
+    one = model._inference._one
+    one._alone = 0
+    assert shared(1e15) == 100
+    assert shared(0) == 2  # the first, and the one after 64 alone
+    assert one._next == 4 * 64

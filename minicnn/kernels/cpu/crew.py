@@ -178,6 +178,20 @@ def _serve(crew, asleep):
     _store(crew, asleep, 1)
 
 
+@njit(**JIT)
+def _share(crew, turn_at, turns, job):
+    """Take turns with the others until all are over."""
+    first, looks = crew[_OVER], 0
+    crew[_JOB], crew[_FIRST], crew[_TURN] = job, first, turn_at
+    _open(crew, turns, 0)
+    while _load(crew, _OVER) < first + len(turns):
+        looks += 1
+        if _take(crew, _LIMIT, True):
+            looks = 0
+        else:
+            _wait(crew, looks)
+
+
 @cached
 @njit(**ENTRY)
 def infer_one(crew, turn_at, gather, data, out, *job):
@@ -193,15 +207,7 @@ def infer_one(crew, turn_at, gather, data, out, *job):
     if len(crew) == 0:
         forward_chunk(plan, params, work, 1, np.uint64(0), 0)
     else:
-        first, looks = crew[_OVER], 0
-        crew[_JOB], crew[_FIRST], crew[_TURN] = _address_of(job), first, turn_at
-        _open(crew, turns, 0)
-        while _load(crew, _OVER) < first + len(turns):
-            looks += 1
-            if _take(crew, _LIMIT, True):
-                looks = 0
-            else:
-                _wait(crew, looks)
+        _share(crew, turn_at, turns, _address_of(job))
     last = plan[len(plan) - 1]
     copy(work, last.y, out.reshape(-1), np.int64(0), last.output_size)
 
