@@ -19,8 +19,10 @@ from minicnn.program.plan import RECORD
 from minicnn.program.planner import Plan
 from minicnn.rules import ActivationRule
 
-# Operations that read windows of rows, with the rows of the output that belong together.
+# Operations that read windows of rows, with the rows of the output that belong together. A dense
+# layer of several rows is a convolution of 1×1.
 _WINDOWS = {
+    "dense": 1,
     "conv2d": 1,
     "grouped_conv2d": 1,
     "depthwise_conv2d": 1,
@@ -101,19 +103,23 @@ def _by_number(node: Node) -> bool:
     return node.operation == "add" or isinstance(node.row.rule, ActivationRule)
 
 
+def _is_vector(node: Node, fields: Mapping[str, int]) -> bool:
+    """Whether it is a dense layer of one row."""
+    return node.operation == "dense" and fields["input_size"] == fields["input_channels"]
+
+
 def _beginning(node: Node, fields: Mapping[str, int], parts: int) -> _Bounds:
     """The pieces of an operation that begins a stage: one where more would not pay."""
     size, rows = fields["output_size"], fields["output_height"]
     work = size
-    if node.operation == "dense":
-        work *= fields["input_size"]
-    elif "weight" in node.fields and node.operation in _WINDOWS:
-        taps = fields["kernel_height"] * fields["kernel_width"]
+    if "weight" in node.fields and node.operation in _WINDOWS:
+        taps = max(1, fields["kernel_height"] * fields["kernel_width"])
         work *= taps * fields["input_channels"] // fields["groups"]
-    if work < _WORTH * _SPEED.get(node.operation, _SPEED_OF_OTHERS):
+    speed = _SPEED.get("conv2d" if rows > 1 and node.operation == "dense" else node.operation)
+    if work < _WORTH * (speed or _SPEED_OF_OTHERS):
         return 0, size
     unit = size // rows
-    if node.operation == "dense":
+    if _is_vector(node, fields):
         unit, rows = ALIGNMENT, size // ALIGNMENT
     elif node.operation in _WINDOWS and not (fields["a1"] and node.operation == "avg_pool2d"):
         unit, rows = unit * _WINDOWS[node.operation], -(-rows // _WINDOWS[node.operation])
@@ -146,7 +152,7 @@ def _joining(
     result.append(outputs)
     for (first, last), (begin, end) in zip(pairwise(result), pairwise(bounds), strict=True):
         reads = first * stride - fields["padding_top"]
-        reach = (fields["kernel_height"] - 1) * fields["dilation_height"] + 1
+        reach = max(0, fields["kernel_height"] - 1) * fields["dilation_height"] + 1
         above = (last - 1) * stride - fields["padding_top"] + reach
         if last <= first or begin % row or (first and reads * row < begin):
             return None
@@ -159,7 +165,7 @@ def _piece(node: Node, fields: Mapping[str, int], first: int, end: int) -> dict[
     """The fields of the record of the numbers from ``first`` to ``end`` of y that are others than
     the whole's."""
     y = {"y": fields["y"] + first}
-    if node.operation == "dense":
+    if _is_vector(node, fields):
         bias = fields["bias"] + first if fields["bias"] >= 0 else -1
         return y | {
             "weight": fields["weight"] + first,
@@ -175,7 +181,7 @@ def _piece(node: Node, fields: Mapping[str, int], first: int, end: int) -> dict[
     top = max(0, start - fields["padding_top"])
     padding = max(0, fields["padding_top"] - start)
     height = fields["input_height"] - top
-    if "pool2d" in node.operation:  # windows of the last piece may end before the image
+    if "pool2d" in node.operation or node.operation == "dense":  # they count these rows
         reach = (fields["kernel_height"] - 1) * fields["dilation_height"] + 1
         height = min(height, (rows - 1) * fields["stride_height"] + reach - padding)
     return y | {
@@ -183,4 +189,5 @@ def _piece(node: Node, fields: Mapping[str, int], first: int, end: int) -> dict[
         "input_height": height,
         "padding_top": padding,
         "output_height": rows,
+        "output_size": end - first,
     }

@@ -46,7 +46,8 @@ BRANCHES = Network(
         Dense(7),
     ],
 )
-NETWORKS = [WINDOWS, BRANCHES, preset("mobilenet-v1-025", (32, 32, 3), 10)]
+ONE_LINE = Network((1, 40, 3), [Conv2d(32, 1), ReLU(), Conv2d(48, 1), Flatten(), Dense(64)])
+NETWORKS = [WINDOWS, BRANCHES, ONE_LINE, preset("mobilenet-v1-025", (32, 32, 3), 10)]
 
 
 def model_of(network, threads):
@@ -76,7 +77,7 @@ def one_of(network, threads):
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
-@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "mobilenet"])
+@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
 def test_turns_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
     one, image = one_of(network, parts), images_of(network, 1)
     table, turns, plan, params = one._job
@@ -101,7 +102,7 @@ def test_turns_of_a_stage_may_be_taken_in_any_order(network, parts, everything_p
     assert len(set(turns[:, 2])) < len(plan)  # and stages have several operations
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "mobilenet"])
+@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
 def test_threads_change_no_bit_of_one_image(network, everything_pays):
     images = images_of(network, 6)
     alone, two = (model_of(network, threads) for threads in (1, 2))
