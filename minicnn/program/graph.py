@@ -15,11 +15,12 @@ from minicnn.network.rule_layer import RuleLayer
 from minicnn.program.operations import OPERATIONS, Operation, operation_of, row_of
 from minicnn.rules import AnyLayer
 
-# Where tiles were measured to be faster than the direct sum by at least a tenth (AVX2): fewest
-# channels and filters, fewest outputs of a channel, and the least part of the tiles that is inside
-# of the map. Numbers of 4 and of 8 bytes follow the same rule.
-WINOGRAD_CHANNELS = 32
-WINOGRAD_OUTPUTS = {True: 64, False: 49}
+# Where tiles were measured to be faster than the direct sum by at least a tenth (AVX2 and AVX-512,
+# 8 samples in training and one in inference): fewest channels and filters, fewest outputs of a
+# channel, and the least part of the tiles that is inside of the map. Numbers of 4 and of 8 bytes
+# follow the same rule.
+WINOGRAD_CHANNELS = 16
+WINOGRAD_OUTPUTS = {True: 16, False: 49}
 WINOGRAD_INSIDE = 0.75
 WINOGRAD_TILES = 24  # of a block: what they need stays in a core's own cache
 

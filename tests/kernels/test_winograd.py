@@ -122,7 +122,12 @@ def test_inference_is_the_same_on_every_number_of_threads():
         ((32, 32, 64), Conv2d(64, 3, padding=1), True),
         ((14, 14, 32), Conv2d(64, 3, padding="same"), True),
         ((8, 8, 128), Conv2d(128, 3, padding=1), True),
-        ((7, 7, 64), Conv2d(64, 3, padding=1), False),
+        ((7, 7, 64), Conv2d(64, 3, padding=1), True),
+        ((4, 4, 32), Conv2d(32, 3, padding=1), True),
+        ((32, 32, 16), Conv2d(16, 3, padding=1), True),
+        ((32, 32, 16), Conv2d(12, 3, padding=1), False),
+        ((5, 5, 64), Conv2d(64, 3, padding=1), False),
+        ((3, 3, 64), Conv2d(64, 3, padding=1), False),
         ((9, 9, 64), Conv2d(64, 3, padding=1), False),  # tiles of 12×12
         ((28, 28, 1), Conv2d(32, 3, padding=1), False),
         ((32, 32, 64), Conv2d(64, 3, 2, padding=1), False),
