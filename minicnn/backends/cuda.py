@@ -24,6 +24,7 @@ from minicnn.backends.gpu import (
     largest_chunk,
     run_kernel,
     vector,
+    views_there,
 )
 from minicnn.errors import SettingError
 from minicnn.kernels.cuda import step, tensor
@@ -171,6 +172,8 @@ def loss_rows(
         0,
         partials,
         0,
+        views_there(None),
+        empty(1, 1),
     )
     return float(partials.copy_to_host()[:, 0].sum()), work.copy_to_host()[n * outputs :].reshape(
         n, outputs
@@ -350,6 +353,8 @@ class Training:
             network, largest_chunk(network, batch_size, True, frozen), True, frozen
         )
         self._loss = compile_loss(loss)
+        self._mixed = empty(self._laid_out.chunk, network.outputs)
+        self._views: tuple[np.ndarray | None, Vector] = (None, views_there(None))
         self._squares = vector(np.zeros((blocks_for(len(params)), 2), np.float32))
         self._partials = empty(batch_size // THREADS + batch_size // self._laid_out.chunk + 2, 2)
         spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
@@ -429,6 +434,8 @@ class Training:
     def _launch(self, row: int, batch: Batch, scale: float | np.ndarray, slots: np.ndarray) -> None:
         laid_out, group, ranks, n = self._laid_out, 0, self._ranks, 0
         begin, end, key = 0, len(batch.order), batch.key
+        if batch.views is not self._views[0]:
+            self._views = batch.views, views_there(batch.views)
         if ranks is not None:  # samples are numbered from 0 in each, and their dropout differs
             shards = min(ranks.size, end)
             begin, end = (min(ranks.rank + k, shards) * end // shards for k in (0, 1))
@@ -436,7 +443,7 @@ class Training:
         for first in range(0, end - begin, laid_out.chunk):
             images = batch.order[begin + first : min(end, begin + first + laid_out.chunk)]
             n, start = len(images), row * self.batch_size + begin + first
-            self._images.gather(laid_out, images, self._orders_there, start, n, scale)
+            self._images.gather(laid_out, images, self._orders_there, start, n, scale, self._views)
             laid_out.forward(self.params, n, key, first)
             run_kernel(
                 self._loss,
@@ -455,6 +462,8 @@ class Training:
                 row,
                 self._partials,
                 group,
+                self._views[1],
+                self._mixed,
             )
             laid_out.backward(self.params, n, key, first)
             group += -(-n // THREADS)

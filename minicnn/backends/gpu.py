@@ -5,7 +5,9 @@ from typing import Any
 import numpy as np
 from numba import cuda, from_dtype
 
+from minicnn.backends import scale_rows
 from minicnn.errors import DeviceError, SettingError
+from minicnn.kernels.augment import COLUMNS, PARTNER
 from minicnn.kernels.cuda import layout as at
 from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.call import launch, launchable
@@ -14,6 +16,8 @@ from minicnn.kernels.cuda.gather import (
     gather,
     gather_channels,
     gather_signature,
+    gather_views,
+    views_signature,
 )
 from minicnn.kernels.cuda.launches import FINISH, OPERATION, Launch, launches
 from minicnn.kernels.cuda.rules import Kernel, rule_launches
@@ -45,6 +49,15 @@ def vector(array: np.ndarray) -> Vector:
 def empty(*shape: int) -> Vector:
     """An array of float32 on the GPU that holds anything."""
     return cuda.device_array(shape, np.float32)
+
+
+def views_there(views: np.ndarray | None) -> Vector:
+    """The views of all images on the GPU; of none a row that stands for every image, without a
+    partner."""
+    if views is None:
+        views = np.zeros((1, COLUMNS), np.float32)
+        views[0, PARTNER] = -1
+    return vector(views)
 
 
 def blocks_for(count: int) -> int:
@@ -119,7 +132,7 @@ class Images:
     def __init__(self, images: np.ndarray, most: int, resident: bool):
         self.host, self.signature = images, gather_signature(from_dtype(images.dtype))
         self._all = vector(images) if resident else None
-        self._scale: np.ndarray | None = None
+        self._scale: float | np.ndarray | None = None
         if not resident:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
             self._in_order = vector(np.arange(most))
@@ -132,9 +145,21 @@ class Images:
         start: int,
         n: int,
         scale: float | np.ndarray,
+        views: tuple[np.ndarray | None, Vector] = (None, None),
     ) -> None:
         """``n`` images, those in ``order``, which is what ``orders`` on the GPU holds from
-        ``start`` on."""
+        ``start`` on. ``views`` are those of all images, on the host and on the GPU; None: the
+        images as they are."""
+        host, views_here = views
+        if host is not None:
+            whole, source = int(self._all is not None), self._all
+            if source is None:
+                partners = np.maximum(host[order, PARTNER], 0).astype(np.int64)
+                source = vector(self.host[np.concatenate([order, partners])])
+            given = laid_out.plan, laid_out.work, source, orders, start, n
+            signature = views_signature(from_dtype(self.host.dtype))
+            launch(gather_views, signature, n, *given, self._rows(scale), views_here, whole)
+            return
         if self._all is None:
             self._some[:n].copy_to_device(np.ascontiguousarray(self.host[order]))
             source, orders, start = self._some, self._in_order, 0
@@ -144,10 +169,13 @@ class Images:
         if isinstance(scale, float):
             launch(gather, self.signature, n, *given, scale)
             return
-        if self._scale is not scale:
-            self._scale, self._scale_there = scale, vector(scale.astype(np.float32))
         signature = channels_signature(from_dtype(self.host.dtype))
-        launch(gather_channels, signature, n, *given, self._scale_there)
+        launch(gather_channels, signature, n, *given, self._rows(scale))
+
+    def _rows(self, scale: float | np.ndarray) -> Vector:
+        if self._scale is not scale:
+            self._scale, self._scale_there = scale, vector(scale_rows(scale, np.dtype(np.float32)))
+        return self._scale_there
 
 
 class LaidOut:

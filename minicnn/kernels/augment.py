@@ -33,7 +33,7 @@ def bordered(y, size, border):
 def between(images, image, height, width, channels, y, x, c):
     """Channel ``c`` of ``images`` [N, H·W·C] at (y, x), between four pixels; outside there is 0."""
     top, left = math.floor(y), math.floor(x)
-    below, right = np.float32(y - top), np.float32(x - left)
+    below, right = y - np.float32(top), x - np.float32(left)
     total = np.float32(0)
     for i in range(2):
         row = np.int64(top) + i
@@ -46,3 +46,9 @@ def between(images, image, height, width, channels, y, x, c):
                     value = images[image, (row * width + column) * channels + c]
                     total += weight * np.float32(value)
     return total
+
+
+def inside(view, box, h, w):
+    """Whether pixel (h, w) lies in the box that begins at column ``box``."""
+    row, column = np.float32(h), np.float32(w)
+    return view[box] <= row < view[box + 2] and view[box + 1] <= column < view[box + 3]

@@ -52,8 +52,6 @@ class Inputs:
             self.normalization = measure(dataset.train.images, self.train, dataset.maximum)
         self.scale = channel_scale(dataset.maximum, self.normalization)
         self.augment = make_augment(settings.augment)
-        if settings.augment and settings.device != "cpu":
-            raise SettingError("augment changes images on the CPU: it goes with device=cpu only")
         self._is_augmented = bool(settings.augment)
         self._views: tuple[int, np.ndarray | None] = 0, None
         self.fingerprint = fingerprint(dataset.train)

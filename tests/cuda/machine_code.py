@@ -72,6 +72,8 @@ def kernels() -> dict[str, tuple]:
         gather,
         gather_channels,
         gather_signature,
+        gather_views,
+        views_signature,
     )
     from minicnn.kernels.cuda.launches import FINISH, OPERATION, launches
     from minicnn.kernels.cuda.rules import compile_loss, compile_update, rule_launches
@@ -100,6 +102,7 @@ def kernels() -> dict[str, tuple]:
     for dtype in (types.uint8, types.float32):
         found[f"gather_{dtype}"] = (gather, gather_signature(dtype))
         found[f"gather_channels_{dtype}"] = (gather_channels, channels_signature(dtype))
+        found[f"gather_views_{dtype}"] = (gather_views, views_signature(dtype))
     made_by: dict = {LossRule: compile_loss, OptimizerRule: compile_update}
     for rule in rules():
         compiled = made_by[type(rule)](rule)

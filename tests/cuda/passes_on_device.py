@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numba import cuda as device_code
 
-from minicnn import plugins
-from minicnn.backends import cpu, cuda, gpu
+from minicnn import Augment, plugins
+from minicnn.backends import cpu, cuda, gpu, scale_rows
 from minicnn.backends.cpu import Passes
 from minicnn.kernels.cuda.rules import compile_update
 from minicnn.kernels.cuda.tile import DEPTH_LOG2, shape_of
@@ -50,6 +50,7 @@ from minicnn.network.network import Network
 from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 from tests.cuda.launching import Device
 from tests.networks import oracle_inference, oracle_passes, oracle_training, random_params
+from tests.reference.augment import mixed_view
 
 # NumPy warns where the simulator's 64-bit hash wraps around, as it should.
 pytestmark = pytest.mark.filterwarnings("ignore:.*overflow encountered in scalar:RuntimeWarning")
@@ -432,6 +433,30 @@ def test_gather_gives_each_channel_its_factor_and_offset(resident):
     x = int(laid_out.table[0]["x"])
     found = laid_out.work.copy_to_host()[x : x + 54].reshape(3, 2, 3, 3)
     np.testing.assert_array_equal(found, images[order] * scale[0] + scale[1])
+
+
+@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize(
+    "augment",
+    [
+        Augment(flip=True, flip_vertical=True, crop=2, border="edge", cutout=2),
+        Augment(rotate=40, scale=0.3, border="reflect", brightness=0.2, contrast=0.3),
+        Augment(mixup=0.5, cutmix=1.0, rotate=20),
+    ],
+    ids=["moved", "turned", "mixed"],
+)
+def test_gathered_views_are_those_of_the_oracle(augment, resident):
+    laid_out = gpu.LaidOut(Network((4, 5, 3), [Flatten()]), 3, False)
+    images = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
+    order, size = np.array([5, 0, 3]), images[0].size
+    source = gpu.Images(images.reshape(6, -1), 3, resident)
+    views, x = augment.draw(0, 1, images), int(laid_out.table[0]["x"])
+    for scale in (1 / 255, np.array([[0.5, 1.0, 2.0], [1.0, 0.0, -3.0]], np.float32)):
+        given = cuda.vector(np.append(0, order)), 1, 3, scale, (views, cuda.vector(views))
+        source.gather(laid_out, order, *given)
+        found = laid_out.work.copy_to_host()[x : x + 3 * size].reshape(3, 4, 5, 3)
+        expected = [mixed_view(images, i, views, *scale_rows(scale, np.float64)) for i in order]
+        assert_close(found, np.array(expected))
 
 
 # ---- the simulator

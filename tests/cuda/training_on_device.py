@@ -516,8 +516,26 @@ def test_recording_is_refused_before_the_run_starts(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_augmentation_is_refused_by_name():
-    network, x = Network((4, 4, 1), [Flatten(), Dense(2)]), np.zeros((8, 4, 4, 1), np.uint8)
-    trainer = Trainer(network, device="cuda", augment={"flip": True}, epochs=1)
-    with pytest.raises(SettingError, match="augment changes images on the CPU"):
-        trainer.fit(x, np.arange(8) % 2)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment": {"flip": "alternating", "crop": 1, "border": "reflect"}, "epochs": 2},
+        {"augment": {"rotate": 20, "scale": 0.2, "brightness": 0.3}, "normalize": True},
+        {"augment": {"mixup": 0.5, "cutmix": 1.0, "crop": 1}, "class_weights": [1.0, 2.0, 0.5]},
+        {"augment": {"mixup": 1.0}, "loss": "binary_cross_entropy"},
+    ],
+    ids=["moved", "turned", "mixed", "mixed rows"],
+)
+def test_training_on_augmented_images_equals_the_cpus(options, monkeypatch):
+    network = Network((5, 4, 2), [Conv2d(3, 3), ReLU(), Flatten(), Dense(3)])
+    assert_same_training(network=network, **options)
+    plain, augmented = (
+        train("cuda", network, **(options | {"augment": augment}))[0].progress.params
+        for augment in ({}, options["augment"])
+    )
+    assert np.abs(augmented - plain).max() > 1e-4
+    monkeypatch.setattr(gpu, "free_memory", lambda: 4 * gpu.LaidOut(network, 1, True).work.size)
+    original = cuda.Images
+    monkeypatch.setattr(cuda, "Images", lambda images, most, _: original(images, most, False))
+    one_by_one = train("cuda", network, **options)[0].progress.params
+    np.testing.assert_allclose(one_by_one, augmented, rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import TABLE, call, compiled
 from minicnn.kernels.cpu.tile import ENTRY, JIT
 
-_bordered, _between = njit(**JIT)(augment.bordered), njit(**JIT)(augment.between)
+_bordered, _between, _inside = map(njit(**JIT), (augment.bordered, augment.between, augment.inside))
 
 
 @njit(**JIT)
@@ -69,12 +69,12 @@ def _view(x, images, image, views, scale, shape, into):
     for h in range(height):
         for w in range(width):
             kept = np.float32(0)
-            if into >= 0 and not inside(views[into], BOX, h, w):
+            if into >= 0 and not _inside(views[into], BOX, h, w):
                 kept = views[into, KEPT]
             if kept < 1:
                 y = _bordered(a * np.float32(h) + b * np.float32(w) + c0, height, border)
                 z = _bordered(d * np.float32(h) + e * np.float32(w) + f, width, border)
-                is_cut = inside(v, CUTOUT, h, w)
+                is_cut = _inside(v, CUTOUT, h, w)
                 row, column = np.int64(y), np.int64(z)
                 is_pixel = y == row and z == column  # the one between which `_between` would be
                 is_inside = 0 <= row < height and 0 <= column < width
@@ -92,12 +92,6 @@ def _view(x, images, image, views, scale, shape, into):
                     if kept > 0:
                         value = number(kept) * x[place] + (number(1) - number(kept)) * value
                     x[place] = value
-
-
-@njit(**JIT)
-def inside(view, box, h, w):
-    """Whether pixel (h, w) lies in the box that begins at column ``box``."""
-    return view[box] <= h < view[box + 2] and view[box + 1] <= w < view[box + 3]
 
 
 @cached

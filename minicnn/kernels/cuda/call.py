@@ -11,6 +11,7 @@ from typing import Any
 import numba_cuda
 from numba import cuda, from_dtype, types
 
+from minicnn.kernels import augment
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
 from minicnn.program import plan
@@ -33,7 +34,8 @@ def digest() -> str:
     """What machine code for the device depends on besides a rule: the kernels' sources and the
     compiler's version."""
     here = Path(__file__).parent
-    sources = [*sorted(here.glob("*.py")), here.parent / "generated.py", Path(plan.__file__)]
+    shared = here.parent / "generated.py", Path(augment.__file__), Path(plan.__file__)
+    sources = *sorted(here.glob("*.py")), *shared
     made = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"{made[:12]}_{numba_cuda.__version__.replace('.', '_')}"
 

@@ -36,6 +36,8 @@ LOSS = types.void(
     INTEGER,
     ROWS,
     INTEGER,
+    ROWS,
+    ROWS,
 )
 UPDATE = types.void(NUMBERS, NUMBERS, ROWS, ROWS, INTEGER, ROWS, ROWS, ROWS, TABLE)
 
@@ -63,25 +65,43 @@ class Kernel:
 
 _LOSS = '''\
 from numba import cuda, float32
+from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cuda.rules import largest
 from minicnn.kernels.cuda.step import DIVISOR, block_sum
 from minicnn.kernels.cuda.tile import THREADS
 
 
 def compiled(work, logits_at, dlogits_at, outputs, labels, sample_weights, order, start, n, targets, class_weights,
-             hyper, table, row, partials, first_group):
-    """Loss and dlogits / divisor of n samples; sums of loss and right answers of a group of THREADS samples each."""
+             hyper, table, row, partials, first_group, views, mixed):
+    """Loss and dlogits / divisor of n samples; sums of loss and right answers of a group of THREADS samples each.
+
+    Where a view (one of each image, or one for all) has a partner, so has the loss; mixed [n, outputs] is scratch.
+    """
     for group in range(cuda.blockIdx.x, (n + THREADS - 1) // THREADS, cuda.gridDim.x):
         i = group * THREADS + cuda.threadIdx.x
         loss, correct = float32(0), float32(0)
         if i < n:
             image = order[start + i]
-            label = labels[image]
+            view = min(image, len(views) - 1)
+            partner, share = int(views[view, PARTNER]), views[view, SHARE]
             weight = sample_weights[min(image, len(sample_weights) - 1)]  # or one for all
             logits = work[logits_at + i * outputs : logits_at + (i + 1) * outputs]
             dlogits = work[dlogits_at + i * outputs : dlogits_at + (i + 1) * outputs]
-            loss = weight * float32(rule(logits, {target}, dlogits, {class_weights} {hypers}))
-            if largest(logits) == label:
+            for own in range({first}, 2):
+                label = labels[image if own == 1 else partner]
+                value = float32(rule(logits, {target}, dlogits, {class_weights} {hypers}))
+                if own == 0:
+                    loss = (float32(1) - share) * value
+                    for k in range(outputs):
+                        mixed[i, k] = (float32(1) - share) * dlogits[k]
+                elif partner >= 0:
+                    loss += share * value
+                    for k in range(outputs):
+                        dlogits[k] = share * dlogits[k] + mixed[i, k]
+                else:
+                    loss = value
+            loss *= weight
+            if largest(logits) == labels[image]:
                 correct = float32(1)
             for k in range(outputs):
                 dlogits[k] = dlogits[k] * weight / table[row, DIVISOR]
@@ -174,6 +194,7 @@ def compile_loss(rule: LossRule) -> Kernel:
         raise PluginError(f"loss {rule.name!r}: row does not take what the rule declares")
     source = _LOSS.format(
         target="label" if rule.target == "label" else "targets[label]",
+        first="1 if partner < 0 else 0" if rule.soft else "1",
         class_weights="class_weights," if rule.class_weights else "",
         hypers=each("hyper[{}]", range(len(rule.hyperparameters))),
     )
