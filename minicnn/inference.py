@@ -23,7 +23,7 @@ from minicnn.data.dataset import (
 )
 from minicnn.data.labels import Classes
 from minicnn.data.reading import note
-from minicnn.data.tta import Averaged
+from minicnn.data.tta import Averaged, suited
 from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.metrics import Evaluation
@@ -138,7 +138,9 @@ class Model:
         return backend(self.device).Inference(*self._folded, self.threads, constant=True)
 
     def _views(self, tta: str | None) -> Any:
-        return self._inference if tta is None else Averaged(self._inference, tta)
+        if tta is None:
+            return self._inference
+        return Averaged(self._inference, suited(tta, self.training))
 
     @functools.cached_property
     def _folded(self) -> tuple[Network, np.ndarray]:
@@ -173,7 +175,7 @@ class Model:
         the training images, or floats: on the training scale if that was floats, else from 0 to 1.
         Raises `DataError` for another shape, NaN, or values beyond the scale. ``maximum`` is the
         image value that is scaled to 1 where the images are on another scale. ``tta`` averages over
-        views of each image, see `minicnn.data.tta`: "flip", "shift" or "both".
+        views of each image, see `minicnn.data.tta`: "flip", "shift", "both", or "auto".
         """
         checked, scale = self.check_images(images, maximum)
         return self._views(tta).logits(checked, scale)

@@ -53,14 +53,14 @@ def add_output(parser: argparse._ActionsContainer, text: str, metavar: str = "DI
 
 
 def add_tta(parser: argparse._ActionsContainer) -> None:
-    """Add ``--tta``, of `minicnn.data.tta`; alone it means both."""
+    """Add ``--tta``, of `minicnn.data.tta`; alone it means auto."""
     parser.add_argument(
         "--tta",
         nargs="?",
-        const="both",
-        choices=("flip", "shift", "both"),
-        help="average over views of each image: its mirror image, it moved by a pixel, or both "
-        "(default: the image alone)",
+        const="auto",
+        choices=("auto", "flip", "shift", "both"),
+        help="average over views of each image: its mirror image, it moved by a pixel, both, or, if "
+        "no word is given, both where training mirrored images, and else shift (default: the image alone)",
     )
 
 

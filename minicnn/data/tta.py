@@ -8,9 +8,12 @@ mean; the softmax of it is the geometric mean of the views' probabilities, norma
 
 Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024,
 https://arxiv.org/abs/2404.00498, multi-crop evaluation.
+
+A mirror image is another thing than the image where the network has learnt no mirror images: a 2 is
+none. So "auto" is "both" for a network that was trained with ``flip``, and else "shift".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -38,13 +41,20 @@ def tta_views(images: Array, tta: str) -> Iterator[tuple[float, Array]]:
             yield weight / 2, view[:, :, ::-1]
 
 
+def suited(tta: str, training: Mapping[str, Any]) -> str:
+    """``tta``, or what "auto" means for a model whose ``training`` says how it was made."""
+    if tta != "auto":
+        return tta
+    return "both" if (training.get("settings", {}).get("augment") or {}).get("flip") else "shift"
+
+
 class Averaged:
     """A backend's ``inference`` whose outputs are averaged over the views of ``tta``, one of `TTA`;
     raises `SettingError` for another word."""
 
     def __init__(self, inference: Any, tta: str):
         if tta not in TTA:
-            raise SettingError(f"tta must be {', '.join(TTA)} or None, not {tta!r}")
+            raise SettingError(f"tta must be auto, {', '.join(TTA)} or None, not {tta!r}")
         self.inference, self.tta, self.params = inference, tta, inference.params
 
     def logits(self, images: Array, scale: float | Array, order: Array | None = None) -> Array:

@@ -248,7 +248,7 @@ def test_channels_first_and_the_limit_of_memory_are_options_of_every_verb(place,
     assert "--data-gb" in minicnn("predict", "run", "first.npz", "--data-gb", 1e-6).error
 
 
-@pytest.mark.parametrize(("argv", "tta"), [((), "both"), (("flip",), "flip")])
+@pytest.mark.parametrize(("argv", "tta"), [((), "auto"), (("flip",), "flip")])
 def test_it_averages_over_views(argv, tta, minicnn, model):
     evaluation = api.load(model).evaluate(*arrays(30, 1), tta=tta)
     shown = figures(minicnn, model, "--tta", *argv)

@@ -95,7 +95,9 @@ def test_no_image_one_pixel_and_many_images(model):
 
 
 def test_another_word_is_refused(model):
-    with pytest.raises(SettingError, match="tta must be flip, shift, both or None, not 'mirror'"):
+    with pytest.raises(
+        SettingError, match="tta must be auto, flip, shift, both or None, not 'mirror'"
+    ):
         model.predict_proba(IMAGES, tta="mirror")
 
 
@@ -104,3 +106,23 @@ def test_a_network_on_one_thread_and_two_says_the_same(model, tmp_path):
     many = np.concatenate([IMAGES] * 60)
     one, two = (minicnn.load(tmp_path / "m.safetensors", threads=n) for n in (1, 2))
     np.testing.assert_array_equal(one.logits(many, tta="both"), two.logits(many, tta="both"))
+
+
+def test_auto_mirrors_only_where_training_did(model):
+    """A digit's mirror image is no digit."""
+    np.testing.assert_array_equal(
+        model.logits(IMAGES, tta="auto"), model.logits(IMAGES, tta="shift")
+    )
+    for augment, tta in (
+        ({"flip": "alternating"}, "both"),
+        ({"crop": 2}, "shift"),
+        (None, "shift"),
+    ):
+        other = replace(model, training={"settings": {"augment": augment}})
+        np.testing.assert_array_equal(
+            other.logits(IMAGES, tta="auto"), other.logits(IMAGES, tta=tta)
+        )
+    mirrored = small.train(epochs=1, augment={"flip": True})[0].model
+    np.testing.assert_array_equal(
+        mirrored.logits(IMAGES, tta="auto"), mirrored.logits(IMAGES, tta="both")
+    )
