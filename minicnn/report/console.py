@@ -113,7 +113,7 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
-def _batch_figures(event: BatchDone) -> tuple[str, ...]:
+def batch_figures(event: BatchDone) -> tuple[str, ...]:
     """Means so far, speed, and the time left of the epoch and of the run."""
     return (
         f"loss {_fixed(event.loss, 3)}",
@@ -256,7 +256,7 @@ class ConsoleReporter:
 
     def _show_batch(self, event: BatchDone) -> None:
         epoch = f"epoch {event.epoch}/{self._epochs}"
-        parts = [f"{event.batch}/{self._batches}", *_batch_figures(event)]
+        parts = [f"{event.batch}/{self._batches}", *batch_figures(event)]
         room = self._err.width - 7 if self._err.is_interactive else UNFOLDED
         if len(epoch + "  ".join(parts)) > room:
             del parts[3]  # the speed, so that the others keep their place

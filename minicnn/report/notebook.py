@@ -13,7 +13,7 @@ from minicnn.inference import Model
 from minicnn.insight.advice import Advice
 from minicnn.network.network import Network
 from minicnn.network.summary import summary_rows
-from minicnn.report.console import EPOCH_COLUMNS, ConsoleReporter, make_console
+from minicnn.report.console import EPOCH_COLUMNS, ConsoleReporter, batch_figures, make_console
 from minicnn.report.html import table
 from minicnn.training.events import BatchDone, EpochDone, Event, RunEnded
 
@@ -38,10 +38,8 @@ class NotebookReporter:
     def __call__(self, event: Event | Advice) -> None:
         now = time.monotonic()
         if isinstance(event, BatchDone):
-            self._status = (
-                f"epoch {event.epoch}, batch {event.batch:,}: loss {event.loss:.4f}, "
-                f"{event.images_per_second:,.0f} images/s, {event.seconds_left:,.0f} s left"
-            )
+            figures = ", ".join(batch_figures(event))
+            self._status = f"epoch {event.epoch}, batch {event.batch:,}: {figures}"
             if now < self._drawn + _SECONDS:
                 return
         elif isinstance(event, EpochDone):

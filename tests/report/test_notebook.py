@@ -11,8 +11,8 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from minicnn.report.notebook import curves
-from minicnn.training.events import EpochDone
+from minicnn.report.notebook import NotebookReporter, curves
+from minicnn.training.events import BatchDone, EpochDone
 
 SETUP = """
 import numpy as np
@@ -116,3 +116,11 @@ def test_curves_of_losses():
     assert svg.count("<polyline") == 1 and 'points="48.0,24.0 432.0,136.0"' in svg
     both = curves([replace(one, validation_loss=3.0) for one in two])
     assert both.count("<polyline") == 2 and ">3<" in both and ">1<" in both
+
+
+def test_a_run_under_way_shows_loss_accuracy_speed_and_both_times_left(monkeypatch):
+    monkeypatch.setattr("IPython.display.display", lambda *_, **__: None)
+    reporter = NotebookReporter()
+    reporter(BatchDone(2, 1200, 0.4321, 0.8512, 76_800, 14_321.0, 6.0, 83.0))
+    wanted = "epoch 2, batch 1,200: loss 0.432, acc 85.1 %, 14,321 img/s, 0:06/1:23 left"
+    assert wanted in reporter._repr_html_() and wanted in repr(reporter)
