@@ -27,7 +27,8 @@ def trainer_of(settings: Settings) -> Trainer:
 
 def test_the_recipes():
     assert set(recipes()) == {
-        *("default", "mnist-10s", "fashion-10min", "cifar10-15min", "cifar10-94"),
+        *("default", "mnist-10s", "mnist-5min", "fashion-10min", "cifar10-15min"),
+        "cifar10-94",
         "resnet8-cifar10",
     }
 
