@@ -4,7 +4,21 @@ layer, sample, element."""
 import numpy as np
 import pytest
 
-from minicnn import Conv2d, Dense, Dropout, Flatten, Loss, Network, Optimizer, Passes, ReLU, Trainer
+from minicnn import (
+    Conv2d,
+    Dense,
+    Dropout,
+    Dropout2d,
+    DropPath,
+    Flatten,
+    Loss,
+    Network,
+    Optimizer,
+    Passes,
+    ReLU,
+    Residual,
+    Trainer,
+)
 from minicnn.backends import cpu
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.events import BatchDone, EpochDone
@@ -164,6 +178,36 @@ def test_dropouts_masks_do_not_depend_on_each_other():
     for other in others:
         here = kept[: len(other), : other.shape[1]]
         assert abs((here * other).mean()) < 4 / np.sqrt(here.size)
+
+
+def test_stochastic_depth_leaves_the_branch_out_for_whole_samples():
+    """y = x + 2 · branch where it is kept, x where it is not; with all samples x + branch in
+    inference."""
+    network = Network((1, 1, 4), [Flatten(), Residual([Dense(4), DropPath(0.5)])])
+    rng = np.random.default_rng(0)
+    params = rng.normal(size=network.flat_size)
+    x, dy = rng.normal(size=(400, 4)), rng.normal(size=(400, 4))
+    passes = Passes(network, params, 400)
+    y = passes.forward(x.reshape(400, 1, 1, 4), 3)
+    weights = network.unflatten(params)
+    branch = x @ weights["dense1.weight"] + weights["dense1.bias"]
+    kept = np.isclose(y, x + 2 * branch).all(axis=1)
+    assert (kept != np.isclose(y, x).all(axis=1)).all() and 150 < kept.sum() < 250
+    found = network.unflatten(passes.backward(dy, 3))
+    np.testing.assert_allclose(found["dense1.weight"], 2 * x[kept].T @ dy[kept])
+    np.testing.assert_allclose(found["dense1.bias"], 2 * dy[kept].sum(axis=0))
+    inference = cpu.Inference(network, params).logits(x.reshape(400, 1, 1, 4), 1.0)
+    np.testing.assert_allclose(inference, x + branch)
+
+
+def test_dropout2d_drops_whole_channels():
+    network = Network((2, 3, 50), [Conv2d(50, 1), Dropout2d(0.25), Flatten()])
+    params = network.flatten(
+        {"conv1.weight": np.zeros((1, 1, 50, 50)), "conv1.bias": np.ones(50)}
+    ).astype(np.float64)
+    y = Passes(network, params, 40).forward(np.zeros((40, 2, 3, 50)), 3).reshape(40, 6, 50)
+    np.testing.assert_allclose(np.unique(y), [0, 4 / 3])
+    assert (y == y[:, :1]).all() and 0.7 < (y > 0).mean() < 0.8
 
 
 def test_two_dropout_layers_have_masks_of_their_own():
