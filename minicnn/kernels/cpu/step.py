@@ -410,7 +410,7 @@ def compile_infer(dtype) -> None:
 def opaque(images: np.ndarray) -> np.ndarray:
     """``images`` [N, numbers] as an array of bytes of that shape, which only the compiled gather
     knows how to read: what hands them on is compiled once for all dtypes."""
-    return np.ndarray(images.shape, np.uint8, images)
+    return images if images.dtype == np.uint8 else np.ndarray(images.shape, np.uint8, images)
 
 
 @cached
