@@ -20,7 +20,7 @@ from typing import Any
 _GOODBYE, _END = b"G", b"E"
 _KEEPALIVE = {"TCP_KEEPIDLE": 3, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}  # seconds, and times
 _CONNECTING = 30.0  # seconds
-_GRACE = 1.0  # in which rank 0 may say itself what is wrong on all ranks
+_GRACE = 1.0  # rank 0 has three times as long to say itself what is wrong on all ranks
 _DRAIN = 0.1  # in which a launcher passes the line on before the ranks end, and it with them
 _TOKEN = 16  # bytes, by which a connection is known to be of a rank
 
@@ -151,7 +151,7 @@ def _serve(server: socket.socket, size: int, token: bytes) -> tuple[str, int, li
             first = [connection for connection in names if names[connection][0] == 0]
             if rank == 0:
                 time.sleep(_GRACE)
-            if rank == 0 or select.select(first, [], [], _GRACE)[0]:
+            if rank == 0 or select.select(first, [], [], 3 * _GRACE)[0]:
                 return "", word[1], list(names)
             return f"{text}, on {name}; all ranks end", word[1], list(names)
     return "", 0, []
