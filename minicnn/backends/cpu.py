@@ -14,7 +14,7 @@ from llvmlite.binding import get_host_cpu_name
 from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
-from minicnn.kernels.cpu import batch_statistics, crew, gather, passes, step, tensor
+from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor, workers
 from minicnn.kernels.cpu.beside import STEPS, compile_beside
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
@@ -440,9 +440,9 @@ class _OneImage:
         for name in ("prepared", "params_size"):
             plan.table[name] = inference.plan.table[name]
         pieces = cut(plan, threads, lanes)
-        self._job = pieces.table, pieces.turns, plan.table, params
-        self._threads = threads if len(pieces.turns) > 1 else 1
-        self._size, self._turn = pieces.work_size, crew.turn_address(params.dtype)
+        self._job = pieces.table, pieces.tasks, plan.table, params
+        self._threads = threads if len(pieces.tasks) > 1 else 1
+        self._size, self._task = pieces.work_size, workers.task_address(params.dtype)
         self._workspaces: list[np.ndarray] = []
         # Images that are computed alone from now on, how many it is the next time, and the least
         # time of one; the first take longer.
@@ -454,7 +454,7 @@ class _OneImage:
         except IndexError:
             work = aligned_zeros(self._size, out.dtype)
         if self._threads == 1:
-            crew.infer_one(_NOBODY, self._turn, at, data, out, *self._job, work)
+            workers.infer_one(_NOBODY, self._task, at, data, out, *self._job, work)
         else:
             self._share(at, data, out, work)
         self._workspaces.append(work)
@@ -462,12 +462,12 @@ class _OneImage:
     def _share(
         self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray, work: np.ndarray
     ) -> None:
-        team = crew.of(self._threads)
+        team = workers.of(self._threads)
         shares = self._alone <= 0 and team.lock.acquire(blocking=False)  # or another image has them
         begun = perf_counter_ns()
         try:
             state = team.call() if shares else _NOBODY
-            crew.infer_one(state, self._turn, at, data, out, *self._job, work)
+            workers.infer_one(state, self._task, at, data, out, *self._job, work)
         finally:
             if shares:
                 team.lock.release()

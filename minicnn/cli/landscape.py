@@ -270,15 +270,15 @@ def _descend(
     )
     rate, steps = arguments.lr and arguments.lr[0], arguments.steps or 100
     hypers = dict(arguments.opt_kwargs)
-    ways: list[tuple[Any, ...]] = []
+    given: list[tuple[Any, ...]] = []
     try:
         for name in arguments.opt if starts else ():
             own = rate or plane.suitable_rate(starts, name, **hypers)
-            ways += [(start, name, own, steps, surface.scale) for start in starts]
-        going = side_by_side(lambda way: plane.descend(*way, **hypers), ways, batch_loss.threads)
+            given += [(start, name, own, steps, surface.scale) for start in starts]
+        going = side_by_side(lambda one: plane.descend(*one, **hypers), given, batch_loss.threads)
         for trajectory in going:
             trajectories.append(trajectory)
-            progress(len(trajectories), len(ways))
+            progress(len(trajectories), len(given))
     except KeyboardInterrupt:
         return False
     return True

@@ -2,9 +2,9 @@
 
 A piece of an operation is a record like any other: that of the same operation over some rows of its
 output, or some outputs of a dense layer. So no kernel knows of pieces, and every number is computed
-as in the whole. Pieces are put together in turns, each of which one thread takes, and turns in
-stages: those of a stage may be taken at the same time, when all turns before them are over. An
-operation joins the stage of the one before where each turn reads only what it has made itself.
+as in the whole. Pieces are put together in tasks, each of which one thread takes, and tasks in
+stages: those of a stage may be taken at the same time, when all tasks before them are over. An
+operation joins the stage of the one before where each task reads only what it has made itself.
 """
 
 from collections.abc import Mapping
@@ -33,21 +33,21 @@ _WINDOWS = {
 # Multiply-adds, or numbers written, that a thread makes in a microsecond (AVX-512; AVX2 makes half).
 _SPEED = {"conv2d": 1e5, "winograd_conv2d": 3e5, "dense": 3e4, "depthwise_conv2d": 2e4}
 _SPEED_OF_OTHERS = 4e4
-_WORTH = 2.0  # microseconds from which on an operation begins a stage of several turns
+_WORTH = 2.0  # microseconds from which on an operation begins a stage of several tasks
 
 _Bounds = tuple[int, ...]  # where the pieces of a value begin, and the end of the last, in numbers
 
 
 class Pieces(NamedTuple):
-    """A plan in turns."""
+    """A plan in tasks."""
 
-    table: np.ndarray  # [pieces] records, in the order of the turns
-    turns: np.ndarray  # int64 [turns, (first piece, end piece, end of the turns of the stage)]
+    table: np.ndarray  # [pieces] records, in the order of the tasks
+    tasks: np.ndarray  # int64 [tasks, (first piece, end piece, end of the tasks of the stage)]
     work_size: int
 
 
 class _Stage(NamedTuple):
-    turns: list[list[np.ndarray]]
+    tasks: list[list[np.ndarray]]
     bounds: dict[int, _Bounds]  # of the values that it writes, by their places
     touched: list[tuple[int, int]]  # what it reads and writes: places and their ends
 
@@ -63,7 +63,7 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
         if bounds is None:
             bounds = _beginning(node, fields, parts)
             count = len(bounds) - 1
-            if count > 1 or len(stages[-1].turns) > 1:
+            if count > 1 or len(stages[-1].tasks) > 1:
                 stages.append(_Stage([[] for _ in range(count)], {}, []))
         # Scratch that others may write to at the same time lies behind the workspace.
         room = round_up(node.row.scratch(fields, lanes)) if len(bounds) > 2 else 0
@@ -75,20 +75,20 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
                     changed["scratch"] = plan.work_size + part * room
                 for name, number in changed.items():
                     piece[name] = number
-            stages[-1].turns[part].append(piece)
+            stages[-1].tasks[part].append(piece)
         work_size = max(work_size, plan.work_size + (len(bounds) - 1) * room)
         stages[-1].bounds[fields["y"]] = bounds
         stages[-1].touched.extend(touched)
     records: list[np.ndarray] = []
-    turns: list[tuple[int, int, int]] = []
+    tasks: list[tuple[int, int, int]] = []
     for stage in stages:
-        end = len(turns) + len(stage.turns)
-        for turn in stage.turns:
-            turns.append((len(records), len(records) + len(turn), end))
-            records += turn
+        end = len(tasks) + len(stage.tasks)
+        for task in stage.tasks:
+            tasks.append((len(records), len(records) + len(task), end))
+            records += task
     table = np.array(records, plan.table.dtype)
     table["work_size"] = work_size
-    return Pieces(table, np.array(turns, np.int64), work_size)
+    return Pieces(table, np.array(tasks, np.int64), work_size)
 
 
 def _touched(node: Node, fields: Mapping[str, int]) -> list[tuple[int, int]]:
@@ -132,14 +132,14 @@ def _beginning(node: Node, fields: Mapping[str, int], parts: int) -> _Bounds:
 def _joining(
     stage: _Stage, node: Node, fields: Mapping[str, int], touched: list[tuple[int, int]]
 ) -> _Bounds | None:
-    """The pieces of an operation whose turns read only what they have made in this stage."""
+    """The pieces of an operation whose tasks read only what they have made in this stage."""
     bounds = stage.bounds.get(fields["x"])
     if bounds is None or len(bounds) < 3:
         return None
     in_place = fields["y"] == fields["x"]
     begin, end = touched[-1]
     if not in_place and any(begin < other[1] and other[0] < end for other in stage.touched):
-        return None  # another turn may still need what lies there
+        return None  # another task may still need what lies there
     if _by_number(node):
         return bounds if stage.bounds.get(fields["x2"], bounds) == bounds else None
     if node.operation not in _WINDOWS or (fields["a1"] and node.operation == "avg_pool2d"):

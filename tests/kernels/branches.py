@@ -30,7 +30,7 @@ from tests.kernels.geometries import GEOMETRIES
 from tests.training import test_batch_normalization
 
 WITHOUT_KERNELS = {
-    *("beside", "cache", "call", "compiler", "crew", "elementary", "rules", "team", "tile")
+    *("beside", "cache", "call", "compiler", "workers", "elementary", "rules", "team", "tile")
 }
 MODULES = [
     name

@@ -23,7 +23,7 @@ from minicnn import (
     preset,
 )
 from minicnn.backends import cpu
-from minicnn.kernels.cpu import crew, gather
+from minicnn.kernels.cpu import gather, workers
 from minicnn.kernels.cpu.passes import forward_chunk
 from minicnn.kernels.cpu.tile import ENTRY
 from minicnn.program import pieces
@@ -78,18 +78,18 @@ def one_of(network, threads):
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
 @pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
-def test_turns_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
+def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
     one, image = one_of(network, parts), images_of(network, 1)
-    table, turns, plan, params = one._job
+    table, tasks, plan, params = one._job
     x = image.reshape(-1) / np.float32(255)
     results = []
     for step in (1, -1):
         work = np.full(one._size, np.nan, np.float32)
         work[plan[0]["x"] :][: x.size] = x
         begin = 0
-        while begin < len(turns):
-            end = turns[begin, 2]
-            for first, last, _ in turns[begin:end][::step]:
+        while begin < len(tasks):
+            end = tasks[begin, 2]
+            for first, last, _ in tasks[begin:end][::step]:
                 walk(table[first:last], params, work)
             begin = end
         results.append(work[plan[-1]["y"] :][: plan[-1]["output_size"]])
@@ -99,7 +99,7 @@ def test_turns_of_a_stage_may_be_taken_in_any_order(network, parts, everything_p
     expected = whole[plan[-1]["y"] :][: plan[-1]["output_size"]]
     np.testing.assert_array_equal(results, [expected, expected])
     assert len(table) > len(plan)  # it was cut
-    assert len(set(turns[:, 2])) < len(plan)  # and stages have several operations
+    assert len(set(tasks[:, 2])) < len(plan)  # and stages have several operations
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
@@ -116,8 +116,8 @@ def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monke
     network = NETWORKS[0]
     expected = model_of(network, 1).logits(images_of(network, 1))
     one, out = one_of(network, 4), np.empty((1, network.outputs), np.float32)
-    alone = crew.Crew(4)
-    monkeypatch.setattr(crew, "of", lambda threads: alone)
+    alone = workers.Workers(4)
+    monkeypatch.setattr(workers, "of", lambda threads: alone)
     gather_at = gather.gather_address(out.dtype, np.uint8, False)
     scale = np.array([[1 / 255], [0]], np.float32)
     data = images_of(network, 1).reshape(1, -1), np.arange(1), scale, cpu._NO_VIEWS
@@ -141,8 +141,8 @@ def test_large_operations_are_cut():
 def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while(
     everything_pays, monkeypatch
 ):
-    made = crew.Crew(2)
-    monkeypatch.setattr(crew, "of", lambda threads: made)
+    made = workers.Workers(2)
+    monkeypatch.setattr(workers, "of", lambda threads: made)
     network, state = NETWORKS[0], made.call()
     model, image = model_of(network, 2), images_of(network, 1)
 
@@ -150,9 +150,9 @@ def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while
         """Of 100 images, how many were shared where one by one thread takes ``least`` ns."""
         one._least, count = least, 0
         for _ in range(100):
-            before = state[crew._OVER]
+            before = state[workers._OVER]
             model.logits(image)
-            count += state[crew._OVER] > before
+            count += state[workers._OVER] > before
             one._least = least
         return count
 

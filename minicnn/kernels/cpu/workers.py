@@ -1,13 +1,12 @@
-"""Threads that compute one image together: they take the turns of its `minicnn.program.pieces.Pieces`.
+"""Threads that compute one image together: they take the tasks of its `minicnn.program.pieces.Pieces`.
 
-Whoever wants a turn takes the next one that may begin, so that nothing waits for a thread that does
-not run: where the other one has no core, the calling thread takes all turns. A thread of the crew
-looks for turns for some 100 µs after the last one, and then sleeps.
+Whoever wants a task takes the next one that may begin, so that nothing waits for a thread that does
+not run: where the other one has no core, the calling thread takes all tasks. A worker looks for
+tasks for some 100 µs after the last one, and then sleeps.
 
-The state of a crew is an array of int64. Turns are counted on and on, from image to image: those
-that are `_OVER`, the `_LIMIT` below which they may be taken, by others than the caller the limit
+Their state is an array of int64. Tasks are counted on and on, from image to image: those that are `_OVER`, the `_LIMIT` below which they may be taken, by others than the caller the limit
 `_SHARED`, and in `_TAKEN` the next one times 2¹⁶ plus how many were taken from the end. The job, its
-first turn and what computes a turn are read after a turn was taken, and cannot change before it is
+first task and what computes a task are read after a task was taken, and cannot change before it is
 over.
 """
 
@@ -31,10 +30,10 @@ from minicnn.memory import aligned_zeros
 
 # Each in a cache line of its own, but what is written together.
 _TAKEN, _OVER, _LIMIT, _SHARED = map(np.int64, (0, 16, 32, 33))
-_JOB, _FIRST, _TURN, _YIELD = map(np.int64, range(48, 52))
+_JOB, _FIRST, _TASK, _YIELD = map(np.int64, range(48, 52))
 _ASLEEP = 64  # and 16 more for each thread but the caller's
 _PAUSES = 300  # before another thread may have the core
-_LOOKS = 4000  # for a turn, before a thread sleeps
+_SPINS = 4000  # for a task, before a thread sleeps
 
 
 def _place(context, builder, kind, array, index):
@@ -120,107 +119,110 @@ def _address_of(typing_context, job):
 
 
 @njit(**JIT)
-def _take(crew, limit, is_caller):
-    """Take a turn below ``limit``, if there is one: whether it was. The caller takes the first of
+def _take(workers, limit, is_caller):
+    """Take a task below ``limit``, if there is one: whether it was. The caller takes the first of
     the stage and the others the last, so that what a thread reads is what it wrote before."""
-    taken = _load(crew, _TAKEN)
-    turn, last = taken >> 16, taken & 0xFFFF
-    end = _load(crew, limit)
-    if turn + last >= end or not _exchange(
-        crew, _TAKEN, taken, taken + (1 << 16 if is_caller else 1)
+    taken = _load(workers, _TAKEN)
+    task, last = taken >> 16, taken & 0xFFFF
+    end = _load(workers, limit)
+    if task + last >= end or not _exchange(
+        workers, _TAKEN, taken, taken + (1 << 16 if is_caller else 1)
     ):
         return False
-    call(crew[_TURN], (crew[_JOB], crew, (turn if is_caller else end - 1 - last) - crew[_FIRST]))
+    call(
+        workers[_TASK],
+        (workers[_JOB], workers, (task if is_caller else end - 1 - last) - workers[_FIRST]),
+    )
     return True
 
 
 @njit(**JIT)
-def _open(crew, turns, turn):
-    """Let the turns of the stage be taken that begins with ``turn``; the others leave one alone to
+def _open(workers, tasks, task):
+    """Let the tasks of the stage be taken that begins with ``task``; the others leave one alone to
     the caller."""
-    begin, end = crew[_FIRST] + turn, crew[_FIRST] + turns[turn, 2]
-    _store(crew, _TAKEN, begin << 16)
-    _store(crew, _LIMIT, end)
+    begin, end = workers[_FIRST] + task, workers[_FIRST] + tasks[task, 2]
+    _store(workers, _TAKEN, begin << 16)
+    _store(workers, _LIMIT, end)
     if end > begin + 1:
-        _store(crew, _SHARED, end)
+        _store(workers, _SHARED, end)
 
 
 @njit(**JIT)
-def _turn(job, crew, turn):
-    """Compute what is in a turn; the last that is over opens the next stage."""
-    pieces, turns, _, params, work = job[0]
-    begin, end, stage = turns[turn]
+def _task(job, workers, task):
+    """Compute what is in a task; the last that is over opens the next stage."""
+    pieces, tasks, _, params, work = job[0]
+    begin, end, stage = tasks[task]
     forward_chunk(pieces[begin:end], params, work, 1, np.uint64(0), 0)
-    is_last = stage == len(turns)  # of an image, which may be gone when it is over
-    if _add_one(crew, _OVER) == crew[_FIRST] + stage and not is_last:
-        _open(crew, turns, stage)
+    is_last = stage == len(tasks)  # of an image, which may be gone when it is over
+    if _add_one(workers, _OVER) == workers[_FIRST] + stage and not is_last:
+        _open(workers, tasks, stage)
 
 
 @njit(**JIT)
-def _wait(crew, looks):
+def _wait(workers, spins):
     """A moment, longer for the others the more often it was already."""
     _pause()
-    if looks > _PAUSES and crew[_YIELD] != 0:
-        call(crew[_YIELD], ())
+    if spins > _PAUSES and workers[_YIELD] != 0:
+        call(workers[_YIELD], ())
 
 
 @cached
 @njit(**ENTRY)
-def _serve(crew, asleep):
-    """Take turns until there was none for a while, which is noted at ``asleep``."""
-    looks = 0
-    while looks < _LOOKS:
-        looks += 1
-        if _take(crew, _SHARED, False):
-            looks = 0
+def _serve(workers, asleep):
+    """Take tasks until there was none for a while, which is noted at ``asleep``."""
+    spins = 0
+    while spins < _SPINS:
+        spins += 1
+        if _take(workers, _SHARED, False):
+            spins = 0
         else:
-            _wait(crew, looks)
-    _store(crew, asleep, 1)
+            _wait(workers, spins)
+    _store(workers, asleep, 1)
 
 
 @njit(**JIT)
-def _share(crew, turn_at, turns, job):
-    """Take turns with the others until all are over."""
-    first, looks = crew[_OVER], 0
-    crew[_JOB], crew[_FIRST], crew[_TURN] = job, first, turn_at
-    _open(crew, turns, 0)
-    while _load(crew, _OVER) < first + len(turns):
-        looks += 1
-        if _take(crew, _LIMIT, True):
-            looks = 0
+def _share(workers, task_at, tasks, job):
+    """Take tasks with the others until all are over."""
+    first, spins = workers[_OVER], 0
+    workers[_JOB], workers[_FIRST], workers[_TASK] = job, first, task_at
+    _open(workers, tasks, 0)
+    while _load(workers, _OVER) < first + len(tasks):
+        spins += 1
+        if _take(workers, _LIMIT, True):
+            spins = 0
         else:
-            _wait(crew, looks)
+            _wait(workers, spins)
 
 
 @cached
 @njit(**ENTRY)
-def infer_one(crew, turn_at, gather, data, out, *job):
-    """out[0] = logits of one image, by the turns of ``job`` (pieces, turns, plan, params, work);
-    with an empty ``crew`` as the whole ``plan``, by this thread alone.
+def infer_one(workers, task_at, gather, data, out, *job):
+    """out[0] = logits of one image, by the tasks of ``job`` (pieces, tasks, plan, params, work);
+    with an empty ``workers`` as the whole ``plan``, by this thread alone.
 
-    ``turn_at`` is the `turn_address`, ``gather`` the address of a compiled function and ``data``
+    ``task_at`` is the `task_address`, ``gather`` the address of a compiled function and ``data``
     (opaque images, order, scale, views) what it reads.
     """
-    _, turns, plan, params, work = job
+    _, tasks, plan, params, work = job
     images, order, scale, views = data
     call(gather, (plan, work, images, order, 0, 1, scale, views))
-    if len(crew) == 0:
+    if len(workers) == 0:
         forward_chunk(plan, params, work, 1, np.uint64(0), 0)
     else:
-        _share(crew, turn_at, turns, _address_of(job))
+        _share(workers, task_at, tasks, _address_of(job))
     last = plan[len(plan) - 1]
     copy(work, last.y, out.reshape(-1), np.int64(0), last.output_size)
 
 
 @functools.cache
-def turn_address(dtype) -> int:
-    """Address of what computes a turn, compiled for parameters of ``dtype``."""
+def task_address(dtype) -> int:
+    """Address of what computes a task, compiled for parameters of ``dtype``."""
     numbers = from_dtype(np.dtype(dtype))[::1]
     job = types.Tuple((TABLE, types.int64[:, ::1], TABLE, numbers, numbers))
-    return compiled(_turn, types.CPointer(job), types.int64[::1], types.int64).address
+    return compiled(_task, types.CPointer(job), types.int64[::1], types.int64).address
 
 
-class Crew:
+class Workers:
     """The calling thread and ``threads`` − 1 others, for one caller at a time, who has ``lock``."""
 
     def __init__(self, threads: int):
@@ -260,6 +262,6 @@ def _yield_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-of = functools.cache(Crew)
+of = functools.cache(Workers)
 if hasattr(os, "register_at_fork"):  # a forked process has none of the threads
     os.register_at_fork(after_in_child=of.cache_clear)
