@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from minicnn import Model, Trainer, preset
+from minicnn.backends import cpu
 
 NETWORK = preset("lenet5", (28, 28, 1), 10)
 X = np.random.default_rng(0).integers(0, 256, (400, 28, 28, 1)).astype(np.uint8)
@@ -74,6 +75,23 @@ def test_threads_that_share_a_model_get_their_own_answers():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+def test_calls_at_once_have_workspaces_of_their_own(monkeypatch):
+    params = NETWORK.initialize(np.random.default_rng(0))
+    model = Model(NETWORK, params, tuple("0123456789"), threads=1)
+    model.logits(X[:1])
+    gate, infer, places = threading.Barrier(2), cpu.step.infer, []
+
+    def together(*arguments):
+        places.append(arguments[4].ctypes.data)
+        gate.wait(60)
+        infer(*arguments)
+
+    monkeypatch.setattr(cpu.step, "infer", together)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda i: model.logits(X[i : i + 1]), range(2)))
+    assert len(set(places)) == 2
 
 
 def test_numbas_number_of_threads_is_left_as_it_was():
