@@ -200,9 +200,9 @@ def search_outcome(points: Sequence[tuple[dict[str, Any], float]], maximize: boo
     scores = [score * (100 if maximize else 1) for _, score in points]
     word = "validation accuracy (%)" if maximize else "validation loss"
     best = (np.maximum if maximize else np.minimum).accumulate(scores)
-    numbers = range(1, len(scores) + 1)
-    panels[0].plot(numbers, scores, "o", color=COLOURS[0], markersize=4, label="a trial")
-    panels[0].step(numbers, best, where="post", color=COLOURS[1], label="best so far")
+    order = range(1, len(scores) + 1)
+    panels[0].plot(order, scores, "o", color=COLOURS[0], markersize=4, label="a trial")
+    panels[0].step(order, best, where="post", color=COLOURS[1], label="best so far")
     panels[0].set(xlabel="finished trials", ylabel=word)
     whole_epochs(panels[0])
     panels[0].legend()

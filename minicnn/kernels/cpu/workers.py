@@ -4,10 +4,10 @@ Whoever wants a task takes the next one that may begin, so that nothing waits fo
 not run: where the other one has no core, the calling thread takes all tasks. A worker looks for
 tasks for some 100 µs after the last one, and then sleeps.
 
-Their state is an array of int64. Tasks are counted on and on, from image to image: those that are `_OVER`, the `_LIMIT` below which they may be taken, by others than the caller the limit
-`_SHARED`, and in `_TAKEN` the next one times 2¹⁶ plus how many were taken from the end. The job, its
-first task and what computes a task are read after a task was taken, and cannot change before it is
-over.
+Their state is an array of int64. Tasks are counted on and on, from image to image: those that are
+`_OVER`, the `_LIMIT` below which they may be taken, by others than the caller the limit `_SHARED`,
+and in `_TAKEN` the next one times 2¹⁶ plus how many were taken from the end. The job, its first
+task and what computes a task are read after a task was taken, and cannot change before it is over.
 """
 
 import ctypes
