@@ -24,7 +24,7 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 
 from minicnn.kernels import cpu as kernels
-from minicnn.kernels.cpu import beside, call, tile, vector
+from minicnn.kernels.cpu import beside, call, tile, vector, workers
 from tests.kernels import test_graphs, test_passes, test_winograd
 from tests.kernels.geometries import GEOMETRIES
 from tests.training import test_batch_normalization
@@ -358,6 +358,7 @@ def make_plain():
     for name in ("infer", "train_step"):
         function = with_table(vars(step)[name])
         setattr(step, name, lambda threads, *a, function=function: function(0, *a))
+    workers.infer_one = with_table(workers.infer_one.py_func)  # by the calling thread alone
     return keep
 
 
