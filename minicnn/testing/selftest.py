@@ -15,6 +15,7 @@ import numpy as np
 
 from minicnn.backends import Batch, backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
+from minicnn.data.augment import Augment
 from minicnn.errors import SettingError
 from minicnn.evaluation.loss import Loss
 from minicnn.network import activations, layers, normalization
@@ -282,8 +283,8 @@ def _vectors(tested: Any) -> str:
 
 
 def _clipped(tested: Any, frozen: bool = False) -> str:
-    """A step whose update is made apart, as that of a rule on whole steps is, of normalized images:
-    of float32 where ``frozen``, else uint8."""
+    """Two steps whose update is made apart, as that of a rule on whole steps is, of augmented and
+    normalized images: of float32 where ``frozen``, else uint8."""
     network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
     images, numbers = (
@@ -291,6 +292,7 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
         np.arange(_SAMPLES),
     )
     images = images.astype(np.float32) if frozen else images
+    views = Augment(crop=1, flip=True).draw(0, 1, images.reshape(-1, *network.input_shape))
     scale = np.outer([1 / 64, -2], np.linspace(0.9, 1.1, network.input_shape[2]))
     for module in (cpu, tested):
         training = module.Training(
@@ -305,8 +307,9 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
             frozen=frozen,
         )
         data = loss.data(images, numbers % 2, scale.astype(np.float32))
-        batch = Batch(numbers, _SAMPLES, 7, none)
-        result = training.step(data, batch, module.vector(none))
+        batch, slots = Batch(numbers, _SAMPLES, 7, none), module.vector(none)
+        training.step(data, batch._replace(views=views), slots)
+        result = training.step(data, batch, slots)
         vectors = []
         for there in (training.grads, training.params):
             vectors.append(there if module is cpu else np.empty(network.flat_size, np.float32))

@@ -166,7 +166,8 @@ def test_grey_images_in_planes_equal_the_oracle(
     ]
     network = Network((*shape, 1), layers)
     if VECTOR_BYTES == 64:  # eight float64, so up to seven filters go in planes
-        assert lay_out(network, samples, True, np.float64).nodes[0].operation == "conv_pool_grey"
+        fused = lay_out(network, samples, True, np.float64).nodes[0].operation == "conv_pool_grey"
+        assert fused == (kernel != (1, 1))  # a dense layer of each pixel
     assert_equals_oracle(network, samples, seed=seed, whole=ties)
 
 
