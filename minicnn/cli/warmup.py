@@ -48,7 +48,10 @@ def run(arguments: argparse.Namespace) -> int:
     warn_of_plugins()
     trainer.dry_run(dataset)
     params = np.zeros(network.flat_size, np.float32)
-    plan, params, work = Model(network, params, dataset.classes).njit_arguments()
+    model = Model(network, params, dataset.classes)
+    for images in (1, 2):  # one alone is computed by other functions
+        model.logits(np.zeros((images, *network.input_shape), np.uint8))
+    plan, params, work = model.njit_arguments()
     logits = np.empty((1, network.outputs), np.float32)
     forward(plan, params, work, np.zeros((1, *network.input_shape), np.float32), logits)
     folder, seconds = product_address.stats.cache_path, time.perf_counter() - start

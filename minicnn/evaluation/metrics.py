@@ -100,7 +100,7 @@ def evaluate(
     outputs = np.empty((len(order), len(classes)), inference.params.dtype)
     total = divisor = 0.0
     start = time.perf_counter()
-    inference.logits(split.images[:1], scale)
+    inference.logits(split.images[:2], scale)  # one alone is computed by other functions
     if loss is not None:
         loss(np.zeros_like(outputs[:1]), split.labels[:1])
     compiled = time.perf_counter()

@@ -160,7 +160,8 @@ class Engine:
         if not isinstance(self._optimizer.rule, OptimizerRule):
             self._optimizer.compile()
         if self._inputs.validation is not None:
-            self.inference.logits(self._inputs.validation.images[:1], self._inputs.scale)
+            # Of two images: one alone is computed by other functions.
+            self.inference.logits(self._inputs.validation.images[:2], self._inputs.scale)
             self._loss(np.zeros((1, self._network.outputs)), self._inputs.labels[:1])
 
     def inference_of(self, weights: Any) -> Any:
