@@ -77,20 +77,25 @@ def test_threads_that_share_a_model_get_their_own_answers():
     assert wrong == []
 
 
-def test_calls_at_once_have_workspaces_of_their_own(monkeypatch):
+@pytest.mark.parametrize(
+    ("images", "module", "name", "work"),
+    [(1, cpu.workers, "infer_one", -1), (2, cpu.step, "infer", 4)],
+    ids=["one image", "two images"],
+)
+def test_calls_at_once_have_workspaces_of_their_own(monkeypatch, images, module, name, work):
     params = NETWORK.initialize(np.random.default_rng(0))
     model = Model(NETWORK, params, tuple("0123456789"), threads=1)
-    model.logits(X[:1])
-    gate, infer, places = threading.Barrier(2), cpu.step.infer, []
+    model.logits(X[:images])
+    gate, infer, places = threading.Barrier(2), getattr(module, name), []
 
     def together(*arguments):
-        places.append(arguments[4].ctypes.data)
+        places.append(arguments[work].ctypes.data)
         gate.wait(60)
         infer(*arguments)
 
-    monkeypatch.setattr(cpu.step, "infer", together)
+    monkeypatch.setattr(module, name, together)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda i: model.logits(X[i : i + 1]), range(2)))
+        list(pool.map(lambda i: model.logits(X[i : i + images]), range(2)))
     assert len(set(places)) == 2
 
 
