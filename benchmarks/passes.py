@@ -61,7 +61,7 @@ def _training(name: str, batch: int, threads: int) -> Callable[[Context], Row]:
             if step is not None:
                 losses[peer.name] = np.array([step() for _ in range(_CHECKED_STEPS)])
                 contestants.append(Contestant(peer.name, step, batch))
-        _check_losses(context, losses)
+        _check_losses(context, name, losses, relative=1e-3)
         row = Row("training", f"{name}, batch {batch}", threads)
         return _compare(context, row, contestants, training_work(NETWORKS[name]))
 
@@ -129,7 +129,7 @@ def _second_thread(name: str) -> Callable[[Context], Row]:
             title = MINICNN if threads == 2 else "minicnn, one thread"
             losses[title] = np.array([step() for _ in range(_CHECKED_STEPS)])
             contestants.append(Contestant(title, step, 64))
-        _check_losses(context, losses)
+        _check_losses(context, name, losses, relative=1e-4)
         seconds = measure(contestants, context.effort)
         row = Row("second thread", f"{name}, batch 64", 2)
         row.best_peer = "minicnn, one thread"
@@ -139,13 +139,18 @@ def _second_thread(name: str) -> Callable[[Context], Row]:
     return run
 
 
-def _check_losses(context: Context, losses: dict[str, np.ndarray]) -> None:
-    """The first loss, before any step, to rounding; then Adam, which divides each gradient by its
-    size, carries the rounding of the smallest into the weights: mobilenet-v1-025 in PyTorch differs
-    from itself in another layout by 3% after five steps. `losses_equal_pytorch.py` looks closer."""
-    first = {name: found[:1] for name, found in losses.items()}
+def _check_losses(
+    context: Context, name: str, losses: dict[str, np.ndarray], relative: float
+) -> None:
+    """The first losses, before any step, and those after it. With batch normalization Adam, which
+    divides each gradient by its size, carries the rounding of the smallest into the weights:
+    mobilenet-v1-025 in PyTorch differs from itself in another layout by 3% after five steps, so a
+    tenth is asked for. `losses_equal_pytorch.py` looks closer."""
+    first = {peer: found[:1] for peer, found in losses.items()}
     _check(context, first, "first losses", relative=1e-4)
-    _check(context, losses, "losses of the first steps", relative=0.1)
+    is_normalized = any(spec.kind == "state" for spec in NETWORKS[name].parameters)
+    relative = 0.1 if is_normalized else relative
+    _check(context, losses, "losses of the first steps", relative=relative)
 
 
 def _check(context: Context, results: dict[str, np.ndarray], what: str, relative: float) -> None:

@@ -647,6 +647,7 @@ class Training:
         number = params.dtype.type
         if self._update:
             check_scalars(self._name, self._update.scalars, batch.scalars)
+        overlaps = meets and len(batch.order) >= len(self._totals)  # each shard has a sample
         total, correct, norm = step.train_step(
             self.threads,
             step.part_address(params.dtype),
@@ -681,6 +682,6 @@ class Training:
             self._first,
             self._met,
             self._met_plan,
-            self._borders,
+            self._borders if overlaps else self._borders[:0],
         )
         return StepResult(total / batch.divisor, int(correct), norm)

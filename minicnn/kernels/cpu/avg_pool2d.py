@@ -41,7 +41,7 @@ def _counted(op, axis, output):
         first, end = window(axis, output)
         return end - first
     if op.a1 != 0:  # the padding is the same on both sides
-        return min(axis.taps, axis.size + axis.padding - input_of(axis, output, 0))
+        return min(axis.taps, axis.size + axis.padding - input_of(axis, output, np.int64(0)))
     return axis.taps
 
 

@@ -3,6 +3,7 @@ output p reads the input at p·stride + t·dilation − padding."""
 
 from typing import NamedTuple
 
+import numpy as np
 from numba import njit
 
 from minicnn.kernels.cpu.tile import JIT
@@ -64,7 +65,7 @@ def output_of(axis, position, tap):
 def taps_inside(axis, output):
     """First and end tap of an output that read inside the image. The usual case needs no
     division."""
-    start, first, end = input_of(axis, output, 0), 0, axis.taps
+    start, first, end = input_of(axis, output, np.int64(0)), 0, axis.taps
     if start < 0:
         first = min(axis.taps, (axis.dilation - 1 - start) // axis.dilation)
     if start + (axis.taps - 1) * axis.dilation >= axis.size:
@@ -75,7 +76,7 @@ def taps_inside(axis, output):
 @njit(**JIT)
 def outputs_inside(axis, tap):
     """First and end output whose tap reads inside the image."""
-    start = input_of(axis, 0, tap)
+    start = input_of(axis, np.int64(0), tap)
     first = 0 if start >= 0 else (axis.stride - 1 - start) // axis.stride
     last = axis.size - 1 - start
     return first, min(axis.outputs, last // axis.stride + 1) if last >= 0 else 0
@@ -84,6 +85,6 @@ def outputs_inside(axis, tap):
 @njit(**JIT)
 def window(axis, output):
     """First and end position inside the image that an output reads, ``dilation`` apart."""
-    start, dilation = input_of(axis, output, 0), axis.dilation
+    start, dilation = input_of(axis, output, np.int64(0)), axis.dilation
     first = start if start >= 0 else start + (dilation - 1 - start) // dilation * dilation
     return first, min(axis.size, start + (axis.taps - 1) * dilation + 1)

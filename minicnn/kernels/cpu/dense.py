@@ -20,7 +20,8 @@ _ROWS = 256  # of a product: a slice of x stays in the cache for all outputs
 def plain(plan, params, work, n, key, first_sample):
     """The formula as it stands."""
     op = plan[0]
-    inputs, outputs, rows = op.input_channels, op.output_channels, _rows(op, n)
+    inputs, outputs = op.input_channels, op.output_channels
+    rows = n * op.input_height * op.input_width
     x = work[op.x : op.x + rows * inputs].reshape((rows, inputs))
     y = work[op.y : op.y + rows * outputs].reshape((rows, outputs))
     w = params[op.weight : op.weight + inputs * outputs].reshape((inputs, outputs))
@@ -35,8 +36,8 @@ def plain(plan, params, work, n, key, first_sample):
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x · w for the first ``n`` samples of the chunk, of ``output_channels`` outputs."""
     op = plan[0]
-    inputs, rows = op.input_channels, _rows(op, n)
-    outputs = op.output_size // _rows(op, 1)
+    inputs, pixels = op.input_channels, op.input_height * op.input_width
+    rows, outputs = n * pixels, op.output_size // pixels
     for m in range(0, rows, _ROWS):
         multiply(
             op.multiply,
@@ -46,11 +47,6 @@ def forward(plan, params, work, n, key, first_sample):
             Rows(params, op.bias, 0),
             Rows(work, op.y + m * outputs, outputs),
         )
-
-
-@njit(**JIT)
-def _rows(op, n):
-    return n * op.input_height * op.input_width
 
 
 @njit(**JIT)
@@ -66,7 +62,8 @@ def transpose(plan, params, transposed):
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dw += xᵀ · dy and db += Σ dy over the first ``n`` samples of the chunk, and dx = dy · wᵀ."""
     op = plan[0]
-    inputs, outputs, rows = op.input_channels, op.output_channels, _rows(op, n)
+    inputs, outputs = op.input_channels, op.output_channels
+    rows = n * op.input_height * op.input_width
     dw = Rows(grads, op.weight, outputs)
     for m in range(0, rows, _ROWS):
         count, x, dy, dx = (

@@ -67,14 +67,6 @@ def _halves(op):
 
 
 @njit(**JIT)
-def _room(C, windows, lanes):
-    """Numbers from the first channel of a window on that may be written whole vectors at a time,
-    ``windows`` from the end of its row: few channels may spill into the next window, which is
-    written later."""
-    return C if C >= lanes else C * windows
-
-
-@njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """The largest number of each window; NaN wins, so that a diverged run shows."""
     op = plan[0]
@@ -89,12 +81,13 @@ def forward(plan, params, work, n, key, first_sample):
             for q in range(op.output_width):
                 (h_first, h_end), (v_first, v_end) = window(rows, p), window(columns, q)
                 for c in range(0, C, lanes):
-                    largest = load(work, x + (h_first * W + v_first) * C + c, C - c)
+                    first = x + (h_first * W + v_first) * C + c
+                    largest = load(work, first, 0 if op.relu else C - c)  # from 0 on, or the first
                     for h in range(h_first, h_end, rows.dilation):
                         for v in range(v_first, v_end, columns.dilation):
                             number = load(work, x + (h * W + v) * C + c, C - c)
                             largest = maximum(number, largest)
-                    store(work, y + c, _rectified(op, work, largest), C - c)
+                    store(work, y + c, largest, C - c)
                 y += C
 
 
@@ -104,30 +97,25 @@ def _forward_halves(op, work, n):
     x, y, line = op.x, op.y, op.input_width * C
     for _ in range(n * op.output_height):
         for q in range(Q):
-            room = _room(C, Q - q, lanes)
+            room = C if C >= lanes else C * (Q - q)  # few channels may spill into later windows
             for c in range(0, C, lanes):
                 if c + lanes <= room:
-                    largest = _largest_of_four(work, x + c, C, line, lanes)
-                    store_whole(work, y + c, _rectified(op, work, largest))
+                    store_whole(work, y + c, _largest_of_four(op, work, x + c, line, lanes))
                 else:
-                    largest = _largest_of_four(work, x + c, C, line, C - c)
-                    store(work, y + c, _rectified(op, work, largest), C - c)
+                    store(work, y + c, _largest_of_four(op, work, x + c, line, C - c), C - c)
             x += 2 * C
             y += C
         x += line
 
 
 @njit(**JIT)
-def _largest_of_four(work, x, C, line, count):
+def _largest_of_four(op, work, x, line, count):
+    """The maximum of a window of 2×2, or 0 if that is larger and there is a ReLU."""
+    C = op.input_channels
     upper = maximum(load(work, x + C, count), load(work, x, count))
     lower = maximum(load(work, x + line + C, count), load(work, x + line, count))
-    return maximum(lower, upper)
-
-
-@njit(**JIT)
-def _rectified(op, work, largest):
-    """The maximum of a window, or 0 if that is larger and there is a ReLU."""
-    return maximum(largest, load(work, op.x, 0)) if op.relu else largest
+    largest = maximum(lower, upper)
+    return maximum(largest, load(work, x, 0)) if op.relu else largest
 
 
 @njit(**JIT)
@@ -173,7 +161,7 @@ def _backward_halves(op, work, n):
     x, y, dx, dy, line = op.x, op.y, op.dx, op.dy, op.input_width * C
     for _ in range(n * op.output_height):
         for q in range(Q):
-            room = _room(C, Q - q, lanes)
+            room = C if C >= lanes else C * (Q - q)
             for c in range(0, C, lanes):
                 if c + lanes <= room:
                     a, b, d, e = _routed(op, work, (x + c, y + c, dy + c, line), lanes)

@@ -92,12 +92,6 @@ def _loss(step, work, shard, start, n):
 
 
 @njit(**JIT)
-def _overlaps(step):
-    """Whether parts of the gradients are reduced while others are computed."""
-    return step.meet != 0 and len(step.borders) > 0 and len(step.order) >= len(step.totals)
-
-
-@njit(**JIT)
 def _shard(step, shard, thread, task, first_op, end_op):
     """Loss and gradient of the samples of this process's ``shard`` of the batch.
 
@@ -123,7 +117,7 @@ def _shard(step, shard, thread, task, first_op, end_op):
             transpose_weights(plan, params, transposed)
     segment = plan[first_op:end_op]
     chunks = (end - begin + plan[0].chunk - 1) // plan[0].chunk
-    later = task == _WHOLE and _overlaps(step)
+    later = task == _WHOLE and len(step.borders) > 0
     for index in range(max(0, chunks - 1) if task == _BACKWARD else 0, chunks):
         start = begin + (end - begin) * index // chunks
         n = begin + (end - begin) * (index + 1) // chunks - start
@@ -212,9 +206,9 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     threads, shards, every, shared = len(work), len(grads), len(totals), team
     if step.trained <= _WORTH_SHARING:
         shared = none
-    if end_of_segment(plan, 0) == operations:
+    if end_of_segment(plan, none) == operations:
         spread(team, part_at, (step, _WHOLE, none, operations, one, one), threads)
-        end = operations if _overlaps(step) else none
+        end = operations if len(step.borders) > 0 else none
         while end > 0:
             begin = end - 1
             while begin > 0 and step.borders[begin] < 0:
@@ -227,7 +221,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
         shards = max(none, min(shards, every - step.first_shard))
         for shard in range(shards, len(grads)):
             grads[shard, :] = 0
-        begin, end, task = none, end_of_segment(plan, 0), _FORWARD
+        begin, end, task = none, end_of_segment(plan, none), _FORWARD
         while end > begin:
             spread(team, part_at, (step, task, begin, end, one, one), shards)
             if task == _FORWARD:
@@ -268,7 +262,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
 @njit(**JIT)
 def _bucket(step, op):
     """Say that the backward pass is through ``op``, if a bucket ends there."""
-    if _overlaps(step) and step.borders[op] >= 0:
+    if len(step.borders) > 0 and step.borders[op] >= 0:
         call(step.meet, (MEET_BUCKET, op, np.int64(0)))
 
 
