@@ -59,15 +59,6 @@ def test_what_a_text_links_to_is_there(name):
         assert anchor in [re.sub(r"[^\w -]", "", s).lower().replace(" ", "-") for s in sections]
 
 
-# What is added to a command: continuous integration begins with the whole of the first training,
-# and with fewer points or images the others do the same.
-QUICKER = {
-    "train --output runs/first": ["--epochs", "1"],
-    "landscape runs/seen --along random": ["--points", "9"],
-    "compare --opt sgd:learning_rate=0.1 momentum": ["--limit", "2000"],
-}
-
-
 @pytest.mark.slow
 def test_every_example_runs(tmp_path):
     python = []
@@ -76,7 +67,7 @@ def test_every_example_runs(tmp_path):
             (tmp_path / "network.toml").write_text(text)
         elif language == "console":
             for command in commands(text):
-                run(command + QUICKER.get(" ".join(command[1:5]), []), tmp_path)
+                run(command, tmp_path)
         elif language == "python":
             python.append(text)
     assert len(python) >= 4
