@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 
 from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network
-from minicnn.backends.cpu import lay_out
+from minicnn.backends.layout import lay_out
 from minicnn.kernels.cpu import passes
 from minicnn.kernels.cpu.call import call_update
 from minicnn.kernels.cpu.tile import ENTRY

@@ -17,7 +17,7 @@ from rows import Context, Row, RowFailed, Task
 from timing import Contestant, measure, spread
 
 from minicnn import Conv2d, Dense, MaxPool2d, Optimizer
-from minicnn.backends.cpu import lay_out
+from minicnn.backends.layout import lay_out
 from minicnn.kernels.cpu.rules import compile_update
 from minicnn.memory import aligned_zeros
 

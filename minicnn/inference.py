@@ -351,7 +351,7 @@ class Model:
         ``work``, for a loop that is spread over threads: ``forward(plan, params, work[thread], x,
         logits)``. Raises `SettingError` for numbers below 1.
         """
-        from minicnn.backends.cpu import lay_out, prepared
+        from minicnn.backends.layout import lay_out, prepared
 
         batch_size = integer("njit_arguments", "batch_size", batch_size)
         workspaces = () if threads is None else (integer("njit_arguments", "threads", threads),)

@@ -305,7 +305,7 @@ ADDRESSES = """
 import json, sys
 import numpy as np
 from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network
-from minicnn.backends.cpu import lay_out
+from minicnn.backends.layout import lay_out
 from minicnn.kernels.cpu import passes
 
 if "embedded" in sys.argv:

@@ -17,6 +17,7 @@ import pytest
 
 from minicnn import Model, Trainer, preset
 from minicnn.backends import cpu
+from minicnn.kernels.cpu import workers
 
 NETWORK = preset("lenet5", (28, 28, 1), 10)
 X = np.random.default_rng(0).integers(0, 256, (400, 28, 28, 1)).astype(np.uint8)
@@ -79,7 +80,7 @@ def test_threads_that_share_a_model_get_their_own_answers():
 
 @pytest.mark.parametrize(
     ("images", "module", "name", "work"),
-    [(1, cpu.workers, "infer_one", -1), (2, cpu.step, "infer", 4)],
+    [(1, workers, "infer_one", -1), (2, cpu.step, "infer", 4)],
     ids=["one image", "two images"],
 )
 def test_calls_at_once_have_workspaces_of_their_own(monkeypatch, images, module, name, work):

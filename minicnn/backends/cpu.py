@@ -4,7 +4,6 @@ import ctypes
 import functools
 import math
 from collections.abc import Sequence
-from time import perf_counter_ns
 from typing import Any
 
 import numba
@@ -12,31 +11,23 @@ import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
 from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
+from minicnn.backends.layout import lay_out, plan_for_batch, prepared
+from minicnn.backends.one_image import OneImage
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
-from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor, workers
-from minicnn.kernels.cpu.beside import STEPS, compile_beside
+from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor
+from minicnn.kernels.cpu.beside import STEPS
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
-from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
-from minicnn.memory import aligned_zeros, check_array, round_up
+from minicnn.kernels.cpu.tile import multiply_address
+from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network
-from minicnn.program.pieces import cut
-from minicnn.program.plan import ADDRESSES
-from minicnn.program.planner import Plan, make_plan
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
-# A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register
-# tile.
-_CHUNK_BYTES = 1024 * 1024
-_SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
 _WORTH_A_THREAD = 1_000_000
 # Numbers that are reduced together: on Ethernet twice as many as are sent in a message's latency.
 _BUCKET = 1 << 14
-# What one image may take by several threads, in times of one, and for how many images they rest then.
-_TOO_LONG, _SHORTEST_REST, _LONGEST_REST = 4, 64, 8192
-_NOBODY = np.empty(0, np.int64)
 _FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
 _Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
@@ -59,102 +50,6 @@ def thread_count(threads: int | None = None) -> int:
 def describe() -> dict[str, Any]:
     """The processor and the threads, for a report."""
     return {"processor": get_host_cpu_name(), "threads": thread_count()}
-
-
-@functools.cache
-def _kept(numbers: tuple[float, ...]) -> np.ndarray:
-    """``numbers`` at an address that a plan may hold as long as the process lives."""
-    return np.array(numbers, np.float64)
-
-
-def lay_out(
-    network: Network,
-    chunk: int,
-    training: bool,
-    dtype: np.dtype,
-    *,
-    plain: bool = False,
-    keep: bool = False,
-    frozen: bool = False,
-    beside: Sequence[str] = (),
-) -> Plan:
-    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for
-    ``dtype``.
-
-    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as
-    NHWC; ``keep`` and ``frozen`` are those of `minicnn.program.planner.make_plan`. ``beside`` names
-    `minicnn.kernels.cpu.beside.STEPS` that will be needed too.
-    """
-    lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
-    return _linked(make_plan(network, chunk, training, lanes, keep, frozen), dtype, beside)
-
-
-def _linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
-    """``plan`` with the addresses of kernels compiled for ``dtype``."""
-    table = plan.table.view(passes.PLAN.dtype.dtype)
-    # An operation without a gradient, such as those before the first weights that are trained, has
-    # no backward pass.
-    wanted = [_wanted(record) if record["dy"] >= 0 else {"forward": "forward"} for record in table]
-    tasks = [("", name) for name in beside]
-    for names, node in zip(wanted, plan.nodes, strict=True):
-        tasks += [(node.operation, name) for name in names.values() if not node.rule]
-    compile_beside(tasks, np.dtype(dtype).name)
-    for record, node, names in zip(table, plan.nodes, wanted, strict=True):
-        record["multiply"], record["itemsize"] = multiply_address(dtype), np.dtype(dtype).itemsize
-        if node.numbers:
-            record["a0"] = _kept(node.numbers).ctypes.data
-        for field, name in names.items():
-            record[field] = passes.kernel_address(node.row, name, np.dtype(dtype).name, node.ranks)
-    return plan._replace(table=table)
-
-
-def prepared(plan: Plan, params: np.ndarray) -> tuple[Plan, np.ndarray]:
-    """A ``plan`` of inference and its parameters, which never change from now on, so that kernels
-    find behind them what else would be made of them in each chunk."""
-    table, lanes = plan.table.copy(), VECTOR_BYTES // params.itemsize
-    size = round_up(len(params))
-    for record, node in zip(table, plan.nodes, strict=True):
-        fields = {name: int(record[name]) for name in ("input_channels", "output_channels")}
-        if count := node.row.prepared(fields, lanes):
-            record["prepared"], size = size, size + round_up(count)
-            dtype = params.dtype.name
-            record["transpose"] = passes.kernel_address(node.row, "prepare", dtype)
-    if size == round_up(len(params)):
-        return plan, params
-    table["params_size"] = size
-    longer = aligned_zeros(size, params.dtype)
-    longer[: len(params)] = params
-    passes.prepare(table, longer)
-    return plan._replace(table=table), longer
-
-
-def _wanted(record: np.void) -> dict[str, str]:
-    """The functions that training calls, by the fields of the record that hold their addresses."""
-    names = {name: name for name in ADDRESSES[1:]}
-    if record["dx"] < 0:  # an image needs no gradient
-        names["backward"] = "backward_weights"
-        del names["transpose"]
-    return names
-
-
-def _plan_for_batch(
-    network: Network,
-    batch: int,
-    training: bool,
-    dtype: np.dtype,
-    frozen: bool = False,
-    beside: Sequence[str] = (),
-) -> Plan:
-    """Choose the chunk so that what one thread works on stays in its cache; whole, where an
-    operation needs all of it."""
-    one = lay_out(network, 1, training, dtype, frozen=frozen, beside=beside)
-    if training and any(one.table["combine"]):
-        return lay_out(network, batch, training, dtype)
-    chunk = min(
-        _LARGEST_CHUNK,
-        max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)),
-    )
-    return lay_out(network, max(1, min(chunk, batch)), training, dtype, frozen=frozen)
 
 
 class Update:
@@ -387,7 +282,7 @@ class Inference:
         self.network, self.params = network, params
         self.threads = thread_count(threads)
         chunk, beside = -(-batch_size // self.threads), ("infer", "infer_part", "tile")
-        self.plan = _plan_for_batch(network, chunk, False, params.dtype, beside=beside)
+        self.plan = plan_for_batch(network, chunk, False, params.dtype, beside=beside)
         if constant:
             self.plan, self.params = prepared(self.plan, params)
         self._workspaces: list[np.ndarray] = []  # those that nobody computes in
@@ -420,64 +315,8 @@ class Inference:
         return out
 
     @functools.cached_property
-    def _one(self) -> "_OneImage":
-        return _OneImage(self)
-
-
-class _OneImage:
-    """The forward pass of one image at a time, whose operations several threads share where that
-    pays.
-
-    Where an image took far longer so than by one thread, another thread has lost its core to other
-    work: the next ones are computed by the calling thread alone, twice as many each time.
-    """
-
-    def __init__(self, inference: Inference):
-        params, threads = inference.params, inference.threads
-        lanes = VECTOR_BYTES // params.itemsize
-        apart = 3 if threads > 1 else 0
-        plan = _linked(make_plan(inference.network, 1, False, lanes, apart=apart), params.dtype)
-        for name in ("prepared", "params_size"):
-            plan.table[name] = inference.plan.table[name]
-        pieces = cut(plan, threads, lanes)
-        self._job = pieces.table, pieces.tasks, plan.table, params
-        self._threads = threads if len(pieces.tasks) > 1 else 1
-        self._size, self._task = pieces.work_size, workers.task_address(params.dtype)
-        self._workspaces: list[np.ndarray] = []
-        # Images that are computed alone from now on, how many it is the next time, and the least
-        # time of one; the first take longer.
-        self._alone, self._next, self._least = 8, _SHORTEST_REST, math.inf
-
-    def __call__(self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray) -> None:
-        try:
-            work = self._workspaces.pop()
-        except IndexError:
-            work = aligned_zeros(self._size, out.dtype)
-        if self._threads == 1:
-            workers.infer_one(_NOBODY, self._task, at, data, out, *self._job, work)
-        else:
-            self._share(at, data, out, work)
-        self._workspaces.append(work)
-
-    def _share(
-        self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray, work: np.ndarray
-    ) -> None:
-        team = workers.of(self._threads)
-        shares = self._alone <= 0 and team.lock.acquire(blocking=False)  # or another image has them
-        begun = perf_counter_ns()
-        try:
-            state = team.call() if shares else _NOBODY
-            workers.infer_one(state, self._task, at, data, out, *self._job, work)
-        finally:
-            if shares:
-                team.lock.release()
-        taken = perf_counter_ns() - begun
-        if not shares:
-            self._least, self._alone = min(taken, self._least), self._alone - 1
-        elif taken > _TOO_LONG * self._least:
-            self._alone, self._next = self._next, min(2 * self._next, _LONGEST_REST)
-        else:
-            self._next = max(_SHORTEST_REST, self._next - 1)
+    def _one(self) -> OneImage:
+        return OneImage(self.network, self.params, self.plan, self.threads)
 
 
 def show(
@@ -529,7 +368,7 @@ class Training:
         shards = self._starts[ranks.rank + 1] - self._first if ranks else every
         # a run is validated by inference
         beside = list(STEPS) if self.threads > 1 else [name for name in STEPS if name != "team"]
-        self.plan = _plan_for_batch(network, -(-batch_size // every), True, dtype, frozen, beside)
+        self.plan = plan_for_batch(network, -(-batch_size // every), True, dtype, frozen, beside)
         self._trained = network.trainable_size
         segmented = bool(
             self.plan.table["combine"].any()

@@ -34,6 +34,9 @@ GEOMETRIES = {
         (4, 7, 3), [Conv2d(3, 1), MaxPool2d(2), Flatten()]
     ),
     "max pooling of 2×3": Network((4, 6, 3), [Conv2d(3, 1), MaxPool2d((2, 3)), Flatten()]),
+    "max pooling of 3×3 after a ReLU": Network(
+        (5, 6, 3), [Conv2d(3, 1), ReLU(), MaxPool2d(3, 2, 1), Flatten()]
+    ),
     "max pooling added to": _added_to(_reads(MaxPool2d, 3, 1, 1)),
     "max pooling that covers added to": Network(
         (4, 6, 3),

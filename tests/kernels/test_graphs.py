@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicnn import Add, BatchNorm2d, Conv2d, Flatten, Network, Passes
-from minicnn.backends.cpu import Inference, lay_out
+from minicnn.backends.cpu import Inference
+from minicnn.backends.layout import lay_out
 from minicnn.kernels.cpu import passes
 from tests.graphs import graphs
 from tests.kernels.geometries import GEOMETRIES

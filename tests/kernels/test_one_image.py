@@ -23,6 +23,7 @@ from minicnn import (
     preset,
 )
 from minicnn.backends import cpu
+from minicnn.backends.one_image import OneImage
 from minicnn.kernels.cpu import gather, workers
 from minicnn.kernels.cpu.passes import forward_chunk
 from minicnn.kernels.cpu.tile import ENTRY
@@ -69,11 +70,15 @@ def walk(table, params, work):
     forward_chunk(table, params, work, 1, np.uint64(0), 0)
 
 
+def one_image(inference):
+    return OneImage(inference.network, inference.params, inference.plan, inference.threads)
+
+
 def one_of(network, threads):
     """What computes one image by so many threads, of which the machine need not have as many."""
     inference = model_of(network, 1)._inference
     inference.threads = threads
-    return cpu._OneImage(inference)
+    return one_image(inference)
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
@@ -129,7 +134,7 @@ def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monke
 
 def test_small_operations_are_not_cut():
     inference = model_of(preset("lenet5", (28, 28, 1), 10), 2)._inference
-    assert len(cpu._OneImage(inference)._job[1]) == 1
+    assert len(one_image(inference)._job[1]) == 1
 
 
 def test_large_operations_are_cut():

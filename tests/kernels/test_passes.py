@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from minicnn import Passes
-from minicnn.backends.cpu import lay_out
+from minicnn.backends.layout import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
 from minicnn.kernels.cpu.tile import VECTOR_BYTES

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU
-from minicnn.backends.cpu import lay_out
+from minicnn.backends.layout import lay_out
 from minicnn.kernels.cpu import passes
 from minicnn.program.operations import OPERATIONS
 from tests.graphs import graphs

@@ -6,7 +6,8 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from minicnn import Conv2d, Dense, Flatten, Model, Network, ReLU, forward
-from minicnn.backends.cpu import Inference, lay_out
+from minicnn.backends.cpu import Inference
+from minicnn.backends.layout import lay_out
 from minicnn.errors import NetworkError
 from minicnn.network.layers import Add
 from minicnn.program import graph

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
-from minicnn.backends.cpu import lay_out
+from minicnn.backends.layout import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
 from minicnn.network.activations import LeakyReLU, Softmax

@@ -26,7 +26,7 @@ from minicnn import (
     Settings,
     Trainer,
 )
-from minicnn.backends import cpu
+from minicnn.backends import cpu, layout
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.distributed import connect
 from minicnn.training.events import BatchDone
@@ -145,7 +145,7 @@ def on_device(device, through="host"):
 def overlapped():
     """Train in order and with buckets of every size, in chunks of two; say whether the bits are the
     same, and how many sums a step has."""
-    cpu._BUCKET, cpu._LARGEST_CHUNK = 1, 2
+    cpu._BUCKET, layout._LARGEST_CHUNK = 1, 2
     found, frozen = {}, {"freeze": ["dense*"]}
     for name, options in (("plain", {}), ("normalized", {}), ("plain", frozen)):
         ordered, trainer = train(name, 1, True, **options)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn import Augment, BatchNorm2d, Conv2d, Dense, Flatten, Loss, Network, ReLU, Trainer, load
-from minicnn.backends import Batch, cpu
+from minicnn.backends import Batch, cpu, layout
 from minicnn.data.dataset import channel_scale, measure
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.plugins import find
@@ -34,8 +34,8 @@ def test_the_views_of_a_batch_are_the_same_in_any_chunk_and_thread(monkeypatch):
     params = network.initialize(np.random.default_rng(0))
     loss, rule = Loss("cross_entropy", 3), find("optimizer", "sgd")
     for smallest, largest in ((1, 1), (8, 16)):
-        monkeypatch.setattr(cpu, "_SMALLEST_CHUNK", smallest)
-        monkeypatch.setattr(cpu, "_LARGEST_CHUNK", largest)
+        monkeypatch.setattr(layout, "_SMALLEST_CHUNK", smallest)
+        monkeypatch.setattr(layout, "_LARGEST_CHUNK", largest)
         training = cpu.Training(network, params.copy(), 16, rule, loss.rule, 1)
         batch = Batch(np.arange(16), 16.0, 0, np.zeros((1, 2), np.float32)[:, :1], views)
         scalars = np.zeros((1, training._update.scalars), np.float32)

@@ -19,7 +19,7 @@ from minicnn import (
     Residual,
     Trainer,
 )
-from minicnn.backends import cpu
+from minicnn.backends import cpu, layout
 from minicnn.training.checkpoint import Checkpoint
 from minicnn.training.events import BatchDone, EpochDone
 from minicnn.training.inputs import fingerprint
@@ -121,8 +121,8 @@ def test_another_seed_gives_other_weights_another_split_another_order_and_anothe
 def test_dropout_is_the_same_for_any_chunks(threads, monkeypatch):
     found = []
     for chunk in (1, 2, 5, 16):
-        monkeypatch.setattr(cpu, "_SMALLEST_CHUNK", chunk)
-        monkeypatch.setattr(cpu, "_LARGEST_CHUNK", chunk)
+        monkeypatch.setattr(layout, "_SMALLEST_CHUNK", chunk)
+        monkeypatch.setattr(layout, "_LARGEST_CHUNK", chunk)
         settings = small.settings(threads=threads, batch_size=45)
         run = prepared(Trainer(small.network(dropout=0.6), settings), small.dataset())
         assert run.engine.training.plan.table["chunk"][0] == chunk

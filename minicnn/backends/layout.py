@@ -1,0 +1,115 @@
+"""Plans for the CPU: how many samples a chunk has, and the addresses of the compiled kernels."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from minicnn.kernels.cpu import passes
+from minicnn.kernels.cpu.beside import compile_beside
+from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
+from minicnn.memory import aligned_zeros, round_up
+from minicnn.network.network import Network
+from minicnn.program.plan import ADDRESSES
+from minicnn.program.planner import Plan, make_plan
+
+# A chunk's activations should stay in a core's own cache; fewer than 8 samples waste the register
+# tile.
+_CHUNK_BYTES = 1024 * 1024
+_SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
+
+
+@functools.cache
+def _kept(numbers: tuple[float, ...]) -> np.ndarray:
+    """``numbers`` at an address that a plan may hold as long as the process lives."""
+    return np.array(numbers, np.float64)
+
+
+def lay_out(
+    network: Network,
+    chunk: int,
+    training: bool,
+    dtype: np.dtype,
+    *,
+    plain: bool = False,
+    keep: bool = False,
+    frozen: bool = False,
+    beside: Sequence[str] = (),
+) -> Plan:
+    """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for
+    ``dtype``.
+
+    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as
+    NHWC; ``keep`` and ``frozen`` are those of `minicnn.program.planner.make_plan`. ``beside`` names
+    `minicnn.kernels.cpu.beside.STEPS` that will be needed too.
+    """
+    lanes = 1 if plain else VECTOR_BYTES // np.dtype(dtype).itemsize
+    return linked(make_plan(network, chunk, training, lanes, keep, frozen), dtype, beside)
+
+
+def linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
+    """``plan`` with the addresses of kernels compiled for ``dtype``."""
+    table = plan.table.view(passes.PLAN.dtype.dtype)
+    # An operation without a gradient, such as those before the first weights that are trained, has
+    # no backward pass.
+    wanted = [_wanted(record) if record["dy"] >= 0 else {"forward": "forward"} for record in table]
+    tasks = [("", name) for name in beside]
+    for names, node in zip(wanted, plan.nodes, strict=True):
+        tasks += [(node.operation, name) for name in names.values() if not node.rule]
+    compile_beside(tasks, np.dtype(dtype).name)
+    for record, node, names in zip(table, plan.nodes, wanted, strict=True):
+        record["multiply"], record["itemsize"] = multiply_address(dtype), np.dtype(dtype).itemsize
+        if node.numbers:
+            record["a0"] = _kept(node.numbers).ctypes.data
+        for field, name in names.items():
+            record[field] = passes.kernel_address(node.row, name, np.dtype(dtype).name, node.ranks)
+    return plan._replace(table=table)
+
+
+def prepared(plan: Plan, params: np.ndarray) -> tuple[Plan, np.ndarray]:
+    """A ``plan`` of inference and its parameters, which never change from now on, so that kernels
+    find behind them what else would be made of them in each chunk."""
+    table, lanes = plan.table.copy(), VECTOR_BYTES // params.itemsize
+    size = round_up(len(params))
+    for record, node in zip(table, plan.nodes, strict=True):
+        fields = {name: int(record[name]) for name in ("input_channels", "output_channels")}
+        if count := node.row.prepared(fields, lanes):
+            record["prepared"], size = size, size + round_up(count)
+            dtype = params.dtype.name
+            record["transpose"] = passes.kernel_address(node.row, "prepare", dtype)
+    if size == round_up(len(params)):
+        return plan, params
+    table["params_size"] = size
+    longer = aligned_zeros(size, params.dtype)
+    longer[: len(params)] = params
+    passes.prepare(table, longer)
+    return plan._replace(table=table), longer
+
+
+def _wanted(record: np.void) -> dict[str, str]:
+    """The functions that training calls, by the fields of the record that hold their addresses."""
+    names = {name: name for name in ADDRESSES[1:]}
+    if record["dx"] < 0:  # an image needs no gradient
+        names["backward"] = "backward_weights"
+        del names["transpose"]
+    return names
+
+
+def plan_for_batch(
+    network: Network,
+    batch: int,
+    training: bool,
+    dtype: np.dtype,
+    frozen: bool = False,
+    beside: Sequence[str] = (),
+) -> Plan:
+    """Choose the chunk so that what one thread works on stays in its cache; whole, where an
+    operation needs all of it."""
+    one = lay_out(network, 1, training, dtype, frozen=frozen, beside=beside)
+    if training and any(one.table["combine"]):
+        return lay_out(network, batch, training, dtype)
+    chunk = min(
+        _LARGEST_CHUNK,
+        max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)),
+    )
+    return lay_out(network, max(1, min(chunk, batch)), training, dtype, frozen=frozen)

@@ -1,0 +1,73 @@
+"""One image at a time, by several threads of the CPU."""
+
+import math
+from time import perf_counter_ns
+
+import numpy as np
+
+from minicnn.backends.layout import linked
+from minicnn.kernels.cpu import workers
+from minicnn.kernels.cpu.tile import VECTOR_BYTES
+from minicnn.memory import aligned_zeros
+from minicnn.network.network import Network
+from minicnn.program.pieces import cut
+from minicnn.program.planner import Plan, make_plan
+
+# What one image may take by several threads, in times of one, and for how many images they rest then.
+_TOO_LONG, _SHORTEST_REST, _LONGEST_REST = 4, 64, 8192
+_NOBODY = np.empty(0, np.int64)
+
+
+class OneImage:
+    """The forward pass of one image at a time, whose operations several ``threads`` share where
+    that pays; ``whole`` is the plan of many images, whose prepared weights in ``params`` it reads.
+
+    Where an image took far longer so than by one thread, another thread has lost its core to other
+    work: the next ones are computed by the calling thread alone, twice as many each time.
+    """
+
+    def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):
+        lanes = VECTOR_BYTES // params.itemsize
+        apart = 3 if threads > 1 else 0
+        plan = linked(make_plan(network, 1, False, lanes, apart=apart), params.dtype)
+        for name in ("prepared", "params_size"):
+            plan.table[name] = whole.table[name]
+        pieces = cut(plan, threads, lanes)
+        self._job = pieces.table, pieces.tasks, plan.table, params
+        self._threads = threads if len(pieces.tasks) > 1 else 1
+        self._size, self._task = pieces.work_size, workers.task_address(params.dtype)
+        self._workspaces: list[np.ndarray] = []
+        # Images that are computed alone from now on, how many it is the next time, and the least
+        # time of one; the first take longer.
+        self._alone, self._next, self._least = 8, _SHORTEST_REST, math.inf
+
+    def __call__(self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray) -> None:
+        try:
+            work = self._workspaces.pop()
+        except IndexError:
+            work = aligned_zeros(self._size, out.dtype)
+        if self._threads == 1:
+            workers.infer_one(_NOBODY, self._task, at, data, out, *self._job, work)
+        else:
+            self._share(at, data, out, work)
+        self._workspaces.append(work)
+
+    def _share(
+        self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray, work: np.ndarray
+    ) -> None:
+        team = workers.of(self._threads)
+        shares = self._alone <= 0 and team.lock.acquire(blocking=False)  # or another image has them
+        begun = perf_counter_ns()
+        try:
+            state = team.call() if shares else _NOBODY
+            workers.infer_one(state, self._task, at, data, out, *self._job, work)
+        finally:
+            if shares:
+                team.lock.release()
+        taken = perf_counter_ns() - begun
+        if not shares:
+            self._least, self._alone = min(taken, self._least), self._alone - 1
+        elif taken > _TOO_LONG * self._least:
+            self._alone, self._next = self._next, min(2 * self._next, _LONGEST_REST)
+        else:
+            self._next = max(_SHORTEST_REST, self._next - 1)
