@@ -92,6 +92,10 @@ class Watch:
         with suppress(OSError):
             self._server.sendall(word)
 
+    def wait(self) -> None:
+        """MPI has failed: most likely another rank is gone, which ends this one too."""
+        time.sleep(3 * _GRACE)
+
     def fail(self, text: str, status: int) -> None:
         """This rank cannot go on. Rank 0 returns, to say why, and ends all when it exits; another
         ends here."""

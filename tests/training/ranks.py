@@ -6,7 +6,10 @@ mpiexec -n RANKS python ranks.py device cpu | device cuda [memory]
 """
 
 import json
+import os
+import signal
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -170,9 +173,22 @@ def resume(folder):
     trainer.fit(small.dataset(), progress=False, output=folder, resume=checkpoint)
 
 
+def gone():
+    """Rank 1 is killed, and to rank 0 MPI says that it cannot go on, a moment before it is seen."""
+    ranks = connect()
+    if ranks.rank == 1:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    with ranks.together():
+        raise ranks._mpi.Exception(ranks._mpi.ERR_OTHER)
+
+
 def main():
     if sys.argv[1] in ("nan", "error"):
         goes_wrong(sys.argv[1])
+        return
+    if sys.argv[1] == "gone":
+        gone()
         return
     if sys.argv[1] == "share":
         share()

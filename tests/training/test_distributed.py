@@ -155,6 +155,13 @@ def test_a_rank_that_is_killed_ends_all_with_one_line(tmp_path, rank):
     assert load_checkpoint(tmp_path / "run" / "last.safetensors").progress.counters.epoch > 1
 
 
+def test_what_mpi_says_of_a_rank_that_is_gone_waits_for_who_it_was():
+    result = mpiexec(2, RANKS, "gone")
+    assert result.returncode != 0
+    (line,) = [line for line in result.stderr.splitlines() if not line.startswith("    !")]
+    assert line.startswith("minicnn: error: rank 1 (process ") and "killed or out of memory" in line
+
+
 def test_an_interrupt_saves_and_ends_all(tmp_path):
     run = train(tmp_path / "run", "--quiet")
     run.send_signal(signal.SIGINT)
