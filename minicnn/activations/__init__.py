@@ -15,4 +15,5 @@ RULES = {
 
 @hookimpl
 def minicnn_layers() -> list[ActivationRule]:
+    """The built-in activations."""
     return list(RULES.values())

@@ -24,6 +24,8 @@ from minicnn.rules import Hyperparameter, LossRule
 
 
 def cross_entropy(logits, label, dlogits, class_weights, label_smoothing):
+    """The loss of one row, and its gradient softmax(logits) − target in ``dlogits``, each times the
+    weight of its class; the largest logit is taken away before the exponential."""
     largest = logits[0]
     for x in logits:
         largest = max(largest, x)
@@ -68,6 +70,8 @@ CROSS_ENTROPY = LossRule(
 
 
 def multi_margin(logits, label, dlogits, margin):
+    """The loss of one row, and its gradient in ``dlogits``: 1/K for each class that comes within the
+    margin, and minus their sum for the right one."""
     total = 0.0
     classes = 0.0
     inside = 0.0
@@ -106,4 +110,5 @@ MULTI_MARGIN = LossRule(
 
 @hookimpl
 def minicnn_losses():
+    """The losses on labels."""
     return [CROSS_ENTROPY, MULTI_MARGIN]

@@ -22,6 +22,7 @@ from minicnn.rules import Hyperparameter, LossRule
 
 
 def mse(outputs, target, doutputs):
+    """The mean squared error of one row, and its gradient 2 (x − t) / K in ``doutputs``."""
     total = 0.0
     count = 0.0  # counted as a float: an integer would make float64 of all that it touches
     for k in range(len(outputs)):
@@ -44,6 +45,7 @@ MSE = LossRule(
 
 
 def mae(outputs, target, doutputs):
+    """The mean absolute error of one row, and its gradient sign(x − t) / K in ``doutputs``."""
     total = 0.0
     count = 0.0
     for k in range(len(outputs)):
@@ -67,6 +69,7 @@ MAE = LossRule(
 
 
 def huber(outputs, target, doutputs, delta):
+    """The Huber loss of one row, and its gradient in ``doutputs``: (x − t) / K, cut to ± δ / K."""
     total = 0.0
     count = 0.0
     for k in range(len(outputs)):
@@ -106,6 +109,7 @@ HUBER = LossRule(
 
 
 def binary_cross_entropy(logits, target, dlogits):
+    """The loss of one row of targets from 0 to 1, and its gradient (σ(x) − t) / K in ``dlogits``."""
     total = 0.0
     count = 0.0
     for k in range(len(logits)):
@@ -133,4 +137,5 @@ BINARY_CROSS_ENTROPY = LossRule(
 
 @hookimpl
 def minicnn_losses():
+    """The losses on values."""
     return [MSE, MAE, HUBER, BINARY_CROSS_ENTROPY]

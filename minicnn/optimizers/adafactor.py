@@ -27,6 +27,7 @@ _FLOOR = replace(EPSILON, name="epsilon1", default=2.0**-23, meaning="least root
 
 
 def prepare_squares(step, state):
+    """`squares` takes no scalars."""
     return ()
 
 
@@ -37,20 +38,24 @@ def squared(g):
 
 
 def squares(p, g, square, one):
+    """g² and a one in the slots, whose products the sums of rows and columns are."""
     return p, squared(g), 1.0
 
 
 def prepare_scaled(step, state, share, epsilon1):
+    """What `scaled` takes of V and of g², and the least root."""
     return share, 1.0 - share, epsilon1
 
 
 def scaled(p, g, variance, change, share, kept, floor):
+    """V, updated where it is no matrix's, and G / √V in the slots."""
     variance = kept * variance + share * squared(g)
     root = math.sqrt(variance)
     return p, variance, g / (floor if root < floor else root)
 
 
 def step(s):
+    """One step of all tensors, by the vectors and matrices that ``s`` gives."""
     s.gradient()
     hyper, share = s.hyper, s.number ** s.hyper["beta2_decay"]
     s.update("squares", "matrices")
@@ -128,4 +133,5 @@ ADAFACTOR = StepRule(
 
 @hookimpl
 def minicnn_optimizers():
+    """The optimizer of this module."""
     return [ADAFACTOR]

@@ -17,10 +17,12 @@ from minicnn.rules import Hyperparameter, OptimizerRule
 
 
 def prepare_adagrad(step, state, learning_rate, lr_decay, epsilon, weight_decay):
+    """The step size of this step, and the rest."""
     return learning_rate / (1.0 + (step - 1) * lr_decay), epsilon, weight_decay
 
 
 def adagrad(p, g, square, step_size, epsilon, weight_decay):
+    """w and v, the sum of the squared gradients."""
     g = g + weight_decay * p
     square = square + g * g
     return p - step_size * g / (math.sqrt(square) + epsilon), square
@@ -45,10 +47,12 @@ ADAGRAD = OptimizerRule(
 
 
 def prepare_rmsprop(step, state, learning_rate, alpha, epsilon, weight_decay):
+    """The scalars are the same in every step."""
     return learning_rate, alpha, 1.0 - alpha, epsilon, weight_decay
 
 
 def rmsprop(p, g, square, learning_rate, alpha, one_minus_alpha, epsilon, weight_decay):
+    """w and v, the running mean of the squared gradients."""
     g = g + weight_decay * p
     square = alpha * square + one_minus_alpha * g * g
     return p - learning_rate * g / (math.sqrt(square) + epsilon), square
@@ -73,6 +77,7 @@ RMSPROP = OptimizerRule(
 def prepare_rmsprop_momentum(
     step, state, learning_rate, alpha, momentum, centered, epsilon, weight_decay
 ):
+    """The scalars are the same in every step."""
     return learning_rate, alpha, 1.0 - alpha, momentum, centered, epsilon, weight_decay
 
 
@@ -90,6 +95,7 @@ def rmsprop_momentum(
     epsilon,
     weight_decay,
 ):
+    """w, the running means of g² and of g, and the velocity."""
     g = g + weight_decay * p
     square = alpha * square + one_minus_alpha * g * g
     mean = alpha * mean + one_minus_alpha * g
@@ -124,10 +130,12 @@ RMSPROP_MOMENTUM = OptimizerRule(
 
 
 def prepare_adadelta(step, state, learning_rate, rho, epsilon, weight_decay):
+    """The scalars are the same in every step."""
     return learning_rate, rho, 1.0 - rho, epsilon, weight_decay
 
 
 def adadelta(p, g, square, square_delta, learning_rate, rho, one_minus_rho, epsilon, weight_decay):
+    """w, and the running means of the squared gradients and of the squared steps."""
     g = g + weight_decay * p
     square = rho * square + one_minus_rho * g * g
     delta = math.sqrt(square_delta + epsilon) / math.sqrt(square + epsilon) * g
@@ -153,4 +161,5 @@ ADADELTA = OptimizerRule(
 
 @hookimpl
 def minicnn_optimizers():
+    """The optimizers of this module."""
     return [ADAGRAD, RMSPROP, RMSPROP_MOMENTUM, ADADELTA]

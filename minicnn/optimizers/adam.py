@@ -30,6 +30,7 @@ _DECOUPLED = replace(WEIGHT_DECAY, meaning="pull towards zero λ, a fraction of 
 
 
 def prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    """The step size, β and ε of this step, with both bias corrections in them."""
     # With c = √(1 − β₂ᵗ), m̂ / (√v̂ + ε) is (c / (1 − β₁ᵗ)) · m / (√v + c ε): both corrections are
     # made here.
     root = math.sqrt(1.0 - beta2**step)
@@ -50,6 +51,7 @@ def adam(
     epsilon,
     weight_decay,
 ):
+    """w, and the running means of g and of g²."""
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -81,6 +83,7 @@ def amsgrad(
     epsilon,
     weight_decay,
 ):
+    """w, the running means of g and of g², and the largest of the latter so far."""
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -99,6 +102,7 @@ AMSGRAD = replace(
 
 
 def prepare_radam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    """The size of a plain or of a rectified step, of which one is 0, and the rest of Adam's scalars."""
     # As in PyTorch, ε stands beside √v and not beside the corrected √v̂.
     step_size, *betas, _, _ = prepare_adam(
         step, state, learning_rate, beta1, beta2, epsilon, weight_decay
@@ -125,6 +129,7 @@ def radam(
     epsilon,
     weight_decay,
 ):
+    """w, and the running means of g and of g²."""
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -142,10 +147,12 @@ RADAM = replace(
 
 
 def prepare_adamax(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    """The step size of this step, corrected for the mean that begins at 0."""
     return learning_rate / (1.0 - beta1**step), beta1, 1.0 - beta1, beta2, epsilon, weight_decay
 
 
 def adamax(p, g, mean, largest, step_size, beta1, one_minus_beta1, beta2, epsilon, weight_decay):
+    """w, the running mean of g, and the largest |g|, which fades."""
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     largest, size = beta2 * largest, abs(g) + epsilon
@@ -165,6 +172,7 @@ ADAMAX = OptimizerRule(
 
 
 def prepare_adamw(step, state, learning_rate, beta1, beta2, epsilon, weight_decay):
+    """Adam's scalars, and the share that is taken of w itself."""
     *scalars, _ = prepare_adam(step, state, learning_rate, beta1, beta2, epsilon, weight_decay)
     return *scalars, learning_rate * weight_decay
 
@@ -172,6 +180,7 @@ def prepare_adamw(step, state, learning_rate, beta1, beta2, epsilon, weight_deca
 def adamw(
     p, g, mean, square, step_size, beta1, one_minus_beta1, beta2, one_minus_beta2, epsilon, decay
 ):
+    """w, pulled towards zero apart from the gradient, and the running means of g and of g²."""
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
     return (p - decay * p) - step_size * mean / (math.sqrt(square) + epsilon), mean, square
@@ -202,6 +211,7 @@ def adamw_amsgrad(
     epsilon,
     decay,
 ):
+    """w, pulled towards zero apart from the gradient, the running means, and the largest so far."""
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
     largest = largest if square <= largest else square
@@ -219,6 +229,7 @@ ADAMW_AMSGRAD = replace(
 
 
 def prepare_nadam(step, state, learning_rate, beta1, beta2, epsilon, momentum_decay, weight_decay):
+    """The sizes of the steps along the gradient and along its mean, by the product of all μ so far."""
     now = beta1 * (1.0 - 0.5 * 0.96 ** (step * momentum_decay))
     following = beta1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * momentum_decay))
     state["mu_product"] *= now  # Πμ = μ₁ ⋯ μₜ
@@ -252,6 +263,7 @@ def nadam(
     epsilon,
     weight_decay,
 ):
+    """w, and the running means of g and of g²."""
     g = g + weight_decay * p
     mean = beta1 * mean + one_minus_beta1 * g
     square = beta2 * square + one_minus_beta2 * g * g
@@ -280,10 +292,12 @@ NADAM = OptimizerRule(
 
 
 def prepare_lion(step, state, learning_rate, beta1, beta2, weight_decay):
+    """The scalars are the same in every step."""
     return learning_rate, beta1, 1.0 - beta1, beta2, 1.0 - beta2, weight_decay
 
 
 def lion(p, g, mean, learning_rate, beta1, one_minus_beta1, beta2, one_minus_beta2, weight_decay):
+    """w, moved by the sign of a mean, and the running mean of g."""
     blend = beta1 * mean + one_minus_beta1 * g
     # Neither above nor below zero: zero or NaN, which must stay visible.
     sign = 1.0 if blend > 0.0 else (-1.0 if blend < 0.0 else blend)
@@ -308,4 +322,5 @@ LION = OptimizerRule(
 
 @hookimpl
 def minicnn_optimizers():
+    """The optimizers of this module."""
     return [ADAM, AMSGRAD, ADAMW, ADAMW_AMSGRAD, NADAM, RADAM, ADAMAX, LION]

@@ -18,10 +18,12 @@ _MOMENTUM = decay_rate("momentum", 0.9, "decay rate μ of the velocity")
 
 
 def prepare_gd(step, state, learning_rate):
+    """The learning rate."""
     return (learning_rate,)
 
 
 def gd(p, g, learning_rate):
+    """w, a step down the gradient of the whole training set."""
     return p - learning_rate * g
 
 
@@ -37,10 +39,12 @@ GD = OptimizerRule(
 
 
 def prepare_sgd(step, state, learning_rate, weight_decay):
+    """The scalars are the same in every step."""
     return learning_rate, weight_decay
 
 
 def sgd(p, g, learning_rate, weight_decay):
+    """w, a step down the gradient of the batch."""
     return p - learning_rate * (g + weight_decay * p)
 
 
@@ -55,10 +59,12 @@ SGD = OptimizerRule(
 
 
 def prepare_momentum(step, state, learning_rate, momentum, dampening, weight_decay):
+    """The share of the gradient is 1 in the first step."""
     return learning_rate, momentum, 1.0 if step == 1 else 1.0 - dampening, weight_decay
 
 
 def momentum(p, g, velocity, learning_rate, momentum, share, weight_decay):
+    """w and the velocity."""
     velocity = momentum * velocity + share * (g + weight_decay * p)
     return p - learning_rate * velocity, velocity
 
@@ -82,10 +88,12 @@ MOMENTUM = OptimizerRule(
 
 
 def prepare_nesterov(step, state, learning_rate, momentum, weight_decay):
+    """The scalars are the same in every step."""
     return learning_rate, momentum, weight_decay
 
 
 def nesterov(p, g, velocity, learning_rate, momentum, weight_decay):
+    """w, a step from where the velocity leads to, and the velocity."""
     g = g + weight_decay * p
     velocity = momentum * velocity + g
     return p - learning_rate * (g + momentum * velocity), velocity
@@ -104,4 +112,5 @@ NESTEROV = OptimizerRule(
 
 @hookimpl
 def minicnn_optimizers():
+    """The optimizers of this module."""
     return [GD, SGD, MOMENTUM, NESTEROV]

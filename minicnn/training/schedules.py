@@ -24,30 +24,37 @@ def warm_up(done: float, length: float) -> float:
 
 
 def constant(epoch, horizon, state):
+    """1 all along."""
     return 1.0
 
 
 def step(epoch, horizon, state, step_size, gamma):
+    """γ to the power of how often ``step_size`` epochs have passed."""
     return gamma ** math.floor(epoch / step_size)
 
 
 def exponential(epoch, horizon, state, gamma):
+    """γ^t."""
     return gamma**epoch
 
 
 def multi_step(epoch, horizon, state, milestones, gamma):
+    """γ to the power of how many ``milestones`` have passed."""
     return gamma ** bisect_right(sorted(milestones), epoch)
 
 
 def linear(epoch, horizon, state, start, end, total):
+    """From ``start`` to ``end`` in ``total`` epochs."""
     return start + (end - start) * min(epoch / (total or horizon), 1.0)
 
 
 def polynomial(epoch, horizon, state, power, total):
+    """(1 − t / T) to the ``power``."""
     return (1.0 - min(epoch / (total or horizon), 1.0)) ** power
 
 
 def triangular(epoch, horizon, state, start, peak, end):
+    """From ``start`` to 1 at ``peak``, a share of the run, and down to ``end``."""
     done = min(epoch / horizon, 1.0)
     if done < peak:
         return start + (1.0 - start) * done / peak
@@ -55,12 +62,14 @@ def triangular(epoch, horizon, state, start, peak, end):
 
 
 def cyclic(epoch, horizon, state, minimum, up, down, cycle_gamma, gamma):
+    """Up from ``minimum`` and down again, over and over, and lower by γ each time or step."""
     cycle, within = divmod(epoch, up + down)
     height = within / up if within <= up else (up + down - within) / down
     return minimum + (1.0 - minimum) * height * cycle_gamma**cycle * gamma**epoch
 
 
 def cosine_restarts(epoch, horizon, state, period, multiply, minimum):
+    """Half a cosine down to ``minimum``, again and again, each ``multiply`` times as long."""
     if multiply == 1.0:
         return _cosine_between(1.0, minimum, epoch % period / period)
     # The periods before the n-th are p (mⁿ − 1) / (m − 1) epochs long together.
@@ -70,10 +79,12 @@ def cosine_restarts(epoch, horizon, state, period, multiply, minimum):
 
 
 def cosine(epoch, horizon, state, minimum):
+    """Half a cosine, from 1 down to ``minimum``."""
     return _cosine_between(1.0, minimum, epoch / horizon)
 
 
 def one_cycle(epoch, horizon, state, pct_start, div_factor, final_div_factor):
+    """Up by half a cosine for ``pct_start`` of the run, and down by another."""
     done = epoch / horizon
     first = 1.0 / div_factor
     if done < pct_start:
@@ -88,10 +99,12 @@ def _cosine_between(start: float, end: float, fraction: float) -> float:
 
 
 def plateau_factor(epoch, horizon, state, factor, patience, min_factor, threshold):
+    """The product of the reductions so far."""
     return state["reached"]
 
 
 def plateau_observe(metric, state, factor, patience, min_factor, threshold):
+    """Multiply by ``factor`` where the loss has not improved for ``patience`` epochs."""
     if metric < state["best"] * (1.0 - threshold):
         state["best"] = metric
         state["bad_epochs"] = 0.0
@@ -318,6 +331,7 @@ def sequence(rules: list[ScheduleRule]) -> ScheduleRule:
 
 @hookimpl
 def minicnn_schedules():
+    """The built-in schedules."""
     return [
         *(CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, LINEAR, POLYNOMIAL, TRIANGULAR, CYCLIC),
         *(COSINE, COSINE_RESTARTS, ONE_CYCLE, REDUCE_ON_PLATEAU),
