@@ -148,6 +148,8 @@ def _check_losses(
     tenth is asked for. `losses_equal_pytorch.py` looks closer."""
     first = {peer: found[:1] for peer, found in losses.items()}
     _check(context, first, "first losses", relative=1e-4)
+    # Another precision is another way down after the first step.
+    losses = {peer: found for peer, found in losses.items() if not _rounding(context, peer)}
     is_normalized = any(spec.kind == "state" for spec in NETWORKS[name].parameters)
     relative = 0.1 if is_normalized else relative
     _check(context, losses, "losses of the first steps", relative=relative)
