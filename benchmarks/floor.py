@@ -13,7 +13,7 @@ from numba import njit, prange
 from timing import Contestant, Effort, measure
 
 from minicnn import Conv2d, Dense, Network
-from minicnn.kernels.cpu.passes import PLAN
+from minicnn.kernels.cpu.passes import PLAN_RECORD
 from minicnn.kernels.cpu.tile import ENTRY, Rows, Scalars, Vectors, multiply, multiply_address
 
 _INNER = 128  # steps of the inner loop
@@ -43,7 +43,7 @@ def _products(plan, rows, columns, repeat, a, b, c):
 
 def _contestant(threads: int, rows: int, columns: int) -> Contestant:
     plan = np.zeros(
-        1, PLAN.dtype.dtype
+        1, PLAN_RECORD
     )  # its dtype names the kernels' digest, so that the cache sees when they change
     plan["multiply"] = multiply_address(np.float32)
     rng = np.random.default_rng(0)

@@ -325,7 +325,7 @@ def show(
     """The augmented views of ``images[order]``, float32 [n, H, W, C], as a network sees them;
     ``views`` are those of all images."""
     out = np.empty((len(order), *images.shape[1:]), np.float32)
-    plan = np.zeros(1, passes.PLAN.dtype.dtype)
+    plan = np.zeros(1, passes.PLAN_RECORD)
     sizes = zip(("image_height", "image_width", "image_channels"), images.shape[1:], strict=True)
     for name, size in (*sizes, ("input_size", out[0].size)):
         plan[name] = size

@@ -49,7 +49,7 @@ def lay_out(
 
 def linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
     """``plan`` with the addresses of kernels compiled for ``dtype``."""
-    table = plan.table.view(passes.PLAN.dtype.dtype)
+    table = plan.table.view(passes.PLAN_RECORD)
     # An operation without a gradient, such as those before the first weights that are trained, has
     # no backward pass.
     wanted = [_wanted(record) if record["dy"] >= 0 else {"forward": "forward"} for record in table]

@@ -81,6 +81,16 @@ def one_of(network, threads):
     return one_image(inference)
 
 
+def test_plans_of_all_models_share_one_dtype():
+    """Of another object Numba compares the fields at each call from Python."""
+    tables = [
+        model._inference._one._job[k]
+        for model in (model_of(ONE_LINE, 1), model_of(WINDOWS, 1))
+        for k in (0, 2)
+    ]
+    assert len({id(table.dtype) for table in tables}) == 1
+
+
 @pytest.mark.parametrize("parts", [2, 3, 5])
 @pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
 def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
