@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from minicnn.insight.gradient_check import (
         DEVICE_TOLERANCE,
-        STEP,
+        STEPS,
         TOLERANCE,
         FiniteDifferences,
         device_gradcheck,
@@ -96,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         with progress_bar("weights") as progress:
             checks = gradcheck(batch_loss, arguments.samples, arguments.seed, progress)
-        how = {"step": STEP, "tolerance": TOLERANCE, "seed": arguments.seed}
+        how = {"steps": STEPS, "tolerance": TOLERANCE, "seed": arguments.seed}
     failed = [check for check in checks if not check.passed]
     if arguments.json:
         print_json({**batch, **how, "passed": not failed, "tensors": checks})

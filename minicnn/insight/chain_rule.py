@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn.insight.batch_loss import BatchLoss
-from minicnn.insight.gradient_check import STEP, FiniteDifferences, relative_error
+from minicnn.insight.gradient_check import FiniteDifferences
 from minicnn.insight.weights import name as weight_name
 from minicnn.insight.weights import parse
 from minicnn.program.graph import cuts
@@ -77,10 +77,7 @@ def trace(batch_loss: BatchLoss, weight: str) -> Trace:
     explicit = float(differences.explicit()[index])
     differences.passes.forward_by_operation(differences.images)
     gradients = differences.passes.backward_by_operation(differences.dlogits)
-    for step in (STEP, STEP / 10, STEP / 100):  # a shorter one may stay on one side of every kink
-        numeric, movements, crossed = differences.numeric(index, step)
-        if not crossed:
-            break
+    error, numeric, movements, crossed = differences.compare(index, explicit)
     places = cuts(differences.plan.nodes, first)
     lengths = [float(np.linalg.norm(movements[i - first])) for i in places]
     layers = [_layer_name(differences, i) for i in places]
@@ -116,7 +113,7 @@ def trace(batch_loss: BatchLoss, weight: str) -> Trace:
         factors,
         explicit,
         numeric,
-        relative_error(explicit, numeric, differences.value, step),
+        error,
         crossed,
     )
 

@@ -92,7 +92,7 @@ def test_json_has_every_figure(minicnn, network):
         8,
         True,
     )
-    assert (found["seed"], found["step"], found["tolerance"]) == (0, 1e-5, 1e-5)
+    assert (found["seed"], found["steps"][0], found["tolerance"]) == (0, 1e-5, 1e-5)
     assert [tensor["weights"] for tensor in found["tensors"]] == [36, 4, 432, 3]
     for tensor in found["tensors"]:
         assert tensor["passed"] and tensor["checked"] + tensor["kinks"] == min(

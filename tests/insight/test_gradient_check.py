@@ -6,6 +6,7 @@ import pytest
 from minicnn import (
     GELU,
     AvgPool2d,
+    BatchNorm2d,
     Conv2d,
     Dense,
     Dropout,
@@ -25,12 +26,14 @@ from minicnn import (
 from minicnn.backends import cpu
 from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.gradient_check import (
-    STEP,
+    STEPS,
     TOLERANCE,
     FiniteDifferences,
     _winners,
     gradcheck,
+    relative_error,
 )
+from minicnn.network.presets import PRESETS, preset
 from tests.networks import oracle_passes, random_params
 from tests.reference import layers as reference
 
@@ -175,12 +178,26 @@ def kink(layers, weights, loss="mse", x=1.0):
 def test_a_relu_at_zero_is_set_aside_and_passes_nothing():
     layers = [Flatten(), Dense(1, bias=False), ReLU(), Dense(2, bias=False)]
     on_the_kink, beside_it = (
-        gradcheck(kink(layers, {"dense1.weight": weight})) for weight in (STEP / 2, 3 * STEP)
+        gradcheck(kink(layers, {"dense1.weight": weight})) for weight in (0.0, STEPS[0] / 2)
     )
     assert (on_the_kink[0].checked, on_the_kink[0].kinks, on_the_kink[0].passed) == (0, 1, False)
     assert on_the_kink[0].error is on_the_kink[0].at is None
     assert on_the_kink[1].passed  # the weights behind it are not on a kink
     assert (beside_it[0].checked, beside_it[0].kinks, beside_it[0].passed) == (1, 0, True)
+
+
+def test_a_cost_that_bends_sharply_is_measured_by_a_shorter_step():
+    network = Network((1, 2), [Flatten(), Dense(1, bias=False), BatchNorm2d(eps=0), Dense(2)])
+    params = random_params(network, np.random.default_rng(0)).astype(np.float64)
+    network.unflatten(params)["dense1.weight"][:, 0] = 1e-3, -0.7e-3
+    x = np.random.default_rng(1).random((5, 1, 2, 1))
+    loss = Loss("cross_entropy", 2)
+    batch_loss = BatchLoss(network, params, x, np.array([0, 1, 1, 0, 1]), loss)
+    differences = FiniteDifferences(batch_loss)
+    explicit, (numeric, _, _) = differences.explicit()[0], differences.numeric(0, STEPS[0])
+    assert relative_error(explicit, numeric, differences.value, STEPS[0]) > TOLERANCE
+    (check, *_) = gradcheck(batch_loss)
+    assert (check.tensor, check.checked, check.passed) == ("dense1.weight", 2, True)
 
 
 def test_two_candidates_of_a_max_pooling_that_change_places_are_set_aside():
@@ -227,3 +244,14 @@ def test_winners_are_where_the_oracle_sends_the_gradient(kernel, stride, padding
         r, s = divmod(winner[n, p, q, c], kernel[1])
         found[n, p * stride[0] + r - top, q * stride[1] + s - left, c] += 1
     np.testing.assert_array_equal(found, sent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_passes(name):
+    network, rng = preset(name, (32, 32, 3), 10), np.random.default_rng(0)
+    x, labels = rng.random((8, *network.input_shape)), rng.integers(0, 10, 8)
+    batch_loss = BatchLoss(
+        network, random_params(network, rng), x, labels, Loss("cross_entropy", 10)
+    )
+    assert all(check.passed for check in gradcheck(batch_loss, samples=2))
