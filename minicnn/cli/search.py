@@ -143,7 +143,7 @@ class _Search:
         self.is_first = ranks is None or ranks.rank == 0
         self.threads = base.threads if ranks is None else ranks.threads(base.threads)
         self.console = make_console(stderr=arguments.json)
-        self.data = load_data(base) if ranks is None else ranks.share(lambda: load_data(base))
+        self.data = load_data(base, ranks)
         self.maximize = self.data.task == "classification"
         for one in dimensions:
             for choice in one.choices if one.name in _NAMES else ():

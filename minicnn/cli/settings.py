@@ -26,6 +26,7 @@ from minicnn.training.settings import (
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
+    from minicnn.training.distributed import Ranks
 
 # how a data set is read
 DATA_OPTIONS = ("data_max", "data_gb", "channels", "resize", "grayscale", "rgb")
@@ -96,12 +97,15 @@ def given(arguments: argparse.Namespace, names: Sequence[str] = tuple(OPTION_OF)
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def load_data(settings: Settings) -> "Dataset":
-    """The data set that the settings mean."""
+def load_data(settings: Settings, ranks: "Ranks | None" = None) -> "Dataset":
+    """The data set that the settings mean, which ``ranks`` read together."""
     from minicnn.data import load_dataset
     from minicnn.plugins import find
 
-    return load_dataset(settings.data, loss=find("loss", settings.loss), **read_options(settings))
+    loss, options = find("loss", settings.loss), read_options(settings)
+    if ranks is None:
+        return load_dataset(settings.data, loss=loss, **options)
+    return ranks.share(lambda one: load_dataset(settings.data, loss=loss, reader=one, **options))
 
 
 def read_options(settings: Settings) -> dict[str, Any]:

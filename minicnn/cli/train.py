@@ -97,7 +97,7 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
 
     on_first(ranks, lambda: check_output(arguments.output))
     common.use_plugins(arguments)
-    dataset = load_data(settings) if ranks is None else ranks.share(lambda: load_data(settings))
+    dataset = load_data(settings, ranks)
     if arguments.report and dataset.task != "classification":
         raise UsageError("--report shows classes, and this data set has none")
     init: Model | None = None

@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from minicnn.data.images import SUFFIXES
 from minicnn.data.reading import check_unpacked, reading
@@ -28,6 +29,10 @@ class ArchivePath:
     parts: Parts = ()
     files: dict[Parts, bytes] = field(default_factory=dict, compare=False, repr=False)
     folders: dict[Parts, dict[Parts, None]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """One that another process reads takes its own bytes along, not those of the archive."""
+        return ArchivePath, (self.archive, self.parts, {self.parts: self.files.get(self.parts)})
 
     def __str__(self) -> str:
         return str(self.archive.joinpath(*self.parts))

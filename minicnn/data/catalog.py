@@ -32,7 +32,7 @@ from minicnn.data.reading import ReadOptions, reading
 from minicnn.errors import DataError, UnknownNameError
 from minicnn.rules import LossRule
 
-_LOADERS = {"idx": load_idx_folder, "npz": load_npz}
+_LOADERS = {"idx": load_idx_folder, "npz": load_npz, "cifar10": load_cifar10}
 
 
 def load_dataset(
@@ -41,8 +41,8 @@ def load_dataset(
     """Load a known set by its name, or any set by its path; the content of the path decides what it
     is.
 
-    ``options`` are the fields of `ReadOptions`: maximum, seed, channels, data_gb, resize, grayscale
-    and rgb. For a ``loss`` on values the labels may be values. Raises `UnknownNameError` for a name
+    ``options`` are the fields of `ReadOptions`: maximum, seed, channels, data_gb, resize, grayscale,
+    rgb and reader. For a ``loss`` on values the labels may be values. Raises `UnknownNameError` for a name
     that is neither, `DataError` for a set that is not here or is damaged.
 
     >>> load_dataset("fashion-mnist-12k").image_shape
@@ -131,7 +131,7 @@ def _read(name: str, how: ReadOptions) -> Contents:
         root = read_archive(path, how.data_gb) if kind == "archive" else path
         contents = load_class_folders(cast(Path, root), how)
     else:
-        contents = load_cifar10(path) if kind == "cifar10" else _LOADERS[kind](path, how.data_gb)
+        contents = _LOADERS[kind](path, how)
 
         def converted(arrays: Arrays | None) -> Arrays | None:
             if arrays is None or not (how.converts or how.channels == "first"):

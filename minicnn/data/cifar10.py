@@ -9,16 +9,18 @@ import gzip
 import io
 import itertools
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from minicnn.data.cifar_pickle import unpickle
 from minicnn.data.dataset import Array, Arrays, Contents
 from minicnn.data.idx import GZIP_MAGIC
-from minicnn.data.reading import reading
+from minicnn.data.reading import ReadOptions, fill_from, reading
 from minicnn.errors import DataError
 
 CIFAR10_CLASSES = (
@@ -43,6 +45,11 @@ _BATCHES = [*_TRAIN, "test_batch"]
 _WANTED = {*_BATCHES, *(f"{name}.bin" for name in _BATCHES), "batches.meta", "batches.meta.txt"}
 
 
+class _Batch(NamedTuple):
+    labels: Array
+    source: Path | Array  # a file of records, or the planes [N, 3072]
+
+
 def is_cifar10(path: Path) -> bool:
     """Whether ``path`` is a folder with batches, a folder with the published archive, or an archive
     itself."""
@@ -58,13 +65,13 @@ def is_cifar10(path: Path) -> bool:
             return any(member.name.rpartition("/")[2] in _WANTED for member in first)
 
 
-def load_cifar10(path: Path) -> Contents:
+def load_cifar10(path: Path, options: ReadOptions) -> Contents:
     """Load all five training batches and the test batch; nothing is unpacked to disk.
 
     Raises `DataError`, naming the file, for a missing batch, a damaged one, or a pickle that does
     more than hold data.
     """
-    batches: dict[str, Arrays] = {}
+    batches: dict[str, _Batch] = {}
     classes: tuple[str, ...] = CIFAR10_CLASSES
     for member, content in _members(path):
         where = path / member
@@ -74,15 +81,49 @@ def load_cifar10(path: Path) -> Contents:
         elif member == "batches.meta":
             classes = _label_names(where, unpickle(where, content))
         elif member.endswith(".bin"):
-            batches[member.removesuffix(".bin")] = _binary_batch(where, content)
+            batch = _binary_batch(where, content)
+            # What is no member of an archive is read again, by each rank of a reader a part.
+            source = where if where.is_file() else batch.source
+            batches[member.removesuffix(".bin")] = batch._replace(source=source)
         else:
             batches[member] = _python_batch(where, unpickle(where, content))
-    for batch in _BATCHES:
-        if batch not in batches:
-            raise DataError(f"{path}: the batch {batch} (or {batch}.bin) is missing")
-    images = np.concatenate([batches[batch][0] for batch in _TRAIN])
-    labels = np.concatenate([batches[batch][1] for batch in _TRAIN])
-    return Contents((images, labels), batches["test_batch"], classes)
+    for name in _BATCHES:
+        if name not in batches:
+            raise DataError(f"{path}: the batch {name} (or {name}.bin) is missing")
+
+    def arrays(*names: str) -> Arrays:
+        chosen = [batches[name] for name in names]
+        labels = np.concatenate([batch.labels for batch in chosen])
+        sources = [batch.source for batch in chosen]
+        starts = np.cumsum([0, *(len(batch.labels) for batch in chosen)]).tolist()
+        images = options.reader.fill(
+            (len(labels), 32, 32, 3),
+            np.uint8,
+            lambda begin, _: partial(_fill_images, sources, starts, begin),
+            split=all(isinstance(source, Path) for source in sources),
+        )
+        return images, labels
+
+    return Contents(arrays(*_TRAIN), arrays("test_batch"), classes)
+
+
+def _fill_images(
+    sources: Sequence[Path | Array], starts: Sequence[int], begin: int, images: Array
+) -> None:
+    """Fill ``images`` with those from number ``begin`` on of all; those of source i have the numbers
+    from starts[i] to starts[i + 1]."""
+    for source, (first, last) in zip(sources, pairwise(starts), strict=True):
+        low, high = max(first, begin), min(last, begin + len(images))
+        if low >= high:
+            continue
+        if isinstance(source, Path):
+            records = np.empty((high - low, 1 + _VALUES), np.uint8)
+            fill_from(source, (low - first) * records.shape[1], records)
+            planes = records[:, 1:]
+        else:
+            planes = source[low - first : high - first]
+        of_batch = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        images[low - begin : high - begin] = of_batch
 
 
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -121,20 +162,16 @@ def _at_most(where: Path, file: Any, most: int) -> bytes:
     return content
 
 
-def _to_nhwc(values: Array) -> Array:
-    return np.ascontiguousarray(values.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-
-
-def _binary_batch(where: Path, content: bytes) -> Arrays:
+def _binary_batch(where: Path, content: bytes) -> _Batch:
     if not content or len(content) % (1 + _VALUES):
         raise DataError(
             f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _VALUES)
-    return _to_nhwc(records[:, 1:]), records[:, 0]
+    return _Batch(records[:, 0].copy(), records[:, 1:])
 
 
-def _python_batch(where: Path, batch: dict[str, object]) -> Arrays:
+def _python_batch(where: Path, batch: dict[str, object]) -> _Batch:
     data, labels = batch.get("data"), batch.get("labels")
     if not isinstance(data, np.ndarray) or data.shape[1:] != (_VALUES,):
         raise DataError(f"{where}: data must be uint8 [N, {_VALUES}]")
@@ -142,7 +179,9 @@ def _python_batch(where: Path, batch: dict[str, object]) -> Arrays:
         type(label) is int and 0 <= label < 256 for label in labels
     ):
         raise DataError(f"{where}: labels must be a list of class numbers")
-    return _to_nhwc(data), np.array(labels, np.uint8)
+    if len(labels) != len(data):
+        raise DataError(f"{where}: {len(data)} images but {len(labels)} labels")
+    return _Batch(np.array(labels, np.uint8), data)
 
 
 def _label_names(where: Path, meta: dict[str, object]) -> tuple[str, ...]:

@@ -2,6 +2,8 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.data.dataset import Array
-from minicnn.data.reading import DEFAULTS, ReadOptions, note, reading
+from minicnn.data.reading import ALONE, DEFAULTS, ReadOptions, note, reading
 from minicnn.errors import DataError, MissingExtraError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -92,20 +94,27 @@ def _on_a_ground(image: Any, pillow: ModuleType) -> Any:
 
 def read_images(paths: Sequence[Path], options: ReadOptions = DEFAULTS) -> Array:
     """Read files into one array [N, H, W, C], converted as the ``options`` say; all must then be of
-    one size, one number of channels and one depth."""
-    first = convert_image(read_image(paths[0]), options)
-    images = np.empty((len(paths), *first.shape), first.dtype)
+    one size, one number of channels and one depth. Each rank of a reader decodes some of them."""
+    first, alone = convert_image(read_image(paths[0]), options), replace(options, reader=ALONE)
+
+    def part(begin: int, end: int) -> partial[None]:
+        return partial(_decode, paths[begin:end], str(paths[0]), alone)
+
+    return options.reader.fill((len(paths), *first.shape), first.dtype, part)
+
+
+def _decode(paths: Sequence[Path], first: str, options: ReadOptions, images: Array) -> None:
+    """Fill ``images``, which are like the ``first`` one, from the files ``paths``."""
     for i, path in enumerate(paths):
         image = convert_image(read_image(path), options)
-        if (image.shape, image.dtype) != (first.shape, first.dtype):
-            ways = ["resize="] * (image.shape[:2] != first.shape[:2])
-            ways += ["grayscale= or rgb="] * (image.shape[2] != first.shape[2])
+        if (image.shape, image.dtype) != (images.shape[1:], images.dtype):
+            ways = ["resize="] * (image.shape[:2] != images.shape[1:3])
+            ways += ["grayscale= or rgb="] * (image.shape[2] != images.shape[3])
             hint = f": bring all images together with {' and '.join(ways)}" if ways else ""
             raise DataError(
-                f"{path} is {_describe(image)}, but {paths[0]} is {_describe(first)}{hint}"
+                f"{path} is {_describe(image)}, but {first} is {_describe(images[0])}{hint}"
             )
         images[i] = image
-    return images
 
 
 def convert_image(image: Array, options: ReadOptions) -> Array:

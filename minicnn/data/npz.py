@@ -2,13 +2,25 @@
 train_labels, val_images, ...)."""
 
 import math
+import struct
+import zlib
 from pathlib import Path
-from zipfile import ZipFile, ZipInfo
+from typing import Any, NamedTuple
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 
 from minicnn.data.dataset import Array, Contents
-from minicnn.data.reading import DATA_GB, check_unpacked, reading
+from minicnn.data.reading import (
+    ALONE,
+    DATA_GB,
+    Reader,
+    ReadOptions,
+    check_unpacked,
+    fill,
+    reading,
+    slices,
+)
 from minicnn.errors import DataError
 
 _KEYS = {
@@ -23,21 +35,40 @@ def npz_keys(path: Path) -> list[str]:
         return list(archive.files)
 
 
-def read_arrays(path: Path, *wanted: str, data_gb: float = DATA_GB) -> dict[str, Array]:
+class _Header(NamedTuple):
+    """What an array's own header says, and how many bytes that has."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    length: int
+
+    @property
+    def size(self) -> int:
+        """The bytes of header and values."""
+        return self.length + math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_arrays(
+    path: Path, *wanted: str, data_gb: float = DATA_GB, reader: Reader = ALONE
+) -> dict[str, Array]:
     """Read those of the ``wanted`` arrays that ``path`` holds, if they take ``data_gb`` GB at most;
-    never unpickles."""
+    never unpickles. The ``reader`` reads what has the axes of images."""
     with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        members = [
-            member
-            for member in archive.zip.infolist()
-            if member.filename.removesuffix(".npy") in wanted
-        ]
-        check_unpacked(
-            path,
-            sum(max(member.file_size, _promised(archive.zip, member)) for member in members),
-            data_gb,
+        every = {info.filename.removesuffix(".npy"): info for info in archive.zip.infolist()}
+        members = {key: every[key] for key in wanted if key in every}
+        headers = {key: _header(archive.zip, member) for key, member in members.items()}
+        sizes = (
+            max(members[key].file_size, head.size if head else 0) for key, head in headers.items()
         )
-        arrays = {key: archive[key] for key in wanted if key in archive.files}
+        check_unpacked(path, sum(sizes), data_gb)
+        arrays = {}
+        for key, member in members.items():
+            head = headers[key]
+            if head is None or not _is_plain(member, head):
+                arrays[key] = archive[member.filename]
+            else:
+                arrays[key] = _read(path, archive.zip, member, head, reader)
     for key, array in arrays.items():
         if not isinstance(
             array, np.ndarray
@@ -46,12 +77,11 @@ def read_arrays(path: Path, *wanted: str, data_gb: float = DATA_GB) -> dict[str,
     return arrays
 
 
-def _promised(archive: ZipFile, member: ZipInfo) -> int:
-    """The bytes that the header of an array says, for which NumPy asks before it reads; 0 for
-    another member."""
+def _header(archive: ZipFile, member: ZipInfo) -> _Header | None:
+    """The header of an array; None for another member."""
     with archive.open(member) as file:
         if file.read(6) != b"\x93NUMPY":
-            return 0
+            return None
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = (
@@ -59,18 +89,46 @@ def _promised(archive: ZipFile, member: ZipInfo) -> int:
             if version == (1, 0)
             else np.lib.format.read_array_header_2_0
         )
-        shape, _, dtype = read(file)
-        return math.prod(shape) * dtype.itemsize
+        return _Header(*read(file), file.tell())
 
 
-def load_npz(path: Path, data_gb: float = DATA_GB) -> Contents:
+def _is_plain(member: ZipInfo, head: _Header) -> bool:
+    """Whether it is an array of numbers with the axes of images, image by image."""
+    is_whole = member.file_size == head.size and not head.fortran
+    return is_whole and len(head.shape) > 2 and head.dtype.kind in "buif" and head.dtype.isnative
+
+
+def _read(path: Path, archive: ZipFile, member: ZipInfo, head: _Header, reader: Reader) -> Array:
+    given = head.shape, head.dtype
+
+    def unpack(array: Array) -> None:
+        with archive.open(member) as stream:
+            stream.read(head.length)
+            fill(path, stream, array)
+            stream.read(1)  # the check sum is compared at the end
+
+    if member.compress_type != ZIP_STORED:
+        return reader.fill(*given, lambda *_: unpack, split=False)
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        begin = member.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))
+        file.seek(begin)
+        start = file.read(head.length)
+    array = reader.fill(*given, slices(path, begin + head.length, *given))
+    if zlib.crc32(array.data, zlib.crc32(start)) != member.CRC:
+        raise DataError(f"{path} cannot be read: Bad CRC-32 for file {member.filename!r}")
+    return array
+
+
+def load_npz(path: Path, options: ReadOptions) -> Contents:
     """Load the training, the validation and the test images with their labels, as far as they are
     there, and class_names.
 
     Images are [N, H, W] or [N, H, W, C], labels in any form that `plain_labels` takes, or values.
     """
     every = [key for pairs in _KEYS.values() for pair in pairs for key in pair]
-    arrays = read_arrays(path, *every, "class_names", data_gb=data_gb)
+    keys = *every, "class_names"
+    arrays = read_arrays(path, *keys, data_gb=options.data_gb, reader=options.reader)
     splits = {
         kind: next((pair for pair in pairs if arrays.keys() & set(pair)), pairs[0])
         for kind, pairs in _KEYS.items()

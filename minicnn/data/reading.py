@@ -1,10 +1,15 @@
 """One way to report a file that cannot be read, whatever the decoder beneath raised."""
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from minicnn.errors import DataError, MinicnnError, SettingError
 
@@ -16,6 +21,25 @@ def note(text: str) -> None:
 
 
 DATA_GB = 4.0  # what the arrays of a packed file may take, unless the user allows more
+_CHUNK = 1 << 20
+Job = Callable[[np.ndarray], None]  # fills an array
+
+
+class Reader:
+    """Who reads images: this process, or several as `minicnn.training.distributed.Ranks`."""
+
+    def fill(
+        self, shape: Sequence[int], dtype: Any, part: Callable[[int, int], Job], split: bool = True
+    ) -> np.ndarray:
+        """An array [N, ...], filled by jobs: ``part (begin, end)`` is the one that fills the rows
+        from ``begin`` to ``end``. With ``split`` there may be several, which can be pickled and
+        raise `MinicnnError` alone; else there is one, ``part (0, N)``."""
+        array = np.empty(shape, dtype)
+        part(0, len(array))(array)
+        return array
+
+
+ALONE = Reader()
 
 
 @dataclass(frozen=True)
@@ -26,7 +50,7 @@ class ReadOptions:
     chooses the test images of class folders that have none; with ``whole`` all of them are test
     images. Arrays [N, C, H, W] are read with ``channels`` "first"; what is packed may take
     ``data_gb`` GB. Images are brought to the size ``resize`` (height, width), bilinear, and to grey
-    or to three channels.
+    or to three channels. The ``reader`` reads them.
     """
 
     maximum: float | None = None
@@ -37,6 +61,7 @@ class ReadOptions:
     grayscale: bool = False
     rgb: bool = False
     whole: bool = False
+    reader: Reader = ALONE
 
     def __post_init__(self) -> None:
         if self.channels not in ("first", "last"):
@@ -91,3 +116,31 @@ def reading(path: Path) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its type if it has none."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+def fill(path: Path, file: Any, array: np.ndarray) -> None:
+    """Read the values of ``array`` from ``file``; raises `DataError` where it ends early."""
+    buffer, done = array.reshape(-1).view(np.uint8).data, 0
+    while done < len(buffer):
+        # GzipFile.readinto makes a copy of what it reads, so it must not read everything at once.
+        count = file.readinto(buffer[done : done + _CHUNK])
+        if not count:
+            raise DataError(
+                f"{path} ends early: {done} of the {len(buffer)} bytes of {list(array.shape)} values are there"
+            )
+        done += count
+
+
+def fill_from(path: Path, offset: int, array: np.ndarray) -> None:
+    """`fill` from the byte ``offset`` of ``path`` on."""
+    with reading(path), path.open("rb") as file:
+        file.seek(offset)
+        fill(path, file, array)
+
+
+def slices(path: Path, offset: int, shape: Sequence[int], dtype: Any) -> Callable[[int, int], Job]:
+    """The jobs that fill an array whose values lie in ``path`` as they are, from the byte
+    ``offset`` on. They read and do not map: whoever writes a file anew cuts it off first, and a
+    process that reads there in a map is killed."""
+    row = math.prod(shape[1:]) * np.dtype(dtype).itemsize
+    return lambda begin, end: partial(fill_from, path, offset + begin * row)

@@ -254,7 +254,7 @@ def test_a_python_batch_of_other_values_names_its_file(tmp_path, change):
 def test_fewer_labels_than_images_are_refused(tmp_path):
     batch = {"data": planes("data_batch_1"), "labels": LABELS[:-1]}
     text = refusal(write_folder(tmp_path, {**python_files(), "data_batch_1": pickle.dumps(batch)}))
-    assert "50 training images but 49 labels" in text
+    assert "data_batch_1: 10 images but 9 labels" in text
 
 
 @pytest.mark.parametrize("keep", [0, 3072, 3074])

@@ -1,7 +1,7 @@
 """What a rank does for `test_distributed.py`: trains, and rank 0 prints what came out, down to its bits.
 
 mpiexec -n RANKS python ranks.py THREADS distributed        python ranks.py THREADS alone
-mpiexec -n RANKS python ranks.py nan | error | share | memory | overlapped | resume FOLDER
+mpiexec -n RANKS python ranks.py nan | error | share | memory | overlapped | resume FOLDER | read PATH...
 mpiexec -n RANKS python ranks.py device cpu | device cuda [memory]
 """
 
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -30,6 +31,7 @@ from minicnn import (
     Trainer,
 )
 from minicnn.backends import cpu, layout
+from minicnn.data import idx, images, load_dataset, npz, reading
 from minicnn.training.checkpoint import load_checkpoint
 from minicnn.training.distributed import connect
 from minicnn.training.events import BatchDone
@@ -91,7 +93,7 @@ def share():
     """Say how often data were read, and what rank 1 sees of what rank 0 wrote into them."""
     ranks, reads = connect(), []
 
-    def load():
+    def load(_):
         reads.append(ranks.rank)
         return small.dataset()
 
@@ -115,7 +117,7 @@ def memory():
         return 1024 * next(int(row.split()[1]) for row in text.splitlines() if row[:4] == "Pss:")
 
     before = proportional()
-    shared = ranks.share(lambda: np.ones(size, np.uint8))
+    shared = ranks.share(lambda _: np.ones(size, np.uint8))
     assert shared.sum() == size  # all of it is read
     ranks.wait()
     grown = np.array([[float(proportional() - before)]] * ranks.size)
@@ -123,6 +125,35 @@ def memory():
     if ranks.rank == 0:
         print(json.dumps(grown.sum() / size))
     ranks.wait()
+
+
+def read(*paths):
+    """Say, for each path, what each rank decodes of it, how many bytes it reads, and the largest memory
+    of its own that it has meanwhile, in training images."""
+    ranks, found = connect(), []
+    for path in paths:
+        decoded, sizes = [], [0]
+        read_image, fill = images.read_image, reading.fill
+        images.read_image = lambda path, of=read_image, to=decoded: (
+            to.append(path.name),
+            of(path),
+        )[1]
+        for module in (reading, idx, npz):
+            module.fill = lambda path, file, array, of=fill, to=sizes: (
+                to.append(array.nbytes),
+                of(path, file, array),
+            )
+        tracemalloc.start()
+        data = ranks.share(lambda reader, path=path: load_dataset(path, reader=reader))
+        peak = tracemalloc.get_traced_memory()[1] / data.train.images.nbytes
+        tracemalloc.stop()
+        images.read_image = read_image
+        for module in (reading, idx, npz):
+            module.fill = fill
+        own = decoded, sum(sizes), peak, [fingerprint(split) for split in data.splits.values()]
+        found.append(ranks._comm.gather(own))
+    if ranks.rank == 0:
+        print(json.dumps(found))
 
 
 def on_device(device, through="host"):
@@ -192,6 +223,9 @@ def main():
         return
     if sys.argv[1] == "share":
         share()
+        return
+    if sys.argv[1] == "read":
+        read(*sys.argv[2:])
         return
     if sys.argv[1] == "device":
         on_device(*sys.argv[2:])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from minicnn.data import load_dataset
 from minicnn.training.checkpoint import load_checkpoint
+from minicnn.training.inputs import fingerprint
+from tests.data.idx_files import write_idx
 from tests.training import small
 
 RANKS = Path(__file__).parent / "ranks.py"
@@ -289,6 +294,75 @@ def test_one_rank_of_a_machine_reads_what_all_share():
     result = mpiexec(2, RANKS, "share")
     assert result.returncode == 0, result.stderr
     assert json.loads(result.stdout) == [[], True, "from rank 0", True]
+
+
+def sets(folder):
+    """A data set of 24 training and 5 test images in each format, by name: what the second of two
+    ranks reads of the pixels is in all of them half, but nothing of what is packed."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (24, 480, 481), np.uint8), np.arange(24, dtype=np.uint8) % 3
+    arrays = {"x_train": x, "y_train": y, "x_test": x[:5], "y_test": y[:5]}
+    np.savez(folder / "stored.npz", **arrays)
+    np.savez_compressed(folder / "packed.npz", **arrays)
+    for name, suffix in (("idx", ""), ("idx.gz", ".gz")):
+        (folder / name).mkdir()
+        for part, count in (("train", 24), ("t10k", 5)):
+            write_idx(folder / name / f"{part}-images-idx3-ubyte{suffix}", x[:count])
+            write_idx(folder / name / f"{part}-labels-idx1-ubyte{suffix}", y[:count])
+    (folder / "cifar").mkdir()
+    for batch in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]:
+        records = rng.integers(0, 256, (60, 3073), np.uint8)
+        records[:, 0] = np.arange(60) % 10
+        (folder / "cifar" / f"{batch}.bin").write_bytes(records.tobytes())
+    for split, count in (("train", 24), ("test", 5)):
+        for i in range(count):
+            place = folder / "folder" / split / f"{'abc'[i % 3]}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(x[i]).save(place / f"{split}{i:02}.png")
+    for kind in ("zip", "gztar"):
+        shutil.make_archive(folder / f"archive-{kind}", kind, folder / "folder")
+    return [path for path in sorted(folder.iterdir()) if "ubyte" not in path.name]
+
+
+def test_each_rank_reads_its_part_and_none_holds_what_all_share(tmp_path):
+    paths = sets(tmp_path)
+    result = mpiexec(2, RANKS, "read", *paths)
+    assert result.returncode == 0, result.stderr
+    for path, (first, second) in zip(paths, json.loads(result.stdout), strict=True):
+        alone = [fingerprint(split) for split in load_dataset(path).splits.values()]
+        assert first[3] == second[3] == alone, path
+        name = path.name
+        if "archive" in name or name == "folder":
+            files = sorted({*first[0], *second[0]})
+            assert len(files) == 29 and len(first[0]) + len(second[0]) == 31, (
+                path
+            )  # two are looked at
+            assert len(second[0]) == 12 + 3, path
+        else:
+            assert second[1] == 0 if "packed" in name or "gz" in name else second[1] > first[1] / 2
+        if name in ("stored.npz", "idx", "packed.npz", "idx.gz", "folder"):
+            assert max(first[2], second[2]) < 0.7, path
+
+
+def test_an_image_that_another_rank_cannot_read_is_one_line(tmp_path):
+    for i in range(12):
+        (tmp_path / "set" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9 + (i == 11), 9)).save(tmp_path / "set" / "ab"[i % 2] / f"{i:02}.png")
+    result = mpiexec(2, *launch("--data", tmp_path / "set")[1:])
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "11.png is 9x10 grey, but" in line and line.endswith(
+        "bring all images together with --resize"
+    )
+
+
+def test_too_little_room_for_what_is_shared_is_one_line(tmp_path):
+    change = "import minicnn.training.distributed as at; at._shared_room = lambda: 1e6"
+    code = f"import sys; {change}; from minicnn.cli import main; sys.exit(main())"
+    result = mpiexec(2, "-c", code, *launch("--output", tmp_path / "run")[3:])
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert "/dev/shm, which has room for 1 MB, and these take 8: enlarge it" in line
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="asks Linux")
