@@ -4,14 +4,12 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from minicnn.errors import DataError
-from minicnn.formats.numpy_out import counted_pads
-from minicnn.formats.program import Program, pads_of, pair, program_of, scaling_of
+from minicnn.formats.program import Exported, Program, program_of, scaling_of
 from minicnn.inference import Model
-from minicnn.program.graph import Node
 from minicnn.storage import write_atomically
 
 _TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "float32": "float"}
@@ -51,14 +49,12 @@ def write_c(model: Model, path: Path, preprocess: bool = False, softmax: bool = 
 
 def source(model: Model, preprocess: bool = False, softmax: bool = False) -> str:
     """The C file."""
-    if softmax and model.task == "regression":
-        raise DataError("the model predicts values, which have no probabilities")
-    program = program_of(model)
-    sizes = {value: math.prod(shape) for value, shape in program.graph.shapes.items()}
-    places, buffers = _buffers(program, sizes)
+    program = program_of(model, softmax)
+    numbers_in = math.prod(program.network.input_shape)
+    places, buffers = _buffers(program)
     lines = []
     if preprocess:
-        lines.append(f"for (int i = 0; i < {sizes[0]}; i++)")
+        lines.append(f"for (int i = 0; i < {numbers_in}; i++)")
         value = "(float)image[i]"
         for name, sign, numbers in zip(("factor", "offset"), "*+", scaling_of(model), strict=False):
             text = ", ".join(map(_number, numbers.tolist()))
@@ -66,8 +62,8 @@ def source(model: Model, preprocess: bool = False, softmax: bool = False) -> str
             value += f" {sign} {name}[i % {len(numbers)}]"
         lines.append(f"    scaled[i] = {value};")
         places[0] = "scaled"
-        buffers.append(f"static float scaled[{sizes[0]}];")
-    lines += program.emit(EMITTERS, "C", places, sizes)
+        buffers.append(f"static float scaled[{numbers_in}];")
+    lines += program.emit(EMITTERS, "C", places)
     result, count = places[program.graph.output], program.network.outputs
     if softmax and model.probabilities == "softmax":
         lines.append(f"softmax({result}, output, {count});")
@@ -116,62 +112,57 @@ def _functions(text: str) -> str:
     )
 
 
-def _buffers(program: Program, sizes: dict[int, int]) -> tuple[dict[int, str], list[str]]:
+def _buffers(program: Program) -> tuple[dict[int, str], list[str]]:
     """Where each value lies, and the declarations: a place is free after the last reader."""
     last = {value: i for i, node in enumerate(program.graph.nodes) for value in node.inputs}
     last[program.graph.output] = len(program.graph.nodes)
     places, free, room = {0: "image"}, list[str](), dict[str, int]()
-    for i, node in enumerate(program.graph.nodes):
+    for i, op in enumerate(program.operations):
         place = free.pop() if free else f"buffer{len(room)}"
-        places[node.output] = place
-        room[place] = max(room.get(place, 0), sizes[node.output])
-        free += [places[value] for value in {*node.inputs} if last[value] == i and value]
+        places[op.node.output] = place
+        room[place] = max(room.get(place, 0), math.prod(op.output_shape))
+        free += [places[value] for value in {*op.node.inputs} if last[value] == i and value]
     return places, [f"static float {place}[{size}];" for place, size in room.items()]
 
 
-def _array(program: Program, node: Node, kind: str) -> str:
+def _array(op: Exported, kind: str) -> str:
     """The C name of a tensor."""
-    return f"{re.sub(r'[^0-9A-Za-z]', '_', program.layer(node))}_{node.layers[-1]}_{kind}"
+    return f"{re.sub(r'[^0-9A-Za-z]', '_', op.layer)}_{op.node.layers[-1]}_{kind}"
 
 
 def _arrays(program: Program) -> list[str]:
-    """The tensors of all nodes; a convolution or dense layer without bias has zeros."""
+    """The tensors of all operations; a convolution or dense layer without bias has zeros."""
     lines = []
-    for node in program.graph.nodes:
-        kinds = ("weight", "bias", "running_mean", "running_var")
-        found = {kind: program.tensor(node, kind) for kind in kinds}
-        weight = found["weight"]
-        if weight is not None and found["bias"] is None and node.operation != "prelu":
-            found["bias"] = np.zeros(weight.shape[-1], np.float32)
+    for op in program.operations:
+        found = dict(op.tensors)
+        if "weight" in found and op.node.operation != "prelu":
+            found.setdefault("bias", np.zeros(found["weight"].shape[-1], np.float32))
         for kind, array in found.items():
-            if array is not None:
-                numbers = ", ".join(map(_number, array.ravel().tolist()))
-                name = f"{_array(program, node, kind)}[{array.size}]"
-                lines.append(f"static const float {name} = {{{numbers}}};")
+            numbers = ", ".join(map(_number, array.ravel().tolist()))
+            lines.append(f"static const float {_array(op, kind)}[{array.size}] = {{{numbers}}};")
     return lines
 
 
-Emitter = Callable[[dict[int, str], dict[int, int], Program, Node], str]
+Emitter = Callable[[dict[int, str], Exported], str]
 
 
-def _call(
-    function: str, *kinds: str, numbers: Callable[[Program, Node], list[object]] | None = None
-) -> Emitter:
-    """``function`` of what the node reads and writes, its tensors ``kinds``, and ``numbers``."""
+def _call(function: str, numbers: Callable[[Exported], list[Any]], *kinds: str) -> Emitter:
+    """``function`` of what the operation reads and writes, its tensors ``kinds``, and
+    ``numbers``."""
 
-    def emit(places: dict[int, str], sizes: dict[int, int], program: Program, node: Node) -> str:
-        values: list[object] = [places[value] for value in (*node.inputs, node.output)]
-        values += [_array(program, node, kind) for kind in kinds]
-        values += numbers(program, node) if numbers else [sizes[node.output]]
-        return f"{function}({', '.join(map(str, values))});"
+    def emit(places: dict[int, str], op: Exported) -> str:
+        values = [places[value] for value in (*op.node.inputs, op.node.output)]
+        values += [_array(op, kind) for kind in kinds]
+        return f"{function}({', '.join(map(str, values + numbers(op)))});"
 
     return emit
 
 
 def _activation(function: str) -> Emitter:
-    def emit(places: dict[int, str], sizes: dict[int, int], program: Program, node: Node) -> str:
-        f0 = [_number(node.fields["f0"])] if "f0" in node.fields else []
-        return _each(function, places[node.inputs[0]], places[node.output], sizes[node.output], *f0)
+    def emit(places: dict[int, str], op: Exported) -> str:
+        number = [_number(op.number)] if "f0" in op.node.fields else []
+        (x,), y = op.node.inputs, op.node.output
+        return _each(function, places[x], places[y], math.prod(op.output_shape), *number)
 
     return emit
 
@@ -181,67 +172,42 @@ def _each(function: str, x: str, y: str, count: int, *more: str) -> str:
     return f"for (int i = 0; i < {count}; i++)\n        {y}[i] = {value};"
 
 
-def _sides(program: Program, node: Node) -> list[object]:
+def _outputs(op: Exported) -> list[Any]:
+    return [math.prod(op.output_shape)]
+
+
+def _inputs(op: Exported) -> int:
+    return math.prod(op.input_shapes[0])
+
+
+def _by_channel(op: Exported) -> list[Any]:
+    """All numbers, and the channels of the first input."""
+    return [_inputs(op), op.input_shapes[0][-1]]
+
+
+def _sides(op: Exported) -> list[Any]:
     """H, W, C, P, Q of a window operation."""
-    shapes = program.graph.shapes
-    outputs = shapes[node.output]
-    return [*shapes[node.inputs[0]], *(outputs[:2] if len(outputs) == 3 else (1, 1))]
+    return [*op.input_shapes[0], *op.output_shape[:2]]
 
 
-def _conv(program: Program, node: Node) -> list[object]:
-    filters = program.graph.shapes[node.output][2]
-    first = [*_sides(program, node), filters, *pair(node, "kernel"), *pair(node, "stride")]
-    groups = int(node.fields["groups"])
-    return [*first, *pads_of(program, node)[:2], *pair(node, "dilation"), groups]
+def _conv(op: Exported) -> list[Any]:
+    first = [*_sides(op), op.output_shape[2], *op.kernel, *op.stride, *op.pads[:2]]
+    return [*first, *op.dilation, op.groups]
 
 
-def _pool(program: Program, node: Node) -> list[object]:
-    kernel, stride = pair(node, "kernel"), pair(node, "stride")
-    return [*_sides(program, node), *kernel, *stride, *pads_of(program, node)[:2]]
+def _pool(op: Exported) -> list[Any]:
+    return [*_sides(op), *op.kernel, *op.stride, *op.pads[:2]]
 
 
-def _whole(program: Program, node: Node) -> list[object]:
-    height, width, _ = program.graph.shapes[node.inputs[0]]
-    return [*_sides(program, node), height, width, 1, 1, 0, 0]
+def _whole(op: Exported) -> list[Any]:
+    """The numbers of a pooling whose one window is the image."""
+    height, width, channels = op.input_shapes[0]
+    return [height, width, channels, 1, 1, height, width, 1, 1, 0, 0]
 
 
-def _count(program: Program, node: Node) -> int:
-    return math.prod(program.graph.shapes[node.inputs[0]])
-
-
-def _channels(program: Program, node: Node) -> int:
-    return program.graph.shapes[node.inputs[0]][-1]
-
-
-def _dense(program: Program, node: Node) -> list[object]:
-    return [_count(program, node), program.graph.shapes[node.output][0]]
-
-
-def _concat(program: Program, node: Node) -> list[object]:
-    first, second = (program.graph.shapes[value][-1] for value in node.inputs)
-    return [_count(program, node) // first, first, second]
-
-
-def _multiply(program: Program, node: Node) -> list[object]:
-    return [_count(program, node), math.prod(program.graph.shapes[node.inputs[1]])]
-
-
-def _by_channel(program: Program, node: Node) -> list[object]:
-    return [_count(program, node), _channels(program, node)]
-
-
-def _scale_shift(program: Program, node: Node) -> list[object]:
-    return [*_by_channel(program, node), _number(node.fields["f0"])]
-
-
-def _group_norm(program: Program, node: Node) -> list[object]:
-    count, channels = _count(program, node), _channels(program, node)
-    return [count, channels, int(node.fields["groups"]), channels, _number(node.fields["f0"])]
-
-
-def _layer_norm(program: Program, node: Node) -> list[object]:
-    count = _count(program, node)
-    return [count, count, 1, count, _number(node.fields["f0"])]
+def _group_norm(op: Exported) -> list[Any]:
+    channels = op.input_shapes[0][-1]
+    return [_inputs(op), channels, op.groups, channels, _number(op.number)]
 
 
 _ELEMENTWISE = (
@@ -250,35 +216,36 @@ _ELEMENTWISE = (
 )
 EMITTERS: dict[str, Emitter] = {
     **dict.fromkeys(
-        ("conv2d", "grouped_conv2d", "depthwise_conv2d"),
-        _call("conv2d", "weight", "bias", numbers=_conv),
+        ("conv2d", "grouped_conv2d", "depthwise_conv2d"), _call("conv2d", _conv, "weight", "bias")
     ),
-    "dense": _call("dense", "weight", "bias", numbers=_dense),
-    "max_pool2d": _call(
-        "max_pool2d",
-        numbers=lambda program, node: [*_pool(program, node), *pair(node, "dilation")],
+    "dense": _call("dense", lambda op: [_inputs(op), *op.output_shape], "weight", "bias"),
+    "max_pool2d": _call("max_pool2d", lambda op: [*_pool(op), *op.dilation]),
+    "global_max_pool2d": _call("max_pool2d", lambda op: [*_whole(op), 1, 1]),
+    "avg_pool2d": _call("avg_pool2d", lambda op: [*_pool(op), *op.counted]),
+    "global_avg_pool2d": _call("avg_pool2d", lambda op: [*_whole(op), 0, 0, 0, 0]),
+    "flatten": _call("copy", _outputs),
+    "add": _call("add", _outputs),
+    "concat": _call(
+        "concat",
+        lambda op: [
+            _inputs(op) // op.input_shapes[0][-1],
+            *(shape[-1] for shape in op.input_shapes),
+        ],
     ),
-    "global_max_pool2d": _call(
-        "max_pool2d", numbers=lambda program, node: [*_whole(program, node), 1, 1]
-    ),
-    "avg_pool2d": _call(
-        "avg_pool2d",
-        numbers=lambda program, node: [*_pool(program, node), *counted_pads(program, node)],
-    ),
-    "global_avg_pool2d": _call(
-        "avg_pool2d", numbers=lambda program, node: [*_whole(program, node), 0, 0, 0, 0]
-    ),
-    "flatten": _call("copy"),
-    "add": _call("add"),
-    "concat": _call("concat", numbers=_concat),
-    "multiply": _call("multiply", numbers=_multiply),
+    "multiply": _call("multiply", lambda op: list(map(math.prod, op.input_shapes))),
     "scale_shift": _call(
-        "scale_shift", "weight", "bias", "running_mean", "running_var", numbers=_scale_shift
+        "scale_shift",
+        lambda op: [*_by_channel(op), _number(op.number)],
+        *("weight", "bias", "running_mean", "running_var"),
     ),
-    "group_norm": _call("group_norm", "weight", "bias", numbers=_group_norm),
-    "layer_norm": _call("group_norm", "weight", "bias", numbers=_layer_norm),
+    "group_norm": _call("group_norm", _group_norm, "weight", "bias"),
+    "layer_norm": _call(
+        "group_norm",
+        lambda op: [_inputs(op), _inputs(op), 1, _inputs(op), _number(op.number)],
+        *("weight", "bias"),
+    ),
     **{name: _activation(name) for name in _ELEMENTWISE},
     "tanh": _activation("hyperbolic"),
-    "prelu": _call("prelu", "weight", numbers=_by_channel),
-    "softmax": _call("softmax"),
+    "prelu": _call("prelu", _by_channel, "weight"),
+    "softmax": _call("softmax", _outputs),
 }

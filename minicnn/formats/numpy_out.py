@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import DataError, MinicnnError, UsageError
+from minicnn.errors import MinicnnError, UsageError
 from minicnn.formats import numpy_layers
-from minicnn.formats.program import Program, pads_of, pair, program_of, scaling_of
+from minicnn.formats.program import Exported, Program, program_of, scaling_of
 from minicnn.inference import Model
-from minicnn.program.graph import Node
 from minicnn.storage import remove_leftovers
 
 _FILE = '''\
@@ -59,7 +58,7 @@ def write_numpy(model: Model, folder: Path, preprocess: bool = False, softmax: b
     """
     if folder.exists():
         raise UsageError(f"{folder} is there; name a folder that is not")
-    program = program_of(model)
+    program = program_of(model, softmax)
     text = source(model, program, preprocess, softmax)
     remove_leftovers(folder.parent, f".{folder.name}.")
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -79,9 +78,7 @@ def write_numpy(model: Model, folder: Path, preprocess: bool = False, softmax: b
 
 def source(model: Model, program: Program, preprocess: bool, softmax: bool) -> str:
     """The Python file."""
-    if softmax and model.task == "regression":
-        raise DataError("the model predicts values, which have no probabilities")
-    lines = [f"    {line}" for line in program.emit(EMITTERS, "NumPy")]
+    lines = [f"    {line}" for line in program.emit(EMITTERS, "NumPy", program)]
     result = _name(program, program.graph.output)
     result = f"{model.probabilities}({result})" if softmax else result
     height, width, channels = program.network.input_shape
@@ -123,92 +120,71 @@ def _name(program: Program, value: int) -> str:
     return "input" if value == 0 else f"y_{name}"
 
 
-def _call(
-    function: str, *kinds: str, **fields: Callable[[Program, Node], object]
-) -> Callable[[Program, Node], str]:
-    """``function`` of what the node reads, its tensors ``kinds``, and ``fields``."""
+Emitter = Callable[[Program, Exported], str]
 
-    def emit(program: Program, node: Node) -> str:
-        values = [_name(program, value) for value in node.inputs]
+
+def _call(function: str, *kinds: str, **attributes: str) -> Emitter:
+    """``function`` of what the operation reads, its tensors ``kinds``, and by keyword those of its
+    attributes (`Exported`)."""
+
+    def emit(program: Program, op: Exported) -> str:
+        values = _reads(program, op)
         for kind in kinds:
-            name = f"{program.layer(node)}.{kind}"
-            values.append(f'weights["{name}"]' if name in program.tensors else "0.0")
-        values += [f"{name}={value(program, node)!r}" for name, value in fields.items()]
-        return _assign(program, node, f"{function}({', '.join(values)})")
+            values.append(f'weights["{op.layer}.{kind}"]' if kind in op.tensors else "0.0")
+        values += [f"{keyword}={getattr(op, name)!r}" for keyword, name in attributes.items()]
+        return _assign(program, op, f"{function}({', '.join(values)})")
 
     return emit
 
 
-def _formula(text: str) -> Callable[[Program, Node], str]:
-    """``text`` with x, x2 and the number f0."""
+def _formula(text: str) -> Emitter:
+    """``text`` with x, x2 and the operation's number."""
 
-    def emit(program: Program, node: Node) -> str:
-        names = [_name(program, value) for value in node.inputs]
-        f0 = float(node.fields.get("f0", 0.0))
-        return _assign(program, node, text.format(x=names[0], x2=names[-1], f0=f0))
+    def emit(program: Program, op: Exported) -> str:
+        names = _reads(program, op)
+        number = op.number if "f0" in op.node.fields else None
+        return _assign(program, op, text.format(x=names[0], x2=names[-1], number=number))
 
     return emit
 
 
-def _assign(program: Program, node: Node, value: str) -> str:
-    return f"{_name(program, node.output)} = {value}"
+def _reads(program: Program, op: Exported) -> list[str]:
+    return [_name(program, value) for value in op.node.inputs]
 
 
-def counted_pads(program: Program, node: Node) -> list[int]:
-    """Of an average pooling: how far around the image (top, left, bottom, right) zeros count."""
-    pads = pads_of(program, node)
-    if not node.fields["a0"]:
-        return [0, 0, 0, 0]
-    return [*pads[:2], *(map(min, pads[:2], pads[2:]) if node.fields["a1"] else pads[2:])]
+def _assign(program: Program, op: Exported, value: str) -> str:
+    return f"{_name(program, op.node.output)} = {value}"
 
 
 _CONV = _call(
-    "conv2d",
-    "weight",
-    "bias",
-    stride=lambda program, node: pair(node, "stride"),
-    pads=pads_of,
-    dilation=lambda program, node: pair(node, "dilation"),
-    groups=lambda program, node: int(node.fields["groups"]),
+    *("conv2d", "weight", "bias"),
+    stride="stride",
+    pads="pads",
+    dilation="dilation",
+    groups="groups",
 )
-_POOL: dict[str, Callable[[Program, Node], object]] = {
-    "kernel": lambda program, node: pair(node, "kernel"),
-    "stride": lambda program, node: pair(node, "stride"),
-    "pads": pads_of,
-}
-
-
-def _eps(program: Program, node: Node) -> float:
-    return float(node.fields["f0"])
-
-
-EMITTERS: dict[str, Callable[[Program, Node], str]] = {
+_POOL = {"kernel": "kernel", "stride": "stride", "pads": "pads"}
+EMITTERS: dict[str, Emitter] = {
     **dict.fromkeys(("conv2d", "grouped_conv2d", "depthwise_conv2d"), _CONV),
     "dense": _call("dense", "weight", "bias"),
-    "max_pool2d": _call(
-        "max_pool2d", **_POOL, dilation=lambda program, node: pair(node, "dilation")
-    ),
+    "max_pool2d": _call("max_pool2d", **_POOL, dilation="dilation"),
     "global_max_pool2d": _call("global_max_pool2d"),
-    "avg_pool2d": _call("avg_pool2d", **_POOL, counted=counted_pads),
+    "avg_pool2d": _call("avg_pool2d", **_POOL, counted="counted"),
     "global_avg_pool2d": _call("global_avg_pool2d"),
     "flatten": _call("flatten"),
     "add": _formula("{x} + {x2}"),
     "concat": _formula("np.concatenate([{x}, {x2}], axis=-1)"),
     "multiply": _call("multiply"),
-    "scale_shift": _call("batch_norm", "weight", "bias", "running_mean", "running_var", eps=_eps),
-    "group_norm": _call(
-        "group_norm",
-        "weight",
-        "bias",
-        groups=lambda program, node: int(node.fields["groups"]),
-        eps=_eps,
+    "scale_shift": _call(
+        *("batch_norm", "weight", "bias", "running_mean", "running_var"), eps="number"
     ),
-    "layer_norm": _call("layer_norm", "weight", "bias", eps=_eps),
+    "group_norm": _call("group_norm", "weight", "bias", groups="groups", eps="number"),
+    "layer_norm": _call("layer_norm", "weight", "bias", eps="number"),
     "relu": _formula("np.maximum({x}, 0.0)"),
     "relu6": _formula("np.clip({x}, 0.0, 6.0)"),
-    "leaky_relu": _formula("np.where({x} < 0, {x} * np.float32({f0!r}), {x})"),
+    "leaky_relu": _formula("np.where({x} < 0, {x} * np.float32({number!r}), {x})"),
     "prelu": _call("prelu", "weight"),
-    "elu": _call("elu", alpha=_eps),
+    "elu": _call("elu", alpha="number"),
     "sigmoid": _call("sigmoid"),
     "hard_sigmoid": _formula("np.clip({x} + 3.0, 0.0, 6.0) / 6.0"),
     "tanh": _formula("np.tanh({x})"),

@@ -5,12 +5,14 @@ Each format has a table of emitters by operation (`minicnn.program.operations.OP
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from minicnn.errors import NetworkError
+from minicnn.errors import DataError, NetworkError
 from minicnn.inference import Model
+from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
 from minicnn.program.graph import Graph, Node, lower
@@ -22,7 +24,68 @@ NEVER = {  # the operations that the graph of inference has none of, and why
     "conv_pool_grey": "it is made of conv2d, relu and max_pool2d, which leave one by one",
 }
 
-Emitters = Mapping[str, Callable[..., Any]]
+
+@dataclass(frozen=True)
+class Exported:
+    """One operation as the formats write it: ``layer`` is the name of the one that it stands for,
+    ``tensors`` are that layer's by kind ("weight", "bias", ...)."""
+
+    node: Node
+    layer: str
+    tensors: Mapping[str, np.ndarray]
+    input_shapes: tuple[Shape, ...]
+    output_shape: Shape
+
+    @property
+    def kernel(self) -> list[int]:
+        """Its window, [height, width], as are the stride and the dilation."""
+        return self._pair("kernel")
+
+    @property
+    def stride(self) -> list[int]:
+        """From one window to the next."""
+        return self._pair("stride")
+
+    @property
+    def dilation(self) -> list[int]:
+        """From one tap of a window to the next."""
+        return self._pair("dilation")
+
+    @property
+    def groups(self) -> int:
+        """Of channels."""
+        return int(self.node.fields["groups"])
+
+    @property
+    def number(self) -> float:
+        """Its one number: ε of a normalization, α of an activation."""
+        return self.node.fields["f0"]
+
+    @property
+    def is_image(self) -> bool:
+        """Whether it reads an image, and not a row."""
+        return len(self.input_shapes[0]) == 3
+
+    @property
+    def pads(self) -> list[int]:
+        """(top, left, bottom, right) such that just its outputs come of whole windows."""
+        first = [int(self.node.fields[f"padding_{side}"]) for side in ("top", "left")]
+        sizes = zip(self.output_shape, self.kernel, self.stride, self.dilation, strict=False)
+        read = [(count - 1) * by + apart * (taps - 1) + 1 for count, taps, by, apart in sizes]
+        rest = zip(read, first, self.input_shapes[0], strict=False)
+        return first + [max(0, end - before - size) for end, before, size in rest]
+
+    @property
+    def counted(self) -> list[int]:
+        """Of an average pooling: how far around the image (top, left, bottom, right) zeros
+        count."""
+        pads = self.pads
+        if not self.node.fields["a0"]:
+            return [0, 0, 0, 0]
+        return [*pads[:2], *(map(min, pads[:2], pads[2:]) if self.node.fields["a1"] else pads[2:])]
+
+    def _pair(self, what: str) -> list[int]:
+        return [int(self.node.fields[f"{what}_{side}"]) for side in ("height", "width")]
 
 
 @dataclass(frozen=True)
@@ -35,63 +98,59 @@ class Program:
 
     def value(self, number: int) -> str:
         """The name of a value: ``input``, the layer's that writes it, or one of its own."""
-        if number == 0:
-            return "input"
-        names = self.network.layer_names
-        if number <= len(names):
-            return names[number - 1]
-        (node,) = (node for node in self.graph.nodes if node.output == number)
-        return f"{self.layer(node)}.{number}"
+        names = ("input", *self.network.layer_names)
+        if number < len(names):
+            return names[number]
+        (op,) = (op for op in self.operations if op.node.output == number)
+        return f"{op.layer}.{number}"
 
-    def layer(self, node: Node) -> str:
-        """The name of the layer that ``node`` stands for."""
-        return self.network.layer_names[node.layers[-1]]
+    @cached_property
+    def operations(self) -> list[Exported]:
+        """All operations in their order."""
+        shapes = self.graph.shapes
+        return [
+            Exported(
+                node,
+                layer := self.network.layer_names[node.layers[-1]],
+                {
+                    name.removeprefix(f"{layer}."): tensor
+                    for name, tensor in self.tensors.items()
+                    if name.startswith(f"{layer}.")
+                },
+                tuple(shapes[value] for value in node.inputs),
+                shapes[node.output],
+            )
+            for node in self.graph.nodes
+        ]
 
-    def tensor(self, node: Node, kind: str) -> np.ndarray | None:
-        """The ``kind`` ("weight", "bias", ...) of the node's layer; None where it has none."""
-        return self.tensors.get(f"{self.layer(node)}.{kind}")
-
-    def emit(self, emitters: Emitters, target: str, *context: Any) -> list[Any]:
-        """What the emitters make of the nodes, called with ``context``, this program and the node.
+    def emit(
+        self, emitters: Mapping[str, Callable[..., Any]], target: str, *context: Any
+    ) -> list[Any]:
+        """What the emitters make of the operations, called with ``context`` and each of them.
 
         Raises `NetworkError`, which names the layer, for an operation that has no emitter.
         """
-        for node in self.graph.nodes:
-            if node.operation not in emitters:
+        for op in self.operations:
+            if op.node.operation not in emitters:
                 raise NetworkError(
-                    f"layer {self.layer(node)!r}: {target} has nothing for the operation "
-                    f"{node.operation!r}"
+                    f"layer {op.layer!r}: {target} has nothing for the operation "
+                    f"{op.node.operation!r}"
                 )
-        return [emitters[node.operation](*context, self, node) for node in self.graph.nodes]
+        return [emitters[op.node.operation](*context, op) for op in self.operations]
 
 
-def program_of(model: Model, training: bool = False) -> Program:
+def program_of(model: Model, softmax: bool = False, training: bool = False) -> Program:
     """The program of ``model``; ``training`` keeps batch normalization, else it is folded into the
-    weights before it where that can be."""
+    weights before it where that can be.
+
+    Raises `DataError` where ``softmax`` wants probabilities of a model that has none.
+    """
+    if softmax and model.task == "regression":
+        raise DataError("the model predicts values, which have no probabilities")
     network, params = model.network, model.params
     if not training:
         network, params = fold(network, params)
     return Program(network, lower(network, frozen=True), network.unflatten(params))
-
-
-def pads_of(program: Program, node: Node) -> list[int]:
-    """(top, left, bottom, right) such that just the node's outputs come of whole windows."""
-    before, after = [], []
-    for side, name in enumerate(("height", "width")):
-        taps, stride, dilation = (
-            int(node.fields[f"{what}_{name}"]) for what in ("kernel", "stride", "dilation")
-        )
-        first = int(node.fields["padding_top" if side == 0 else "padding_left"])
-        outputs = program.graph.shapes[node.output][side]
-        read = (outputs - 1) * stride + dilation * (taps - 1) + 1
-        before.append(first)
-        after.append(max(0, read - first - program.graph.shapes[node.inputs[0]][side]))
-    return before + after
-
-
-def pair(node: Node, what: str) -> list[int]:
-    """The field ``what`` ("kernel", "stride", "dilation") as [height, width]."""
-    return [int(node.fields[f"{what}_{side}"]) for side in ("height", "width")]
 
 
 def scaling_of(model: Model) -> list[np.ndarray]:
