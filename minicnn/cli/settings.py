@@ -47,7 +47,7 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
     kind = metadata["kind"]
     usual: dict[str, Any] = {"type": value_of(kind)}
     if kind is TABLE:
-        read = augmentation if name == "augment" else key_value
+        read = key_value if name not in ("augment", "initialization") else word_value
         usual = {"type": read, "nargs": "+", "action": "extend"}
     if kind is WEIGHTS:
         usual = {"nargs": "+", "action": _ClassWeights}
@@ -161,7 +161,7 @@ class _ClassWeights(argparse.Action):
         setattr(namespace, self.dest, weights)
 
 
-def augmentation(text: str) -> tuple[str, Any]:
+def word_value(text: str) -> tuple[str, Any]:
     """``flip`` as ("flip", True), ``crop=4`` as ("crop", 4), and words as they are."""
     key, equals, value = text.partition("=")
     if not equals or value.lstrip("-").isdecimal():

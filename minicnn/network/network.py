@@ -18,8 +18,13 @@ from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
 from minicnn.network.activations import PReLU, Softmax
 from minicnn.network.blocks import Branches, expand, layers_from_tables
-from minicnn.network.initialization import activation_after, initial_weight
-from minicnn.network.layers import Layer, Shape
+from minicnn.network.initialization import (
+    METHODS,
+    activation_after,
+    initial_weight,
+    methods_of,
+)
+from minicnn.network.layers import Conv2d, Layer, Shape
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.network.tables import layer_to_dict
 
@@ -237,15 +242,28 @@ class Network:
             layer.multiply_adds(*self.inputs_of(index)) for index, layer in enumerate(self.layers)
         )
 
-    def initialize(self, rng: np.random.Generator, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    def initialize(
+        self,
+        rng: np.random.Generator,
+        dtype: DTypeLike = np.float32,
+        methods: Mapping[str, str] | None = None,
+        images: NDArray[Any] | None = None,
+    ) -> NDArray[Any]:
         """First parameters, a flat vector [flat_size]: weights as in
         `minicnn.network.initialization`, scales and running variances one, a PReLU's slopes a
-        quarter, the rest zero."""
+        quarter, the rest zero.
+
+        ``methods`` name convolutions that begin otherwise, such as ``{"conv1": "whitening"}``, see
+        `methods_of`, by training ``images`` [N, H, W, C] as the network reads them.
+        """
         flat = aligned_zeros(self.flat_size, dtype)
+        chosen = methods_of(self, methods or {})
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
             layer = self.layers[spec.layer]
             if spec.kind == "weight":
                 tensor[:] = initial_weight(spec.shape, activation_after(self, spec.layer), rng)
+                if isinstance(layer, Conv2d) and spec.layer in chosen:
+                    METHODS[chosen[spec.layer]](layer, tensor, images)
             elif isinstance(layer, RuleLayer):
                 _, tensor[:] = layer.parameters(*self.inputs_of(spec.layer))[
                     spec.name.rpartition(".")[2]

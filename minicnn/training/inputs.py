@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 
 from minicnn.data import Dataset, Split, stratified_split
-from minicnn.data.dataset import channel_scale, limited, measure
+from minicnn.data.dataset import channel_scale, limited, measure, scaled
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
 from minicnn.rules import AnyOptimizer
@@ -71,6 +71,11 @@ class Inputs:
             self.validation = self.dataset.train if len(self.held_out) else None
         if len(self.train) == 0:
             raise DataError(f"{self.dataset.name}: no image is left to train on")
+
+    def first(self, count: int = 5000) -> np.ndarray:
+        """The first ``count`` training images [n, H, W, C], or all of fewer, as the network reads
+        them."""
+        return scaled(self.dataset.train.images[self.train[:count]], self.scale)
 
     def order(self, epoch: int) -> np.ndarray:
         """The order of the training images in ``epoch``: a function of the seed and the epoch, so

@@ -82,7 +82,11 @@ class Run:
         self.schedule_state = dict(setup.schedule_rule.state)
         if resume is None:
             params = (
-                network.initialize(np.random.default_rng([settings.seed, 0]))
+                network.initialize(
+                    np.random.default_rng([settings.seed, 0]),
+                    methods=settings.initialization,
+                    images=inputs.first() if settings.initialization else None,
+                )
                 if setup.init is None
                 else aligned_copy(setup.init.params)
             )

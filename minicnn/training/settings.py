@@ -152,6 +152,13 @@ class Settings:
         "random weights",
         fixed=True,
     )
+    initialization: dict[str, str] = _setting(
+        TABLE,
+        None,
+        "first weights of convolutions, by name or pattern: conv1=whitening 'conv*=dirac'",
+        "He's or Glorot's",
+        fixed=True,
+    )
     freeze: list[str] | None = _setting(
         PATTERNS,
         None,

@@ -8,6 +8,7 @@ from minicnn.backends import backend
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model
+from minicnn.network.initialization import methods_of
 from minicnn.network.network import Network
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
@@ -57,6 +58,11 @@ class Setup:
         self.network = whole
         self.usual = self._resolved(Settings(**{kind: rule.name for kind, rule in rules.items()}))
         self.settings = self._resolved(replace(settings or Settings(), **options))
+        methods_of(whole, self.settings.initialization)
+        if self.init is not None and self.settings.initialization:
+            raise SettingError(
+                "initialization is for first weights: the model to go on from has some"
+            )
         self.network = whole.freeze(self.settings.freeze or ())
         backend(self.settings.device).thread_count(self.settings.threads)
         weights = self.settings.class_weights

@@ -8,7 +8,7 @@ import numpy as np
 import pexpect
 import pytest
 
-from minicnn import load
+from minicnn import Settings, load
 from tests.cli.conftest import CONVOLUTIONAL, SOFTMAX, command, process, write_npz
 
 FILES = ["config.toml", "last.safetensors", "metrics.jsonl", "model.safetensors", "report.json"]
@@ -74,8 +74,8 @@ def test_the_run_folder_holds_the_five_files(place, minicnn):
     assert [epoch["epoch"] for epoch in epochs] == [1, 2, 3]
     report = json.loads((folder / "report.json").read_text())
     assert (report["reason"], report["epoch"], report["test"]["images"]) == ("epochs done", 3, 30)
-    empty = ("schedule_kwargs", "augment", "learning_rate_factors", "weight_decay_factors")
-    assert report["settings"] == config(folder) | {name: {} for name in empty}
+    empty = [name for name, value in Settings().to_dict().items() if value == {}]
+    assert report["settings"] == {name: {} for name in empty} | config(folder)
     assert report["settings"]["seed"] == 0 and report["settings"]["batch_size"] == 54
     assert report["seconds"] > 0 and report["compile_seconds"] > 0
     assert report["versions"].keys() == {"python", "minicnn", "numba", "numpy"}
@@ -194,6 +194,7 @@ def test_every_option_reaches_the_settings(minicnn):
         "grayscale": True,
         "rgb": False,
         "freeze": None,
+        "initialization": {},
         "init": None,
         "time_limit": None,
     }

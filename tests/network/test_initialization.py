@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.network.activations import GELU, LeakyReLU, ReLU, Sigmoid, SiLU, Tanh
 from minicnn.network.layers import Conv2d, Dense, Dropout, Flatten, MaxPool2d
 from minicnn.network.network import Network
@@ -84,3 +85,75 @@ def test_one_seed_gives_one_start_in_either_dtype_and_another_seed_another():
     np.testing.assert_array_equal(single, again)
     np.testing.assert_array_equal(single, double.astype(np.float32))
     assert not np.array_equal(single, other)
+
+
+def start(network, methods, images=None):
+    """The tensors by name."""
+    return network.unflatten(
+        network.initialize(np.random.default_rng(0), np.float64, methods, images)
+    )
+
+
+def test_dirac_filters_give_their_channel_and_the_others_stay():
+    layers = [Conv2d(5, 3, padding="same", bias=False), Conv2d(4, 1), Flatten(), Dense(2)]
+    network = Network((4, 6, 2), layers)
+    drawn, found = start(network, {}), start(network, {"conv1": "dirac"})
+    x = np.random.default_rng(1).random((4, 6, 2))
+    padded = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (0, 1))
+    y = np.einsum("pqcrs,rsck->pqk", windows, found["conv1.weight"])
+    assert (y[..., :2] == x).all()
+    assert (found["conv1.weight"][..., 2:] == drawn["conv1.weight"][..., 2:]).all()
+    assert (found["conv2.weight"] == drawn["conv2.weight"]).all()
+
+
+def test_dirac_filters_in_groups_give_the_channels_of_their_group():
+    network = Network((4, 4, 4), [Conv2d(6, 3, padding=1, groups=2), Flatten(), Dense(2)])
+    weight = start(network, {"conv1": "dirac"})["conv1.weight"]
+    drawn = start(network, {})["conv1.weight"]
+    for k in range(6):  # of three filters a group, two have a channel each
+        if k % 3 < 2:
+            expected = np.zeros((3, 3, 2))
+            expected[1, 1, k % 3] = 1
+        else:
+            expected = drawn[..., k]
+        assert (weight[..., k] == expected).all()
+
+
+@pytest.mark.parametrize(("filters", "dilation"), [(24, 1), (10, 1), (29, (1, 2))])
+def test_whitened_patches_are_uncorrelated_and_of_variance_one(filters, dilation):
+    rng = np.random.default_rng(0)
+    images = np.cumsum(rng.random((300, 7, 8, 3)), axis=2)  # neighbours resemble each other
+    layers = [Conv2d(filters, 2, dilation=dilation), ReLU(), Flatten(), Dense(2)]
+    network = Network((7, 8, 3), layers)
+    weight = start(network, {"conv1": "whitening"}, images)["conv1.weight"]
+    step = dilation[1] if isinstance(dilation, tuple) else dilation
+    y = sum(
+        images[:, r : r + 6, s * step : s * step + 8 - step] @ weight[r, s]
+        for r in range(2)
+        for s in range(2)
+    ).reshape(-1, filters)
+    half = min(filters // 2, 12)
+    moment = y.T @ y / len(y)
+    # ε lowers the variance of a direction that the images hardly take.
+    assert np.abs(moment[:half, :half] - np.diag(np.diag(moment)[:half])).max() < 1e-9
+    assert moment[0, 0] == pytest.approx(1, abs=1e-3) and np.diag(moment)[:half].max() <= 1 + 1e-9
+    assert (weight[..., half : 2 * half] == -weight[..., :half]).all()
+    drawn = start(network, {})["conv1.weight"]
+    assert (weight[..., 2 * half :] == drawn[..., 2 * half :]).all()
+
+
+def test_methods_that_fit_nothing_are_refused():
+    network = Network(
+        (4, 4, 2), [Conv2d(4, 3), Conv2d(4, 1, groups=2), Conv2d(1, 3, padding=1), Flatten()]
+    )
+    with pytest.raises(UnknownNameError, match=r"unknown initialization 'he'.*dirac, whitening"):
+        start(network, {"conv1": "he"})
+    with pytest.raises(UnknownNameError, match="convolution to initialize 'dense1'"):
+        start(network, {"dense1": "dirac"})
+    with pytest.raises(NetworkError, match=r"conv3 cannot whiten: .* of the images"):
+        start(network, {"conv3": "whitening"})
+    with pytest.raises(NetworkError, match="no larger than they are"):
+        start(Network((2, 2), [Conv2d(4, 3, padding=1), Flatten()]), {"conv1": "whitening"})
+    with pytest.raises(NetworkError, match="training images, which are missing"):
+        start(network, {"conv1": "whitening"})
