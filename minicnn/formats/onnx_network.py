@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from minicnn.errors import NetworkError, SettingError
 from minicnn.formats.onnx_read import OnnxFile, Operator
 from minicnn.network import layers as of
-from minicnn.network.layers import Layer, Shape
+from minicnn.network.layer import Layer, Shape
 from minicnn.network.network import Network
 from minicnn.network.normalization import BatchNorm2d
 

@@ -11,7 +11,7 @@ from minicnn.formats.onnx_network import IMAGE_AXES, ROW_OF_ONES, Reader, Value
 from minicnn.formats.onnx_read import Operator
 from minicnn.network import activations as act
 from minicnn.network import layers as of
-from minicnn.network.layers import Layer
+from minicnn.network.layer import Layer
 from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 
 WORDS = {"LRN": " (batch normalization in its place, and training again, would fit)"}

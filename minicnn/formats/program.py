@@ -12,7 +12,7 @@ import numpy as np
 
 from minicnn.errors import DataError, NetworkError
 from minicnn.inference import Model
-from minicnn.network.layers import Shape
+from minicnn.network.layer import Shape
 from minicnn.network.network import Network
 from minicnn.program.fold import fold
 from minicnn.program.graph import Graph, Node, lower

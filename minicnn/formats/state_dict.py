@@ -20,7 +20,7 @@ from minicnn.errors import ModelFileError, NetworkError
 from minicnn.inference import Model
 from minicnn.network import layers as of
 from minicnn.network.activations import PReLU
-from minicnn.network.layers import Shape
+from minicnn.network.layer import Shape
 from minicnn.network.network import Network, ParameterSpec
 from minicnn.network.normalization import LayerNorm
 from minicnn.storage import write_atomically

@@ -18,7 +18,7 @@ from minicnn.formats.state_dict import to_state_dict as to_state_dict
 from minicnn.formats.torch_layers import FUNCTIONS, MODULES, WEIGHTED, WEIGHTS
 from minicnn.inference import Model
 from minicnn.network import layers as of
-from minicnn.network.layers import Layer, Shape
+from minicnn.network.layer import Layer, Shape
 from minicnn.network.network import Network
 
 

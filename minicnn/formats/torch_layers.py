@@ -6,7 +6,7 @@ from typing import Any
 from minicnn.errors import NetworkError
 from minicnn.network import activations as act
 from minicnn.network import layers as of
-from minicnn.network.layers import Layer, Shape
+from minicnn.network.layer import Layer, Shape
 from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from minicnn.activations import piecewise, smooth
 from minicnn.errors import NetworkError, SettingError
 from minicnn.network import checks
-from minicnn.network.layers import Layer, Shape
+from minicnn.network.layer import Layer, Shape
 from minicnn.rules import ActivationRule
 
 __all__ = [

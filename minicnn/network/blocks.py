@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
-from minicnn.network.layers import Add, Concat, Layer
+from minicnn.network.layer import Layer
+from minicnn.network.layers import Add, Concat
 from minicnn.network.tables import layer_from_dict
 
 

@@ -44,7 +44,7 @@ def pair(layer: str, field: str, value: object, minimum: int = 1) -> Pair:
     return operator.index(both[0]), operator.index(both[1])
 
 
-def padding(layer: str, value: object, four: bool = False) -> Padding:
+def padding(layer: str, field: str, value: object, four: bool = False) -> Padding:
     """A whole number, a pair (height, width), with ``four`` also (top, bottom, left, right),
     ``"valid"`` (none) or ``"same"``."""
     if (
@@ -56,10 +56,10 @@ def padding(layer: str, value: object, four: bool = False) -> Padding:
         top, bottom, left, right = map(operator.index, value)
         return top, bottom, left, right
     if not isinstance(value, str):
-        return pair(layer, "padding", value, minimum=0)
+        return pair(layer, field, value, minimum=0)
     if value not in ("same", "valid"):
         raise SettingError(
-            f'{layer}: padding must be a number, a pair of them, "same" or "valid", not {value!r}'
+            f'{layer}: {field} must be a number, a pair of them, "same" or "valid", not {value!r}'
         )
     return "same" if value == "same" else (0, 0)
 

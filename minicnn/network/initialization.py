@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from minicnn.errors import NetworkError, UnknownNameError
 from minicnn.network.activations import LeakyReLU
-from minicnn.network.layers import Conv2d, Dense, Layer, Shape
+from minicnn.network.layer import Layer, Shape
+from minicnn.network.layers import Conv2d, Dense
 
 if TYPE_CHECKING:
     from minicnn.network.network import Network

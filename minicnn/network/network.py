@@ -24,7 +24,8 @@ from minicnn.network.initialization import (
     initial_weight,
     methods_of,
 )
-from minicnn.network.layers import Conv2d, Layer, Shape
+from minicnn.network.layer import Layer, Shape
+from minicnn.network.layers import Conv2d
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.network.tables import layer_to_dict
 

@@ -3,25 +3,22 @@ and a shift to learn."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from minicnn.errors import NetworkError
 from minicnn.network import checks
-from minicnn.network.layers import Layer, Shape
+from minicnn.network.layer import Layer, Shape
 
 __all__ = ["BatchNorm2d", "GroupNorm", "LayerNorm"]
 
 
-class _Normalization(Layer):
+class _Normalization(Layer, eps=partial(checks.number, minimum=0)):
     """What they share: ``y = γ · (x − μ) / √(σ² + eps) + β``; γ is called weight and begins at 1, β
     bias, at 0."""
 
     eps: float
     kinds: ClassVar[Mapping[str, str]] = {"weight": "scale", "bias": "shift"}
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        vars(self).update(eps=checks.number(type(self).__name__, "eps", self.eps, minimum=0))
 
     def parameter_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         return {"weight": input_shapes[0][-1:], "bias": input_shapes[0][-1:]}
@@ -31,7 +28,7 @@ class _Normalization(Layer):
 
 
 @dataclass(frozen=True)
-class BatchNorm2d(_Normalization):
+class BatchNorm2d(_Normalization, momentum=partial(checks.number, minimum=0, below=1.0000001)):
     """Batch normalization of each channel, of an image or of a row of features: weight, bias (C,).
 
     μ and σ² are mean and (biased) variance over the whole batch and all pixels in training;
@@ -43,14 +40,6 @@ class BatchNorm2d(_Normalization):
     eps: float = 1e-5
     momentum: float = 0.1
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        vars(self).update(
-            momentum=checks.number(
-                "BatchNorm2d", "momentum", self.momentum, minimum=0, below=1.0000001
-            )
-        )
-
     def state_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
         return {"running_mean": input_shapes[0][-1:], "running_var": input_shapes[0][-1:]}
 
@@ -59,7 +48,7 @@ class BatchNorm2d(_Normalization):
 
 
 @dataclass(frozen=True)
-class GroupNorm(_Normalization):
+class GroupNorm(_Normalization, groups=checks.integer):
     """Normalization of each sample over all pixels and the channels of each of ``groups`` groups:
     weight, bias (C,).
 
@@ -68,10 +57,6 @@ class GroupNorm(_Normalization):
 
     groups: int
     eps: float = 1e-5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        vars(self).update(groups=checks.integer("GroupNorm", "groups", self.groups))
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if input_shapes[0][-1] % self.groups:

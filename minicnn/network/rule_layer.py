@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minicnn.errors import NetworkError, PluginError
-from minicnn.network.layers import LAYERS, Layer, Shape
+from minicnn.network.layer import LAYERS, Layer, Shape
 from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 
 

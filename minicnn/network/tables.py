@@ -7,7 +7,7 @@ from typing import Any
 from minicnn import plugins
 from minicnn.activations import RULES
 from minicnn.errors import PluginError, SettingError, UnknownNameError
-from minicnn.network.layers import LAYERS, Layer
+from minicnn.network.layer import LAYERS, Layer
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.rules import AnyLayer, resolve
 
