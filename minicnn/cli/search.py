@@ -17,7 +17,7 @@ from minicnn.cli.settings import (
     load_data,
     new_settings,
 )
-from minicnn.cli.train import interruptible, on_first
+from minicnn.cli.train import interruptible, on_first, status_of
 from minicnn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.at_least_one,
         default=20,
         metavar="N",
-        help="trials in all, those before --resume included (default: 20)",
+        help="trials in all, those done before --resume included (default: 20)",
     )
     group.add_argument(
         "--no-prune", action="store_true", help="let every trial run all of its epochs"
@@ -136,7 +136,7 @@ class _Search:
         ranks: "Ranks | None",
     ):
         from minicnn.report.console import make_console
-        from minicnn.training.search import open_study
+        from minicnn.training.search import ended, open_study
 
         self.folder, self.base, self.dimensions = folder, base, dimensions
         self.arguments, self.ranks = arguments, ranks
@@ -152,7 +152,11 @@ class _Search:
         given = not arguments.no_prune, self.maximize
         if self.is_first:
             self.study = open_study(storage, base.seed, *given)
-        self.left = on_first(ranks, lambda: arguments.trials - len(self.study.trials))
+        self.done = on_first(ranks, lambda: ended(self.study))
+        if arguments.trials < self.done:
+            raise UsageError(
+                f"--trials {arguments.trials} is below the {self.done} trials that are done"
+            )
         if ranks is not None and not self.is_first:
             seed = base.seed + ranks.rank * 0x9E3779B9
             self.study = open_study(storage, seed, *given, begins=False)
@@ -169,13 +173,15 @@ class _Search:
         tickets: Any = nullcontext(itertools.count().__next__)
         if self.ranks is not None:
             tickets = self.ranks.tickets(self._lines)
-        with interruptible(self.interrupt, silent=not self.is_first), tickets as take:
-            while not self.stopped and take() < self.left:
+        silent, left = not self.is_first, self.arguments.trials - self.done
+        with interruptible(self.interrupt, silent) as signals, tickets as take:
+            while not self.stopped and take() < left:
                 run_trial(self.study, self.dimensions, self.prepare, self.folder, self.watch)
                 self._lines(now=True)
         self._lines(now=True)
+        status = status_of("interrupted" if self.stopped else "", signals)
         if not self.is_first:
-            return 130 if self.stopped else 0
+            return status
         finished = [one for one in self.study.trials if one.value is not None]
         files = self._write(finished) if finished else []
         best = self.study.best_trial if finished else None
@@ -198,7 +204,7 @@ class _Search:
             say(self.console, f"best      trial {best.number}: {values}")
             say(self.console, f"files     {self.folder}: {', '.join(files)}")
             say(self.console, f"next      minicnn train --config {self.folder / 'best.toml'}")
-        return 130 if self.stopped else 0
+        return status
 
     def prepare(self, values: Mapping[str, Any]) -> "tuple[Trainer, Any]":
         """Trainer and data set for the values of a trial."""
@@ -245,7 +251,7 @@ class _Search:
 
         say(
             self.console,
-            f"search    {len(self.study.trials)} of {self.arguments.trials} trials are done; the score is the "
+            f"search    {self.done} of {self.arguments.trials} trials are done; the score is the "
             f"validation {'accuracy' if self.maximize else 'loss'}"
             + (f"; {self.ranks.size} ranks" if self.ranks else ""),
         )

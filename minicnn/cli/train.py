@@ -157,10 +157,10 @@ def _follow(
         for event in trainer.run(dataset, None, checkpoint):
             if isinstance(event, RunEnded):
                 reason = event.reason
-    return _status(reason, signals)
+    return status_of(reason, signals)
 
 
-def _status(reason: str, signals: Iterable[int]) -> int:
+def status_of(reason: str, signals: Iterable[int]) -> int:
     """The exit status of a run that ended for this reason."""
     if reason == "interrupted":
         return 128 + next(iter(signals), signal.SIGINT)
@@ -271,7 +271,7 @@ def train_into(
                         common.release_closed_streams()
         finally:
             console.close()
-    return report, _status(report["reason"], signals)
+    return report, status_of(report["reason"], signals)
 
 
 @contextmanager

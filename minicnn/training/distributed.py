@@ -105,7 +105,8 @@ class Ranks(Reader):
         if not isinstance(error, MinicnnError):
             place = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {text} ({place.filename}:{place.lineno})"
-        self._watch.fail(text, getattr(error, "exit_status", 1))
+        interrupted = 130 if isinstance(error, KeyboardInterrupt) else 1
+        self._watch.fail(text, getattr(error, "exit_status", interrupted))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -142,7 +143,7 @@ class Ranks(Reader):
         above = self._comm.allreduce(threads * on_node - cores, self._mpi.MAX)
         if above > 0 and self.rank == 0:
             note(
-                f"{self.size} ranks of {threads} threads are {above} more on a machine than its cores, "
+                f"{self.size} ranks of {threads} thread{'s' * (threads > 1)} are {above} more on a machine than its cores, "
                 "and wait for each other: take fewer"
             )
         return threads

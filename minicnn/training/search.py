@@ -152,6 +152,13 @@ def open_study(storage: str, seed: int, prune: bool, maximize: bool, begins: boo
     return study
 
 
+def ended(study: Any) -> int:
+    """How many trials are done: all but those that were interrupted or killed."""
+    return sum(
+        one.value is not None or one.user_attrs.get("reason") == "diverged" for one in study.trials
+    )
+
+
 def run_trial(
     study: Any,
     dimensions: Sequence[Dimension],
@@ -184,8 +191,10 @@ def run_trial(
                 if trial.should_prune():
                     state = TrialState.PRUNED
                     break
-            elif isinstance(event, RunEnded) and event.reason not in ("diverged", "interrupted"):
-                state = TrialState.COMPLETE
+            elif isinstance(event, RunEnded):
+                trial.set_user_attr("reason", event.reason)
+                if event.reason not in ("diverged", "interrupted"):
+                    state = TrialState.COMPLETE
     except Exception as error:
         study.tell(trial, state=TrialState.FAIL)
         if isinstance(error, SettingError):

@@ -129,6 +129,8 @@ def test_it_goes_on_where_it_was(search, capsys):
     assert "--resume has settings: leave out epochs" in capsys.readouterr().err
     assert main(["search", "--resume", "out", "--recipe", "default"]) == 2
     assert "leave out --vary, --output, --config and --recipe" in capsys.readouterr().err
+    assert main(["search", "--resume", "out", "--trials", "3"]) == 2
+    assert "--trials 3 is below the 4 trials that are done" in capsys.readouterr().err
     assert main(["search", "--resume", ".", "--trials", "4"]) == 2
     assert main(search[:7]) == 2
     assert "--vary is missing" in capsys.readouterr().err
@@ -186,8 +188,17 @@ def test_what_does_not_fit_on_one_rank_ends_all_with_one_line(search):
     assert "unknown layer to freeze 'nothing*'" in line
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_ctrl_c_keeps_the_trials_that_are_done(search, tmp_path, count):
+def test_a_trial_that_diverges_is_done(search, capsys):
+    command = [*search[:7], "--vary", "learning_rate=1e38,0.05", "--opt", "sgd", "--trials", "6"]
+    assert main([*command, "--output", "out", "--json"]) == 0
+    states = {trial["state"] for trial in json.loads(capsys.readouterr().out)["trials"]}
+    assert states == {"complete", "fail"}
+    assert main(["search", "--resume", "out", "--trials", "7", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["trials"]) == 7
+
+
+@pytest.mark.parametrize(("count", "sent"), [(1, signal.SIGTERM), (2, signal.SIGINT)])
+def test_an_interrupt_keeps_the_trials_that_are_done(search, tmp_path, count, sent, capsys):
     search[6] = "100000"
     command = [sys.executable, "-m", "minicnn", *search, "--output", "out"]
     if count > 1:
@@ -196,12 +207,17 @@ def test_ctrl_c_keeps_the_trials_that_are_done(search, tmp_path, count):
     while len(list(tmp_path.glob("out/trial-*/last.safetensors"))) < count:
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, sent)
     out, error = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in error
+    assert process.returncode == 128 + sent and "Traceback" not in error
     study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
     assert [trial.state.name for trial in study.trials] == ["FAIL"] * count
     assert all(f"    {number}      fail" in out for number in range(count))
+    config = tmp_path / "out" / "config.toml"  # a search whose trials end by themselves
+    config.write_text(config.read_text("utf-8").replace("epochs = 100000", "epochs = 1"))
+    assert main(["search", "--resume", "out", "--trials", "1", "--json"]) == 0
+    trials = json.loads(capsys.readouterr().out)["trials"]
+    assert [trial["state"] for trial in trials] == ["fail"] * count + ["complete"]
 
 
 @pytest.mark.parametrize(

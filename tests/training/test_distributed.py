@@ -178,6 +178,20 @@ def test_an_interrupt_saves_and_ends_all(tmp_path):
     assert json.loads((tmp_path / "run" / "report.json").read_text())["reason"] == "interrupted"
 
 
+def test_an_interrupt_while_data_are_read_ends_all_with_a_word(tmp_path):
+    waits = "lambda *_, **__: (print('reads', flush=True), time.sleep(60))"
+    change = f"import time, minicnn.data as data; data.load_dataset = {waits}"
+    code = f"import sys; {change}; from minicnn.cli import main; sys.exit(main())"
+    command = [MPIEXEC, "-n", "2", sys.executable, "-c", code, *launch()[3:]]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": tmp_path}
+    run = subprocess.Popen(command, text=True, **pipes)
+    assert run.stdout.readline() == "reads\n"
+    run.send_signal(signal.SIGINT)
+    _, errors = run.communicate(timeout=20)
+    assert run.returncode == 130, errors
+    assert [line for line in errors.splitlines() if line] == ["minicnn: interrupted"]
+
+
 def test_what_is_no_number_on_one_rank_ends_all():
     result = mpiexec(2, RANKS, "nan")
     assert result.returncode == 1
