@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from minicnn import __version__
-from minicnn.cli.common import INTERRUPTED, release_closed_streams, tell
+from minicnn.cli.common import INTERRUPTED, add_flag, release_closed_streams, tell
 from minicnn.cli.settings import OPTION_OF, as_options
 from minicnn.errors import MinicnnError, SettingError, UnknownNameError, UsageError
 
@@ -91,11 +91,7 @@ def make_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text, description=text)
         if name == chosen:
             module = importlib.import_module(f"minicnn.cli.{name.replace('-', '_')}")
-            verb.add_argument(
-                "--traceback",
-                action="store_true",
-                help="show where in the code an error comes from",
-            )
+            add_flag(verb, "--traceback", "show where in the code an error comes from")
             module.add_arguments(verb)
             verb.set_defaults(run=module.run)
     return parser

@@ -14,37 +14,55 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.errors import MinicnnError, PluginError, UsageError, literal
 from minicnn.training.recipes import recipes
-from minicnn.training.settings import COUNT, DURATION, Kind, seconds
+from minicnn.training.settings import DURATION, Kind, seconds
 
 if TYPE_CHECKING:
+    from minicnn.data import Dataset
     from minicnn.evaluation.metrics import Evaluation
     from minicnn.evaluation.profile import Profile
+    from minicnn.inference import Model
     from minicnn.network.network import Network
     from minicnn.report.plots import Figure
+    from minicnn.training.settings import Settings
 
 Tables = dict[str, tuple[Sequence[str], Iterable[Sequence[object]]]]  # name: (columns, rows)
 Pictures = dict[str, Callable[[], "Figure"]]  # name: what draws it
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 
 
+def add_flag(parser: argparse._ActionsContainer, option: str, text: str) -> None:
+    """Add an option without a value."""
+    parser.add_argument(option, action="store_true", help=text)
+
+
+def add_model(parser: argparse._ActionsContainer) -> None:
+    """Add ``MODEL``, a trained one."""
+    parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
+
+
+def add_trained(parser: argparse._ActionsContainer) -> None:
+    """Add ``MODEL`` for a verb that also takes ``--model``."""
+    text = "model file, or run folder (default: see --model)"
+    parser.add_argument("trained", metavar="MODEL", nargs="?", help=text)
+
+
 def add_json(parser: argparse._ActionsContainer, what: str) -> None:
     """Add ``--json``, which prints ``what`` as one object."""
-    parser.add_argument(
-        "--json", action="store_true", help=f"print {what} as one JSON object on stdout"
-    )
+    add_flag(parser, "--json", f"print {what} as one JSON object on stdout")
 
 
 def add_number(
-    parser: argparse._ActionsContainer, option: str, kind: Kind, default: float, text: str
+    parser: argparse._ActionsContainer,
+    option: str,
+    kind: Kind,
+    default: float | None,
+    text: str,
 ) -> None:
-    """Add an option for a number of that kind."""
-    parser.add_argument(
-        option,
-        type=value_of(kind),
-        default=default,
-        metavar=kind.metavar,
-        help=f"{text} (default: {default:g})",
-    )
+    """Add an option for a number of that kind; where its default is None, ``text`` says what that
+    means."""
+    text = text if default is None else f"{text} (default: {default:g})"
+    read = value_of(kind)
+    parser.add_argument(option, type=read, default=default, metavar=kind.metavar, help=text)
 
 
 def add_output(parser: argparse._ActionsContainer, text: str, metavar: str = "DIR") -> None:
@@ -66,8 +84,7 @@ def add_tta(parser: argparse._ActionsContainer) -> None:
 
 def add_profile(parser: argparse._ActionsContainer, what: str) -> None:
     """Add ``--profile``."""
-    text = f"{what} goes, on one thread; nothing is written"
-    parser.add_argument("--profile", action="store_true", help=text)
+    add_flag(parser, "--profile", f"{what} goes, on one thread; nothing is written")
 
 
 def show_profile(found: "Profile", as_json: bool) -> None:
@@ -99,10 +116,10 @@ def add_plugins(parser: argparse._ActionsContainer) -> None:
         default=[],
         help="also take the rules of this file, which is not packaged yet; may be repeated",
     )
-    parser.add_argument(
+    add_flag(
+        parser,
         "--strict-plugins",
-        action="store_true",
-        help="any broken plugin is an error (default: only one that is asked for)",
+        "any broken plugin is an error (default: only one that is asked for)",
     )
 
 
@@ -144,9 +161,6 @@ def value_of(kind: Kind) -> Callable[[str], Any]:
         return value
 
     return read
-
-
-at_least_one = value_of(COUNT)
 
 
 def path(text: str) -> Path:
@@ -239,6 +253,15 @@ def build_network(name: str, input_shape: tuple[int, ...], outputs: int) -> "Net
     if file.suffix == ".toml" or file.is_file():
         return network_from_toml(file, input_shape, outputs)
     return preset(name, input_shape, outputs)
+
+
+def begin(settings: "Settings", dataset: "Dataset") -> "Network | Model":
+    """What a run begins with: the trained model of ``--init``, or the network of ``--model``."""
+    if settings.init is None:
+        return build_network(settings.model, dataset.image_shape, len(dataset.classes))
+    from minicnn.inference import load
+
+    return load(settings.init, settings.threads)
 
 
 def check_trained(name: str) -> None:

@@ -47,9 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder, new or empty, for the runs of --opt, compare.csv and, with the extra plots, "
         "compare.png and .svg (default: runs/DATE-TIME)",
     )
-    parser.add_argument(
-        "--quiet", action="store_true", help="show how the runs of --opt ended, but no progress"
-    )
+    common.add_flag(parser, "--quiet", "show how the runs of --opt ended, but no progress")
     common.add_plugins(parser)
     common.add_json(parser, "the table and the curves")
     add_settings(parser, LEFT_OUT)
@@ -120,10 +118,8 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     settings = [_settings(arguments, text) for text in arguments.opt]
     first, runs = settings[0], []
     dataset = load_data(first)
-    network = common.build_network(first.model, dataset.image_shape, len(dataset.classes))
-    trainers = [
-        Trainer(network, each) for each in settings
-    ]  # every mistake shows before anything is trained
+    start = common.begin(first, dataset)
+    trainers = [Trainer(start, each) for each in settings]  # every mistake shows before training
     common.warn_of_plugins()
     for i, (text, trainer) in enumerate(zip(arguments.opt, trainers, strict=True), 1):
         print(f"training {i} of {len(trainers)}: {text}", file=sys.stderr)

@@ -5,10 +5,10 @@ import sys
 
 from minicnn.cli.common import (
     add_json,
+    add_number,
     add_output,
     make_folder,
     print_json,
-    value_of,
     write_results,
 )
 from minicnn.cli.settings import (
@@ -45,12 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_options(show)
     add_option(show, "augment")
     add_option(show, "seed")
-    show.add_argument(
-        "--epoch", type=value_of(COUNT), default=1, metavar="N", help="of this epoch (default: 1)"
-    )
-    show.add_argument(
-        "--images", type=value_of(COUNT), default=16, metavar="N", help="so many (default: 16)"
-    )
+    add_number(show, "--epoch", COUNT, 1, "of this epoch")
+    add_number(show, "--images", COUNT, 16, "so many")
     add_output(show, "write the picture batch.png there, with the extra plots")
     for action in (every, info, fetch):
         add_json(action, "the result")

@@ -29,10 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_and_data(parser)
     add_option(parser, "device", default=Settings.device)
     common.add_tta(parser)
-    parser.add_argument(
+    common.add_flag(
+        parser,
         "--report",
-        action="store_true",
-        help="also show the most confident mistakes and the filters of the first layer, and write "
+        "also show the most confident mistakes and the filters of the first layer, and write "
         "evaluation.csv and, with the extra plots, pictures and one page, report.html",
     )
     common.add_output(parser, "where --report writes (default: beside the model)")
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_model_and_data(parser: argparse.ArgumentParser) -> None:
     """Add what `model_and_data` reads: a model, labelled images, plugins and threads."""
-    parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
+    common.add_model(parser)
     add_option(parser, "data", help="data set with a test split (default: the model's)")
     add_data_options(parser)
     common.add_plugins(parser)

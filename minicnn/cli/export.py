@@ -8,7 +8,7 @@ from minicnn.errors import UsageError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
+    common.add_model(parser)
     parser.add_argument("out", metavar="OUT", type=common.path, help="file, or folder, to write")
     parser.add_argument(
         "--format",
@@ -23,18 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("nchw", "nhwc"),
         help="order of the images that go in (default: nchw for onnx, nhwc for others)",
     )
-    parser.add_argument(
+    common.add_flag(
+        parser,
         "--preprocess",
-        action="store_true",
-        help="take images as they are stored, such as uint8, and scale them inside",
+        "take images as they are stored, such as uint8, and scale them inside",
     )
-    parser.add_argument(
-        "--softmax", action="store_true", help="give probabilities instead of logits"
-    )
-    parser.add_argument(
+    common.add_flag(parser, "--softmax", "give probabilities instead of logits")
+    common.add_flag(
+        parser,
         "--training",
-        action="store_true",
-        help="keep batch normalization instead of folding it into the weights before it",
+        "keep batch normalization instead of folding it into the weights before it",
     )
     common.add_json(parser, "what was written and its size")
 

@@ -7,6 +7,7 @@ from minicnn.cli.common import (
     add_json,
     add_number,
     add_plugins,
+    add_trained,
     build_network,
     check_trained,
     print_json,
@@ -29,12 +30,7 @@ _BIASES = 0.1
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "trained",
-        metavar="MODEL",
-        nargs="?",
-        help="model file, or run folder (default: see --model)",
-    )
+    add_trained(parser)
     text = f"network with new weights, biases included (default: {Settings.model})"
     add_option(parser, "model", help=text)
     text = f"data set of the batch (default: the model's, else {Settings.data})"

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli import common
 from minicnn.cli.evaluate import add_model_and_data, model_and_data
-from minicnn.cli.settings import key_value
+from minicnn.cli.settings import add_option, key_value
 from minicnn.errors import UsageError
+from minicnn.training.settings import COUNT, INDEX, POSITIVE, Kind
 
 if TYPE_CHECKING:
     from minicnn.inference import Model
@@ -20,19 +21,14 @@ if TYPE_CHECKING:
     from minicnn.insight.directions import Direction
     from minicnn.insight.surface import Surface
 
+_SEVERAL = Kind(int, "a whole number from 2 on", "N", lambda value: value >= 2)
 BATCH = 64  # images that are marked on the curve of a loss
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_model_and_data(parser)
-    parser.add_argument(
-        "--images",
-        type=common.at_least_one,
-        default=500,
-        metavar="N",
-        help="test images (default: 500)",
-    )
+    common.add_number(parser, "--images", COUNT, 500, "test images")
     parser.add_argument(
         "--loss", metavar="NAME", help="loss (default: the one that the model was trained with)"
     )
@@ -45,25 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "as the filters), pc1 and pc2 (principal directions of a run trained with --record), or "
         "to:PATH, a line to another model (default: weights with the largest gradients)",
     )
-    parser.add_argument(
-        "--points",
-        type=_at_least_two,
-        metavar="N",
-        help="points along each direction (default: 41; for --slice 201)",
-    )
-    parser.add_argument(
-        "--reach",
-        type=float,
-        metavar="X",
-        help="show X to both sides of the model (default: as far as the loss rises)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="seed of random directions and starts (default: 0)",
-    )
+    text = "points along each direction (default: 41; for --slice 201)"
+    common.add_number(parser, "--points", _SEVERAL, None, text)
+    text = "show X to both sides of the model (default: as far as the loss rises)"
+    common.add_number(parser, "--reach", POSITIVE, None, text)
+    text = "seed of random directions and starts (default: 0)"
+    add_option(parser, "seed", default=0, help=text)
     descent = parser.add_argument_group("descent")
     descent.add_argument(
         "--opt",
@@ -97,36 +80,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="X",
         help="where a descent begins, one coordinate per direction; may be repeated",
     )
-    descent.add_argument(
-        "--starts",
-        type=int,
-        default=3,
-        metavar="N",
-        help="random starts without --start (default: 3)",
-    )
-    descent.add_argument(
-        "--steps",
-        type=common.at_least_one,
-        metavar="N",
-        help="steps at most (default: 100; slice 12)",
-    )
+    common.add_number(descent, "--starts", INDEX, 3, "random starts without --start")
+    text = "steps at most (default: 100; slice 12)"
+    common.add_number(descent, "--steps", COUNT, None, text)
     kind = parser.add_mutually_exclusive_group()
-    kind.add_argument(
-        "--slice",
-        action="store_true",
-        help="one direction: the curve, its tangent, and steps as arrows",
-    )
-    kind.add_argument(
+    common.add_flag(kind, "--slice", "one direction: the curve, its tangent, and steps as arrows")
+    common.add_flag(
+        kind,
         "--loss-curve",
-        action="store_true",
-        help="the loss of one image and its derivative, over the prediction for its class",
+        "the loss of one image and its derivative, over the prediction for its class",
     )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        metavar="DIR",
-        help="where CSV files and, with the extra plots, pictures go (default: beside MODEL)",
-    )
+    text = "where CSV files and, with the extra plots, pictures go (default: beside MODEL)"
+    common.add_output(parser, text)
     common.add_json(parser, "the figures")
 
 
@@ -361,12 +326,6 @@ def _file_name(kind: str, *directions: "Direction") -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(["landscape", kind, *labels])).strip("-")
 
 
-def _at_least_two(text: str) -> int:
-    if common.at_least_one(text) < 2:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 2 on, not {text!r}")
-    return int(text)
-
-
 def _check_starts(arguments: argparse.Namespace, coordinates: int) -> None:
     for start in arguments.start:
         if len(start) != coordinates:
@@ -379,8 +338,6 @@ def _reaching(direction: "Direction", reach: float | None) -> "Direction":
     """``direction``, up to ``reach`` to both sides of the model if that is given."""
     if reach is None:
         return direction
-    if not reach > 0:
-        raise UsageError(f"--reach must be above 0, not {reach:g}")
     return replace(direction, low=direction.origin - reach, high=direction.origin + reach)
 
 

@@ -66,9 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.training.trainer import Trainer
 
     dataset = load_data(settings)
-    trainer = Trainer(
-        common.build_network(settings.model, dataset.image_shape, len(dataset.classes)), settings
-    )
+    trainer = Trainer(common.begin(settings, dataset), settings)
     common.warn_of_plugins()
     with progress_bar("trying learning rates") as progress:
         result = lr_find(trainer, dataset, arguments.low, arguments.high, arguments.steps, progress)

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import (
+    add_flag,
     add_json,
+    add_model,
     add_number,
     add_output,
     add_profile,
@@ -40,16 +42,14 @@ _VALUES = 2**22  # numbers in the images that are read and answered together
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("model", metavar="MODEL", help="model file, or run folder")
+    add_model(parser)
     parser.add_argument(
         "inputs",
         metavar="INPUT",
         nargs="+",
         help="image, folder of images, NPY, NPZ or IDX file, or - for one on standard input",
     )
-    parser.add_argument(
-        "--resize", action="store_true", help="bring images to the size that the model wants"
-    )
+    add_flag(parser, "--resize", "bring images to the size that the model wants")
     add_option(parser, "grayscale", default=False)
     add_option(parser, "rgb", default=False)
     text = "classes to print for an image, the most probable first"

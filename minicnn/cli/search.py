@@ -19,6 +19,7 @@ from minicnn.cli.settings import (
 )
 from minicnn.cli.train import interruptible, on_first, status_of
 from minicnn.errors import UsageError
+from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     from minicnn.training.distributed import Ranks
@@ -43,16 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings and their values: learning_rate=log:1e-4:1e-1 ema=0.9:0.999 batch_size=32,64 "
         "optimizer_kwargs.beta1=0.8:0.99",
     )
-    group.add_argument(
-        "--trials",
-        type=common.at_least_one,
-        default=20,
-        metavar="N",
-        help="trials in all, those done before --resume included (default: 20)",
-    )
-    group.add_argument(
-        "--no-prune", action="store_true", help="let every trial run all of its epochs"
-    )
+    text = "trials in all, those done before --resume included"
+    common.add_number(group, "--trials", COUNT, 20, text)
+    common.add_flag(group, "--no-prune", "let every trial run all of its epochs")
     group.add_argument(
         "--storage",
         metavar="URL",
@@ -208,20 +202,13 @@ class _Search:
 
     def prepare(self, values: Mapping[str, Any]) -> "tuple[Trainer, Any]":
         """Trainer and data set for the values of a trial."""
-        from minicnn.inference import load
         from minicnn.training.search import with_values
         from minicnn.training.trainer import Trainer
 
         settings = with_values(self.base, {"threads": self.threads, **values})
-        data = (
-            load_data(settings)
-            if {"data", "loss", "seed", *DATA_OPTIONS} & set(values)
-            else self.data
-        )
-        if settings.init is not None:
-            return Trainer(load(settings.init, settings.threads), settings), data
-        network = common.build_network(settings.model, data.image_shape, len(data.classes))
-        return Trainer(network, settings), data
+        other_data = {"data", "loss", "seed", *DATA_OPTIONS} & set(values)
+        data = load_data(settings) if other_data else self.data
+        return Trainer(common.begin(settings, data), settings), data
 
     def watch(self, trainer: "Trainer", event: "Event") -> None:
         """Pass an interrupt on to the trial that runs, and tell of those of other ranks."""

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from minicnn.cli.common import add_json, build_network, check_trained, print_json
+from minicnn.cli.common import add_json, add_trained, build_network, check_trained, print_json
 from minicnn.cli.settings import Settings, add_option
 from minicnn.errors import UsageError
 
@@ -15,12 +15,7 @@ _WIDTH_WITH_DESCRIPTION = 120  # columns; narrower terminals are left to the fig
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "trained",
-        metavar="MODEL",
-        nargs="?",
-        help="model file, or run folder (default: see --model)",
-    )
+    add_trained(parser)
     add_option(parser, "model")
     add_option(parser, "data", help=f"data set that it is to fit (default: {Settings.data})")
     add_option(parser, "freeze", help="count as trained what train with this option would train")

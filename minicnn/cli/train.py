@@ -20,10 +20,10 @@ from minicnn.cli.settings import (
 )
 from minicnn.errors import DivergedError, UsageError
 from minicnn.training.recipes import DEFAULT, recipe_file
+from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset
-    from minicnn.inference import Model
     from minicnn.training.checkpoint import Checkpoint
     from minicnn.training.distributed import Ranks
     from minicnn.training.events import Event
@@ -43,30 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="go on with the run in this folder and its settings",
     )
-    group.add_argument(
-        "--dry-run", action="store_true", help="check everything, run one batch, write nothing"
-    )
+    common.add_flag(group, "--dry-run", "check everything, run one batch, write nothing")
     common.add_profile(
         group, "take steps for a second, and print, layer by layer, where their time"
     )
-    group.add_argument(
-        "--quiet", action="store_true", help="show how the run ended, but no progress"
-    )
-    group.add_argument(
-        "--log-interval",
-        type=common.at_least_one,
-        metavar="N",
-        help="where stderr is no terminal, print a line every N batches (default: none)",
-    )
-    group.add_argument(
+    common.add_flag(group, "--quiet", "show how the run ended, but no progress")
+    text = "where stderr is no terminal, print a line every N batches (default: none)"
+    common.add_number(group, "--log-interval", COUNT, None, text)
+    common.add_flag(
+        group,
         "--report",
-        action="store_true",
-        help="also write report.html, a page with pictures, as evaluate --report does (extra plots)",
+        "also write report.html, a page with pictures, as evaluate --report does (extra plots)",
     )
-    group.add_argument(
+    common.add_flag(
+        group,
         "--distributed",
-        action="store_true",
-        help="train together with the other processes that mpirun started (extra mpi)",
+        "train together with the other processes that mpirun started (extra mpi)",
     )
     common.add_plugins(group)
     common.add_json(group, "the final report")
@@ -100,20 +92,11 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
     dataset = load_data(settings, ranks)
     if arguments.report and dataset.task != "classification":
         raise UsageError("--report shows classes, and this data set has none")
-    init: Model | None = None
-    if checkpoint is None and settings.init is not None:
-        from minicnn.inference import load
-
-        init = load(settings.init, settings.threads)
-        network = init.network
-    elif checkpoint is None:
-        network = common.build_network(settings.model, dataset.image_shape, len(dataset.classes))
-    else:
-        network = checkpoint.network
+    first = checkpoint.network if checkpoint else common.begin(settings, dataset)
 
     from minicnn.training.trainer import Trainer
 
-    trainer = Trainer(init or network, settings, distributed=arguments.distributed)
+    trainer = Trainer(first, settings, distributed=arguments.distributed)
     if ranks is not None and ranks.rank > 0:
         return _follow(trainer, dataset, checkpoint, arguments.dry_run)
     common.warn_of_plugins()
@@ -127,7 +110,7 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
         common.print_json(
             {
                 "dry_run": True,
-                "network": network.name,
+                "network": trainer.network.name,
                 "loss": loss,
                 "settings": trainer.settings.to_dict(),
             }

@@ -7,7 +7,7 @@ from minicnn.cli.common import (
     add_config,
     add_json,
     add_plugins,
-    build_network,
+    begin,
     print_json,
     use_plugins,
     warn_of_plugins,
@@ -34,17 +34,12 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from minicnn import forward
-    from minicnn.inference import Model, load
+    from minicnn.inference import Model
     from minicnn.kernels.cpu.tile import product_address
     from minicnn.training.trainer import Trainer
 
-    init = None if settings.init is None else load(settings.init, settings.threads)
-    network = (
-        init.network
-        if init
-        else build_network(settings.model, dataset.image_shape, len(dataset.classes))
-    )
-    start, trainer = time.perf_counter(), Trainer(init or network, settings)
+    start, trainer = time.perf_counter(), Trainer(begin(settings, dataset), settings)
+    network = trainer.network
     warn_of_plugins()
     trainer.dry_run(dataset)
     params = np.zeros(network.flat_size, np.float32)

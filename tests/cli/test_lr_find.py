@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +77,14 @@ def test_a_range_that_is_none_is_wrong_usage(minicnn, wrong):
 
 def test_what_has_no_meaning_here_is_no_option(minicnn):
     assert "--epochs" in minicnn("lr-find", *SOFTMAX, "--epochs", 3).error
+
+
+def test_it_and_compare_begin_with_the_model_of_init(minicnn):
+    """Which they once left aside without a word."""
+    data = ("--data", "tiny.npz", "--threads", 1)
+    minicnn("train", *data, "--model", "mlp", "--epochs", 1, "--output", "run", "--quiet")
+    shown = minicnn("lr-find", *data, "--init", "run", *RANGE).out
+    assert shown.splitlines()[0] == "network     mlp, adam"
+    result = minicnn("compare", "run", "--opt", "sgd", *data, "--init", "run", "--output", "both")
+    assert result.status == 0
+    assert json.loads((Path("both") / "sgd" / "report.json").read_text())["network"] == "mlp"
