@@ -92,7 +92,7 @@ def show_profile(found: "Profile", as_json: bool) -> None:
     if as_json:
         print_json(asdict(found))
         return
-    from minicnn.report.console import profile_table
+    from minicnn.report.tables import profile_table
 
     profile_table(found)
 

@@ -126,7 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
         common.print_json({**common.plain(evaluation), **more})
         return 0
 
-    from minicnn.report.console import evaluation_table, make_console, say
+    from minicnn.report.console import make_console, say
+    from minicnn.report.tables import evaluation_table
 
     evaluation_table(evaluation)
     if arguments.report:

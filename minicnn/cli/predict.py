@@ -145,7 +145,8 @@ def _answers(arguments: argparse.Namespace, model: "Model", done: _Done) -> Iter
 
 
 def _print_tables(batches: Iterable[Batch], model: "Model", top: int) -> None:
-    from minicnn.report.console import predictions_table, table
+    from minicnn.report.console import table
+    from minicnn.report.tables import predictions_table
 
     for i, (names, rows) in enumerate(batches):
         if model.task == "regression":
@@ -162,8 +163,8 @@ def _texts(
     form: str, batches: Iterable[Batch], model: "Model", top: int, done: _Done
 ) -> Iterator[str]:
     """The text of all predictions in that format, in pieces."""
-    from minicnn.report.console import most_probable
     from minicnn.report.jsonl import json_ready
+    from minicnn.report.tables import most_probable
     from minicnn.storage import csv_text
 
     classes, has_values = model.classes, model.task == "regression"
@@ -200,7 +201,7 @@ def _prediction(
 ) -> dict[str, Any]:
     """One prediction as JSON has it, with the ``top`` most probable classes (None: all, in their
     order)."""
-    from minicnn.report.console import most_probable
+    from minicnn.report.tables import most_probable
 
     index = row.index(max(row))
     pairs = zip(classes, row, strict=True) if top is None else most_probable(row, classes, top)

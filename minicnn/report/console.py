@@ -1,8 +1,8 @@
-"""What a person sees: progress, epoch table, closing lines, and the tables of the other verbs.
+"""What a person sees of a run: progress, epoch table, closing lines; and how any line or table is
+printed.
 
-The only module that imports rich. Results go to stdout and progress to stderr; where these are no
-terminals, there are plain lines without escape codes. Text that comes from the user (class names,
-paths) is printed literally.
+Results go to stdout and progress to stderr; where these are no terminals, there are plain lines
+without escape codes. Text that comes from the user (class names, paths) is printed literally.
 """
 
 import math
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 from typing import IO, Any
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
@@ -23,7 +23,6 @@ from rich.text import Text
 
 from minicnn.errors import literal
 from minicnn.evaluation.metrics import Evaluation
-from minicnn.evaluation.profile import Profile
 from minicnn.insight.advice import Advice
 from minicnn.training.events import (
     BatchDone,
@@ -36,7 +35,6 @@ from minicnn.training.events import (
 )
 
 NOTHING = "–"  # stands for None and NaN
-LARGEST_MATRIX = 20  # classes
 REFRESH_SECONDS = (
     0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
 )
@@ -79,30 +77,32 @@ def wrapped(text: str, width: int) -> list[str]:
     return lines if cell_len(text) > width else [text]
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """The value in that format; "–" for None and NaN."""
     return NOTHING if value is None or math.isnan(value) else format(value, form)
 
 
-def _fixed(value: float | None, decimals: int = 4) -> str:
+def fixed(value: float | None, decimals: int = 4) -> str:
     """The value with ``decimals``, or with an exponent where that would be long."""
-    text = _number(value, f".{decimals}f")
-    return text if len(text) <= 8 else _number(value, ".2e")
+    text = number(value, f".{decimals}f")
+    return text if len(text) <= 8 else number(value, ".2e")
 
 
-def _percent(fraction: float | None, decimals: int = 2) -> str:
-    return _number(None if fraction is None else 100 * fraction, f".{decimals}f")
+def percent(fraction: float | None, decimals: int = 2) -> str:
+    """The fraction in percent, with ``decimals``."""
+    return number(None if fraction is None else 100 * fraction, f".{decimals}f")
 
 
-def _accuracy(evaluation: Evaluation) -> str:
+def accuracy(evaluation: Evaluation) -> str:
     """Accuracy and its standard error sqrt(a (1 - a) / images), in percent; of values their R²."""
     if evaluation.errors:
-        return "R² " + ", ".join(_fixed(error.r2) for error in evaluation.errors)
+        return "R² " + ", ".join(fixed(error.r2) for error in evaluation.errors)
     error = math.sqrt(evaluation.accuracy * (1 - evaluation.accuracy) / evaluation.images)
-    return f"{_percent(evaluation.accuracy)} % ± {_percent(error)}"
+    return f"{percent(evaluation.accuracy)} % ± {percent(error)}"
 
 
 def _score(evaluation: Evaluation) -> str:
-    return ("" if evaluation.errors else "accuracy ") + _accuracy(evaluation)
+    return ("" if evaluation.errors else "accuracy ") + accuracy(evaluation)
 
 
 def _clock(seconds: float) -> str:
@@ -116,8 +116,8 @@ def _clock(seconds: float) -> str:
 def batch_figures(event: BatchDone) -> tuple[str, ...]:
     """Means so far, speed, and the time left of the epoch and of the run."""
     return (
-        f"loss {_fixed(event.loss, 3)}",
-        f"acc {_percent(event.accuracy, 1)} %",
+        f"loss {fixed(event.loss, 3)}",
+        f"acc {percent(event.accuracy, 1)} %",
         f"{event.images_per_second:,.0f} img/s",
         f"{_clock(event.epoch_seconds_left)}/{_clock(event.seconds_left)} left",
     )
@@ -134,12 +134,12 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
 EPOCH_COLUMNS: list[tuple[str, str, int, Callable[[EpochDone], str]]] = [
     # two header lines, width, cell; with one space in between they fill 77 columns
     ("", "epoch", 5, lambda done: str(done.epoch)),
-    ("train", "loss", 9, lambda done: _fixed(done.train_loss)),
-    ("train", "acc %", 7, lambda done: _percent(done.train_accuracy)),
-    ("val", "loss", 9, lambda done: _fixed(done.validation_loss)),
-    ("val", "acc %", 7, lambda done: _percent(done.validation_accuracy)),
-    ("learning", "rate", 9, lambda done: _number(done.learning_rate, ".3g")),
-    ("gradient", "norm", 9, lambda done: _number(done.gradient_norm, ".3g")),
+    ("train", "loss", 9, lambda done: fixed(done.train_loss)),
+    ("train", "acc %", 7, lambda done: percent(done.train_accuracy)),
+    ("val", "loss", 9, lambda done: fixed(done.validation_loss)),
+    ("val", "acc %", 7, lambda done: percent(done.validation_accuracy)),
+    ("learning", "rate", 9, lambda done: number(done.learning_rate, ".3g")),
+    ("gradient", "norm", 9, lambda done: number(done.gradient_norm, ".3g")),
     ("", "seconds", 9, lambda done: f"{done.seconds:.1f}"),
     ("", "best", 5, lambda done: "*" if done.best else ""),
 ]
@@ -284,7 +284,7 @@ class ConsoleReporter:
         if run.test is not None:
             say(
                 self._out,
-                f"test      loss {_fixed(run.test.loss)}, {_score(run.test)} ({run.test.images:,} images), "
+                f"test      loss {fixed(run.test.loss)}, {_score(run.test)} ({run.test.images:,} images), "
                 f"weights of epoch {run.best_epoch}",
             )
         if not self._quiet:
@@ -365,120 +365,3 @@ def table(
     if title:
         say(console, title, style="bold")
     console.print(grid)
-
-
-def profile_table(found: Profile) -> None:
-    """Print where the time of an image went."""
-    columns = ["layers", "operation", "pass", "µs", "% of time", "Gflop/s", "% of tile", "GB/s"]
-    rows = [
-        (
-            row.layers,
-            row.operation,
-            row.direction,
-            _number(row.microseconds, ".2f"),
-            _percent(row.share, 1),
-            _number(row.gflops, ".1f"),
-            _percent(row.tile_share, 0),
-            _number(row.gigabytes, ".1f"),
-        )
-        for row in found.rows
-    ]
-    title = (
-        f"{found.network}, one thread: {found.microseconds:,.1f} µs an image, over {found.images:,} "
-        f"images; the register tile reaches {found.tile_gflops:.0f} Gflop/s"
-    )
-    table(title, columns, rows)
-
-
-def evaluation_table(evaluation: Evaluation, console: Console | None = None) -> None:
-    """Print loss, accuracy, images a second, precision, recall and F1 of each class or label, and
-    the confusion matrix; of values R² and the errors of each output.
-
-    The matrix is left out, and a line says so, for more than 20 classes and where the console is
-    too narrow for it.
-    """
-    console = console or make_console()
-    classes, confusion = evaluation.classes, evaluation.confusion
-    say(console, f"loss      {_fixed(evaluation.loss)}")
-    if not evaluation.errors:
-        say(console, f"accuracy  {_accuracy(evaluation)}")
-    say(console, f"images    {evaluation.images:,}, {evaluation.images_per_second:,.0f} images/s")
-    say(
-        console,
-        f"time      {evaluation.seconds:.1f} s, {evaluation.compile_seconds:.1f} s compiling",
-    )
-    say(console)
-    if evaluation.errors:
-        errors = [
-            (each.name, *map(_fixed, (each.r2, each.mae, each.rmse))) for each in evaluation.errors
-        ]
-        table(
-            "", ["output", "R²", "mean absolute error", "root mean square error"], errors, console
-        )
-        return
-    rows = [(name, images, *map(_percent, shares)) for name, images, *shares in evaluation.by_class]
-    table("", ["class", "images", "precision %", "recall %", "F1 %"], rows, console)
-    if not confusion:
-        return
-    say(console)
-    widest = max(len(f"{count:,}") for counts in confusion for count in counts)
-    width = 10 + len(classes) * (widest + 2)  # at least 10 for the names
-    if len(classes) > LARGEST_MATRIX:
-        say(
-            console,
-            f"confusion matrix left out: {len(classes)} classes, shown for at most {LARGEST_MATRIX}",
-        )
-    elif width > console.width:
-        say(
-            console,
-            f"confusion matrix left out: it needs {width} columns, the console has {console.width}",
-        )
-    else:
-        numbers = [str(i) for i in range(len(classes))]
-        counts_of = [(f"{i} {name}", *confusion[i]) for i, name in enumerate(classes)]
-        table(
-            "confusion matrix (row: true class, column: predicted class)",
-            ["", *numbers],
-            counts_of,
-            console,
-        )
-
-
-def most_probable(
-    row: Sequence[float], classes: Sequence[str], top: int
-) -> list[tuple[str, float]]:
-    """(class, probability) of the ``top`` most probable; of equal ones the first class wins."""
-    return [(classes[k], row[k]) for k in sorted(range(len(row)), key=lambda k: -row[k])[:top]]
-
-
-def predictions_table(
-    names: Sequence[str],
-    probabilities: Sequence[Sequence[float]],
-    classes: Sequence[str],
-    runners_up: int = 2,
-    console: Console | None = None,
-    has_header: bool = True,
-) -> None:
-    """Print, an image a row, its name, its most probable class with the probability, and the next
-    ``runners_up``.
-
-    ``probabilities`` [N, K] are those of the N names and K classes; of equal ones the first class
-    wins. A row is a line, however narrow the console is.
-    """
-    console = console or make_console()
-    names, classes = [literal(name) for name in names], [literal(name) for name in classes]
-    widest_name, widest_class = (
-        max(map(cell_len, ["image", *texts])) for texts in (names, classes)
-    )
-
-    def line(name: str, label: str, probability: str, others: str) -> str:
-        name, label = set_cell_size(name, widest_name), set_cell_size(label, widest_class)
-        return f"{name}  {label}  {probability:>13}  {others}".rstrip()
-
-    if has_header:
-        others = "runners-up (probability %)" if runners_up else ""
-        say(console, line("image", "label", "probability %", others), style="bold")
-    for name, row in zip(names, probabilities, strict=True):
-        (label, first), *rest = most_probable(row, classes, 1 + runners_up)
-        next_best = ", ".join(f"{other} {_percent(probability)}" for other, probability in rest)
-        print(line(name, label, _percent(first), next_best), file=console.file)

@@ -12,14 +12,8 @@ from rich.console import Console
 
 from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.advice import Advice
-from minicnn.report.console import (
-    ConsoleReporter,
-    evaluation_table,
-    make_console,
-    predictions_table,
-    progress_bar,
-    table,
-)
+from minicnn.report.console import ConsoleReporter, make_console, progress_bar, table
+from minicnn.report.tables import evaluation_table, predictions_table
 from minicnn.training.events import (
     BatchDone,
     CheckpointSaved,
