@@ -102,10 +102,10 @@ def load_data(settings: Settings, ranks: "Ranks | None" = None) -> "Dataset":
     from minicnn.data import load_dataset
     from minicnn.plugins import find
 
-    loss, options = find("loss", settings.loss), read_options(settings)
+    options = {"loss": find("loss", settings.loss), **read_options(settings)}
     if ranks is None:
-        return load_dataset(settings.data, loss=loss, **options)
-    return ranks.share(lambda one: load_dataset(settings.data, loss=loss, reader=one, **options))
+        return load_dataset(settings.data, **options)
+    return ranks.share(lambda reader: load_dataset(settings.data, reader=reader, **options))
 
 
 def read_options(settings: Settings) -> dict[str, Any]:

@@ -134,8 +134,8 @@ def _read(name: str, how: ReadOptions) -> Contents:
         contents = _LOADERS[kind](path, how)
 
         def converted(arrays: Arrays | None) -> Arrays | None:
-            if arrays is None or not (how.converts or how.channels == "first"):
-                return arrays
+            if arrays is None:
+                return None
             return convert_images(channels_last(arrays[0], how.channels), how), *arrays[1:]
 
         train, test, classes, validation = contents

@@ -81,10 +81,7 @@ def load_cifar10(path: Path, options: ReadOptions) -> Contents:
         elif member == "batches.meta":
             classes = _label_names(where, unpickle(where, content))
         elif member.endswith(".bin"):
-            batch = _binary_batch(where, content)
-            # What is no member of an archive is read again, by each rank of a reader a part.
-            source = where if where.is_file() else batch.source
-            batches[member.removesuffix(".bin")] = batch._replace(source=source)
+            batches[member.removesuffix(".bin")] = _binary_batch(where, content)
         else:
             batches[member] = _python_batch(where, unpickle(where, content))
     for name in _BATCHES:
@@ -168,7 +165,8 @@ def _binary_batch(where: Path, content: bytes) -> _Batch:
             f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _VALUES)
-    return _Batch(records[:, 0].copy(), records[:, 1:])
+    # What is no member of an archive is read again, by each rank of a reader a part.
+    return _Batch(records[:, 0].copy(), where if where.is_file() else records[:, 1:])
 
 
 def _python_batch(where: Path, batch: dict[str, object]) -> _Batch:

@@ -234,8 +234,6 @@ def as_weights(name: str, weights: Array, count: int) -> Array:
 
 def channels_last(array: Array, channels: str) -> Array:
     """``array`` as [N, H, W, C]: with ``channels`` "first" it is [N, C, H, W]."""
-    if channels not in ("first", "last"):
-        raise SettingError(f"channels must be first or last, not {channels!r}")
     return array.transpose(0, 2, 3, 1) if array.ndim == 4 and channels == "first" else array
 
 

@@ -57,31 +57,23 @@ def read_arrays(
     with reading(path), path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         every = {info.filename.removesuffix(".npy"): info for info in archive.zip.infolist()}
         members = {key: every[key] for key in wanted if key in every}
-        headers = {key: _header(archive.zip, member) for key, member in members.items()}
-        sizes = (
-            max(members[key].file_size, head.size if head else 0) for key, head in headers.items()
-        )
+        headers = {key: _header(path, archive.zip, member) for key, member in members.items()}
+        sizes = (max(members[key].file_size, head.size) for key, head in headers.items())
         check_unpacked(path, sum(sizes), data_gb)
-        arrays = {}
-        for key, member in members.items():
-            head = headers[key]
-            if head is None or not _is_plain(member, head):
-                arrays[key] = archive[member.filename]
-            else:
-                arrays[key] = _read(path, archive.zip, member, head, reader)
-    for key, array in arrays.items():
-        if not isinstance(
-            array, np.ndarray
-        ):  # NumPy hands out members that are not arrays as bytes
-            raise DataError(f"{path} is damaged: {key} is not an array")
+        arrays = {
+            key: _read(path, archive.zip, members[key], head, reader)
+            if _is_plain(members[key], head)
+            else archive[members[key].filename]
+            for key, head in headers.items()
+        }
     return arrays
 
 
-def _header(archive: ZipFile, member: ZipInfo) -> _Header | None:
-    """The header of an array; None for another member."""
+def _header(path: Path, archive: ZipFile, member: ZipInfo) -> _Header:
+    """The header of an array; raises `DataError` for another member."""
     with archive.open(member) as file:
         if file.read(6) != b"\x93NUMPY":
-            return None
+            raise DataError(f"{path} is damaged: {member.filename} is not an array")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = (

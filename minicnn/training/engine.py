@@ -1,9 +1,10 @@
 """The steps of a run on its device, from the images of a batch to the weights that they change."""
 
 import itertools
-import time
+import timeit
 import zlib
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -213,9 +214,4 @@ class Engine:
 
 def _time(work: Callable[[], object]) -> float:
     """The seconds that ``work`` takes when it is not the first time; the median of ten."""
-    times = [0.0] * 11
-    for i in range(len(times)):
-        begun = time.perf_counter()
-        work()
-        times[i] = time.perf_counter() - begun
-    return sorted(times[1:])[5]
+    return median(timeit.repeat(work, repeat=11, number=1)[1:])

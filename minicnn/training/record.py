@@ -93,17 +93,8 @@ def load_record(folder: Path | str) -> Record:
             for line in (folder / LINES_FILE).read_text("utf-8").splitlines()
         ]
         for line in lines:
-            check_types(
-                vars(line),
-                epoch=(int, float),
-                step=int,
-                gradient_norm=dict,
-                update_ratio=dict,
-                weight_norm=dict,
-                activation_mean=dict,
-                activation_std=dict,
-                dead=dict,
-            )
+            kinds: dict[str, Any] = dict.fromkeys(vars(line), dict)
+            check_types(vars(line), **kinds | {"epoch": (int, float), "step": int})
             figures = [
                 each for part in vars(line).values() if type(part) is dict for each in part.values()
             ]
