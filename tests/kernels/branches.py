@@ -12,6 +12,7 @@ import ast
 import functools
 import importlib
 import inspect
+import itertools
 import json
 import pkgutil
 import sys
@@ -222,6 +223,31 @@ def multiply(address, shape, a, b, init, c):
     c.array[c.offset + np.arange(rows)[:, None] * c.row + np.arange(columns)] = result
 
 
+def nine_windows(array, along, taps):
+    """The nine places of x, and that of y, of each element."""
+    x, y, count, x_move, y_move = along
+    lines, columns = (0, *taps[:2]), (0, *taps[2:])
+    for i in range(count):
+        at = [x + i * x_move + line + column for line in lines for column in columns]
+        yield at, y + i * y_move
+
+
+def weigh_nine(array, along, taps, weights, start, adds, valid):
+    for places, to in nine_windows(array, along, taps):
+        total = load(array, to, valid) if adds else start
+        for at, weight in zip(places, itertools.chain(*weights), strict=True):
+            total = total + load(array, at, valid) * weight
+        store(array, to, total, valid)
+
+
+def multiply_nine(array, along, taps, sums, start, adds, valid):
+    sums = list(itertools.chain(*sums))
+    for places, to in nine_windows(array, along, taps):
+        y = load(array, to, valid)
+        sums = [total + load(array, at, valid) * y for total, at in zip(sums, places, strict=True)]
+    return sums[:3], sums[3:6], sums[6:]
+
+
 VECTORS = {
     "lanes_of": lanes,
     "repeat": lambda a, count: a[np.arange(len(a)) % count] if count in (1, 2, 4, 8) else a,
@@ -236,6 +262,8 @@ VECTORS = {
     "zero_where_less": lambda a, x, y: np.where(x < y, 0, a),
     "zero_unless_less": lambda a, x, y: np.where(x < y, a, 0),
     "pair_maximum": pair_maximum,
+    "weigh_nine": weigh_nine,
+    "multiply_nine": multiply_nine,
     "route_to_first_maximum": route_to_first_maximum,
     "dots": dots,
     "_transpose_square": transpose_block,

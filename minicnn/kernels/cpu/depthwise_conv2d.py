@@ -4,9 +4,9 @@
     dw[r,s,0,c] = Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,c]               v = q·stride_w + s·dilation_w − pad_left
     dx[n,h,v,c] = Σ over the (p,q,r,s) that read (h,v):  dy[n,p,q,c] · w[r,s,0,c]          db[c] = Σ_{n,p,q} dy[n,p,q,c]
 
-Vectors run along the channels, and a number of the filter that was loaded serves four sums: those
-of neighbours in a row that the same columns of the filter belong to, or of four samples where these
-are few. The plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard et al.: MobileNets,
+Vectors run along the channels, and nine numbers of the filter, or nine sums of its gradient, stay in
+registers for all elements that the same taps belong to: those of a rectangle, whose edges are
+rectangles of their own. The plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard et al.: MobileNets,
 2017.
 """
 
@@ -20,14 +20,23 @@ from minicnn.kernels.cpu.axis import (
     height,
     input_of,
     output_of,
-    outputs_inside,
     taps_inside,
     width,
 )
-from minicnn.kernels.cpu.tile import JIT, Rows
-from minicnn.kernels.cpu.vector import add, lanes_of, load, multiply_add, put, store
+from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.vector import (
+    add,
+    lanes_of,
+    load,
+    multiply_nine,
+    put,
+    repeat,
+    store,
+    weigh_nine,
+)
 
-_TOGETHER = 256  # pixels of dy whose products are summed up before dw is added to, at least
+_NEAR = 1 << 17  # numbers of samples that are read and written before those of others
+_FORWARD, _BACKWARD, _WEIGHTS = map(np.int64, range(3))
 
 
 class _Taps(NamedTuple):
@@ -61,157 +70,177 @@ def _taps_of(axis, position, backward):
     return _Taps(first, count, step, output_of(axis, position, first), distance)
 
 
-@njit(**JIT)
-def _correlate(op, params, work, n, backward):
-    """y = b + x * w for the first ``n`` samples of the chunk, or, ``backward``, dx from dy."""
-    rows, columns, C = height(op), width(op), op.input_channels
-    read, read_size, read_width = op.x, op.input_size, columns.size
-    written, written_size, high, wide = op.y, op.output_size, rows.outputs, columns.outputs
-    step, advance = 1, columns.stride  # of an element, and of what it reads
-    if backward != 0:
-        read, read_size, read_width = op.dy, op.output_size, columns.outputs
-        written, written_size, high, wide = op.dx, op.input_size, rows.size, columns.size
-        step, advance = columns.stride, 1
-    for phase in range(step):
-        v = phase
-        while v < wide:
-            run, s = 1, _taps_of(columns, v, backward)
-            while (
-                v + run * step < wide and _taps_of(columns, v + run * step, backward)[:3] == s[:3]
-            ):
-                run += 1
-            along_samples = run < 4 and n > run
-            count, others = (n, run) if along_samples else (run, n)
-            source_row, source_other = advance * C, read_size
-            target_row, target_other = step * C, written_size
-            if along_samples:
-                source_row, source_other = source_other, source_row
-                target_row, target_other = target_other, target_row
-            for other in range(others):
-                for h in range(high):
-                    r = _taps_of(rows, h, backward)
-                    at = read + other * source_other + (r.position * read_width + s.position) * C
-                    to = written + other * target_other + (h * wide + v) * C
-                    source, target = Rows(work, at, source_row), Rows(work, to, target_row)
-                    _sum(op, params, source, target, count, (r, s), read_width * C, backward)
-            v += run * step
+class _Side(NamedTuple):
+    """What is read or written: its place in the workspace, the numbers in a sample and in a line,
+    and how many lines and columns there are from an element of a run to the next."""
+
+    place: int
+    size: int
+    line: int
+    down: int
+    right: int
 
 
 @njit(**JIT)
-def _sum(op, params, source, target, count, taps, line, backward):
-    """``count`` elements of the ``target``, each the sum over ``taps`` of as many of the
-    ``source``. Of less than four the last one counts again."""
-    (r, s), C, work = taps, op.input_channels, source.array
-    w_row, w_step = r.step * op.kernel_width * C, s.step * C
-    r_step, s_step = r.distance * line, s.distance * C
-    first = op.weight + (r.first * op.kernel_width + s.first) * C
-    adds, has_bias = backward != 0 and op.accumulate != 0, backward == 0 and op.bias >= 0
-    for c in range(0, C, lanes_of(work)):
-        valid = C - c
-        start = load(params, op.bias + c, valid if has_bias else 0)
-        for j in range(0, count, 4):
-            second, third, fourth = (
-                j + min(1, count - 1 - j),
-                j + min(2, count - 1 - j),
-                j + min(3, count - 1 - j),
-            )
-            to = target.offset + c
-            t0, t1 = to + j * target.row, to + second * target.row
-            t2, t3 = to + third * target.row, to + fourth * target.row
-            a = b = d = e = start
-            if adds:
-                a, b = load(work, t0, valid), load(work, t1, valid)
-                d, e = load(work, t2, valid), load(work, t3, valid)
-            at = source.offset + c
-            s0, s1 = at + j * source.row, at + second * source.row
-            s2, s3 = at + third * source.row, at + fourth * source.row
-            for i in range(r.count):
-                w, pixel = first + i * w_row + c, i * r_step
-                for _ in range(s.count):
-                    factor = load(params, w, valid)
-                    a = multiply_add(load(work, s0 + pixel, valid), factor, a)
-                    b = multiply_add(load(work, s1 + pixel, valid), factor, b)
-                    d = multiply_add(load(work, s2 + pixel, valid), factor, d)
-                    e = multiply_add(load(work, s3 + pixel, valid), factor, e)
-                    w, pixel = w + w_step, pixel + s_step
-            put(work, t0, a, valid)
-            put(work, t1, b, valid)
-            put(work, t2, d, valid)
-            put(work, t3, e, valid)
+def _run_from(axis, first, step, end, together, backward):
+    """The element ``first`` of an axis, how many from there on, ``step`` apart, have the same taps,
+    in multiples of ``together`` if there are as many, and these taps."""
+    taps, count = _taps_of(axis, first, backward), 1
+    most = (end - 1 - first) // step + 1 if taps.count > 0 else 1
+    while count < most:  # the first and the last tap never turn back
+        middle = (count + most + 1) // 2
+        if _taps_of(axis, first + (middle - 1) * step, backward)[:3] == taps[:3]:
+            count = middle
+        else:
+            most = middle - 1
+    return first, count - count % together if count > together else count, taps
+
+
+@njit(**JIT)
+def _three(params, at, step, valid, count):
+    """The weights of the first ``count`` of three taps, and 0."""
+    none = np.int64(0)
+    return (
+        load(params, at, valid if count > 0 else none),
+        load(params, at + step, valid if count > 1 else none),
+        load(params, at + 2 * step, valid if count > 2 else none),
+    )
+
+
+@njit(**JIT)
+def _add_three(grads, at, step, valid, count, sums):
+    """Add the sums of the first ``count`` of three taps."""
+    for k in range(count):
+        total = sums[0] if k == 0 else sums[1] if k == 1 else sums[2]
+        store(grads, at, add(load(grads, at, valid), total), valid)
+        at += step
+
+
+@njit(**JIT)
+def _repeated(w, C):
+    """The weights of a vector of neighbours, of three taps."""
+    return repeat(w[0], C), repeat(w[1], C), repeat(w[2], C)
+
+
+def _correlating(kind):
+    """A closure for each kind: `_FORWARD` y = b + x * w, `_BACKWARD` dx from dy, `_WEIGHTS` dw from
+    both."""
+
+    @njit(**JIT)
+    def elements(op, params, work, grads, given):
+        """The elements of a run of lines and one of columns, by three times three of their taps at
+        once: one that is missing has the weight 0, and reads what the last one reads."""
+        (source, target), ((sample, samples), (h, lines, r), (v, columns, s)), shared = given
+        C, lanes, none = op.input_channels, lanes_of(work), np.int64(0)
+        shared = min(shared, columns)
+        x0 = source.place + sample * source.size + r.position * source.line + s.position * C
+        y0 = target.place + sample * target.size + h * target.line + v * C
+        # Three loops, the longest innermost: how often, and how far it is to the next x and y.
+        a = columns // shared, shared * source.right * C, shared * target.right * C
+        b = lines, source.down * source.line, target.down * target.line
+        d = samples, source.size, target.size
+        if a[0] < b[0]:
+            a, b = b, a
+        if a[0] < d[0]:
+            a, d = d, a
+        line, column = r.distance * source.line, s.distance * C
+        w_line, w_column = r.step * op.kernel_width * C, s.step * C
+        has_bias = kind == _FORWARD and op.bias >= 0
+        for i in range(0, max(1, r.count), 3):
+            for j in range(0, max(1, s.count), 3):
+                high, wide = min(3, r.count - i), min(3, s.count - j)
+                taps = (
+                    min(1, high - 1) * line,
+                    (high - 1) * line,
+                    min(1, wide - 1) * column,
+                    (wide - 1) * column,
+                )
+                w = op.weight + (r.first * op.kernel_width + s.first) * C
+                w += i * w_line + j * w_column
+                adds = 1 if i + j > 0 or (kind == _BACKWARD and op.accumulate != 0) else 0
+                for c in range(0, C, lanes):
+                    valid, x, y, at = C - c, x0 + i * line + j * column + c, y0 + c, w + c
+                    start = load(params, op.bias + c, valid if has_bias else none)
+                    count = none if kind == _WEIGHTS else valid  # sums of products begin at 0
+                    nine = (
+                        _three(params, at, w_column, count if high > 0 else none, wide),
+                        _three(params, at + w_line, w_column, count if high > 1 else none, wide),
+                        _three(
+                            params, at + 2 * w_line, w_column, count if high > 2 else none, wide
+                        ),
+                    )
+                    if shared > 1:
+                        start = repeat(start, C)
+                        nine = _repeated(nine[0], C), _repeated(nine[1], C), _repeated(nine[2], C)
+                    count = valid * shared
+                    for k in range(d[0]):
+                        for m in range(b[0]):
+                            along = x + k * d[1] + m * b[1], y + k * d[2] + m * b[2], *a
+                            if high <= 0 or wide <= 0:
+                                for e in range(a[0] if adds == 0 and kind != _WEIGHTS else 0):
+                                    put(work, along[1] + e * a[2], start, count)
+                            elif kind == _WEIGHTS:
+                                nine = multiply_nine(work, along, taps, nine, start, adds, count)
+                            else:
+                                weigh_nine(work, along, taps, nine, start, adds, count)
+                    if kind == _WEIGHTS:
+                        _add_three(grads, at, w_column, valid if high > 0 else none, wide, nine[0])
+                        at += w_line
+                        _add_three(grads, at, w_column, valid if high > 1 else none, wide, nine[1])
+                        at += w_line
+                        _add_three(grads, at, w_column, valid if high > 2 else none, wide, nine[2])
+
+    @njit(**JIT)
+    def correlate(op, params, work, grads, n):
+        """All elements of the first ``n`` samples of the chunk."""
+        rows, columns, C, one = height(op), width(op), op.input_channels, np.int64(1)
+        backward, lanes = kind == _BACKWARD, lanes_of(work)
+        high, wide = rows.outputs, columns.outputs
+        written = op.dy if kind == _WEIGHTS else op.y
+        source = _Side(op.x, op.input_size, columns.size * C, rows.stride, columns.stride)
+        target = _Side(written, op.output_size, wide * C, one, one)
+        if backward:
+            source = _Side(op.dy, op.output_size, wide * C, one, one)
+            high, wide = rows.size, columns.size
+            target = _Side(op.dx, op.input_size, wide * C, rows.stride, columns.stride)
+        # Of few channels neighbours share a vector.
+        shared = one
+        if kind != _WEIGHTS and C < lanes and lanes % C == 0 and columns.stride == 1:
+            shared = lanes // C
+        near = 1 + _NEAR // (op.input_size + op.output_size)
+        for first in range(0, n, near):
+            samples = first, min(n, first + near) - first
+            for top in range(target.down):
+                h = top
+                while h < high:
+                    lines = _run_from(rows, h, target.down, high, one, backward)
+                    for left in range(target.right):
+                        v = left
+                        while v < wide:
+                            run = _run_from(columns, v, target.right, wide, shared, backward)
+                            given = (source, target), (samples, lines, run), shared
+                            elements(op, params, work, grads, given)
+                            v += run[1] * target.right
+                    h += lines[1] * target.down
+
+    return correlate
+
+
+_forward, _input_gradient, _filter_gradient = map(_correlating, (_FORWARD, _BACKWARD, _WEIGHTS))
 
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
-    _correlate(plan[0], params, work, n, np.int64(0))
+    _forward(plan[0], params, work, params, n)
 
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dw, db and dx for the first ``n`` samples of the chunk."""
     op = plan[0]
-    together = 1 + _TOGETHER // (op.output_height * op.output_width)
-    for i in range(0, n, together):
-        for r in range(op.kernel_height):
-            _filter_gradient(op, work, grads, (i, min(n, i + together)), r)
+    _filter_gradient(op, params, work, grads, n)
     if op.bias >= 0:
         bias.backward(op, work, grads, n * op.output_height * op.output_width)
     if op.dx >= 0:
-        _correlate(op, params, work, n, np.int64(1))
-
-
-@njit(**JIT)
-def _filter_gradient(op, work, grads, samples, r):
-    """dw of the filter's row ``r`` by some ``samples``, columns that belong to the same outputs
-    together."""
-    rows, columns, C = height(op), width(op), op.input_channels
-    p, p_end = outputs_inside(rows, r)
-    q = 0
-    while q < columns.outputs and p < p_end:
-        s, end = taps_inside(columns, q)
-        run = 1
-        while q + run < columns.outputs and taps_inside(columns, q + run) == (s, end):
-            run += 1
-        pixel = input_of(rows, p, r) * columns.size * C
-        for tap in range(s, end, 3):
-            x = op.x + pixel + input_of(columns, q, tap) * C
-            dy = op.dy + (p * columns.outputs + q) * C
-            dw = op.weight + (r * columns.taps + tap) * C
-            _add_products(op, work, grads, samples, (x, dy, dw), p_end - p, run, end - tap)
-        q += run
-
-
-@njit(**JIT)
-def _add_products(op, work, grads, samples, places, lines, run, taps):
-    """dw of three taps from ``places`` on, each the sum of the products of ``lines`` of ``run``
-    pixels. Two lines go side by side, for a sum waits for the one before; of less than three taps
-    the last one counts again."""
-    C, (x0, dy0, dw) = op.input_channels, places
-    line, dy_line = op.stride_height * op.input_width * C, op.output_width * C
-    second, third = min(1, taps - 1), min(2, taps - 1)
-    x_second, x_third = second * op.dilation_width * C, third * op.dilation_width * C
-    for c in range(0, C, lanes_of(work)):
-        valid = C - c
-        a, b, d = (
-            load(grads, dw + c, valid),
-            load(grads, dw + second * C + c, valid),
-            load(grads, dw + third * C + c, valid),
-        )
-        e = f = g = load(work, x0, 0)  # zeros
-        for i in range(samples[0], samples[1]):
-            for p in range(0, lines, 2):
-                also = valid if p + 1 < lines else 0
-                x = x0 + i * op.input_size + p * line + c
-                dy = dy0 + i * op.output_size + p * dy_line + c
-                for _ in range(run):
-                    above, below = load(work, dy, valid), load(work, dy + dy_line, also)
-                    a = multiply_add(load(work, x, valid), above, a)
-                    b = multiply_add(load(work, x + x_second, valid), above, b)
-                    d = multiply_add(load(work, x + x_third, valid), above, d)
-                    e = multiply_add(load(work, x + line, also), below, e)
-                    f = multiply_add(load(work, x + line + x_second, also), below, f)
-                    g = multiply_add(load(work, x + line + x_third, also), below, g)
-                    x, dy = x + op.stride_width * C, dy + C
-        store(grads, dw + c, add(a, e), valid)
-        store(grads, dw + second * C + c, add(b, f), valid)
-        store(grads, dw + third * C + c, add(d, g), valid)
+        _input_gradient(op, params, work, grads, n)
