@@ -25,6 +25,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from minicnn.errors import NetworkError, UnknownNameError
+from minicnn.network import checks
 from minicnn.network.activations import LeakyReLU
 from minicnn.network.layer import Layer, Shape
 from minicnn.network.layers import Conv2d, Dense
@@ -91,7 +92,7 @@ def whitening(layer: Conv2d, weight: NDArray[Any], images: NDArray[Any] | None) 
     if images is None or len(images) == 0:
         raise NetworkError("initialization: whitening is by training images, which are missing")
     height, width, channels, filters = weight.shape
-    rows, columns = layer.dilation
+    rows, columns = checks.pair("Conv2d", "dilation", layer.dilation)
     window = 1 + (height - 1) * rows, 1 + (width - 1) * columns
     size = height * width * channels
     second_moment, count = np.zeros((size, size)), 0
