@@ -10,10 +10,8 @@ from minicnn.network import checks, windows
 from minicnn.network.layer import Layer, Shape
 from minicnn.network.windows import *
 
-__all__ = [
-    *windows.__all__,
-    *("Add", "Concat", "Dense", "DropPath", "Dropout", "Dropout2d", "Flatten", "Multiply"),
-]
+__all__ = ["Add", "Concat", "Dense", "DropPath", "Dropout", "Dropout2d", "Flatten", "Multiply"]
+__all__ += windows.__all__
 
 
 class Flatten(Layer):
