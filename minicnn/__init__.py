@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from minicnn.network.normalization import *
     from minicnn.network.presets import preset as preset
     from minicnn.network.tables import layer as layer
+    from minicnn.network.windows import *
     from minicnn.rules import ActivationRule as ActivationRule
     from minicnn.rules import Hyperparameter as Hyperparameter
     from minicnn.rules import LayerRule as LayerRule
