@@ -26,7 +26,7 @@ Job = Callable[[np.ndarray], None]  # fills an array
 
 
 class Reader:
-    """Who reads images: this process, or several as `minicnn.training.distributed.Ranks`."""
+    """Who reads images: this process, or several as the ranks of `minicnn.training.shared`."""
 
     def fill(
         self, shape: Sequence[int], dtype: Any, part: Callable[[int, int], Job], split: bool = True

@@ -18,7 +18,6 @@ import atexit
 import functools
 import math
 import os
-import pickle
 import sys
 import time
 import traceback
@@ -30,8 +29,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minicnn.data.reading import Job, Reader, note, one_line
+from minicnn.data.reading import Reader, note, one_line
 from minicnn.errors import MinicnnError, MissingExtraError, SettingError
+from minicnn.training.shared import SharedReader, of_another
 from minicnn.training.watch import Watch, launched
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def connect() -> "Ranks":
     return Ranks(MPI)
 
 
-class Ranks(Reader):
+class Ranks:
     """The processes that train together: all of ``mpi``'s world. What has no rank in its name is
     called by all of them at once."""
 
@@ -76,7 +76,6 @@ class Ranks(Reader):
         self.takes_gpu_memory = "cuda" in kinds
         self._node = self._comm.Split_type(mpi.COMM_TYPE_SHARED)
         self.node_rank: int = self._node.rank  # among those of this machine
-        self._windows: list[tuple[Any, np.ndarray]] = []  # of what is read
         self.reduction, self.batch_statistics = "ordered", "global"
         self.asks_to_stop: Callable[[], bool] = lambda: False
         self.stopping = False  # whether a rank asked to stop before the last step; the same on all
@@ -192,71 +191,14 @@ class Ranks(Reader):
     # --- data -------------------------------------------------------------------------------------
 
     def share(self, load: Callable[[Reader], T]) -> T:
-        """What ``load`` returns, which one rank of each machine calls, with these ranks as the reader.
-        The arrays in it lie in memory that the ranks of the machine share, and must not be changed."""
-
-        def first() -> tuple[bytes, list[Any]]:
-            try:
-                return self._dump(load(self))
-            finally:
-                self._node.bcast(None)
-
-        while self.node_rank > 0 and (told := self._node.bcast(None)) is not None:
-            self._fill(*told)
-        text, places = self._on(self._node, first)
-        windows, self._windows = self._windows, []
-        pieces = [windows[k][1][begin : begin + size].data for k, begin, size in places]
-        for k in {*range(len(windows))}.difference(k for k, _, _ in places):
-            windows[k][0].Free()  # another array was made of it
-        value: T = pickle.loads(text, buffers=pieces)
+        """What ``load`` returns, which one rank of each machine calls with a reader that all of them
+        serve. The arrays in it lie in memory that the ranks of the machine share, and must not be
+        changed."""
+        reader = SharedReader(self._mpi, self._node)
+        if self.node_rank > 0:
+            reader.serve()
+        value: T = reader.load(*self._on(self._node, lambda: reader.dump(load)))
         return value
-
-    def fill(
-        self, shape: Sequence[int], dtype: Any, part: Callable[[int, int], Job], split: bool = True
-    ) -> np.ndarray:
-        """See `Reader`; each rank of the machine does one of the jobs."""
-        size, room = math.prod(shape) * np.dtype(dtype).itemsize, _shared_room()
-        if size > room:
-            raise MinicnnError(
-                f"ranks share images in /dev/shm, which has room for {room / 1e6:.0f} MB, and these take "
-                f"{size / 1e6:.0f}: enlarge it (docker run --shm-size), or start one rank of more threads"
-            )
-        ranks, parts = self._node.size, self._node.size if split else 1
-        starts = [min(k * shape[0] // parts, shape[0]) for k in range(ranks + 1)]
-        self._node.bcast((shape, dtype, starts))
-        jobs = [part(*ends) for ends in pairwise(starts[: parts + 1])]
-        return self._fill(shape, dtype, starts, [*jobs, *[None] * (ranks - parts)])
-
-    def _fill(
-        self,
-        shape: Sequence[int],
-        dtype: Any,
-        starts: Sequence[int],
-        jobs: Sequence[Job | None] | None = None,
-    ) -> np.ndarray:
-        """An array of shared memory, and in it what this rank's job has to fill; rank 0 of the machine
-        has the ``jobs``, and raises what went wrong with one of them."""
-        size = math.prod(shape) * np.dtype(dtype).itemsize
-        window = self._mpi.Win.Allocate_shared(0 if jobs is None else size, 1, comm=self._node)
-        memory = np.asarray(memoryview(window.Shared_query(0)[0]))
-        self._windows.append((window, memory))
-        array = memory.view(dtype).reshape(shape)
-        job, error = self._node.scatter(jobs and [None, *jobs[1:]]), None
-        job = jobs[0] if jobs else job
-        try:
-            if job is not None:
-                job(array[slice(*starts[self.node_rank :][:2])])
-        except Exception as raised:
-            if jobs is None and not isinstance(raised, MinicnnError):
-                raise
-            error = raised
-        told = error and (str(error), getattr(error, "exit_status", 1))
-        every = self._node.gather(told) or ()
-        if jobs and error:
-            raise error
-        for other in filter(None, every):
-            raise _of_another(*other)
-        return array
 
     def _on(self, comm: Any, function: Callable[[], T]) -> T:
         error, given = None, None
@@ -269,26 +211,8 @@ class Ranks(Reader):
         for rank, other in enumerate(self._comm.allgather(told)):
             if other is not None:
                 text, status = other
-                raise error or _of_another(f"{text} (on rank {rank})", status)
+                raise error or of_another(f"{text} (on rank {rank})", status)
         return comm.bcast(given)
-
-    def _dump(self, value: Any) -> tuple[bytes, list[Any]]:
-        buffers: list[np.ndarray] = []
-
-        def keep(buffer: pickle.PickleBuffer) -> None:
-            buffers.append(np.frombuffer(buffer.raw(), np.uint8))
-
-        text = pickle.dumps(value, 5, buffer_callback=keep)
-        return text, [(*self._place(buffer), buffer.nbytes) for buffer in buffers]
-
-    def _place(self, buffer: np.ndarray) -> tuple[int, int]:
-        """The number of the window that ``buffer`` lies in, or is copied to, and where in it."""
-        for k, (_, memory) in enumerate(self._windows):
-            begin = buffer.ctypes.data - memory.ctypes.data
-            if 0 <= begin < memory.nbytes:
-                return k, begin
-        self.fill(buffer.shape, np.uint8, lambda *_: lambda to: np.copyto(to, buffer), split=False)
-        return len(self._windows) - 1, 0
 
     # --- numbers ----------------------------------------------------------------------------------
 
@@ -388,22 +312,6 @@ class SharedInference:
         out[begin:end] = own
         self._ranks.gather_rows(out, starts)
         return out
-
-
-def _of_another(text: str, status: int) -> MinicnnError:
-    """The error of another rank."""
-    error = MinicnnError(text)
-    error.exit_status = status
-    return error
-
-
-def _shared_room() -> float:
-    """The bytes that may yet be shared, where the system says so."""
-    try:
-        system = os.statvfs("/dev/shm")
-    except (AttributeError, OSError):
-        return math.inf
-    return float(system.f_bavail * system.f_frsize)
 
 
 def _cores() -> set[int]:

@@ -371,7 +371,7 @@ def test_an_image_that_another_rank_cannot_read_is_one_line(tmp_path):
 
 
 def test_too_little_room_for_what_is_shared_is_one_line(tmp_path):
-    change = "import minicnn.training.distributed as at; at._shared_room = lambda: 1e6"
+    change = "import minicnn.training.shared as at; at._shared_room = lambda: 1e6"
     code = f"import sys; {change}; from minicnn.cli import main; sys.exit(main())"
     result = mpiexec(2, "-c", code, *launch("--output", tmp_path / "run")[3:])
     assert result.returncode == 1
