@@ -94,6 +94,17 @@ def test_a_damaged_member_names_the_archive(tmp_path):
     assert message(path)
 
 
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_a_pixel_that_flipped_is_found_by_its_check_sum(tmp_path, write):
+    write(tmp_path / "set.npz", x_train=np.tile(X, (99, 1, 1)), y_train=np.tile(Y, 99))
+    with zipfile.ZipFile(tmp_path / "set.npz") as archive:
+        member = archive.getinfo("x_train.npy")
+    data = bytearray((tmp_path / "set.npz").read_bytes())
+    data[member.header_offset + 30 + len("x_train.npy") + 20 + member.compress_size - 9] ^= 1
+    (tmp_path / "set.npz").write_bytes(data)
+    assert "set.npz cannot be read: " in message(tmp_path / "set.npz")
+
+
 def test_what_would_take_more_than_the_limit_unpacked_is_refused_before_it_is_read(tmp_path):
     zeros = np.zeros((1000, 40, 50), np.uint8)  # 2 MB, packed 3 kB
     path = save(tmp_path, x_train=zeros, y_train=np.arange(1000) % 2)

@@ -12,6 +12,7 @@ from minicnn.data.known import KNOWN
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.training import run
 from minicnn.training.checkpoint import load_checkpoint
+from minicnn.training.engine import Engine
 from minicnn.training.events import Compiled, EpochDone, RunEnded
 from minicnn.training.recipes import recipe_file, recipes
 from tests.training import small
@@ -83,13 +84,13 @@ def clock(monkeypatch):
     """A clock that goes on by ``step`` seconds with each batch that is trained."""
     clock = SimpleNamespace(now=100.0, step=0.25)  # an epoch of `small` has four
     monkeypatch.setattr(run, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    steps = run.Engine.steps
+    steps = Engine.steps
 
     def slow(self, *arguments):
         clock.now += clock.step
         return steps(self, *arguments)
 
-    monkeypatch.setattr(run.Engine, "steps", slow)
+    monkeypatch.setattr(Engine, "steps", slow)
     return clock
 
 
