@@ -9,6 +9,7 @@ to be in epochs.
 import math
 from bisect import bisect_right
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 from minicnn.errors import SettingError
@@ -115,162 +116,145 @@ def plateau_observe(metric, state, factor, patience, min_factor, threshold):
         state["reached"] = max(state["reached"] * factor, min_factor)
 
 
-CONSTANT = ScheduleRule("constant", constant, equation="f = 1")
-
-STEP = ScheduleRule(
-    "step",
-    step,
-    hyperparameters=(
-        Hyperparameter(
-            "step_size", 5.0, 0.0, open_minimum=True, meaning="epochs s between two steps"
-        ),
-        Hyperparameter("gamma", 0.1, 0.0, 1.0, open_minimum=True, meaning="factor γ of a step"),
-    ),
-    equation="f = γ^⌊epoch / s⌋",
-)
-
-EXPONENTIAL = ScheduleRule(
-    "exponential",
-    exponential,
-    hyperparameters=(
-        Hyperparameter("gamma", 0.9, 0.0, 1.0, open_minimum=True, meaning="factor γ of an epoch"),
-    ),
-    equation="f = γ^epoch",
-)
-
+_share = partial(Hyperparameter, minimum=0.0, maximum=1.0)  # 0 and 1 among them
+_factor = partial(_share, open_minimum=True)  # without the 0
+_within = partial(_factor, open_maximum=True)  # without either
+_above_0 = partial(Hyperparameter, minimum=0.0, open_minimum=True)
 _TOTAL = Hyperparameter("total", 0.0, 0.0, meaning="epochs T it takes; 0: all of the horizon")
 
-MULTI_STEP = ScheduleRule(
-    "multi_step",
-    multi_step,
-    hyperparameters=(
-        Hyperparameter("milestones", (5.0, 8.0), 0.0, meaning="epochs after which a step comes"),
-        Hyperparameter("gamma", 0.1, 0.0, 1.0, open_minimum=True, meaning="factor γ of a step"),
+_BUILT_IN = [
+    ScheduleRule("constant", constant, equation="f = 1"),
+    ScheduleRule(
+        "step",
+        step,
+        hyperparameters=(
+            _above_0("step_size", 5.0, meaning="epochs s between two steps"),
+            _factor("gamma", 0.1, meaning="factor γ of a step"),
+        ),
+        equation="f = γ^⌊epoch / s⌋",
     ),
-    equation="f = γ^(number of milestones ≤ epoch)",
-)
-
-LINEAR = ScheduleRule(
-    "linear",
-    linear,
-    hyperparameters=(
-        Hyperparameter("start", 1.0, 0.0, 1.0, meaning="factor a at the start"),
-        Hyperparameter("end", 0.0, 0.0, 1.0, meaning="factor b at the end"),
-        _TOTAL,
+    ScheduleRule(
+        "multi_step",
+        multi_step,
+        hyperparameters=(
+            Hyperparameter(
+                "milestones", (5.0, 8.0), 0.0, meaning="epochs after which a step comes"
+            ),
+            _factor("gamma", 0.1, meaning="factor γ of a step"),
+        ),
+        equation="f = γ^(number of milestones ≤ epoch)",
     ),
-    has_horizon=True,
-    equation="f = a + (b − a) min(epoch / T, 1)",
-)
-
-POLYNOMIAL = ScheduleRule(
-    "polynomial",
-    polynomial,
-    hyperparameters=(Hyperparameter("power", 1.0, 0.0, meaning="power p"), _TOTAL),
-    has_horizon=True,
-    equation="f = (1 − min(epoch / T, 1))^p",
-)
-
-TRIANGULAR = ScheduleRule(
-    "triangular",
-    triangular,
-    hyperparameters=(
-        Hyperparameter("start", 0.2, 0.0, 1.0, meaning="factor at the start"),
-        Hyperparameter(
-            *("peak", 0.23, 0.0, 1.0, True, True),
-            "fraction of the horizon in which the factor grows to 1",
-        ),
-        Hyperparameter("end", 0.07, 0.0, 1.0, meaning="factor at the end"),
+    ScheduleRule(
+        "exponential",
+        exponential,
+        hyperparameters=(_factor("gamma", 0.9, meaning="factor γ of an epoch"),),
+        equation="f = γ^epoch",
     ),
-    has_horizon=True,
-    equation="a line from start up to 1 at peak · horizon, then a line down to end",
-    source="Jordan 2024, arXiv:2404.00498 (airbench)",
-)
-
-CYCLIC = ScheduleRule(
-    "cyclic",
-    cyclic,
-    hyperparameters=(
-        Hyperparameter("minimum", 0.1, 0.0, 1.0, meaning="factor m between two cycles"),
-        Hyperparameter("up", 2.0, 0.0, open_minimum=True, meaning="epochs from m to the top"),
-        Hyperparameter("down", 2.0, 0.0, open_minimum=True, meaning="epochs from there back to m"),
-        Hyperparameter(
-            *("cycle_gamma", 1.0, 0.0, 1.0, True),
-            meaning="factor of the height with every cycle; 0.5 is PyTorch's triangular2",
+    ScheduleRule(
+        "linear",
+        linear,
+        hyperparameters=(
+            _share("start", 1.0, meaning="factor a at the start"),
+            _share("end", 0.0, meaning="factor b at the end"),
+            _TOTAL,
         ),
-        Hyperparameter(
-            *("gamma", 1.0, 0.0, 1.0, True),
-            meaning="factor of the height with every epoch, PyTorch's exp_range",
-        ),
+        has_horizon=True,
+        equation="f = a + (b − a) min(epoch / T, 1)",
     ),
-    equation="f = m + (1 − m) h γ^epoch γ_c^cycle, with h from 0 up to 1 and down again",
-    source="Smith 2017, arXiv:1506.01186",
-)
-
-COSINE_RESTARTS = ScheduleRule(
-    "cosine_restarts",
-    cosine_restarts,
-    hyperparameters=(
-        Hyperparameter(
-            "period", 5.0, 0.0, open_minimum=True, meaning="epochs to the first restart"
-        ),
-        Hyperparameter("multiply", 1.0, 1.0, meaning="each period is so many times the last one"),
-        Hyperparameter("minimum", 0.0, 0.0, 1.0, meaning="factor m before a restart"),
+    ScheduleRule(
+        "polynomial",
+        polynomial,
+        hyperparameters=(Hyperparameter("power", 1.0, 0.0, meaning="power p"), _TOTAL),
+        has_horizon=True,
+        equation="f = (1 − min(epoch / T, 1))^p",
     ),
-    equation="f = m + ½ (1 − m) (1 + cos(π · fraction of the period done))",
-    source="Loshchilov and Hutter 2017, arXiv:1608.03983",
-)
-
-COSINE = ScheduleRule(
-    "cosine",
-    cosine,
-    hyperparameters=(Hyperparameter("minimum", 0.0, 0.0, 1.0, meaning="factor m at the end"),),
-    has_horizon=True,
-    equation="f = m + ½ (1 − m) (1 + cos(π epoch / horizon))",
-    source="Loshchilov and Hutter 2017, arXiv:1608.03983",
-)
-
-ONE_CYCLE = ScheduleRule(
-    "one_cycle",
-    one_cycle,
-    hyperparameters=(
-        Hyperparameter(
-            "pct_start",
-            0.3,
-            0.0,
-            1.0,
-            True,
-            True,
-            "fraction of the horizon in which the factor grows to 1",
+    ScheduleRule(
+        "triangular",
+        triangular,
+        hyperparameters=(
+            _share("start", 0.2, meaning="factor at the start"),
+            _within("peak", 0.23, meaning="fraction of the horizon in which the factor grows to 1"),
+            _share("end", 0.07, meaning="factor at the end"),
         ),
-        Hyperparameter("div_factor", 25.0, 1.0, meaning="the first factor is 1 / div_factor"),
-        Hyperparameter(
-            "final_div_factor", 1e4, 1.0, meaning="the last factor is the first / final_div_factor"
-        ),
+        has_horizon=True,
+        equation="a line from start up to 1 at peak · horizon, then a line down to end",
+        source="Jordan 2024, arXiv:2404.00498 (airbench)",
     ),
-    has_horizon=True,
-    equation="half a cosine from 1/div up to 1, then half a cosine down to 1/(div · final_div)",
-    source="Smith and Topin 2017, arXiv:1708.07120",
-)
-
-REDUCE_ON_PLATEAU = ScheduleRule(
-    "reduce_on_plateau",
-    plateau_factor,
-    hyperparameters=(
-        Hyperparameter(
-            "factor", 0.1, 0.0, 1.0, True, True, "what the factor is multiplied by on a plateau"
+    ScheduleRule(
+        "cyclic",
+        cyclic,
+        hyperparameters=(
+            _share("minimum", 0.1, meaning="factor m between two cycles"),
+            _above_0("up", 2.0, meaning="epochs from m to the top"),
+            _above_0("down", 2.0, meaning="epochs from there back to m"),
+            _factor(
+                "cycle_gamma",
+                1.0,
+                meaning="factor of the height with every cycle; 0.5 is PyTorch's triangular2",
+            ),
+            _factor(
+                "gamma", 1.0, meaning="factor of the height with every epoch, PyTorch's exp_range"
+            ),
         ),
-        Hyperparameter(
-            "patience", 2.0, 0.0, meaning="epochs without improvement that are let pass"
-        ),
-        Hyperparameter("min_factor", 0.0, 0.0, 1.0, meaning="the factor never falls below this"),
-        Hyperparameter(
-            "threshold", 1e-4, 0.0, 1.0, meaning="relative improvement that counts as one"
-        ),
+        equation="f = m + (1 − m) h γ^epoch γ_c^cycle, with h from 0 up to 1 and down again",
+        source="Smith 2017, arXiv:1506.01186",
     ),
-    observe=plateau_observe,
-    state=(("best", math.inf), ("bad_epochs", 0.0), ("reached", 1.0)),
-    equation="f ← max(factor · f, min_factor) after more than `patience` epochs without improvement",
-)
+    ScheduleRule(
+        "cosine",
+        cosine,
+        hyperparameters=(_share("minimum", 0.0, meaning="factor m at the end"),),
+        has_horizon=True,
+        equation="f = m + ½ (1 − m) (1 + cos(π epoch / horizon))",
+        source="Loshchilov and Hutter 2017, arXiv:1608.03983",
+    ),
+    ScheduleRule(
+        "cosine_restarts",
+        cosine_restarts,
+        hyperparameters=(
+            _above_0("period", 5.0, meaning="epochs to the first restart"),
+            Hyperparameter(
+                "multiply", 1.0, 1.0, meaning="each period is so many times the last one"
+            ),
+            _share("minimum", 0.0, meaning="factor m before a restart"),
+        ),
+        equation="f = m + ½ (1 − m) (1 + cos(π · fraction of the period done))",
+        source="Loshchilov and Hutter 2017, arXiv:1608.03983",
+    ),
+    ScheduleRule(
+        "one_cycle",
+        one_cycle,
+        hyperparameters=(
+            _within(
+                "pct_start", 0.3, meaning="fraction of the horizon in which the factor grows to 1"
+            ),
+            Hyperparameter("div_factor", 25.0, 1.0, meaning="the first factor is 1 / div_factor"),
+            Hyperparameter(
+                "final_div_factor",
+                1e4,
+                1.0,
+                meaning="the last factor is the first / final_div_factor",
+            ),
+        ),
+        has_horizon=True,
+        equation="half a cosine from 1/div up to 1, then half a cosine down to 1/(div · final_div)",
+        source="Smith and Topin 2017, arXiv:1708.07120",
+    ),
+    ScheduleRule(
+        "reduce_on_plateau",
+        plateau_factor,
+        hyperparameters=(
+            _within("factor", 0.1, meaning="what the factor is multiplied by on a plateau"),
+            Hyperparameter(
+                "patience", 2.0, 0.0, meaning="epochs without improvement that are let pass"
+            ),
+            _share("min_factor", 0.0, meaning="the factor never falls below this"),
+            _share("threshold", 1e-4, meaning="relative improvement that counts as one"),
+        ),
+        observe=plateau_observe,
+        state=(("best", math.inf), ("bad_epochs", 0.0), ("reached", 1.0)),
+        equation="f ← max(factor · f, min_factor) after more than `patience` epochs without improvement",
+    ),
+]
 
 
 def find_schedule(given: str | ScheduleRule) -> ScheduleRule:
@@ -332,7 +316,4 @@ def sequence(rules: list[ScheduleRule]) -> ScheduleRule:
 @hookimpl
 def minicnn_schedules():
     """The built-in schedules."""
-    return [
-        *(CONSTANT, STEP, MULTI_STEP, EXPONENTIAL, LINEAR, POLYNOMIAL, TRIANGULAR, CYCLIC),
-        *(COSINE, COSINE_RESTARTS, ONE_CYCLE, REDUCE_ON_PLATEAU),
-    ]
+    return _BUILT_IN
