@@ -31,7 +31,7 @@ _WINDOWS = {
     "avg_pool2d": 1,
 }
 # Multiply-adds, or numbers written, that a thread makes in a microsecond (AVX-512; AVX2 makes half).
-_SPEED = {"conv2d": 1e5, "winograd_conv2d": 3e5, "dense": 3e4, "depthwise_conv2d": 2e4}
+_SPEED = {"conv2d": 1e5, "winograd_conv2d": 3e5, "dense": 3e4, "depthwise_conv2d": 4e4}
 _SPEED_OF_OTHERS = 4e4
 _WORTH = 2.0  # microseconds from which on an operation begins a stage of several tasks
 

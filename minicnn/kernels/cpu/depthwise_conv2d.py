@@ -108,15 +108,6 @@ def _three(params, at, step, valid, count):
 
 
 @njit(**JIT)
-def _add_three(grads, at, step, valid, count, sums):
-    """Add the sums of the first ``count`` of three taps."""
-    for k in range(count):
-        total = sums[0] if k == 0 else sums[1] if k == 1 else sums[2]
-        store(grads, at, add(load(grads, at, valid), total), valid)
-        at += step
-
-
-@njit(**JIT)
 def _repeated(w, C):
     """The weights of a vector of neighbours, of three taps."""
     return repeat(w[0], C), repeat(w[1], C), repeat(w[2], C)
@@ -183,12 +174,10 @@ def _correlating(kind):
                                 nine = multiply_nine(work, along, taps, nine, start, adds, count)
                             else:
                                 weigh_nine(work, along, taps, nine, start, adds, count)
-                    if kind == _WEIGHTS:
-                        _add_three(grads, at, w_column, valid if high > 0 else none, wide, nine[0])
-                        at += w_line
-                        _add_three(grads, at, w_column, valid if high > 1 else none, wide, nine[1])
-                        at += w_line
-                        _add_three(grads, at, w_column, valid if high > 2 else none, wide, nine[2])
+                    for k in range(high if kind == _WEIGHTS else 0):
+                        for m in range(wide):
+                            dw = at + k * w_line + m * w_column
+                            store(grads, dw, add(load(grads, dw, valid), nine[k][m]), valid)
 
     @njit(**JIT)
     def correlate(op, params, work, grads, n):
