@@ -13,8 +13,9 @@ from minicnn.network.network import Network
 from minicnn.program.pieces import cut
 from minicnn.program.planner import Plan, make_plan
 
-# What one image may take by several threads, in times of one, and for how many images they rest then.
-_TOO_LONG, _SHORTEST_REST, _LONGEST_REST = 4, 64, 8192
+# What one image may take by several threads, in times of one; how many may take longer than by one,
+# until one that does not; and for how many images the threads rest then.
+_TOO_LONG, _TRIES, _SHORTEST_REST, _LONGEST_REST = 4, 16, 64, 8192
 _NOBODY = np.empty(0, np.int64)
 
 
@@ -23,7 +24,8 @@ class OneImage:
     that pays; ``whole`` is the plan of many images, whose prepared weights in ``params`` it reads.
 
     Where an image took far longer so than by one thread, another thread has lost its core to other
-    work: the next ones are computed by the calling thread alone, twice as many each time.
+    work; where none of some takes less, it gets no core, or takes that of the calling thread. The
+    next images are computed by this one alone, twice as many each time.
     """
 
     def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):
@@ -40,6 +42,7 @@ class OneImage:
         # Images that are computed alone from now on, how many it is the next time, and the least
         # time of one; the first take longer.
         self._alone, self._next, self._least = 8, _SHORTEST_REST, math.inf
+        self._tries = _TRIES
 
     def __call__(self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray) -> None:
         try:
@@ -67,7 +70,10 @@ class OneImage:
         taken = perf_counter_ns() - begun
         if not shares:
             self._least, self._alone = min(taken, self._least), self._alone - 1
-        elif taken > _TOO_LONG * self._least:
-            self._alone, self._next = self._next, min(2 * self._next, _LONGEST_REST)
+        elif taken < self._least:
+            self._tries, self._next = _TRIES, max(_SHORTEST_REST, self._next - 1)
         else:
-            self._next = max(_SHORTEST_REST, self._next - 1)
+            self._tries -= 1
+            if self._tries == 0 or taken > _TOO_LONG * self._least:
+                self._tries, self._alone = _TRIES, self._next
+                self._next = min(2 * self._next, _LONGEST_REST)

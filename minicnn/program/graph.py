@@ -22,6 +22,9 @@ from minicnn.rules import AnyLayer
 WINOGRAD_CHANNELS = 16
 WINOGRAD_OUTPUTS = {True: 16, False: 49}
 WINOGRAD_INSIDE = 0.75
+# For one image, filters that are more than this would take longer to be read, 36 numbers for each 9,
+# than to be multiplied with fewer outputs of a channel than that.
+WINOGRAD_READ, WINOGRAD_OUTPUTS_OF_ONE = 1 << 15, 128
 WINOGRAD_TILES = 24  # of a block: what they need stays in a core's own cache
 
 
@@ -142,9 +145,9 @@ def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
     return places
 
 
-def fuse(graph: Graph, lanes: int, training: bool = True) -> Graph:
+def fuse(graph: Graph, lanes: int, training: bool = True, chunk: int = 0) -> Graph:
     """The graph with neighbours put together where one operation does both, for vectors of
-    ``lanes`` numbers.
+    ``lanes`` numbers and at most ``chunk`` samples at once (0: many).
 
     Only a value that nobody else reads goes away.
     """
@@ -157,11 +160,11 @@ def fuse(graph: Graph, lanes: int, training: bool = True) -> Graph:
                 break
             nodes.remove(before)
             node = fused
-        nodes.append(_faster(graph, node, training) if lanes > 1 else node)
+        nodes.append(_faster(graph, node, training, chunk) if lanes > 1 else node)
     return Graph(tuple(nodes), graph.shapes, graph.output)
 
 
-def _faster(graph: Graph, node: Node, training: bool) -> Node:
+def _faster(graph: Graph, node: Node, training: bool, chunk: int) -> Node:
     """A convolution of 1×1 with stride 1 as the dense layer that it is for each pixel; one of 3×3
     by tiles of 4×4 outputs, where that is faster, and never with the environment variable
     MINICNN_WINOGRAD=0."""
@@ -180,11 +183,14 @@ def _faster(graph: Graph, node: Node, training: bool) -> Node:
         return node._replace(operation="dense")
     if os.environ.get("MINICNN_WINOGRAD") == "0":
         return node
+    few = WINOGRAD_OUTPUTS[training]
+    if chunk == 1 and not training and channels * filters > WINOGRAD_READ:
+        few = WINOGRAD_OUTPUTS_OF_ONE
     inside = height * width / (16 * -(-height // 4) * -(-width // 4))
     if (
         not is_plain(3)
         or min(channels, filters) < WINOGRAD_CHANNELS
-        or height * width < WINOGRAD_OUTPUTS[training]
+        or height * width < few
         or inside < WINOGRAD_INSIDE
     ):
         return node

@@ -52,7 +52,7 @@ def make_plan(
     network as it is in inference: without dropout, and with the running statistics. What the
     ``apart`` operations after its last reader write does not lie where a value lay.
     """
-    graph = fuse(lower(network, frozen or not training), lanes, training)
+    graph = fuse(lower(network, frozen or not training), lanes, training, chunk)
     plan = lay_out(graph, chunk, training, lanes, keep, apart)
     plan.table["params_size"] = network.flat_size
     return plan

@@ -1,5 +1,6 @@
 """One image on several threads: its operations cut into pieces, and who computes them."""
 
+import math
 import threading
 from collections import Counter
 
@@ -23,6 +24,7 @@ from minicnn import (
     preset,
 )
 from minicnn.backends import cpu
+from minicnn.backends import one_image as one_image_of
 from minicnn.backends.one_image import OneImage
 from minicnn.kernels.cpu import gather, workers
 from minicnn.kernels.cpu.passes import forward_chunk
@@ -176,3 +178,7 @@ def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while
     assert shared(1e15) == 100
     assert shared(0) == 2  # the first, and the one after 64 alone
     assert one._next == 4 * 64
+    # Nor is it any use where none of 16 takes less than by one thread.
+    monkeypatch.setattr(one_image_of, "_TOO_LONG", math.inf)
+    one._alone, one._next = 0, 64
+    assert shared(1) == 2 * 16

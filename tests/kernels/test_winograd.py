@@ -163,6 +163,31 @@ def test_maps_of_a_few_tiles_are_left_to_the_direct_sum():
         assert (operations(network, training=False)[0] == "winograd_conv2d") == chosen
 
 
+@pytest.mark.parametrize(
+    ("size", "channels", "samples", "chosen"),
+    [(8, 200, 1, False), (8, 200, 2, True), (12, 200, 1, True), (8, 128, 1, True)],
+)
+def test_filters_larger_than_the_cache_are_read_as_they_are_for_few_outputs_of_one_image(
+    size, channels, samples, chosen
+):
+    network = Network((size, size, channels), [Conv2d(200, 3, padding=1), Flatten()])
+    assert (make_plan(network, samples, False, 8).nodes[0].operation == "winograd_conv2d") == chosen
+    assert make_plan(network, samples, True, 8).nodes[0].operation == "winograd_conv2d"
+
+
+def test_one_image_by_the_direct_sum_equals_a_batch_by_tiles():
+    network = Network((7, 7, 184), [Conv2d(184, 3, padding=1), Flatten(), Dense(3)])
+    rng = np.random.default_rng(0)
+    params = random_params(network, rng, np.float32)
+    images = rng.normal(size=(5, *network.input_shape)).astype(np.float32)
+    inference = Inference(network, params, constant=True)
+    assert inference.plan.nodes[0].operation == "winograd_conv2d"
+    batch = inference.logits(images, 1.0)
+    for image, expected in zip(images, batch, strict=True):
+        one = inference.logits(image[np.newaxis], 1.0)[0]
+        np.testing.assert_allclose(one, expected, rtol=0, atol=1e-5 * np.abs(batch).max())
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize(("channels", "filters"), [(9, 5), (16, 17)])
 def test_filters_are_transformed_once_where_weights_never_change(
