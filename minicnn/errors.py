@@ -22,6 +22,11 @@ def literal(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def short(value: object) -> str:
+    """``value`` as Python writes it, on one line; of a long text the beginning."""
+    return literal(f"{value!r:.40}")
+
+
 class MinicnnError(Exception):
     """Base of all errors that minicnn raises on purpose. Its text is one line, meant for the
     user."""
@@ -49,7 +54,7 @@ class UnknownNameError(UsageError, LookupError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str], hint: str = ""):
         known = sorted(known)
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
         guess = f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ";"
         listing = (
             f" (known: {', '.join(known)})" if near else f" known: {', '.join(known) or 'none'}"

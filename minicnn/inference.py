@@ -15,24 +15,24 @@ from numpy.typing import ArrayLike
 from minicnn.data.dataset import (
     Normalization,
     Split,
+    as_array,
     as_normalization,
     as_weights,
     channel_scale,
-    check_maximum,
     check_values,
 )
 from minicnn.data.labels import Classes
-from minicnn.data.reading import note
+from minicnn.data.reading import check_maximum, note
 from minicnn.data.tta import Averaged, suited
-from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError
+from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError, short
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.metrics import Evaluation
 from minicnn.evaluation.profile import Profile, profile
 from minicnn.memory import aligned_copy, aligned_zeros, check_array
 from minicnn.network.checks import integer
-from minicnn.network.network import Network
+from minicnn.network.network import Network, check_network
 from minicnn.program.fold import fold
-from minicnn.storage import MALFORMED, check_types, read_tensors, write_tensors
+from minicnn.storage import MALFORMED, as_path, check_types, read_tensors, write_tensors
 
 _TRAINING = {
     "data": str,
@@ -94,6 +94,9 @@ class Model:
         if np.ndim(self.classes) != 1 and not isinstance(self.classes, str):
             raise MinicnnError(f"classes must be names, one an output, not {self.classes!r}")
         vars(self).update(classes=tuple(map(str, self.classes)))
+        check_network(self.network)
+        if self.labels is not None:
+            vars(self).update(labels=tuple(as_array("labels", self.labels).tolist()))
         if self.labels is not None and len(self.labels) != len(self.classes):
             raise MinicnnError(
                 f"there are {len(self.classes)} classes but {len(self.labels)} labels"
@@ -103,6 +106,8 @@ class Model:
                 f"the network has {self.network.outputs} outputs but there are {len(self.classes)} classes"
             )
         check_array("params", self.params, (self.network.flat_size,), writable=False)
+        if not np.isfinite(self.params).all():
+            raise MinicnnError("params hold what is no finite number")
         self.__setstate__({"params": self.params})
         check_maximum(self.maximum)
         normalization = as_normalization(self.normalization, self.network.input_shape[2])
@@ -238,9 +243,11 @@ class Model:
         checked, truth, scale = self.check_labelled(images, labels, maximum)
         if loss is None and "loss" in self.training:
             loss = self.trained_loss()
+        if not isinstance(loss, Loss | None):
+            raise SettingError(f"loss must be a Loss(name, classes), not {short(loss)}")
         weights = sample_weight
         if weights is not None:
-            weights = as_weights("evaluate", np.asarray(weights), len(checked))
+            weights = as_weights("evaluate", as_array("weights", weights), len(checked))
         split = Split(checked, truth, weights)
         return evaluate(self._views(tta), split, scale, self.classes, loss, task=self.task)
 
@@ -279,7 +286,7 @@ class Model:
         without ``maximum``."""
         if maximum is not None:
             check_maximum(maximum)
-        array = np.asarray(images)
+        array = as_array("images", images)
         wanted = self.network.input_shape
         if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:
             array = array[..., np.newaxis]
@@ -338,7 +345,7 @@ class Model:
         if len(checked) == 0:
             raise DataError("there is no image to evaluate")
         known = Classes(self.classes, self.labels, self.task)
-        truth = known.targets("evaluate", np.asarray(labels))
+        truth = known.targets("evaluate", as_array("labels", labels))
         if len(truth) != len(checked):
             raise DataError(f"there are {len(checked)} images but {len(truth)} labels")
         return checked, truth, scale
@@ -380,7 +387,7 @@ class Model:
             "normalization": self.normalization,
             "training": dict(self.training),
         }
-        write_tensors(Path(path), "model", self.weights, metadata)
+        write_tensors(as_path("path", path), "model", self.weights, metadata)
 
 
 def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> Model:
@@ -392,7 +399,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
     from minicnn.backends import check_device
 
     check_device(device)
-    path = Path(path)
+    path = as_path("path", path)
     if path.is_dir() and (path / "model.safetensors").exists():
         path = path / "model.safetensors"
     tensors, metadata = read_tensors(path, "model")
@@ -437,7 +444,7 @@ def _check_loss(loss: Mapping[str, Any]) -> None:
     check_types(loss, name=str, hyperparameters=dict, class_weights=(list, type(None)))
     for value in (*loss["hyperparameters"].values(), *(loss["class_weights"] or ())):
         if not isinstance(value, float | int) or not math.isfinite(float(value)):
-            raise ValueError(f"its loss has the value {value!r:.40}")
+            raise ValueError(f"its loss has the value {short(value)}")
 
 
 def _range(seen: Any) -> tuple[float, float] | None:
@@ -451,4 +458,6 @@ def _range(seen: Any) -> tuple[float, float] | None:
 
 def save(model: Model, path: str | Path) -> None:
     """Write ``model`` to ``path``; the same as ``model.save(path)``."""
+    if not isinstance(model, Model):
+        raise SettingError(f"model must be a Model, not {short(model)}")
     model.save(path)

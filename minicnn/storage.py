@@ -18,7 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from minicnn.errors import MinicnnError, ModelFileError
+from minicnn.errors import MinicnnError, ModelFileError, SettingError, short
 
 # What reading a file whose metadata were changed by hand, or by accident, may raise.
 MALFORMED = (
@@ -40,6 +40,17 @@ _FOREIGN = (
     "minicnn reads its own files alone; its weights come in as Model(network, network.flatten(tensors), classes) "
     "for a Network of the same layers and arrays by name"
 )
+
+
+def as_path(name: str, given: Any) -> Path:
+    """``given`` as a path, ``~`` resolved; raises `SettingError` for what is none."""
+    try:
+        path = Path(given).expanduser()
+    except (TypeError, RuntimeError):  # there may be no home
+        path = Path("\0")
+    if "\0" in str(path):
+        raise SettingError(f"{name} must be a path, not {short(given)}")
+    return path
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:

@@ -21,7 +21,7 @@ from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import multiply_address
 from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.checks import integer
-from minicnn.network.network import Network
+from minicnn.network.network import Network, check_network
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
@@ -152,6 +152,7 @@ class Passes:
     def __init__(
         self, network: Network, params: np.ndarray, batch_size: int, by_operation: bool = False
     ):
+        check_network(network)
         check_array("params", params, (network.flat_size,), writable=False)
         self._batch_size = integer("Passes", "batch_size", batch_size)
         self.params, self._network = params, network

@@ -68,9 +68,12 @@ class _Parser(argparse.ArgumentParser):
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             name = unknown[0].partition("=")[0]
-            known = {option: option for option in self._option_string_actions}
-            known |= {f"--{name.replace('_', '-')}": option for name, option in OPTION_OF.items()}
-            near = difflib.get_close_matches(name, known, n=1) if name.startswith("-") else []
+            own = self._option_string_actions
+            known = {option.lstrip("-"): option for option in own}
+            other = {name.replace("_", "-"): option for name, option in OPTION_OF.items()}
+            known |= {name: option for name, option in other.items() if option in own}
+            is_option = name.startswith("-")
+            near = difflib.get_close_matches(name.lstrip("-"), known, n=1) if is_option else []
             self.error(
                 f"unknown option {name}; did you mean {known[near[0]]}?"
                 if near

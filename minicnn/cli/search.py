@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli import common
 from minicnn.cli.settings import (
-    DATA_OPTIONS,
     SHORT,
     add_settings,
     given,
     load_data,
     new_settings,
+    read_options,
 )
 from minicnn.cli.train import interruptible, on_first, status_of
 from minicnn.errors import UsageError
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from minicnn.training.settings import Settings
     from minicnn.training.trainer import Trainer
 
-_NAMES = ("optimizer", "loss", "schedule", "model", "init")  # of which each choice is looked up
 _LOOK = 1.0  # seconds between two looks at what other ranks have done
 _COLUMNS = (("trial", 5), ("state", 9), ("epochs", 6), ("score", 9), ("best", 9))
 
@@ -117,6 +116,11 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
         return search.run()
 
 
+def _how(settings: "Settings") -> dict[str, Any]:
+    """What decides what the data set is."""
+    return {"data": settings.data, "loss": settings.loss, **read_options(settings)}
+
+
 class _Search:
     """A search in its folder, of which each of several ranks takes the next trial when it has done
     one; rank 0 tells of all."""
@@ -137,11 +141,13 @@ class _Search:
         self.is_first = ranks is None or ranks.rank == 0
         self.threads = base.threads if ranks is None else ranks.threads(base.threads)
         self.console = make_console(stderr=arguments.json)
-        self.data = load_data(base, ranks)
-        self.maximize = self.data.task == "classification"
-        for one in dimensions:
-            for choice in one.choices if one.name in _NAMES else ():
-                self.prepare({one.name: choice})
+        data = load_data(base, ranks)
+        self.loaded, self.maximize = (_how(base), data), data.task == "classification"
+        first = {one.name: one.choices[0] if one.choices else one.low for one in dimensions}
+        for one in dimensions:  # what cannot be tried says so before anything is
+            for choice in (*one.choices[1:], first[one.name]):
+                trainer, data = self.prepare({**first, one.name: choice})
+                trainer.check(data)
         storage = arguments.storage or f"sqlite:///{folder.resolve() / 'search.db'}"
         given = not arguments.no_prune, self.maximize
         if self.is_first:
@@ -206,8 +212,9 @@ class _Search:
         from minicnn.training.trainer import Trainer
 
         settings = with_values(self.base, {"threads": self.threads, **values})
-        other_data = {"data", "loss", "seed", *DATA_OPTIONS} & set(values)
-        data = load_data(settings) if other_data else self.data
+        if self.loaded[0] != _how(settings):
+            self.loaded = _how(settings), load_data(settings)
+        data = self.loaded[1]
         return Trainer(common.begin(settings, data), settings), data
 
     def watch(self, trainer: "Trainer", event: "Event") -> None:

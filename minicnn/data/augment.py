@@ -106,6 +106,12 @@ class Augment:
         Philox's, which count.
         """
         count, height, width = images.shape[:3]
+        for name in ("crop", "cutout"):
+            if getattr(self, name) >= min(height, width):
+                raise SettingError(
+                    f"augment: {name} must be below the sides of the images, {height}x{width}, "
+                    f"not {getattr(self, name)}"
+                )
         if self.mixes and count > _MOST:
             raise SettingError(f"augment: mixup and cutmix take at most {_MOST} images")
         random = np.random.Generator(np.random.Philox([seed, 3, epoch]))

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicnn.data.labels import Array, find_classes
-from minicnn.data.reading import note
-from minicnn.errors import DataError, SettingError
+from minicnn.data.reading import check_maximum, note, one_line
+from minicnn.errors import DataError, SettingError, short
 from minicnn.rules import LossRule
 
 ARRAYS = "arrays"  # the name of a set that is no file
@@ -70,6 +70,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         check_maximum(self.maximum)
+        for split in (self.train, *self.splits.values()):
+            if not isinstance(split, Split):
+                raise DataError(f"{self.name}: a split must be a Split, not {short(split)}")
         if len(set(self.classes)) < len(self.classes):
             raise DataError(
                 f"{self.name}: two classes have the same name ({', '.join(self.classes)})"
@@ -136,20 +139,15 @@ class Dataset:
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]  # mean and deviation by channel
 
 
-def check_maximum(maximum: Any) -> None:
-    """Raise `SettingError` for what no image value can be that is scaled to 1."""
-    if not isinstance(maximum, int | float | np.number) or not 0 < maximum < math.inf:
-        raise SettingError(f"maximum must be a finite number above 0, not {maximum!r}")
-
-
 def as_normalization(stored: Any, channels: int) -> Normalization | None:
     """``stored`` as mean and deviation of so many channels, or None; raises `DataError` for what is
     neither."""
     if stored is None:
         return None
-    if len({np.size(part) for part in stored}) > 1:
-        stored = ()
-    numbers = np.array(stored, float)
+    try:
+        numbers = np.array(stored, float)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
     if numbers.shape != (2, channels) or not np.isfinite(numbers).all():
         raise DataError(f"normalization must be mean and deviation of {channels} channels")
     if numbers[1].min() <= 0:
@@ -230,6 +228,20 @@ def as_weights(name: str, weights: Array, count: int) -> Array:
             f"{name}: sample_weight must be {count} finite numbers from 0 on, not all of them 0"
         )
     return np.ascontiguousarray(weights, np.float32)
+
+
+def as_array(name: str, value: Any) -> Array:
+    """``value`` as an array; raises `DataError` for what is none, such as rows of other lengths, a
+    generator or a path."""
+    try:
+        array = np.asarray(value)
+    except Exception as error:  # of NumPy, or of the object that is to become an array
+        raise DataError(f"the {name} are no array: {one_line(error)}") from None
+    if np.ma.is_masked(value):
+        raise DataError(f"the {name} are a masked array: fill or leave out what is masked")
+    if array.ndim == 0:
+        raise DataError(f"the {name} must be an array, not {short(value)}")
+    return array
 
 
 def channels_last(array: Array, channels: str) -> Array:

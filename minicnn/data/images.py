@@ -1,5 +1,6 @@
 """Image files as uint8 or uint16 arrays, and images brought to another size or to grey."""
 
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -58,7 +59,10 @@ def read_image(path: Path) -> Array:
     that is not a whole image, `MissingExtraError` without Pillow.
     """
     pillow, operations = _pillow()
-    with reading(path), path.open("rb") as file:
+    with reading(path), path.open("rb") as file, warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", pillow.DecompressionBombWarning
+        )  # twice as many are refused
         try:
             image = pillow.open(file, formats=("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"))
         except pillow.UnidentifiedImageError:

@@ -1,13 +1,13 @@
 """Labels in the forms that people have them, and the classes or values that they mean."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minicnn.data.reading import note
-from minicnn.errors import DataError
+from minicnn.errors import DataError, short
 from minicnn.rules import LossRule
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -139,6 +139,10 @@ def find_classes(
     expected, tells a class that has no image from a gap. Where labels do not count from 0, a line
     says what was made of them.
     """
+    if isinstance(given, Mapping | Set) or not isinstance(given, Iterable | None):
+        raise DataError(
+            f"{name}: classes must be a list, in the order of the outputs, not {short(given)}"
+        )
     names = None if given is None else tuple(given)
     task = task_of(labels, loss, outputs)
     if task != "classification":

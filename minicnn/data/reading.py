@@ -11,13 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import DataError, MinicnnError, SettingError
+from minicnn.errors import DataError, MinicnnError, SettingError, short
 
 
 def note(text: str) -> None:
     """Say in a line what was made of the data: on stderr, where nothing else is set up for the
     logger "minicnn"."""
     logging.getLogger("minicnn").warning(text)
+
+
+def check_maximum(maximum: Any) -> None:
+    """Raise `SettingError` for what no image value can be that is scaled to 1."""
+    if not isinstance(maximum, int | float | np.number) or not 0 < maximum < math.inf:
+        raise SettingError(f"maximum must be a finite number above 0, not {maximum!r}")
 
 
 DATA_GB = 4.0  # what the arrays of a packed file may take, unless the user allows more
@@ -57,7 +63,7 @@ class ReadOptions:
     seed: int = 0
     channels: str = "last"
     data_gb: float = DATA_GB
-    resize: tuple[int, int] | None = None
+    resize: Sequence[int] | None = None
     grayscale: bool = False
     rgb: bool = False
     whole: bool = False
@@ -66,6 +72,20 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.channels not in ("first", "last"):
             raise SettingError(f"channels must be first or last, not {self.channels!r}")
+        if self.maximum is not None:
+            check_maximum(self.maximum)
+        for name, admits, words in (
+            ("seed", lambda v: hasattr(v, "__index__") and v >= 0, "a whole number from 0 on"),
+            (
+                "data_gb",
+                lambda v: isinstance(v, int | float | np.number) and v > 0,
+                "a number above 0",
+            ),
+            ("grayscale", lambda v: isinstance(v, bool), "True or False"),
+            ("rgb", lambda v: isinstance(v, bool), "True or False"),
+        ):
+            if not admits(getattr(self, name)):
+                raise SettingError(f"{name} must be {words}, not {short(getattr(self, name))}")
         if self.grayscale and self.rgb:
             raise SettingError("grayscale= and rgb= exclude each other")
         if self.resize is not None and (

@@ -62,7 +62,7 @@ def profile(
     """
     from minicnn.kernels.cpu.profile import ticks, timed
 
-    if seconds <= 0:
+    if not isinstance(seconds, int | float) or not seconds > 0:
         raise SettingError(f"seconds must be above 0, not {seconds}")
     work()  # compiles
     engine.plan, counted = timed(engine.plan, engine.params.dtype)

@@ -10,7 +10,7 @@ import numpy as np
 
 from minicnn.formats.program import Exported, Program, program_of, scaling_of
 from minicnn.inference import Model
-from minicnn.storage import write_atomically
+from minicnn.storage import as_path, write_atomically
 
 _TYPES = {"uint8": "unsigned char", "uint16": "unsigned short", "float32": "float"}
 _FILE = """\
@@ -35,13 +35,14 @@ void predict(const {type} *image, float *output)
 """
 
 
-def write_c(model: Model, path: Path, preprocess: bool = False, softmax: bool = False) -> int:
+def write_c(model: Model, path: str | Path, preprocess: bool = False, softmax: bool = False) -> int:
     """Write the model to ``path``, whole or not at all; return its size in bytes.
 
     ``predict(image, output)`` takes one image as the network takes it, with ``preprocess`` as it is
     stored. Raises `NetworkError` for a layer without an emitter, `MinicnnError` where the file
     cannot be written.
     """
+    path = as_path("path", path)
     content = source(model, preprocess, softmax).encode()
     write_atomically(path, content)
     return len(content)

@@ -14,7 +14,7 @@ from minicnn.errors import MinicnnError, UsageError
 from minicnn.formats import numpy_layers
 from minicnn.formats.program import Exported, Program, program_of, scaling_of
 from minicnn.inference import Model
-from minicnn.storage import remove_leftovers
+from minicnn.storage import as_path, remove_leftovers
 
 _FILE = '''\
 """{title}, in NumPy alone: predict(images) gives {what}, [N, {outputs}].
@@ -49,13 +49,16 @@ if __name__ == "__main__":
 '''
 
 
-def write_numpy(model: Model, folder: Path, preprocess: bool = False, softmax: bool = False) -> int:
+def write_numpy(
+    model: Model, folder: str | Path, preprocess: bool = False, softmax: bool = False
+) -> int:
     """Write ``predict.py`` and ``weights.npz`` into a new ``folder``; return their size in bytes.
 
     ``predict`` takes what the network takes, with ``preprocess`` images as they are stored. Raises
     `UsageError` if the folder is there, `NetworkError` for a layer without an emitter,
     `MinicnnError` where it cannot be written; nothing is left there then.
     """
+    folder = as_path("folder", folder)
     if folder.exists():
         raise UsageError(f"{folder} is there; name a folder that is not")
     program = program_of(model, softmax)

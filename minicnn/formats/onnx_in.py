@@ -15,7 +15,7 @@ from minicnn.formats.onnx_out import onnx_package
 from minicnn.formats.onnx_read import OnnxFile
 from minicnn.inference import Model
 from minicnn.network.network import Network
-from minicnn.storage import MALFORMED
+from minicnn.storage import MALFORMED, as_path
 
 
 def from_onnx(
@@ -34,7 +34,7 @@ def from_onnx(
     Raises `ModelFileError` for a file that is none or damaged, `NetworkError`, which names the node
     and its operator, for what cannot be taken, and `MissingExtraError` without the package onnx.
     """
-    path = Path(path)
+    path = as_path("path", path)
     try:
         file = OnnxFile(path)
         said = _metadata(file.metadata.get("minicnn"))

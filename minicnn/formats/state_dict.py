@@ -16,14 +16,14 @@ import safetensors
 import safetensors.numpy
 from numpy.typing import ArrayLike
 
-from minicnn.errors import ModelFileError, NetworkError
+from minicnn.errors import ModelFileError, NetworkError, SettingError, short
 from minicnn.inference import Model
 from minicnn.network import layers as of
 from minicnn.network.activations import PReLU
 from minicnn.network.layer import Shape
-from minicnn.network.network import Network, ParameterSpec
+from minicnn.network.network import Network, ParameterSpec, check_network
 from minicnn.network.normalization import LayerNorm
-from minicnn.storage import write_atomically
+from minicnn.storage import as_path, write_atomically
 
 _NOT_WEIGHTS = (
     "num_batches_tracked"  # a batch normalization's count, which nothing is computed with
@@ -47,8 +47,11 @@ def from_state_dict(
     Raises `NetworkError`, which names the tensor, for what does not fit, and `ModelFileError` for a
     file that cannot be read.
     """
-    given = _read(Path(tensors)) if isinstance(tensors, str | Path) else tensors
-    named = {name: _numpy(tensor) for name, tensor in given.items() if not _counts(name)}
+    check_network(network)
+    given = _read(as_path("tensors", tensors)) if isinstance(tensors, str | Path) else tensors
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise SettingError(f"tensors must be a state_dict or its file, not {short(given)}")
+    named = {name: _numpy(name, tensor) for name, tensor in given.items() if not _counts(name)}
     params = np.zeros(network.flat_size, np.float32)
     for spec, name in _matched(network, list(named), isinstance(tensors, str | Path)):
         tensor, places = named[name], _torch_order(network, spec)
@@ -63,12 +66,12 @@ def from_state_dict(
             raise NetworkError(f"{name!r} holds what is no finite number")
         params[spec.offset + places] = tensor
     normalization = None
-    if np.any(np.not_equal(mean, 0)) or np.any(np.not_equal(std, 1)):
-        shift, deviation = (
-            tuple((np.ones(network.input_shape[2]) * np.asarray(one, float)).tolist())
-            for one in (mean, std)
-        )
-        normalization = shift, deviation
+    try:
+        if np.any(np.not_equal(mean, 0)) or np.any(np.not_equal(std, 1)):
+            ones = np.ones(network.input_shape[2])
+            normalization = tuple((ones * np.asarray(one, float)).tolist() for one in (mean, std))
+    except (TypeError, ValueError):
+        raise SettingError("mean and std must be numbers, one or one a channel") from None
     names = tuple(classes or map(str, range(network.outputs)))
     return Model(network, params, names, normalization=normalization)
 
@@ -86,7 +89,11 @@ def to_state_dict(model: Model, names: Iterable[str] | None = None) -> dict[str,
     {'0.weight': (4, 3, 3, 3), '0.bias': (4,), '2.weight': (10, 144), '2.bias': (10,)}
     """
     specs = _in_order(model.network)
-    keys = [spec.name for spec in specs] if names is None else [n for n in names if not _counts(n)]
+    keys = (
+        [spec.name for spec in specs]
+        if names is None
+        else [n for n in map(str, names) if not _counts(n)]
+    )
     return {
         name: model.params[spec.offset + _torch_order(model.network, spec)]
         for spec, name in _matched(model.network, keys, False)
@@ -97,17 +104,21 @@ def save_state_dict(model: Model, path: str | Path, names: Iterable[str] | None 
     """Write what `to_state_dict` gives as a safetensors file, which ``safetensors.torch.load_file``
     reads."""
     tensors = {name: np.ascontiguousarray(one) for name, one in to_state_dict(model, names).items()}
-    write_atomically(Path(path), safetensors.numpy.save(tensors, {"format": "pt"}))
+    write_atomically(as_path("path", path), safetensors.numpy.save(tensors, {"format": "pt"}))
 
 
 def _counts(name: str) -> bool:
     return name.rpartition(".")[2] == _NOT_WEIGHTS
 
 
-def _numpy(tensor: Any) -> np.ndarray:
+def _numpy(name: str, tensor: Any) -> np.ndarray:
     if hasattr(tensor, "detach"):
         tensor = tensor.detach().cpu().float().numpy()
-    return np.asarray(tensor, np.float32)
+    array = np.asarray(tensor)
+    if array.dtype.kind not in "buif":
+        raise NetworkError(f"{name!r} holds {array.dtype} and no real numbers")
+    with np.errstate(over="ignore"):  # infinity is refused
+        return array.astype(np.float32)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minicnn.errors import NetworkError, UnknownNameError
+from minicnn.errors import NetworkError, SettingError, UnknownNameError, short
 from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
 from minicnn.network.activations import PReLU, Softmax
@@ -74,6 +74,8 @@ class Network:
     def __init__(
         self, input_shape: Sequence[int], layers: Iterable[Layer | Branches], name: str = "network"
     ):
+        if not isinstance(layers, Iterable):
+            raise NetworkError(f"layers must be a list of layers, not {short(layers)}")
         flat, names = expand(layers)
         vars(self).update(
             input_shape=_image_shape(input_shape),
@@ -257,6 +259,8 @@ class Network:
         ``methods`` name convolutions that begin otherwise, such as ``{"conv1": "whitening"}``, see
         `methods_of`, by training ``images`` [N, H, W, C] as the network reads them.
         """
+        if not isinstance(rng, np.random.Generator):
+            raise SettingError(f"rng must be np.random.default_rng(seed), not {short(rng)}")
         flat = aligned_zeros(self.flat_size, dtype)
         chosen = methods_of(self, methods or {})
         for spec, tensor in zip(self.parameters, self.unflatten(flat).values(), strict=True):
@@ -353,3 +357,9 @@ def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
         checks.integer("image", "width", width),
         checks.integer("image", "channels", channels),
     )
+
+
+def check_network(network: object) -> None:
+    """Raise `SettingError` for what is no `Network`."""
+    if not isinstance(network, Network):
+        raise SettingError(f"network must be a Network, not {short(network)}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from minicnn import plugins
 from minicnn.activations import RULES
-from minicnn.errors import PluginError, SettingError, UnknownNameError
+from minicnn.errors import PluginError, SettingError, UnknownNameError, short
 from minicnn.network.layer import LAYERS, Layer
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.rules import AnyLayer, resolve
@@ -23,6 +23,8 @@ def layer(kind: str | AnyLayer, **fields: Any) -> Layer:
     """
     if isinstance(kind, str):
         return layer_from_dict({**fields, "type": kind})
+    if not isinstance(kind, AnyLayer):
+        raise SettingError(f"a layer is a name or a rule, not {short(kind)}")
     own = own_layer(kind.name)
     if own and RULES.get(kind.name) is kind:
         return own(**fields)

@@ -108,8 +108,10 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; raises `ModelFileError`, which names the file, if it is missing, damaged
-    or foreign."""
+    """Read a checkpoint; a run folder means its `last.safetensors`. Raises `ModelFileError`, which
+    names the file, if it is missing, damaged or foreign."""
+    if path.is_dir():
+        path = path / "last.safetensors"
     tensors, metadata = read_tensors(path, "checkpoint")
     groups: dict[str, dict[str, np.ndarray]] = {}
     for name, tensor in tensors.items():

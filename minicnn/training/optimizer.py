@@ -12,6 +12,7 @@ import numpy as np
 
 from minicnn.errors import PluginError, SettingError, UnknownNameError
 from minicnn.memory import aligned_zeros, check_array, round_up
+from minicnn.network.checks import integer
 from minicnn.network.network import Network
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, Hyperparameter, OptimizerRule, StepRule, Tensor, resolve
@@ -54,6 +55,8 @@ class Optimizer:
         **hyperparameters: float,
     ):
         self.rule = find("optimizer", rule)
+        if not isinstance(size, Network):
+            integer("Optimizer", "size", size)
         self.hyperparameters = resolve(
             f"optimizer {self.rule.name}", self.rule.hyperparameters, hyperparameters
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from minicnn.data.augment import Augment
 from minicnn.errors import MissingExtraError, SettingError, UnknownNameError
 from minicnn.training.events import EpochDone, Event, RunEnded
 from minicnn.training.settings import BELONGS, COUNT, FLAG, INDEX, PATTERNS, SIZE, TABLE, Settings
@@ -68,7 +69,9 @@ def dimension(text: str) -> Dimension:
         for one in choices if kind is not TABLE else ():
             with_values(Settings(), {name: one})
         return Dimension(name, choices)
-    number: Callable[[str], float] = int if kind in (COUNT, INDEX) else float
+    usual = getattr(Augment, key, None) if table == "augment" else None
+    whole = kind in (COUNT, INDEX) or type(usual) is int
+    number: Callable[[str], float] = int if whole else float
     try:
         low, high = number(found[2]), number(found[3])
     except ValueError:
@@ -109,6 +112,10 @@ def with_values(base: Settings, values: Mapping[str, Any]) -> Settings:
                 sides = value.split("x")
                 if len(sides) < 3 and all(side.isdecimal() for side in sides):
                     changed[name] = [int(sides[0]), int(sides[-1])]
+    if "epochs" in changed:
+        if base.time_limit is not None:
+            raise SettingError("epochs and time_limit exclude each other: vary one of them")
+        changed["horizon"] = None
     for rule, own in BELONGS.items():
         if rule in changed and changed[rule] != getattr(base, rule):
             changed = own | changed

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from minicnn.backends import backend
-from minicnn.errors import SettingError, UnknownNameError
+from minicnn.errors import SettingError, UnknownNameError, short
 from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model
 from minicnn.network.initialization import methods_of
@@ -38,10 +38,10 @@ class Setup:
         if "epochs" in options and options.get("time_limit") is not None:
             raise SettingError("epochs and time_limit exclude each other")
         if not isinstance(network, Network | Model):
-            raise SettingError(f"network must be a Network or a Model, not {network!r:.40}")
+            raise SettingError(f"network must be a Network or a Model, not {short(network)}")
         if not isinstance(settings, Settings | None):
             raise SettingError(
-                f"settings must be a Settings, such as recipe(), not {settings!r:.40}"
+                f"settings must be a Settings, such as recipe(), not {short(settings)}"
             )
         if "epochs" in options:  # they win over the settings
             options["time_limit"] = None

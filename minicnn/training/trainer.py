@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.data import Dataset
-from minicnn.data.dataset import ARRAYS, Arrays, build_dataset, channels_last
+from minicnn.data.dataset import ARRAYS, Arrays, as_array, build_dataset, channels_last
+from minicnn.data.images import convert_images
 from minicnn.data.labels import listing
+from minicnn.data.reading import ReadOptions
 from minicnn.errors import (
     DataError,
     DivergedError,
@@ -23,11 +25,13 @@ from minicnn.errors import (
     NetworkError,
     SettingError,
     UnknownNameError,
+    short,
 )
 from minicnn.evaluation.profile import Profile
 from minicnn.inference import Model
 from minicnn.network.network import Network
-from minicnn.training.checkpoint import Checkpoint, Progress
+from minicnn.storage import as_path
+from minicnn.training.checkpoint import Checkpoint, Progress, load_checkpoint
 from minicnn.training.engine import is_finite
 from minicnn.training.events import EpochDone, Event, RunEnded
 from minicnn.training.record import Record, Recorder
@@ -83,8 +87,13 @@ class Trainer(Setup):
         distributed: bool = False,
         **options: Any,
     ):
+        for name in ("data", "model"):
+            if name in options:
+                raise SettingError(
+                    f"{name} is an option of the command line: Trainer(network).fit(load_dataset(data))"
+                )
         super().__init__(network, settings, distributed=distributed, **options)
-        self.callbacks = list(callbacks)
+        self.callbacks = _functions("callbacks", callbacks)
         self.progress: Progress | None = None
         self._model: Model | None = None
         self._recorder: Recorder | None = None
@@ -136,10 +145,10 @@ class Trainer(Setup):
 
         Options: every event goes to each of ``reporters``; ``progress`` shows them as the command
         line does, and None does so in a terminal or a notebook if there are no ``reporters``; in
-        ``output``, a folder, the model and the checkpoint are written; ``resume`` is a `Checkpoint`
-        to go on from. Each call begins anew, from the first weights that the seed gives (or from
-        those of the model that the trainer was made with); to train further, use
-        ``Trainer(trainer.model)``.
+        ``output``, a folder, the model and the checkpoint are written; ``resume`` is a `Checkpoint`,
+        or the run folder that has one, to go on from. Each call begins anew, from the first weights
+        that the seed gives (or from those of the model that the trainer was made with); to train
+        further, use ``Trainer(trainer.model)``.
 
         Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
         `DivergedError` when the loss is no longer finite; the last good weights are kept.
@@ -149,17 +158,21 @@ class Trainer(Setup):
                 known = ("validation", "test", "classes", "sample_weight", *_OPTIONS)
                 raise UnknownNameError("argument of fit", name, known)
         if isinstance(x, Dataset):
-            if y is not None or sample_weight is not None:
-                raise SettingError("y and sample_weight are for arrays: a Dataset has its own")
+            of_arrays = {"y": y, "validation": validation, "test": test, "classes": classes}
+            for name, value in {**of_arrays, "sample_weight": sample_weight}.items():
+                if value is not None:
+                    raise SettingError(f"{name} is for arrays: a Dataset has its own")
             dataset = x
         else:
             if y is None:
-                raise DataError("labels are missing: fit(x, y) or fit(dataset)")
+                said = ", such as load_dataset(x) gives" if isinstance(x, str | Path) else ""
+                raise DataError(f"labels are missing: fit(x, y) or fit(dataset){said}")
             train = (x, y) if sample_weight is None else (x, y, sample_weight)
             dataset = self._dataset(train, validation, test, classes)
         epochs: list[EpochDone] = []
         ended: RunEnded | None = None
-        reporters, progress = list(options.get("reporters", ())), options.get("progress")
+        reporters = _functions("reporters", options.get("reporters"))
+        progress = options.get("progress")
         if self.ranks is not None and self.ranks.rank > 0:
             reporters, progress = [], False
         in_notebook = _is_notebook()
@@ -202,10 +215,13 @@ class Trainer(Setup):
             if given is None:
                 return None
             if not isinstance(given, tuple | list) or len(given) not in (2, 3):
-                raise DataError(f"{name} must be (x, y) or (x, y, sample_weight)")
-            images = channels_last(np.asarray(given[0]), self.settings.channels)
-            return images, *(np.atleast_1d(np.asarray(each)) for each in given[1:])
+                raise DataError(f"{name}must be (x, y) or (x, y, sample_weight)")
+            images = channels_last(as_array(f"{name}images", given[0]), self.settings.channels)
+            labels = (np.atleast_1d(as_array(f"{name}labels", each)) for each in given[1:])
+            return convert_images(images, how), *labels
 
+        settings = self.settings
+        how = ReadOptions(resize=settings.resize, grayscale=settings.grayscale, rgb=settings.rgb)
         if self.network.outputs == 1 and self.loss_rule.target == "label":
             raise NetworkError(
                 f"the network {self.network.name} has 1 output, and classes need two or more; one is for the loss "
@@ -222,10 +238,10 @@ class Trainer(Setup):
             return build_dataset(
                 ARRAYS,
                 of_train,
-                arrays(test, "test"),
+                arrays(test, "test "),
                 classes=classes,
                 maximum=maximum,
-                validation=arrays(validation, "validation"),
+                validation=arrays(validation, "validation "),
                 outputs=self.network.outputs,
                 loss=self.loss_rule,
             )
@@ -233,13 +249,17 @@ class Trainer(Setup):
             raise type(error)(str(error).replace("maximum=", "data_max=")) from None
 
     def run(
-        self, dataset: Dataset, output: str | Path | None = None, resume: Checkpoint | None = None
+        self,
+        dataset: Dataset,
+        output: str | Path | None = None,
+        resume: Checkpoint | str | Path | None = None,
     ) -> Iterator[Event]:
         """The same as `fit`, as an iterator of events; a diverged run ends with its reason and
         raises nothing."""
         self._check_fit(dataset)
+        resume = _checkpoint(resume)
         silent = self.ranks is not None and self.ranks.rank > 0
-        folder = None if output is None or silent else Path(output).expanduser()
+        folder = None if output is None or silent else as_path("output", output)
         self.interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )
@@ -268,11 +288,16 @@ class Trainer(Setup):
         self.settings = replace(self.settings, epochs=epochs, horizon=horizon)
         return run.compile_seconds
 
-    def dry_run(self, dataset: Dataset, resume: Checkpoint | None = None) -> float:
+    def check(self, dataset: Dataset) -> None:
+        """Raise what `run` would before it begins."""
+        self._check_fit(dataset)
+        Run(self, dataset, None, None)
+
+    def dry_run(self, dataset: Dataset, resume: Checkpoint | str | Path | None = None) -> float:
         """Check that everything fits and run one batch on a copy of the weights; return its mean
         loss."""
         self._check_fit(dataset)
-        run = Run(self, dataset, None, resume)
+        run = Run(self, dataset, None, _checkpoint(resume))
         run.compile()
         result = run.engine.step(run.inputs.batch(run.inputs.order(1), 0), {})
         if not is_finite(result):
@@ -296,6 +321,20 @@ class Trainer(Setup):
         return run.engine.profile(run.scheduled, seconds)
 
     def _check_fit(self, dataset: Dataset) -> None:
+        if not isinstance(dataset, Dataset):
+            raise SettingError(f"load_dataset() gives a Dataset, and this is {short(dataset)}")
+        height, width, channels = dataset.image_shape
+        settings = self.settings
+        for name, fits in (
+            ("resize", settings.resize in (None, [height, width])),
+            ("grayscale", not settings.grayscale or channels == 1),
+            ("rgb", not settings.rgb or channels == 3),
+        ):
+            if not fits:
+                raise SettingError(
+                    f"{name} does not change a Dataset, whose images are {[height, width, channels]}: "
+                    f"load_dataset({name}=) does"
+                )
         if self.network.input_shape != dataset.image_shape:
             raise NetworkError(
                 f"the network {self.network.name} takes images {list(self.network.input_shape)}, but "
@@ -331,6 +370,21 @@ class Trainer(Setup):
             raise DataError(
                 f"the images of {dataset.name} are {kinds[0]}, but those of the model to go on from were {kinds[1]}"
             )
+
+
+def _functions(name: str, given: Any) -> list[Callable[[Event], object]]:
+    functions = list(given or ()) if isinstance(given, Iterable | None) else [given, None]
+    if not all(map(callable, functions)):
+        raise SettingError(f"{name} must be a list of functions of an event, not {short(given)}")
+    return functions
+
+
+def _checkpoint(resume: Any) -> Checkpoint | None:
+    if isinstance(resume, str | Path):
+        return load_checkpoint(as_path("resume", resume))
+    if not isinstance(resume, Checkpoint | None):
+        raise SettingError(f"resume must be a Checkpoint or a run folder, not {short(resume)}")
+    return resume
 
 
 def _make(folder: Path) -> None:

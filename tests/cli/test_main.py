@@ -114,6 +114,12 @@ def test_what_was_meant_is_guessed(argv, meant, minicnn):
     assert result.status == 2 and f"did you mean {meant}" in result.error
 
 
+@pytest.mark.parametrize("argv", ["devices --foo", "data show x --count", "compare --horizon"])
+def test_nothing_is_guessed_that_the_verb_does_not_have_or_that_is_far_away(argv, minicnn):
+    result = minicnn(*argv.split())
+    assert result.status == 2 and "unrecognized arguments: --" in result.error
+
+
 def test_an_unexpected_error_is_one_line_that_says_how_to_see_more(minicnn, monkeypatch):
     def fail(arguments):
         raise RuntimeError("two\nlines")

@@ -32,6 +32,8 @@ from tests.training import small
         ("momentum=0.5,0.9", ("optimizer_kwargs.momentum", (0.5, 0.9), 0, 0, False)),
         ("optimizer_kwargs.beta1=0.8:0.99", ("optimizer_kwargs.beta1", (), 0.8, 0.99, False)),
         ("augment.flip=true,false", ("augment.flip", (True, False), 0, 0, False)),
+        ("augment.crop=1:4", ("augment.crop", (), 1, 4, False)),
+        ("augment.rotate=0:30", ("augment.rotate", (), 0.0, 30.0, False)),
         ("normalize=true,false", ("normalize", (True, False), 0, 0, False)),
         ("ema=none,0.99", ("ema", (None, 0.99), 0, 0, False)),
         ("resize=8x8,8x6", ("resize", ("8x8", "8x6"), 0, 0, False)),
@@ -78,6 +80,9 @@ def test_the_settings_of_a_trial():
     rated = replace(base, learning_rate=0.01, class_weights=[1.0, 2.0])
     other = with_values(rated, {"optimizer": "sgd", "loss": "multi_margin"})
     assert other.learning_rate is None and other.class_weights is None
+    assert with_values(replace(base, horizon=9), {"epochs": 3}).horizon is None
+    with pytest.raises(SettingError, match="epochs and time_limit exclude each other"):
+        with_values(replace(base, time_limit=5.0), {"epochs": 3})
     varied = with_values(rated, {"optimizer": "sgd", "learning_rate": 0.2})
     assert varied.learning_rate == 0.2 and varied.class_weights == [1.0, 2.0]
 
@@ -225,6 +230,12 @@ def test_an_interrupt_keeps_the_trials_that_are_done(search, tmp_path, count, se
     [
         (("--vary", "optimizer=adam,nosuch"), "unknown optimizer 'nosuch'"),
         (("--vary", "init=nosuch,none"), "nosuch: no such file"),
+        (("--vary", "data=data.npz,nosuch"), "unknown data set 'nosuch'"),
+        (("--vary", "data_gb=1,1e-9"), "above the limit of 1e-09 GB"),
+        (("--vary", "optimizer_kwargs.beta9=0:1"), "hyperparameter of optimizer adam 'beta9'"),
+        (("--vary", "batch_size=8,1000"), "--batch-size 1000 is above the number of training"),
+        (("--vary", "augment.crop=1,6"), "crop must be below the sides of the images"),
+        (("--vary", "freeze=nosuch"), "unknown layer to freeze 'nosuch'"),
         (
             ("--vary", "lr=0.1,0.2", "--storage", "nosuch://x"),
             "storage nosuch://x cannot be opened",

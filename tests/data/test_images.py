@@ -234,3 +234,15 @@ def test_images_of_the_right_kind_are_not_touched():
 def test_four_channels_cannot_become_grey():
     with pytest.raises(DataError, match="4 channels cannot be made grey"):
         convert_image(np.zeros((2, 2, 4), np.uint8), ReadOptions(grayscale=True))
+
+
+def test_a_large_picture_is_read_without_a_warning_of_the_decoder(tmp_path, monkeypatch):
+    """Warnings are errors in these tests; a picture twice as large is refused."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    Image.new("L", (5, 6)).save(tmp_path / "large.png")
+    Image.new("L", (6, 7)).save(tmp_path / "huge.png")
+    assert read_image(tmp_path / "large.png").shape == (6, 5, 1)
+    with pytest.raises(
+        DataError, match=r"huge.png cannot be read: Image size \(42 pixels\) exceeds"
+    ):
+        read_image(tmp_path / "huge.png")

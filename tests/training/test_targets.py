@@ -276,7 +276,7 @@ def test_words_of_other_libraries_name_those_of_this_one():
         trainer(2).fit(X, LABELS[:, 0], validation_data=(X, LABELS[:, 0]))
     with pytest.raises(DataError, match=r"validation must be \(x, y\) or \(x, y, sample_weight\)"):
         trainer(2).fit(X, LABELS[:, 0], validation=(X,))
-    with pytest.raises(SettingError, match="y and sample_weight are for arrays"):
+    with pytest.raises(SettingError, match="y is for arrays"):
         Trainer(small.network()).fit(small.dataset(), [1])
     with pytest.raises(DataError, match="declare the maximum with data_max="):
         trainer(2).fit(X.astype(float), LABELS[:, 0])
