@@ -60,16 +60,17 @@ def is_steep(values: np.ndarray) -> bool:
     return bool(0 < low < high / STEEP)
 
 
-def logarithmic(axes: Any, label: str) -> None:
-    """Make the y axis logarithmic, and say so."""
+def logarithmic(axes: Any, label: str, name: str = "y") -> None:
+    """Make the axis ``name``, x or y, logarithmic, and say so."""
     from matplotlib.ticker import LogLocator
 
-    axes.set_yscale("log")
-    near = axes.dataLim.y1 < 1000 * axes.dataLim.minposy
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter("")
-    axes.set_ylabel(f"{label},\nlogarithmic")
+    limits, axis = axes.dataLim, getattr(axes, f"{name}axis")
+    axes.set(**{f"{name}scale": "log"})
+    near = getattr(limits, f"{name}1") < 1000 * getattr(limits, f"minpos{name}")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if near else (1,)))
+    axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_minor_formatter("")
+    axis.set_label_text(f"{label},{' ' if name == 'x' else chr(10)}logarithmic")
 
 
 def whole_epochs(axes: Any) -> None:

@@ -178,13 +178,11 @@ def range_test(result: RangeTest) -> "Figure":
     low, high = result.smoothed.min(), result.smoothed[0]
     margin = 0.15 * (high - low or 1.0)
     axes.set(
-        xscale="log",
-        xlabel="learning rate, logarithmic",
         ylabel="loss of a batch",
         title="Learning-rate range test",
         ylim=(low - 2 * margin, high + 3 * margin),
     )
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    logarithmic(axes, "learning rate", "x")
     axes.grid(alpha=0.3)
     axes.legend()
     return drawn
@@ -216,11 +214,9 @@ def search_outcome(points: Sequence[tuple[dict[str, Any], float]], maximize: boo
             color=COLOURS[0],
             markersize=4,
         )
-        if numbers and is_steep(np.asarray(values, float)):
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            name += ", logarithmic"
         axes.set(xlabel=shown(name, 60), ylabel=word)
+        if numbers and is_steep(np.asarray(values, float)):
+            logarithmic(axes, shown(name, 60), "x")
     for axes in panels:
         axes.grid(alpha=0.3)
     return drawn

@@ -261,3 +261,9 @@ def test_the_picture_counts_trials_from_1_and_says_what_is_logarithmic():
     assert turns.get_lines()[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
     assert turns.get_ylabel() == "validation accuracy (%)" and turns.get_ylim()[1] > 40
     assert rates.get_xlabel() == "learning_rate, logarithmic" and losses.get_xlabel() == "loss"
+    # Within two powers of ten, too, no label is one of TeX, which is not interpreted.
+    near = search_outcome([({"learning_rate": rate}, 0.5) for rate in (0.002, 0.03, 0.05)], True)
+    near.draw_without_rendering()
+    axis = near.axes[1].xaxis
+    texts = [one.get_text() for minor in (False, True) for one in axis.get_ticklabels(minor=minor)]
+    assert "0.005" in texts and not any("$" in text for text in texts)
