@@ -133,7 +133,9 @@ class _Search:
         dimensions: list[Any],
         ranks: "Ranks | None",
     ):
+        from minicnn.cli.run_folder import FILES
         from minicnn.report.console import make_console
+        from minicnn.storage import remove_leftovers
         from minicnn.training.search import ended, open_study
 
         self.folder, self.base, self.dimensions = folder, base, dimensions
@@ -151,6 +153,8 @@ class _Search:
         storage = arguments.storage or f"sqlite:///{folder.resolve() / 'search.db'}"
         given = not arguments.no_prune, self.maximize
         if self.is_first:
+            for place, name in itertools.product(folder.glob("trial-*"), FILES):
+                remove_leftovers(place, f".{name}.")
             self.study = open_study(storage, base.seed, *given)
         self.done = on_first(ranks, lambda: ended(self.study))
         if arguments.trials < self.done:

@@ -124,7 +124,12 @@ def test_a_search_and_its_files(search, tmp_path, capsys):
 def test_it_goes_on_where_it_was(search, capsys):
     assert main([*search, "--trials", "2", "--output", "out", "--json"]) == 0
     first = json.loads(capsys.readouterr().out)
+    with subprocess.Popen(["true"]) as dead:  # as a trial that was killed while it wrote
+        dead.wait()
+    left = Path("out", "trial-1", f".last.safetensors.{dead.pid}")
+    left.write_text("")
     assert main(["search", "--resume", "out", "--trials", "4", "--json"]) == 0
+    assert not left.exists()
     both = json.loads(capsys.readouterr().out)
     assert [trial["trial"] for trial in both["trials"]] == [0, 1, 2, 3]
     assert both["trials"][:2] == first["trials"]
