@@ -11,6 +11,7 @@ from minicnn import (
     Dataset,
     Dense,
     Flatten,
+    Loss,
     Model,
     Network,
     Optimizer,
@@ -23,6 +24,7 @@ from minicnn.errors import MinicnnError
 from minicnn.formats.c_out import write_c
 from minicnn.formats.numpy_out import write_numpy
 from minicnn.formats.state_dict import from_state_dict, save_state_dict, to_state_dict
+from minicnn.insight import BatchLoss, loss_surface, lr_find, read_run
 from minicnn.training.checkpoint import load_checkpoint
 from tests.training import small
 
@@ -39,6 +41,18 @@ def fit(x=X, y=Y, options=None, **more):
 
 def model(**changed):
     return Model(**{"network": NETWORK, "params": PARAMS, "classes": ("a", "b", "c")} | changed)
+
+
+def relabelled(label):
+    """A data set whose first label was written over after it was made."""
+    data = small.dataset()
+    data.train.labels[0] = label
+    return data
+
+
+def batch_loss(**changed):
+    made = {"network": NETWORK, "params": PARAMS, "images": X, "labels": Y, "loss": Loss("mse", 3)}
+    return BatchLoss(**made | changed)
 
 
 @pytest.mark.parametrize(
@@ -129,6 +143,22 @@ def model(**changed):
             lambda: Dataset("n", Split(X, Y), (X, Y), ("a", "b", "c"), 255.0),
             "a split must be a Split, not",
         ),
+        (lambda: fit(relabelled(10**6), None), "label 1000000 of training image 0 is outside"),
+        (lambda: lr_find(Trainer(NETWORK), relabelled(-7)), "label -7 of training image 0"),
+        (
+            lambda: lr_find(Trainer(NETWORK), load_dataset("fashion-mnist-12k")),
+            r"takes images \[6, 6, 1\], but fashion-mnist-12k has \[28, 28, 1\]",
+        ),
+        (lambda: read_run(None), "folder must be a path, not None"),
+        (lambda: batch_loss(images="x"), "the images must be an array, not 'x'"),
+        (lambda: batch_loss(images=X[:, :5]), r"images must be numbers \[N, 6, 6, 1\], not uint8"),
+        (lambda: batch_loss(images=X[:0], labels=Y[:0]), r"not uint8 \[0, 6, 6, 1\]"),
+        (lambda: loss_surface(batch_loss(labels=Y[:5])), r"must be integers \[30\] or floats"),
+        (lambda: batch_loss(labels=Y + 2), "labels must be from 0 to 2, not 2 to 4"),
+        (lambda: batch_loss(params=PARAMS[:5]), "params must be a contiguous"),
+        (lambda: batch_loss(loss="mse"), r"loss must be a Loss\(name, outputs\), not 'mse'"),
+        (lambda: batch_loss(loss=Loss("mse", 7)), r"logits must be \[N, 7\], not \[30, 3\]"),
+        (lambda: batch_loss(network=None), "network must be a Network, not None"),
         *[
             (lambda how=how: load_dataset("fashion-mnist-12k", **how), f"{next(iter(how))} must be")
             for how in (

@@ -69,6 +69,10 @@ class Dataset:
     seen: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Raise `DataError` for what is wrong now, as arrays may be written to."""
         check_maximum(self.maximum)
         for split in (self.train, *self.splits.values()):
             if not isinstance(split, Split):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minicnn.backends import Data
 from minicnn.errors import DataError, SettingError, UnknownNameError
@@ -107,6 +108,29 @@ class Loss:
         # A batch of samples that do not count has a gradient of 0 and not NaN.
         return float(weights.sum()) or 1e-30
 
+    def check(self, shape: tuple[int, ...], targets: ArrayLike) -> np.ndarray:
+        """``targets`` of logits of this ``shape`` as an array; raises `DataError` for what the loss
+        cannot take."""
+        targets = np.asarray(targets)
+        if len(shape) != 2 or shape[1] != len(self.class_weights):
+            raise DataError(f"logits must be [N, {len(self.class_weights)}], not {list(shape)}")
+        count, outputs = shape
+        if targets.dtype.kind in "iu" and targets.shape == (count,):
+            labels = targets.astype(np.int64)
+            if count and not (0 <= labels.min() and labels.max() < outputs):
+                raise DataError(
+                    f"labels must be from 0 to {outputs - 1}, not {labels.min()} to {labels.max()}"
+                )
+            return labels
+        if self.rule.target == "values" and targets.shape == shape:
+            return targets
+        wanted = f"integers [{count}]" + (
+            f" or floats {list(shape)}" if self.rule.target == "values" else ""
+        )
+        raise DataError(
+            f"targets of {self.rule.name} must be {wanted}, not {targets.dtype} {list(targets.shape)}"
+        )
+
     def __call__(
         self, logits: np.ndarray, targets: np.ndarray, sample_weights: np.ndarray | None = None
     ) -> tuple[float, np.ndarray]:
@@ -117,26 +141,8 @@ class Loss:
         """
         from minicnn.backends import cpu
 
-        logits, targets = np.ascontiguousarray(logits, self.one_hot.dtype), np.asarray(targets)
-        if logits.ndim != 2 or logits.shape[1] != len(self.class_weights):
-            wanted = f"[N, {len(self.class_weights)}]"
-            raise DataError(f"logits must be {wanted}, not {list(logits.shape)}")
-        count, outputs = logits.shape
-        if targets.dtype.kind in "iu" and targets.shape == (count,):
-            labels = targets.astype(np.int64)
-            if count and not (0 <= labels.min() and labels.max() < outputs):
-                raise DataError(
-                    f"labels must be from 0 to {outputs - 1}, not {labels.min()} to {labels.max()}"
-                )
-        elif self.rule.target == "values" and targets.shape == logits.shape:
-            labels = targets
-        else:
-            wanted = f"integers [{count}]" + (
-                f" or floats {list(logits.shape)}" if self.rule.target == "values" else ""
-            )
-            raise DataError(
-                f"targets of {self.rule.name} must be {wanted}, not {targets.dtype} {list(targets.shape)}"
-            )
+        logits = np.ascontiguousarray(logits, self.one_hot.dtype)
+        labels = self.check(logits.shape, targets)
         if sample_weights is not None:
             sample_weights = np.ascontiguousarray(sample_weights, logits.dtype)
         rows, table = self.table(labels)

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.backends import Batch, cpu
+from minicnn.data.dataset import as_array
 from minicnn.data.dataset import scaled as as_read
-from minicnn.errors import SettingError
+from minicnn.errors import DataError, SettingError, short
 from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model
+from minicnn.memory import check_array
 from minicnn.network.layers import Flatten
-from minicnn.network.network import Network
+from minicnn.network.network import Network, check_network
 from minicnn.rules import StepRule
 
 
@@ -35,6 +37,20 @@ class BatchLoss:
     labels: np.ndarray
     loss: Loss
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_network(self.network)
+        if not isinstance(self.loss, Loss):
+            raise SettingError(f"loss must be a Loss(name, outputs), not {short(self.loss)}")
+        check_array("params", self.params, (self.network.flat_size,), writable=False)
+        images, shape = as_array("images", self.images), self.network.input_shape
+        if images.dtype.kind not in "buif" or images.shape[1:] != shape or len(images) == 0:
+            raise DataError(
+                f"images must be numbers [N, {', '.join(map(str, shape))}], not {images.dtype} "
+                f"{list(images.shape)}"
+            )
+        labels = self.loss.check((len(images), self.network.outputs), self.labels)
+        vars(self).update(images=images, labels=labels)
 
     @classmethod
     def of(

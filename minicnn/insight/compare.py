@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from minicnn.errors import MinicnnError, UsageError
-from minicnn.storage import check_types, parse_json
+from minicnn.storage import as_path, check_types, parse_json
 
 _NUMBER, _FIGURE = (int, float), (int, float, type(None))
 FIGURES = {  # of an epoch, with their types
@@ -74,9 +74,10 @@ class Row:
     ended: str
 
 
-def read_run(folder: Path) -> RunCurves:
+def read_run(folder: str | Path) -> RunCurves:
     """Read a run folder; raises `UsageError` if it is none, and `MinicnnError`, which names the
     file, if one is damaged."""
+    folder = as_path("folder", folder)
     path = folder / "metrics.jsonl"
     if not path.is_file():
         raise UsageError(

@@ -68,6 +68,7 @@ def lr_find(
     times the lowest. ``progress`` is called with (steps done, steps). Raises `SettingError` for an
     optimizer that has no learning rate, and a range that is none.
     """
+    trainer.check(dataset)
     if not (0 < low < high < np.inf) or steps < 20:
         raise SettingError(
             f"the range must rise from above 0, in 20 steps or more: not from {low:g} to {high:g} in {steps}"

@@ -323,6 +323,7 @@ class Trainer(Setup):
     def _check_fit(self, dataset: Dataset) -> None:
         if not isinstance(dataset, Dataset):
             raise SettingError(f"load_dataset() gives a Dataset, and this is {short(dataset)}")
+        dataset.check()  # compiled code believes it
         height, width, channels = dataset.image_shape
         settings = self.settings
         for name, fits in (
