@@ -89,6 +89,7 @@ def batch_loss(**changed):
             "crop must be below the sides .*6x6, not 6",
         ),
         (lambda: fit(options={"augment": {"cutout": 9}}), "cutout must be below the sides"),
+        (lambda: fit(options={"limit": 1}), "limit 1 leaves images of one class alone"),
         (lambda: Trainer(NETWORK).dry_run(X), r"load_dataset\(\) gives a Dataset, and this is"),
         (lambda: next(Trainer(NETWORK).run(X)), r"load_dataset\(\) gives a Dataset"),
         (lambda: Trainer(NETWORK).profile(None), r"load_dataset\(\) gives a Dataset"),

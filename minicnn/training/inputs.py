@@ -72,6 +72,10 @@ class Inputs:
             self.validation = self.dataset.train if len(self.held_out) else None
         if len(self.train) == 0:
             raise DataError(f"{self.dataset.name}: no image is left to train on")
+        if self.has_classes and settings.limit and np.ptp(self.strata[self.train]) == 0:
+            raise SettingError(
+                f"limit {settings.limit} leaves images of one class alone: there is nothing to tell apart"
+            )
 
     def first(self, count: int = 5000) -> np.ndarray:
         """The first ``count`` training images [n, H, W, C], or all of fewer, as the network reads
