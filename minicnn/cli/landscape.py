@@ -15,6 +15,8 @@ from minicnn.errors import UsageError
 from minicnn.training.settings import COUNT, INDEX, POSITIVE, Kind
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from minicnn.inference import Model
     from minicnn.insight.batch_loss import BatchLoss
     from minicnn.insight.descent import Trajectory
@@ -175,19 +177,13 @@ def _surface(arguments: argparse.Namespace, batch_loss: "BatchLoss", place: Path
                 for step, (point, loss) in enumerate(zip(one.points, one.losses, strict=True))
             ],
         )
-    axes = {
-        axis: {"direction": one.label, "model": one.origin, "values": values}
-        for axis, one, values in (
-            ("x", surface.x, surface.x_values),
-            ("y", surface.y, surface.y_values),
-        )
-    }
     found = [
         {"x": surface.x_values[i], "y": surface.y_values[j], "loss": surface.losses[j, i]}
         for j, i in minima
     ]
     figures = {
-        **axes,
+        "x": _axis(surface.x, surface.x_values),
+        "y": _axis(surface.y, surface.y_values),
         "losses": surface.losses,
         "model_loss": surface.own_loss,
         "minima": found,
@@ -228,11 +224,11 @@ def _descend(
     if arguments.lr and len(arguments.lr) > 1:
         raise UsageError("--lr takes one learning rate here; for --slice it takes any number")
     plane = Plane(batch_loss, [surface.x, surface.y])
-    low, high = np.array([(one.low, one.high) for one in plane.directions]).T
-    starts = (
-        arguments.start
-        or np.random.default_rng(arguments.seed).uniform(low, high, (arguments.starts, 2)).tolist()
-    )
+    starts = arguments.start
+    if not starts:
+        low, high = np.array([(one.low, one.high) for one in plane.directions]).T
+        rng = np.random.default_rng(arguments.seed)
+        starts = rng.uniform(low, high, (arguments.starts, 2)).tolist()
     rate, steps = arguments.lr and arguments.lr[0], arguments.steps or 100
     hypers = dict(arguments.opt_kwargs)
     given: list[tuple[Any, ...]] = []
@@ -285,9 +281,7 @@ def _slice(arguments: argparse.Namespace, batch_loss: "BatchLoss", place: Path) 
             ],
         )
     figures = {
-        "direction": cut.direction.label,
-        "model": cut.direction.origin,
-        "values": cut.values,
+        **_axis(cut.direction, cut.values),
         "losses": cut.losses,
         "model_loss": cut.own_loss,
         "derivative": cut.own_derivative,
@@ -339,6 +333,10 @@ def _reaching(direction: "Direction", reach: float | None) -> "Direction":
     if reach is None:
         return direction
     return replace(direction, low=direction.origin - reach, high=direction.origin + reach)
+
+
+def _axis(direction: "Direction", values: "np.ndarray") -> dict[str, Any]:
+    return {"direction": direction.label, "model": direction.origin, "values": values}
 
 
 def _figures(trajectory: "Trajectory") -> dict[str, Any]:

@@ -201,10 +201,7 @@ class _Search:
         elif best:
             from minicnn.report.console import say
 
-            values = "  ".join(
-                f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-                for name, value in best.params.items()
-            )
+            values = "  ".join(f"{name}={_text(value)}" for name, value in best.params.items())
             say(self.console, f"best      trial {best.number}: {values}")
             say(self.console, f"files     {self.folder}: {', '.join(files)}")
             say(self.console, f"next      minicnn train --config {self.folder / 'best.toml'}")
@@ -263,36 +260,24 @@ class _Search:
         if not self.is_first or (time.monotonic() < self.next_look and not now):
             return
         self.next_look = time.monotonic() + _LOOK
-        ended = [
-            one
-            for one in self.study.trials
-            if one.state.is_finished() and one.number not in self.told
-        ]
+        ended = [one for one in self.study.trials if one.state.is_finished()]
         for trial in sorted(ended, key=lambda one: one.datetime_complete):
-            self.told.add(trial.number)
-            self._line(trial)
+            if trial.number not in self.told:
+                self.told.add(trial.number)
+                self._line(trial)
 
     def _line(self, trial: Any) -> None:
         from minicnn.report.console import say
 
-        row = self._row(trial)
         scores = [one.value for one in self.study.trials if one.value is not None]
         best = (max if self.maximize else min)(scores) if scores else None
-        cells = [
-            row["trial"],
-            row["state"],
-            row["epochs"],
-            *(("–" if x is None else f"{x:.4f}") for x in (row["score"], best)),
-        ]
-        values = (trial.params[one.name] for one in self.dimensions)
-        texts = (
-            f"  {f'{x:.4g}' if isinstance(x, float) else x!s:>{len(one.name)}}"
-            for x, one in zip(values, self.dimensions, strict=True)
-        )
-        line = " ".join(
-            f"{cell!s:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True)
-        )
-        say(self.console, line + "".join(texts), wrap=False)
+        row = self._row(trial) | {"best": best}
+        for name in ("score", "best"):
+            row[name] = "–" if row[name] is None else f"{row[name]:.4f}"
+        line = " ".join(f"{row[name]!s:>{width}}" for name, width in _COLUMNS)
+        names = (one.name for one in self.dimensions)
+        values = (f"  {_text(trial.params[name]):>{len(name)}}" for name in names)
+        say(self.console, line + "".join(values), wrap=False)
 
     def _write(self, finished: list[Any]) -> list[str]:
         """`trials.csv`, the picture, and the settings of the best trial."""
@@ -306,11 +291,10 @@ class _Search:
         names = list(dict.fromkeys(name for row in rows for name in row))
         cells = [[row.get(name) for name in names] for row in rows]
         points = [(one.params, one.value) for one in finished]
-        return [
-            "best.toml",
-            *common.write_results(
-                self.folder,
-                {"trials": (names, cells)},
-                {"search": lambda: search_outcome(points, self.maximize)},
-            ),
-        ]
+        pictures: common.Pictures = {"search": lambda: search_outcome(points, self.maximize)}
+        written = common.write_results(self.folder, {"trials": (names, cells)}, pictures)
+        return ["best.toml", *written]
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

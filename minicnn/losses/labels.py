@@ -20,6 +20,7 @@ J. Weston and C. Watkins, "Support Vector Machines for Multi-Class Pattern Recog
 import math
 
 from minicnn.hookspecs import hookimpl
+from minicnn.losses.values import averaged
 from minicnn.rules import Hyperparameter, LossRule
 
 
@@ -86,9 +87,7 @@ def multi_margin(logits, label, dlogits, margin):
             inside += 1.0
             total += violation
     dlogits[label] = -inside
-    for k in range(len(logits)):
-        dlogits[k] /= classes
-    return total / classes
+    return averaged(total, classes, dlogits)
 
 
 MULTI_MARGIN = LossRule(

@@ -21,6 +21,14 @@ from minicnn.hookspecs import hookimpl
 from minicnn.rules import Hyperparameter, LossRule
 
 
+def averaged(total, count, gradient):
+    """The mean of ``count`` numbers, of which ``total`` is the sum; ``gradient`` is divided like
+    it."""
+    for k in range(len(gradient)):
+        gradient[k] /= count
+    return total / count
+
+
 def mse(outputs, target, doutputs):
     """The mean squared error of one row, and its gradient 2 (x − t) / K in ``doutputs``."""
     total = 0.0
@@ -30,9 +38,7 @@ def mse(outputs, target, doutputs):
         doutputs[k] = 2.0 * difference
         total += difference * difference
         count += 1.0
-    for k in range(len(outputs)):
-        doutputs[k] /= count
-    return total / count
+    return averaged(total, count, doutputs)
 
 
 MSE = LossRule(
@@ -54,9 +60,7 @@ def mae(outputs, target, doutputs):
         doutputs[k] = 1.0 if difference > 0.0 else (-1.0 if difference < 0.0 else difference)
         total += abs(difference)
         count += 1.0
-    for k in range(len(outputs)):
-        doutputs[k] /= count
-    return total / count
+    return averaged(total, count, doutputs)
 
 
 MAE = LossRule(
@@ -85,9 +89,7 @@ def huber(outputs, target, doutputs, delta):
             doutputs[k] = difference
             total += 0.5 * difference * difference
         count += 1.0
-    for k in range(len(outputs)):
-        doutputs[k] /= count
-    return total / count
+    return averaged(total, count, doutputs)
 
 
 HUBER = LossRule(
@@ -119,9 +121,7 @@ def binary_cross_entropy(logits, target, dlogits):
         dlogits[k] = sigmoid - target[k]
         total += max(x, 0.0) - x * target[k] + math.log1p(small)
         count += 1.0
-    for k in range(len(logits)):
-        dlogits[k] /= count
-    return total / count
+    return averaged(total, count, dlogits)
 
 
 BINARY_CROSS_ENTROPY = LossRule(
