@@ -20,7 +20,6 @@ J. Weston and C. Watkins, "Support Vector Machines for Multi-Class Pattern Recog
 import math
 
 from minicnn.hookspecs import hookimpl
-from minicnn.losses.values import averaged
 from minicnn.rules import Hyperparameter, LossRule
 
 
@@ -87,7 +86,9 @@ def multi_margin(logits, label, dlogits, margin):
             inside += 1.0
             total += violation
     dlogits[label] = -inside
-    return averaged(total, classes, dlogits)
+    for k in range(len(logits)):
+        dlogits[k] /= classes
+    return total / classes
 
 
 MULTI_MARGIN = LossRule(

@@ -21,14 +21,6 @@ from minicnn.hookspecs import hookimpl
 from minicnn.rules import Hyperparameter, LossRule
 
 
-def averaged(total, count, gradient):
-    """The mean of ``count`` numbers, of which ``total`` is the sum; ``gradient`` is divided like
-    it."""
-    for k in range(len(gradient)):
-        gradient[k] /= count
-    return total / count
-
-
 def mse(outputs, target, doutputs):
     """The mean squared error of one row, and its gradient 2 (x − t) / K in ``doutputs``."""
     total = 0.0
@@ -38,7 +30,9 @@ def mse(outputs, target, doutputs):
         doutputs[k] = 2.0 * difference
         total += difference * difference
         count += 1.0
-    return averaged(total, count, doutputs)
+    for k in range(len(outputs)):
+        doutputs[k] /= count
+    return total / count
 
 
 MSE = LossRule(
@@ -60,7 +54,9 @@ def mae(outputs, target, doutputs):
         doutputs[k] = 1.0 if difference > 0.0 else (-1.0 if difference < 0.0 else difference)
         total += abs(difference)
         count += 1.0
-    return averaged(total, count, doutputs)
+    for k in range(len(outputs)):
+        doutputs[k] /= count
+    return total / count
 
 
 MAE = LossRule(
@@ -89,7 +85,9 @@ def huber(outputs, target, doutputs, delta):
             doutputs[k] = difference
             total += 0.5 * difference * difference
         count += 1.0
-    return averaged(total, count, doutputs)
+    for k in range(len(outputs)):
+        doutputs[k] /= count
+    return total / count
 
 
 HUBER = LossRule(
@@ -121,7 +119,9 @@ def binary_cross_entropy(logits, target, dlogits):
         dlogits[k] = sigmoid - target[k]
         total += max(x, 0.0) - x * target[k] + math.log1p(small)
         count += 1.0
-    return averaged(total, count, dlogits)
+    for k in range(len(logits)):
+        dlogits[k] /= count
+    return total / count
 
 
 BINARY_CROSS_ENTROPY = LossRule(

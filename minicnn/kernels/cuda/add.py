@@ -1,17 +1,14 @@
 """The sum of two values of one shape, forward and backward: y = x + x2, dx = dy, dx2 = dy."""
 
 import numpy as np
-from numba import cuda
 
-from minicnn.kernels.cuda.launches import Launch, outputs
+from minicnn.kernels.cuda.launches import each_gradient, each_output, outputs
 from minicnn.kernels.cuda.tile import device
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, i):
     """y = x + x2."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
-        work[np.uint64(op.y + i)] = work[np.uint64(op.x + i)] + work[np.uint64(op.x2 + i)]
+    work[np.uint64(op.y + i)] = work[np.uint64(op.x + i)] + work[np.uint64(op.x2 + i)]
 
 
 @device
@@ -22,15 +19,13 @@ def store(work, place, value, adds):
     work[np.uint64(place)] = value
 
 
-def backward(plan, params, work, index, n, key, first_sample):
+def backward(op, params, work, i):
     """Both inputs get dy, unless it lies where theirs does."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
-        dy = work[np.uint64(op.dy + i)]
-        if op.dx >= 0 and op.dx != op.dy:
-            store(work, op.dx + i, dy, op.accumulate)
-        if op.dx2 >= 0 and op.dx2 != op.dy:
-            store(work, op.dx2 + i, dy, op.accumulate2)
+    dy = work[np.uint64(op.dy + i)]
+    if op.dx >= 0 and op.dx != op.dy:
+        store(work, op.dx + i, dy, op.accumulate)
+    if op.dx2 >= 0 and op.dx2 != op.dy:
+        store(work, op.dx2 + i, dy, op.accumulate2)
 
 
 def handed_on(record, n):
@@ -38,4 +33,5 @@ def handed_on(record, n):
     return outputs(record, n) * bool({record.dx, record.dx2} - {-1, record.dy})
 
 
-LAUNCHES = {"forward": (Launch(forward, outputs),), "backward": (Launch(backward, handed_on),)}
+HAND_ON = each_gradient(backward)._replace(blocks=handed_on)
+LAUNCHES = {"forward": (each_output(forward),), "backward": (HAND_ON,)}

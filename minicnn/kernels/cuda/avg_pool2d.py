@@ -6,12 +6,19 @@ all windows that hold it.
 """
 
 import numpy as np
-from numba import cuda
 
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.axis import height, input_of, output_of, width, window
-from minicnn.kernels.cuda.launches import Launch, gradients, outputs
-from minicnn.kernels.cuda.tile import device, digits
+from minicnn.kernels.cuda.axis import (
+    height,
+    input_at,
+    input_of,
+    output_at,
+    output_of,
+    width,
+    window,
+)
+from minicnn.kernels.cuda.launches import each_gradient, each_output
+from minicnn.kernels.cuda.tile import device
 
 
 @device
@@ -32,40 +39,32 @@ def _area(op, rows, columns, p, q):
     return np.float32(_counted(op, rows, p) * _counted(op, columns, q))
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, place):
     """The mean of each window."""
-    op = plan[index]
-    rows, columns = height(op), width(op)
-    size, C = op.output_size, np.int32(op.input_channels)
-    for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
-        i = place // size
-        p, q, c = digits(np.int32(place - i * size), columns.outputs, C)
-        h_first, h_end = window(rows, p)
-        v_first, v_end = window(columns, q)
-        x0, total = op.x + i * op.input_size + c, np.float32(0)
-        for h in range(h_first, h_end):
-            for v in range(v_first, v_end):
-                total += work[np.uint64(x0 + np.int32((h * columns.size + v) * C))]
-        work[np.uint64(op.y + place)] = total / _area(op, rows, columns, p, q)
+    rows, columns, C = height(op), width(op), np.int32(op.input_channels)
+    i, p, q, c = output_at(op, place)
+    h_first, h_end = window(rows, p)
+    v_first, v_end = window(columns, q)
+    x0, total = op.x + i * op.input_size + c, np.float32(0)
+    for h in range(h_first, h_end):
+        for v in range(v_first, v_end):
+            total += work[np.uint64(x0 + np.int32((h * columns.size + v) * C))]
+    work[np.uint64(op.y + place)] = total / _area(op, rows, columns, p, q)
 
 
-def backward(plan, params, work, index, n, key, first_sample):
+def backward(op, params, work, place):
     """Each element of a window gets the same part of dy."""
-    op = plan[index]
-    rows, columns = height(op), width(op)
-    size, C = op.input_size, np.int32(op.input_channels)
-    for place in range(cuda.grid(1), n * size, cuda.gridsize(1)):
-        i = place // size
-        h, v, c = digits(np.int32(place - i * size), columns.size, C)
-        dy0, dx = op.dy + i * op.output_size + c, np.float32(0)
-        for r in range(rows.taps - 1, -1, -1):  # the windows in their order
-            p = output_of(rows, h, r)
-            for s in range(columns.taps - 1 if p >= 0 else -1, -1, -1):
-                q = output_of(columns, v, s)
-                if q >= 0:
-                    dy = work[np.uint64(dy0 + np.int32((p * columns.outputs + q) * C))]
-                    dx += dy / _area(op, rows, columns, p, q)
-        store(work, op.dx + place, dx, op.accumulate)
+    rows, columns, C = height(op), width(op), np.int32(op.input_channels)
+    i, h, v, c = input_at(op, place)
+    dy0, dx = op.dy + i * op.output_size + c, np.float32(0)
+    for r in range(rows.taps - 1, -1, -1):  # the windows in their order
+        p = output_of(rows, h, r)
+        for s in range(columns.taps - 1 if p >= 0 else -1, -1, -1):
+            q = output_of(columns, v, s)
+            if q >= 0:
+                dy = work[np.uint64(dy0 + np.int32((p * columns.outputs + q) * C))]
+                dx += dy / _area(op, rows, columns, p, q)
+    store(work, op.dx + place, dx, op.accumulate)
 
 
-LAUNCHES = {"forward": (Launch(forward, outputs),), "backward": (Launch(backward, gradients),)}
+LAUNCHES = {"forward": (each_output(forward),), "backward": (each_gradient(backward),)}

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minicnn.kernels.cuda.tile import device, divide
+from minicnn.kernels.cuda.tile import device, digits, divide
 
 
 class Axis(NamedTuple):
@@ -43,6 +43,22 @@ def width(op):
         np.int32(op.dilation_width),
         np.int32(op.padding_left),
     )
+
+
+@device
+def output_at(op, place):
+    """(sample, row, column, channel) of number ``place`` of y."""
+    i = place // op.output_size
+    within, width = np.int32(place - i * op.output_size), np.int32(op.output_width)
+    return i, *digits(within, width, np.int32(op.output_channels))
+
+
+@device
+def input_at(op, place):
+    """(sample, row, column, channel) of number ``place`` of x."""
+    i = place // op.input_size
+    within, width = np.int32(place - i * op.input_size), np.int32(op.input_width)
+    return i, *digits(within, width, np.int32(op.input_channels))
 
 
 @device

@@ -9,20 +9,18 @@ The backward pass hands dy on; the operation before makes dx of it.
 import numpy as np
 from numba import cuda, float32
 
-from minicnn.kernels.cuda import add
+from minicnn.kernels.cuda.add import HAND_ON
 from minicnn.kernels.cuda.batch_statistics import FACTOR, INVERSE, MEAN, saved
 from minicnn.kernels.cuda.column import channels, column_of, pixels, store_scale_sums, tasks
-from minicnn.kernels.cuda.launches import Launch, outputs
+from minicnn.kernels.cuda.launches import Launch, each_output
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, i):
     """y = γρ · (x − μ) + β."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        c = i % op.input_channels
-        x = work[np.uint64(op.x + i)] - saved(op, work, MEAN, c)
-        y = saved(op, work, FACTOR, c) * x + params[np.uint64(op.bias + c)]
-        work[np.uint64(op.y + i)] = y
+    c = i % op.input_channels
+    x = work[np.uint64(op.x + i)] - saved(op, work, MEAN, c)
+    y = saved(op, work, FACTOR, c) * x + params[np.uint64(op.bias + c)]
+    work[np.uint64(op.y + i)] = y
 
 
 def backward(plan, params, work, index, n, key, first_sample):
@@ -38,6 +36,6 @@ def backward(plan, params, work, index, n, key, first_sample):
 
 
 LAUNCHES = {
-    "forward": (Launch(forward, outputs),),
-    "backward": (Launch(backward, channels), Launch(add.backward, add.handed_on)),
+    "forward": (each_output(forward),),
+    "backward": (Launch(backward, channels), HAND_ON),
 }

@@ -22,7 +22,7 @@ from minicnn.kernels.cuda.column import (
     sum_parts,
     tasks,
 )
-from minicnn.kernels.cuda.launches import Launch, gradients
+from minicnn.kernels.cuda.launches import Launch, each_gradient
 from minicnn.kernels.cuda.step import STOPPED
 from minicnn.kernels.cuda.tile import THREADS, device
 
@@ -91,15 +91,13 @@ def combine_backward(plan, params, work, index, n, key, first_sample):
         _save(op, work, MEAN_DY, c, sum_parts(op, work, C + c) / count)
 
 
-def backward(plan, params, work, index, n, key, first_sample):
+def backward(op, params, work, i):
     """dx = γρ · (dy − s) − t · (x − μ)."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        c = i % op.input_channels
-        dy = work[np.uint64(op.dy + i)] - saved(op, work, MEAN_DY, c)
-        x = work[np.uint64(op.x + i)] - saved(op, work, MEAN, c)
-        dx = saved(op, work, FACTOR, c) * dy - saved(op, work, X_FACTOR, c) * x
-        store(work, op.dx + i, dx, op.accumulate)
+    c = i % op.input_channels
+    dy = work[np.uint64(op.dy + i)] - saved(op, work, MEAN_DY, c)
+    x = work[np.uint64(op.x + i)] - saved(op, work, MEAN, c)
+    dx = saved(op, work, FACTOR, c) * dy - saved(op, work, X_FACTOR, c) * x
+    store(work, op.dx + i, dx, op.accumulate)
 
 
 def finish(plan, params, work, index, n, row, results):
@@ -123,7 +121,7 @@ LAUNCHES = {
     "forward": (Launch(forward, channels), Launch(squares, channels), Launch(combine, _threads)),
     "backward": (
         Launch(combine_backward, lambda record, n: _threads(record, n) * (record.dx >= 0)),
-        Launch(backward, gradients),
+        each_gradient(backward),
     ),
     "finish": (Launch(finish, _threads),),
 }

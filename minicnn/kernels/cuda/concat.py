@@ -7,19 +7,17 @@ import numpy as np
 from numba import cuda
 
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.launches import Launch, outputs
+from minicnn.kernels.cuda.launches import Launch, each_output, outputs
 from minicnn.kernels.cuda.tile import device
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, i):
     """y from x and x2."""
-    op = plan[index]
     C, K = op.input_channels, op.output_channels
-    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
-        m = i // K
-        c = i - m * K
-        place = op.x + m * C + c if c < C else op.x2 + m * (K - C) + c - C
-        work[np.uint64(op.y + i)] = work[np.uint64(place)]
+    m = i // K
+    c = i - m * K
+    place = op.x + m * C + c if c < C else op.x2 + m * (K - C) + c - C
+    work[np.uint64(op.y + i)] = work[np.uint64(place)]
 
 
 @device
@@ -42,4 +40,4 @@ def backward(plan, params, work, index, n, key, first_sample):
         _split(work, op.dy + C, K, op.dx2, K - C, pixels, op.accumulate2)
 
 
-LAUNCHES = {"forward": (Launch(forward, outputs),), "backward": (Launch(backward, outputs),)}
+LAUNCHES = {"forward": (each_output(forward),), "backward": (Launch(backward, outputs),)}

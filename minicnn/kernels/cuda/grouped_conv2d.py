@@ -12,9 +12,16 @@ import numpy as np
 from numba import cuda, float32
 
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.axis import height, input_of, output_of, width
+from minicnn.kernels.cuda.axis import (
+    height,
+    input_at,
+    input_of,
+    output_at,
+    output_of,
+    width,
+)
 from minicnn.kernels.cuda.column import ROWS, blocks, column_of, store_sum, tasks
-from minicnn.kernels.cuda.launches import Launch, gradients, outputs
+from minicnn.kernels.cuda.launches import Launch, each_gradient, each_output
 from minicnn.kernels.cuda.tile import device, digits, divide
 
 
@@ -25,26 +32,23 @@ def _groups(op):
     return divide(C, op.groups), divide(K, op.groups), C, K
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, place):
     """y = b + x * w."""
-    op = plan[index]
     rows, columns = height(op), width(op)
     c_each, k_each, C, K = _groups(op)
-    for place in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
-        i = place // op.output_size
-        p, q, k = digits(np.int32(place - i * op.output_size), columns.outputs, K)
-        x0 = op.x + i * op.input_size + divide(k, k_each) * c_each
-        total = params[np.uint64(op.bias + k)] if op.bias >= 0 else float32(0)
-        for r in range(rows.taps):
-            h = input_of(rows, p, r)
-            for s in range(columns.taps):
-                v = input_of(columns, q, s)
-                if 0 <= h < rows.size and 0 <= v < columns.size:
-                    x = x0 + np.int32((h * columns.size + v) * C)
-                    w = op.weight + np.int32((r * columns.taps + s) * c_each * K + k)
-                    for c in range(c_each):
-                        total += work[np.uint64(x + c)] * params[np.uint64(w + np.int32(c * K))]
-        work[np.uint64(op.y + place)] = total
+    i, p, q, k = output_at(op, place)
+    x0 = op.x + i * op.input_size + divide(k, k_each) * c_each
+    total = params[np.uint64(op.bias + k)] if op.bias >= 0 else float32(0)
+    for r in range(rows.taps):
+        h = input_of(rows, p, r)
+        for s in range(columns.taps):
+            v = input_of(columns, q, s)
+            if 0 <= h < rows.size and 0 <= v < columns.size:
+                x = x0 + np.int32((h * columns.size + v) * C)
+                w = op.weight + np.int32((r * columns.taps + s) * c_each * K + k)
+                for c in range(c_each):
+                    total += work[np.uint64(x + c)] * params[np.uint64(w + np.int32(c * K))]
+    work[np.uint64(op.y + place)] = total
 
 
 def backward_filter(plan, params, work, index, n, key, first_sample):
@@ -74,28 +78,25 @@ def backward_filter(plan, params, work, index, n, key, first_sample):
         store_sum(op, work, split, weight, total, first_sample > 0)
 
 
-def backward(plan, params, work, index, n, key, first_sample):
+def backward(op, params, work, place):
     """dx from dy: each number collects from the positions and taps that read it."""
-    op = plan[index]
     rows, columns = height(op), width(op)
-    c_each, k_each, C, K = _groups(op)
-    for place in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        i = place // op.input_size
-        h, v, channel = digits(np.int32(place - i * op.input_size), columns.size, C)
-        group = divide(channel, c_each)
-        dy0 = op.dy + i * op.output_size + group * k_each
-        filters = op.weight + (channel - group * c_each) * K + group * k_each
-        total = float32(0)
-        for r in range(rows.taps):
-            p = output_of(rows, h, r)
-            for s in range(columns.taps if p >= 0 else 0):
-                q = output_of(columns, v, s)
-                if q >= 0:
-                    dy = dy0 + np.int32((p * columns.outputs + q) * K)
-                    w = filters + np.int32((r * columns.taps + s) * c_each * K)
-                    for k in range(k_each):
-                        total += work[np.uint64(dy + k)] * params[np.uint64(w + k)]
-        store(work, op.dx + place, total, op.accumulate)
+    c_each, k_each, _, K = _groups(op)
+    i, h, v, channel = input_at(op, place)
+    group = divide(channel, c_each)
+    dy0 = op.dy + i * op.output_size + group * k_each
+    filters = op.weight + (channel - group * c_each) * K + group * k_each
+    total = float32(0)
+    for r in range(rows.taps):
+        p = output_of(rows, h, r)
+        for s in range(columns.taps if p >= 0 else 0):
+            q = output_of(columns, v, s)
+            if q >= 0:
+                dy = dy0 + np.int32((p * columns.outputs + q) * K)
+                w = filters + np.int32((r * columns.taps + s) * c_each * K)
+                for k in range(k_each):
+                    total += work[np.uint64(dy + k)] * params[np.uint64(w + k)]
+    store(work, op.dx + place, total, op.accumulate)
 
 
 def _weights(record, n):
@@ -105,6 +106,6 @@ def _weights(record, n):
 
 
 LAUNCHES = {
-    "forward": (Launch(forward, outputs),),
-    "backward": (Launch(backward_filter, _weights), Launch(backward, gradients)),
+    "forward": (each_output(forward),),
+    "backward": (Launch(backward_filter, _weights), each_gradient(backward)),
 }

@@ -1,7 +1,6 @@
 """The same numbers under another shape, forward and backward: y is x, and dx = dy where they are
 not in one place."""
 
-from minicnn.kernels.cuda.add import backward, handed_on
-from minicnn.kernels.cuda.launches import Launch
+from minicnn.kernels.cuda.add import HAND_ON
 
-LAUNCHES = {"forward": (), "backward": (Launch(backward, handed_on),)}
+LAUNCHES = {"forward": (), "backward": (HAND_ON,)}

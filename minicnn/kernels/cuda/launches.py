@@ -21,11 +21,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from numba import from_dtype, types
+from numba import cuda, from_dtype, types
 
 from minicnn.kernels.cuda.layout import TABLE
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS
-from minicnn.kernels.cuda.tile import THREADS
+from minicnn.kernels.cuda.tile import THREADS, device
 
 PLAN, KEY = types.Array(from_dtype(TABLE), 1, "C"), types.uint64
 OPERATION = types.void(PLAN, NUMBERS, NUMBERS, INTEGER, INTEGER, KEY, INTEGER)
@@ -47,6 +47,30 @@ def launches(module: str) -> dict[str, tuple[Launch, ...]] | None:
         return None
     operation: dict[str, tuple[Launch, ...]] = importlib.import_module(name).LAUNCHES
     return operation
+
+
+def _each_number(function: Callable[..., None], is_gradient: bool) -> Callable[..., None]:
+    """The kernel that calls ``function(op, params, work, i)`` for each number i of y, or of dx."""
+    of_one = device(function)
+
+    def kernel(plan, params, work, index, n, key, first_sample):
+        op = plan[index]
+        size = op.input_size if is_gradient else op.output_size
+        for i in range(cuda.grid(1), n * size, cuda.gridsize(1)):
+            of_one(op, params, work, i)
+
+    kernel.__name__, kernel.__module__ = function.__name__, function.__module__
+    return kernel
+
+
+def each_output(function: Callable[..., None]) -> Launch:
+    """The launch of ``function(op, params, work, i)``, which makes number i of y."""
+    return Launch(_each_number(function, False), outputs)
+
+
+def each_gradient(function: Callable[..., None]) -> Launch:
+    """The launch of ``function(op, params, work, i)``, which makes number i of dx."""
+    return Launch(_each_number(function, True), gradients)
 
 
 def outputs(record: np.record, n: int) -> int:

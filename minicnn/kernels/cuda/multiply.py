@@ -10,7 +10,7 @@ import numpy as np
 from numba import cuda
 
 from minicnn.kernels.cuda.add import store
-from minicnn.kernels.cuda.launches import Launch, gradients, outputs
+from minicnn.kernels.cuda.launches import Launch, each_gradient, each_output
 from minicnn.kernels.cuda.tile import THREADS, device
 
 
@@ -22,19 +22,15 @@ def _gate(op, work, i):
     return work[np.uint64(op.x2 + place)]
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, i):
     """y = x · x2."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        work[np.uint64(op.y + i)] = work[np.uint64(op.x + i)] * _gate(op, work, i)
+    work[np.uint64(op.y + i)] = work[np.uint64(op.x + i)] * _gate(op, work, i)
 
 
-def backward(plan, params, work, index, n, key, first_sample):
-    """dx, a thread for each of its numbers."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        dx = work[np.uint64(op.dy + i)] * _gate(op, work, i)
-        store(work, op.dx + i, dx, op.accumulate)
+def backward(op, params, work, i):
+    """dx."""
+    dx = work[np.uint64(op.dy + i)] * _gate(op, work, i)
+    store(work, op.dx + i, dx, op.accumulate)
 
 
 def backward_gate(plan, params, work, index, n, key, first_sample):
@@ -54,6 +50,6 @@ def _gates(record, n):
 
 
 LAUNCHES = {
-    "forward": (Launch(forward, outputs),),
-    "backward": (Launch(backward, gradients), Launch(backward_gate, _gates)),
+    "forward": (each_output(forward),),
+    "backward": (each_gradient(backward), Launch(backward_gate, _gates)),
 }

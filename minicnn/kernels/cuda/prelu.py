@@ -8,16 +8,14 @@ from numba import cuda, float32
 
 from minicnn.kernels.cuda.add import store
 from minicnn.kernels.cuda.column import ROWS, channels, column_of, pixels, store_sum, tasks
-from minicnn.kernels.cuda.launches import Launch, gradients, outputs
+from minicnn.kernels.cuda.launches import Launch, each_gradient, each_output
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, i):
     """y from x."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        x = work[np.uint64(op.x + i)]
-        w = params[np.uint64(op.weight + i % op.input_channels)]
-        work[np.uint64(op.y + i)] = x * w if x < 0 else x
+    x = work[np.uint64(op.x + i)]
+    w = params[np.uint64(op.weight + i % op.input_channels)]
+    work[np.uint64(op.y + i)] = x * w if x < 0 else x
 
 
 def backward_weight(plan, params, work, index, n, key, first_sample):
@@ -34,17 +32,15 @@ def backward_weight(plan, params, work, index, n, key, first_sample):
         store_sum(op, work, split, c, total, first_sample > 0)
 
 
-def backward(plan, params, work, index, n, key, first_sample):
+def backward(op, params, work, i):
     """dx from dy."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        dx = work[np.uint64(op.dy + i)]
-        if not work[np.uint64(op.x + i)] > 0:
-            dx *= params[np.uint64(op.weight + i % op.input_channels)]
-        store(work, op.dx + i, dx, op.accumulate)
+    dx = work[np.uint64(op.dy + i)]
+    if not work[np.uint64(op.x + i)] > 0:
+        dx *= params[np.uint64(op.weight + i % op.input_channels)]
+    store(work, op.dx + i, dx, op.accumulate)
 
 
 LAUNCHES = {
-    "forward": (Launch(forward, outputs),),
-    "backward": (Launch(backward_weight, channels), Launch(backward, gradients)),
+    "forward": (each_output(forward),),
+    "backward": (Launch(backward_weight, channels), each_gradient(backward)),
 }

@@ -12,7 +12,7 @@ from numba import types
 
 from minicnn.errors import PluginError
 from minicnn.kernels.cuda.call import digest, launchable
-from minicnn.kernels.cuda.launches import Launch, gradients, outputs
+from minicnn.kernels.cuda.launches import Launch, each_gradient, each_output
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
 from minicnn.kernels.cuda.tile import SIMULATED, device
 from minicnn.kernels.generated import arguments, check_activation, compile_rule, each, reason
@@ -142,28 +142,22 @@ def compiled(params, grads, slots, table, row, squares, partials, results, spans
 
 _FORWARD = '''\
 import numpy as np
-from numba import cuda
 
 
-def compiled(plan, params, work, index, n, key, first_sample):
+def compiled(op, params, work, i):
     """y = f(x)."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
-        work[np.uint64(op.y + i)] = rule(work[np.uint64(op.x + i)], {hypers})
+    work[np.uint64(op.y + i)] = rule(work[np.uint64(op.x + i)], {hypers})
 '''
 
 _BACKWARD = '''\
 import numpy as np
-from numba import cuda
 from minicnn.kernels.cuda.add import store
 
 
-def compiled(plan, params, work, index, n, key, first_sample):
+def compiled(op, params, work, i):
     """dx = f'(x) · dy."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.output_size, cuda.gridsize(1)):
-        dx = rule(work[np.uint64(op.{reads} + i)], {hypers}) * work[np.uint64(op.dy + i)]
-        store(work, op.dx + i, dx, op.accumulate)
+    dx = rule(work[np.uint64(op.{reads} + i)], {hypers}) * work[np.uint64(op.dy + i)]
+    store(work, op.dx + i, dx, op.accumulate)
 '''
 
 
@@ -177,13 +171,13 @@ def rule_launches(rule: AnyLayer) -> dict[str, tuple[Launch, ...]] | None:
         return None
     hypers = range(len(rule.hyperparameters))
     kernels = {}
-    for name, function, template, blocks in (
-        ("forward", rule.value, _FORWARD, outputs),
-        ("backward", rule.derivative, _BACKWARD, gradients),
+    for name, function, template, launch in (
+        ("forward", rule.value, _FORWARD, each_output),
+        ("backward", rule.derivative, _BACKWARD, each_gradient),
     ):
         check_activation(rule, function)
         source = template.format(reads=rule.reads, hypers=each("op.f{}", hypers))
-        kernels[name] = (Launch(_compile("layer", rule.name, function, source), blocks),)
+        kernels[name] = (launch(_compile("layer", rule.name, function, source)),)
     return kernels
 
 

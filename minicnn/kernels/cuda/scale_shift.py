@@ -8,7 +8,7 @@ from numba import cuda, float32
 
 from minicnn.kernels.cuda.add import store
 from minicnn.kernels.cuda.column import channels, column_of, pixels, store_scale_sums, tasks
-from minicnn.kernels.cuda.launches import Launch, gradients, outputs
+from minicnn.kernels.cuda.launches import Launch, each_gradient, each_output
 from minicnn.kernels.cuda.tile import device
 
 
@@ -23,14 +23,12 @@ def _factor(op, params, c):
     return params[np.uint64(op.weight + c)] * _inverse(op, params, c)
 
 
-def forward(plan, params, work, index, n, key, first_sample):
+def forward(op, params, work, i):
     """y = γρ · (x − μ) + β."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        c = i % op.input_channels
-        x = work[np.uint64(op.x + i)] - params[np.uint64(op.running_mean + c)]
-        y = _factor(op, params, c) * x + params[np.uint64(op.bias + c)]
-        work[np.uint64(op.y + i)] = y
+    c = i % op.input_channels
+    x = work[np.uint64(op.x + i)] - params[np.uint64(op.running_mean + c)]
+    y = _factor(op, params, c) * x + params[np.uint64(op.bias + c)]
+    work[np.uint64(op.y + i)] = y
 
 
 def backward_scale(plan, params, work, index, n, key, first_sample):
@@ -45,15 +43,13 @@ def backward_scale(plan, params, work, index, n, key, first_sample):
         store_scale_sums(op, work, column, mean, inverse, first_sample > 0)
 
 
-def backward(plan, params, work, index, n, key, first_sample):
+def backward(op, params, work, i):
     """dx = γρ · dy."""
-    op = plan[index]
-    for i in range(cuda.grid(1), n * op.input_size, cuda.gridsize(1)):
-        dx = _factor(op, params, i % op.input_channels) * work[np.uint64(op.dy + i)]
-        store(work, op.dx + i, dx, op.accumulate)
+    dx = _factor(op, params, i % op.input_channels) * work[np.uint64(op.dy + i)]
+    store(work, op.dx + i, dx, op.accumulate)
 
 
 LAUNCHES = {
-    "forward": (Launch(forward, outputs),),
-    "backward": (Launch(backward_scale, channels), Launch(backward, gradients)),
+    "forward": (each_output(forward),),
+    "backward": (Launch(backward_scale, channels), each_gradient(backward)),
 }

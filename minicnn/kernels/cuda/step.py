@@ -102,6 +102,15 @@ def block_squares(size, total):
 
 
 @device
+def store_squares(squares, size, total):
+    """The `block_squares` of a block in its row of ``squares`` [blocks, 2]."""
+    size, total = block_squares(size, total)
+    if cuda.threadIdx.x == 0:
+        squares[cuda.blockIdx.x, 0] = size
+        squares[cuda.blockIdx.x, 1] = total
+
+
+@device
 def finish_reduction(table, row, squares, partials, results):
     """(factor of the gradient, whether to update): loss and norm of a step, written to ``results``
     by the first block.
@@ -156,10 +165,7 @@ def add_parts(parts, sums, grads, squares):
                 gradient = add4(gradient, load4(parts, first + i, first + count))
             store4(grads, offset + i, offset + count, gradient)
             size, total = add_four_squares(size, total, gradient)
-    size, total = block_squares(size, total)
-    if cuda.threadIdx.x == 0:
-        squares[cuda.blockIdx.x, 0] = size
-        squares[cuda.blockIdx.x, 1] = total
+    store_squares(squares, size, total)
 
 
 def finish(grads, table, row, squares, partials, results):
@@ -169,17 +175,9 @@ def finish(grads, table, row, squares, partials, results):
     if is_finite:
         for i in range(4 * cuda.grid(1), len(grads), 4 * cuda.gridsize(1)):
             a, b, c, d = load4(grads, i, len(grads))
-            store4(
-                grads,
-                i,
-                len(grads),
-                (
-                    clipped(a, shrink, limit),
-                    clipped(b, shrink, limit),
-                    clipped(c, shrink, limit),
-                    clipped(d, shrink, limit),
-                ),
-            )
+            a, b = clipped(a, shrink, limit), clipped(b, shrink, limit)
+            c, d = clipped(c, shrink, limit), clipped(d, shrink, limit)
+            store4(grads, i, len(grads), (a, b, c, d))
 
 
 def square_sums(x, squares):
@@ -187,22 +185,15 @@ def square_sums(x, squares):
     size, total = float32(0), float32(0)
     for i in range(4 * cuda.grid(1), len(x), 4 * cuda.gridsize(1)):
         size, total = add_four_squares(size, total, load4(x, i, len(x)))
-    size, total = block_squares(size, total)
-    if cuda.threadIdx.x == 0:
-        squares[cuda.blockIdx.x, 0] = size
-        squares[cuda.blockIdx.x, 1] = total
+    store_squares(squares, size, total)
 
 
 def axpy(factor, x, y):
     """y ← factor · x + y of vectors."""
     for i in range(4 * cuda.grid(1), len(y), 4 * cuda.gridsize(1)):
         a, b, c, d = load4(x, i, len(y))
-        store4(
-            y,
-            i,
-            len(y),
-            add4(load4(y, i, len(y)), (factor * a, factor * b, factor * c, factor * d)),
-        )
+        moved = factor * a, factor * b, factor * c, factor * d
+        store4(y, i, len(y), add4(load4(y, i, len(y)), moved))
 
 
 SIGNATURES = {
