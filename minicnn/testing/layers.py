@@ -15,9 +15,10 @@ from minicnn.evaluation.loss import Loss
 from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.gradient_check import gradcheck
 from minicnn.kernels.cpu.rules import compile_layer
-from minicnn.network import layers as of
 from minicnn.network.activations import ReLU
 from minicnn.network.blocks import Branches
+from minicnn.network.layer import Shape
+from minicnn.network.layers import Conv2d, Dense, Flatten, MaxPool2d
 from minicnn.network.network import Network
 from minicnn.network.tables import layer, own_layer
 from minicnn.rules import ActivationRule, AnyLayer, LayerRule
@@ -80,7 +81,7 @@ def _cpu_only() -> str:
 # --- values ---------------------------------------------------------------------------------------
 
 
-def _shape(rule: AnyLayer) -> of.Shape:
+def _shape(rule: AnyLayer) -> Shape:
     """Of an input that the layer takes: an image, or a row of features."""
     for shape in ((6, 6, 4), (24,)):
         try:
@@ -93,11 +94,11 @@ def _shape(rule: AnyLayer) -> of.Shape:
     )
 
 
-def _network(rule: AnyLayer, shape: of.Shape) -> Network:
+def _network(rule: AnyLayer, shape: Shape) -> Network:
     """The layer alone, for samples of ``shape``."""
     if len(shape) == 3:
-        return Network(shape, [layer(rule), of.Flatten()])
-    return Network((1, 1, *shape), [of.Flatten(), layer(rule), of.Flatten()])
+        return Network(shape, [layer(rule), Flatten()])
+    return Network((1, 1, *shape), [Flatten(), layer(rule), Flatten()])
 
 
 def _alone(rule: AnyLayer, dtype: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -210,9 +211,9 @@ def _derivatives(rule: ActivationRule) -> str:
 def _gradients(rule: AnyLayer) -> str:
     """With its input read by it alone, and by others, first and later: dx is written, and added
     to."""
-    own, flat, shape = layer(rule), of.Flatten(), _shape(rule)
+    own, flat, shape = layer(rule), Flatten(), _shape(rule)
     begin: list[Any] = (
-        [of.Conv2d(4, 3, padding="same")] if len(shape) == 3 else [flat, of.Dense(shape[0])]
+        [Conv2d(4, 3, padding="same")] if len(shape) == 3 else [flat, Dense(shape[0])]
     )
     image = (6, 6, 2) if len(shape) == 3 else (1, 1, 5)
     loss, worst = Loss("cross_entropy", 3), 0.0
@@ -221,15 +222,9 @@ def _gradients(rule: AnyLayer) -> str:
             if not first and (image[2] != shape[-1] or len(shape) == 1):
                 continue
             rng = np.random.default_rng(1)
-            network = Network(image, [*first, *middle, of.Dense(3)])
-            batch_loss = BatchLoss(
-                network,
-                network.initialize(rng),
-                rng.normal(size=(4, *image)),
-                np.arange(4) % 3,
-                loss,
-            )
-            for found in gradcheck(batch_loss, 12):
+            network = Network(image, [*first, *middle, Dense(3)])
+            params, images = network.initialize(rng), rng.normal(size=(4, *image))
+            for found in gradcheck(BatchLoss(network, params, images, np.arange(4) % 3, loss), 12):
                 if not found.passed:
                     raise CheckFailed(
                         f"{found.tensor} in {' '.join(network.layer_names)}: relative error {found.error:.1e}"
@@ -251,18 +246,10 @@ def _trained(rule: AnyLayer) -> Network:
     """A small network with the layer, for images of 28×28 pixels and ten classes."""
     own = layer(rule)
     if isinstance(rule, ActivationRule):
-        begin: list[Any] = [
-            of.Conv2d(6, 5),
-            own,
-            of.MaxPool2d(2),
-            of.Conv2d(16, 5),
-            own,
-            of.MaxPool2d(2),
-            of.Flatten(),
-        ]
-        return Network((28, 28, 1), [*begin, of.Dense(84), own, of.Dense(10)])
-    if len(_shape(rule)) == 3:
-        return Network(
-            (28, 28, 1), [of.Conv2d(8, 5, stride=2), own, ReLU(), of.Flatten(), of.Dense(10)]
-        )
-    return Network((28, 28, 1), [of.Flatten(), of.Dense(32), own, ReLU(), of.Dense(10)])
+        begin = [Conv2d(6, 5), own, MaxPool2d(2), Conv2d(16, 5), own, MaxPool2d(2)]
+        layers = [*begin, Flatten(), Dense(84), own, Dense(10)]
+    elif len(_shape(rule)) == 3:
+        layers = [Conv2d(8, 5, stride=2), own, ReLU(), Flatten(), Dense(10)]
+    else:
+        layers = [Flatten(), Dense(32), own, ReLU(), Dense(10)]
+    return Network((28, 28, 1), layers)

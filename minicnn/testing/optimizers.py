@@ -28,23 +28,15 @@ from minicnn.testing.on_cuda import works_on_cuda
 from minicnn.training.optimizer import Optimizer
 
 _STEPS = 20
-_RATES = (
-    1.0,
-    10.0,
-    100.0,
-    1000.0,
-    0.1,
-    0.01,
-    3.0,
-)  # of the default learning rate; the best of them counts
+# of the default learning rate; the best of them counts
+_RATES = (1.0, 10.0, 100.0, 1000.0, 0.1, 0.01, 3.0)
 
 
 def checks_of_optimizer(rule: AnyOptimizer) -> Checks:
     """It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64,
     sent down a parabola and Rosenbrock's valley, and tried in small trainings."""
-    bases = [
-        base for base in _bases(rule) if not isinstance(base, str)
-    ]  # a name is checked by itself
+    every = rule.bases if isinstance(rule, StepRule) else (rule,)
+    bases = [base for base in every if not isinstance(base, str)]  # a name is checked by itself
     checks: Checks = {"declaration": partial(_declaration, rule), PLAIN: partial(_plain, bases)}
     for base in bases:
         of_which = "" if base is rule else f": {base.name}"
@@ -66,14 +58,10 @@ def checks_of_optimizer(rule: AnyOptimizer) -> Checks:
     }
 
 
-def _bases(rule: AnyOptimizer) -> Sequence[OptimizerRule | str]:
-    return rule.bases if isinstance(rule, StepRule) else (rule,)
-
-
 def _declaration(rule: AnyOptimizer) -> str:
-    return (
-        described(rule) if isinstance(rule, StepRule) else declared(rule, rule.prepare, leading=2)
-    )
+    if isinstance(rule, StepRule):
+        return described(rule)
+    return declared(rule, rule.prepare, leading=2)
 
 
 def _begin() -> tuple[Network, np.ndarray, np.ndarray]:
@@ -82,10 +70,8 @@ def _begin() -> tuple[Network, np.ndarray, np.ndarray]:
 
     Between the tensors there may be gaps, where the gradient is zero.
     """
-    network, rng = (
-        Network((2, 3, 1), [Flatten(), Dense(5), Dense(4), Dense(2)]),
-        np.random.default_rng(1),
-    )
+    network = Network((2, 3, 1), [Flatten(), Dense(5), Dense(4), Dense(2)])
+    rng = np.random.default_rng(1)
     gradients = np.zeros((_STEPS, network.flat_size), np.float32)
     for grads in gradients:
         for tensor in network.unflatten(grads).values():
@@ -148,9 +134,8 @@ _WATCHED = np.array([1, 2, 3, 5, 10, 30, 100, 300, 1000, 3000])
 def _constant_run(rule: OptimizerRule, first: int) -> tuple[np.ndarray, np.ndarray]:
     """(steps, slots) in plain Python of a weight whose gradient is always 1; the steps are counted
     from ``first`` on."""
-    hyper = {
-        name: 0.0 if name == "weight_decay" else value for name, value in defaults(rule).items()
-    }
+    names = defaults(rule)
+    hyper = names | dict.fromkeys(names.keys() & {"weight_decay"}, 0.0)
     state, p, slots = dict(rule.state), 0.0, [0.0] * len(rule.slots)
     moves, kept = np.zeros(_LONG), np.zeros((_LONG, len(slots)))
     for t in range(_LONG):
@@ -158,6 +143,10 @@ def _constant_run(rule: OptimizerRule, first: int) -> tuple[np.ndarray, np.ndarr
         after, *slots = new if isinstance(new, tuple) else (new,)
         moves[t], kept[t], p = after - p, slots, after
     return moves, kept
+
+
+def _settles(path: np.ndarray) -> bool:
+    return bool(path[-1] != 0 and abs(path[_LONG // 2] / path[-1] - 1) < 0.01)
 
 
 def _corrects(rule: OptimizerRule) -> str:
@@ -182,27 +171,15 @@ def _corrects(rule: OptimizerRule) -> str:
     if np.array_equal(moves, late):
         return f"{_LONG:,} steps are finite, and do not depend on their number"
 
-    def settled(path: np.ndarray) -> bool:
-        return bool(path[-1] != 0 and abs(path[_LONG // 2] / path[-1] - 1) < 0.01)
-
-    begun = [
-        slot / slot[-1]
-        for slot in slots.T
-        if settled(slot) and (slot[_WATCHED - 1] / slot[-1] > 0).all()
-    ]
-    if not (
-        begun
-        and settled(moves)
-        and settled(late)
-        and (moves / moves[-1] > 0).all()
-        and (late / late[-1] > 0).all()
-    ):
+    settled = [slot[_WATCHED - 1] / slot[-1] for slot in slots.T if _settles(slot)]
+    begun = [slot for slot in settled if (slot > 0).all()]
+    paths = moves, late
+    if not begun or not all(_settles(one) and (one / one[-1] > 0).all() for one in paths):
         return f"{_LONG:,} steps are finite; they do not settle, or no mean does, so no correction can be judged"
-    means = np.log(np.column_stack(begun))[_WATCHED - 1]
-    powers, without = (
-        np.linalg.lstsq(means, np.log(path / path[-1])[_WATCHED - 1])[0] for path in (moves, late)
-    )
-    missed = np.log(moves / moves[-1])[_WATCHED - 1] - means @ powers
+    means = np.log(np.column_stack(begun))
+    shares = [np.log(one / one[-1])[_WATCHED - 1] for one in paths]
+    powers, without = (np.linalg.lstsq(means, share)[0] for share in shares)
+    missed = shares[0] - means @ powers
     if (np.abs(powers) > np.abs(without) + 0.4).any() and np.abs(missed).max() < 0.2:
         raise CheckFailed(
             f"the first step is {moves[0] / moves[-1]:.2g} of a later one under a constant gradient, and "
@@ -245,15 +222,8 @@ def _spares_biases(rule: AnyOptimizer) -> str:
         # One step: after it the weights differ, and so may what a rule on whole steps does to the
         # biases.
         optimizer.update(params, partial(_same_everywhere, gradients[0].astype(np.float64)))
-        ends.append(
-            np.concatenate(
-                [
-                    tensor.reshape(-1)
-                    for name, tensor in network.unflatten(params).items()
-                    if name.endswith("bias")
-                ]
-            )
-        )
+        tensors = network.unflatten(params).items()
+        ends.append(np.concatenate([one for name, one in tensors if name.endswith("bias")]))
     return close("biases after a step", ends[0], ends[1], 1e-12)
 
 

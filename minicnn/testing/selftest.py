@@ -18,9 +18,32 @@ from minicnn.data import Dataset, Split, load_dataset
 from minicnn.data.augment import Augment
 from minicnn.errors import SettingError
 from minicnn.evaluation.loss import Loss
-from minicnn.network import activations, layers, normalization
+from minicnn.network.activations import (
+    GELU,
+    LeakyReLU,
+    PReLU,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Tanh,
+)
 from minicnn.network.blocks import Branches
+from minicnn.network.layer import Layer
+from minicnn.network.layers import (
+    Add,
+    AvgPool2d,
+    Conv2d,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool2d,
+    GlobalMaxPool2d,
+    MaxPool2d,
+    Multiply,
+)
 from minicnn.network.network import Network
+from minicnn.network.normalization import BatchNorm2d, GroupNorm, LayerNorm
 from minicnn.network.presets import preset
 from minicnn.network.tables import layer
 from minicnn.plugins import entries, find
@@ -32,95 +55,55 @@ from minicnn.training.trainer import Trainer
 _TOLERANCE = 1e-5  # of float32 against float64, relative to the largest number
 _SAMPLES = 3
 
-NETWORKS: dict[str, tuple[tuple[int, ...], list[layers.Layer | Branches]]] = {
+NETWORKS: dict[str, tuple[tuple[int, ...], list[Layer | Branches]]] = {
     "convolution, dense": (
         (7, 6, 2),
-        [
-            layers.Conv2d(5, 3, padding=1),
-            layers.Conv2d(3, (2, 3), stride=(2, 1)),
-            layers.Flatten(),
-            layers.Dense(4),
-        ],
+        [Conv2d(5, 3, padding=1), Conv2d(3, (2, 3), stride=(2, 1)), Flatten(), Dense(4)],
     ),
     "dilated convolution, max pooling": (
         (9, 8, 1),
-        [
-            layers.Conv2d(4, 3, dilation=2, padding=1),
-            activations.ReLU(),
-            layers.MaxPool2d(2),
-            layers.Flatten(),
-            layers.Dense(3),
-        ],
+        [Conv2d(4, 3, dilation=2, padding=1), ReLU(), MaxPool2d(2), Flatten(), Dense(3)],
     ),
     "overlapping max and average pooling": (
         (7, 7, 3),
         [
-            layers.Conv2d(3, 1),
-            layers.MaxPool2d(3, stride=2, padding=1),
-            layers.AvgPool2d(2, stride=1),
-            layers.Flatten(),
-            layers.Dense(2),
+            *(Conv2d(3, 1), MaxPool2d(3, stride=2, padding=1), AvgPool2d(2, stride=1)),
+            *(Flatten(), Dense(2)),
         ],
     ),
     "global average pooling, dropout": (
         (5, 5, 2),
-        [
-            layers.Conv2d(4, 2),
-            activations.SiLU(),
-            layers.Dropout(0.4),
-            layers.GlobalAvgPool2d(),
-            layers.Dense(3),
-        ],
+        [Conv2d(4, 2), SiLU(), Dropout(0.4), GlobalAvgPool2d(), Dense(3)],
     ),
     "activations": (
         (1, 5, 1),
         [
-            layers.Flatten(),
-            layers.Dense(6),
-            activations.Sigmoid(),
-            layers.Dense(6),
-            activations.Tanh(),
-            layers.Dense(6),
-            activations.GELU(),
-            layers.Dense(6),
-            activations.LeakyReLU(0.1),
-            layers.Dense(2),
+            *(Flatten(), Dense(6), Sigmoid(), Dense(6), Tanh(), Dense(6), GELU()),
+            *(Dense(6), LeakyReLU(0.1), Dense(2)),
         ],
     ),
     "normalization": (
         (5, 4, 2),
         [
-            layers.Conv2d(4, 2),
-            normalization.BatchNorm2d(),
-            layers.Conv2d(4, 1),
-            normalization.GroupNorm(2),
-            activations.PReLU(),
-            layers.Flatten(),
-            layers.Dense(6),
-            normalization.LayerNorm(),
-            layers.Dropout(0.4),
-            layers.Dense(3),
+            *(Conv2d(4, 2), BatchNorm2d(), Conv2d(4, 1), GroupNorm(2), PReLU(), Flatten()),
+            *(Dense(6), LayerNorm(), Dropout(0.4), Dense(3)),
         ],
     ),
     "convolutions in groups, joins": (
         (5, 4, 4),
         [
-            layers.Conv2d(6, 3, padding=1, groups=2),
-            layers.Conv2d(6, 3, padding="same", groups=6, name="a"),
-            Branches([layers.MaxPool2d(3, 1, 1)], [layers.Conv2d(2, 1)]),
-            layers.Conv2d(6, 1, name="b"),
-            layers.GlobalAvgPool2d(name="gate"),
-            layers.Multiply(inputs=("a", "gate")),
-            layers.Add(inputs=("multiply1", "b")),
-            layers.GlobalMaxPool2d(),
-            activations.Softmax(),
+            Conv2d(6, 3, padding=1, groups=2),
+            Conv2d(6, 3, padding="same", groups=6, name="a"),
+            Branches([MaxPool2d(3, 1, 1)], [Conv2d(2, 1)]),
+            Conv2d(6, 1, name="b"),
+            GlobalAvgPool2d(name="gate"),
+            Multiply(inputs=("a", "gate")),
+            Add(inputs=("multiply1", "b")),
+            *(GlobalMaxPool2d(), Softmax()),
         ],
     ),
     # On CUDA, blocks share sums that are so long, forward and backward.
-    "long sums": (
-        (1, 2, 1),
-        [layers.Flatten(), layers.Dense(3), layers.Dense(520), layers.Dense(2)],
-    ),
+    "long sums": ((1, 2, 1), [Flatten(), Dense(3), Dense(520), Dense(2)]),
 }
 
 
@@ -188,60 +171,46 @@ def _passes(tested: Any, network: Network) -> str:
     passes = tested.Passes(network, params, _SAMPLES)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
     here, there = (
-        tested.Inference(network, params),
-        cpu.Inference(network, params.astype(np.float64)),
+        module.Inference(network, params.astype(number)).logits(x.astype(number), 1.0)
+        for module, number in ((tested, np.float32), (cpu, np.float64))
     )
-    close(
-        "logits in inference",
-        here.logits(x, 1.0),
-        there.logits(x.astype(np.float64), 1.0),
-        _TOLERANCE,
-    )
-    return close(
-        "gradient", passes.backward(dlogits, 7), reference.backward(dlogits, 7), _TOLERANCE
-    )
+    close("logits in inference", here, there, _TOLERANCE)
+    here, there = (one.backward(dlogits, 7) for one in (passes, reference))
+    return close("gradient", here, there, _TOLERANCE)
 
 
 def loss_equals(tested: Any, rule: LossRule, dtype: Any = np.float64) -> str:
     """Whether a loss is what it is on the CPU in ``dtype``."""
-    logits, labels = (
-        3 * np.random.default_rng(1).normal(size=(_SAMPLES, 5)).astype(np.float32),
-        np.arange(_SAMPLES),
-    )
-    weights, results = (0.5, 1, 0.7, 2, 1.5) if rule.class_weights else None, []
-    for module, number in ((cpu, dtype), (tested, np.float32)):
+    logits = 3 * np.random.default_rng(1).normal(size=(_SAMPLES, 5)).astype(np.float32)
+    weights, labels = (0.5, 1, 0.7, 2, 1.5) if rule.class_weights else None, np.arange(_SAMPLES)
+
+    def rows(module: Any, number: Any) -> tuple[float, np.ndarray]:
         loss = Loss(rule, 5, weights, number)
-        results.append(
-            module.loss_rows(
-                rule,
-                logits.astype(number),
-                labels,
-                loss.one_hot,
-                loss.class_weights,
-                loss.hyperparameters,
-            )
+        arrays = loss.one_hot, loss.class_weights, loss.hyperparameters
+        found: tuple[float, np.ndarray] = module.loss_rows(
+            rule, logits.astype(number), labels, *arrays
         )
-    close("gradient", results[1][1], results[0][1], _TOLERANCE)
-    return close("loss", results[1][0], results[0][0], _TOLERANCE)
+        return found
+
+    (value, gradient), (expected, there) = rows(tested, np.float32), rows(cpu, dtype)
+    close("gradient", gradient, there, _TOLERANCE)
+    return close("loss", value, expected, _TOLERANCE)
 
 
 def layer_equals(tested: Any, rule: AnyLayer, dtype: Any = np.float64) -> str:
     """Whether a layer is what it is on the CPU."""
-    network = Network((1, 5, 1), [layers.Flatten(), layers.Dense(6), layer(rule), layers.Dense(2)])
+    network = Network((1, 5, 1), [Flatten(), Dense(6), layer(rule), Dense(2)])
     return _passes(tested, network)
 
 
 def updates_equal(tested: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> str:
     """Whether three updates of some matrices and rows, and of the slots, are what they are on the
     CPU in ``dtype``."""
-    sizes: list[layers.Layer] = [layers.Dense(5), layers.Dense(3), layers.Dense(2)]
-    network, results = Network((2, 4, 1), [layers.Flatten(), *sizes]), []
+    network, results = Network((2, 4, 1), [Flatten(), Dense(5), Dense(3), Dense(2)]), []
     start, *gradients = (_random(network, seed)[0] for seed in range(4))
     for module, number in ((cpu, dtype), (tested, np.float32)):
-        optimizer, params = (
-            Optimizer(rule, network, number, module.__name__.rpartition(".")[2]),
-            start.astype(number),
-        )
+        optimizer = Optimizer(rule, network, number, module.__name__.rpartition(".")[2])
+        params = start.astype(number)
         there = module.vector(params)
         optimizer.compile()
         for grads in gradients:
@@ -273,13 +242,19 @@ ALL_OPERATIONS = StepRule("selftest", _all_operations, (), scratch=("product", "
 
 def _vectors(tested: Any) -> str:
     x, y = np.random.default_rng(3).normal(size=(2, 1000)).astype(np.float32)
-    one, other, found = tested.vector(x.copy()), tested.vector(y.copy()), np.empty_like(y)
+    one, other = tested.vector(x.copy()), tested.vector(y.copy())
     tested.axpy(0.5, one, other)
     tested.copy(other, one)
-    found = one if tested is cpu else found
-    tested.fetch(one, found)
+    found = _fetched(tested, one, len(y))
     close("a x + y", found, 0.5 * x.astype(np.float64) + y, _TOLERANCE)
     return close("norm", tested.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
+
+
+def _fetched(module: Any, there: Any, size: int) -> np.ndarray:
+    """The vector that a backend has, in the memory of the host."""
+    found = there if module is cpu else np.empty(size, np.float32)
+    module.fetch(there, found)
+    return found
 
 
 def _clipped(tested: Any, frozen: bool = False) -> str:
@@ -287,37 +262,27 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
     normalized images: of float32 where ``frozen``, else uint8."""
     network, rule = Network(*NETWORKS["normalization"]), find("loss", "cross_entropy")
     loss, none, results = Loss(rule, network.outputs), np.zeros((0, 1), np.float32), []
-    images, numbers = (
-        np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8),
-        np.arange(_SAMPLES),
-    )
-    images = images.astype(np.float32) if frozen else images
+    images = np.random.default_rng(4).integers(0, 256, (_SAMPLES, 40), np.uint8)
+    images, numbers = images.astype(np.float32 if frozen else np.uint8), np.arange(_SAMPLES)
     views = Augment(crop=1, flip=True).draw(0, 1, images.reshape(-1, *network.input_shape))
     scale = np.outer([1 / 64, -2], np.linspace(0.9, 1.1, network.input_shape[2]))
     for module in (cpu, tested):
-        training = module.Training(
-            network,
-            _random(network)[0],
-            _SAMPLES,
-            ALL_OPERATIONS,
-            rule,
-            None,
-            0.5,
-            0.1,
-            frozen=frozen,
-        )
+        given = network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule
+        training = module.Training(*given, None, 0.5, 0.1, frozen=frozen)
         data = loss.data(images, numbers % 2, scale.astype(np.float32))
         batch, slots = Batch(numbers, _SAMPLES, 7, none), module.vector(none)
         training.step(data, batch._replace(views=views), slots)
         result = training.step(data, batch, slots)
-        vectors = []
-        for there in (training.grads, training.params):
-            vectors.append(there if module is cpu else np.empty(network.flat_size, np.float32))
-            module.fetch(there, vectors[-1])
-        results.append((result, *vectors))
-    close("loss, right answers, norm", results[1][0], results[0][0], _TOLERANCE)
-    close("running statistics", results[1][2], results[0][2], _TOLERANCE)
-    return close("clipped gradient", results[1][1], results[0][1], _TOLERANCE)
+        vectors = training.params, training.grads
+        fetched = (_fetched(module, there, network.flat_size) for there in vectors)
+        results.append((result, *fetched))
+    for what, expected, found in zip(
+        ("loss, right answers, norm", "running statistics", "clipped gradient"),
+        *results,
+        strict=True,
+    ):
+        told = close(what, found, expected, _TOLERANCE)
+    return told
 
 
 def _data(images: int) -> Dataset:
@@ -329,9 +294,8 @@ def _data(images: int) -> Dataset:
         )
 
     def some(split: Any, count: int) -> Split:
-        chosen = np.sort(
-            np.argsort(split.labels, kind="stable")[:: max(1, len(split) // count)][:count]
-        )
+        by_class = np.argsort(split.labels, kind="stable")
+        chosen = np.sort(by_class[:: max(1, len(split) // count)][:count])
         return Split(split.images[chosen], split.labels[chosen])
 
     return replace(
