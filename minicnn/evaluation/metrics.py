@@ -50,27 +50,18 @@ class Evaluation:
 
     @property
     def f1(self) -> list[float | None]:
-        """2 · hits / (labelled + predicted) of each class, the harmonic mean of precision and
-        recall; None of no image."""
-        if not self.confusion:
-            pairs = zip(self.precision, self.recall, strict=True)
-            return [
-                None if p is r is None else 2 * (p or 0) * (r or 0) / ((p or 0) + (r or 0) or 1)
-                for p, r in pairs
-            ]
-        totals = [
-            sum(row) + sum(row[c] for row in self.confusion) for c, row in enumerate(self.confusion)
-        ]
+        """2 · hits / (labelled + predicted) of each class or label, the harmonic mean of precision
+        and recall; None of no image."""
         return [
-            2 * self.confusion[c][c] / total if total else None for c, total in enumerate(totals)
+            None if p is r is None else 2 * (p or 0) * (r or 0) / ((p or 0) + (r or 0) or 1)
+            for p, r in zip(self.precision, self.recall, strict=True)
         ]
 
     @property
     def by_class(self) -> list[tuple[str, float, float | None, float | None, float | None]]:
         """(name, images, precision, recall, F1) of each class or label; none of values."""
         images = [sum(row) for row in self.confusion] or self.labelled
-        rows = zip(self.classes, images, self.precision, self.recall, self.f1, strict=False)
-        return list(rows)
+        return list(zip(self.classes, images, self.precision, self.recall, self.f1, strict=False))
 
     @property
     def images_per_second(self) -> float:

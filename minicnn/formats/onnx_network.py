@@ -177,6 +177,19 @@ class Reader:
             )
         return np.broadcast_to(array.reshape(-1), (channels,))
 
+    def number(self, node: Operator, index: int, name: str, default: float) -> float:
+        """One number that an attribute or, from some opset on, an input says."""
+        given = node.take(name, default)
+        if node.has_input(index):
+            given = self.constant(node, index).reshape(())
+        return float(given)
+
+    def pool_all(self, layer: Layer, value: Value, node: Operator) -> Value:
+        """Add a pooling whose window is the whole image, as `row` knows then."""
+        made = self.add(layer, value, node=node)
+        self.whole.add(made.number)
+        return made
+
     def axes_of(self, node: Operator, index: int, value: Value) -> list[int]:
         """The axes that an attribute or, from some opset on, an input says, counted from 0."""
         given = node.take("axes")

@@ -29,20 +29,23 @@ def _padding(node: Operator, x: Value, layer: Any) -> tuple[int, int, int, int]:
     return (0, 0, 0, 0) if how == "VALID" else (pads[0], pads[1], pads[2], pads[3])
 
 
-def _window(node: Operator, kernel: Sequence[int]) -> dict[str, Any]:
+def _window(node: Operator, kernel: Sequence[int] = ()) -> dict[str, Any]:
+    """What the node says of its windows; ``kernel`` where it does not say their size."""
     return {
-        "kernel_size": tuple(kernel),
+        "kernel_size": tuple(node.ints("kernel_shape", kernel, 2)),
         "stride": tuple(node.ints("strides", (1, 1), 2)),
+        "dilation": tuple(node.ints("dilations", (1, 1), 2)),
     }
 
 
 def _conv(reader: Reader, node: Operator) -> Value:
     x, weight = reader.image(node), reader.numbers(node, 1, 4)
-    kernel = node.ints("kernel_shape", weight.shape[2:], 2)
-    if tuple(kernel) != weight.shape[2:]:
-        raise NetworkError(f"kernel_shape is {kernel}, and the weights are {weight.shape}")
-    said = _window(node, kernel)
-    said |= {"dilation": tuple(node.ints("dilations", (1, 1), 2)), "groups": node.take("group", 1)}
+    said = _window(node, weight.shape[2:])
+    if said["kernel_size"] != weight.shape[2:]:
+        raise NetworkError(
+            f"kernel_shape is {list(said['kernel_size'])}, and the weights are {weight.shape}"
+        )
+    said["groups"] = node.take("group", 1)
     tensors = {"weight": weight.transpose(2, 3, 1, 0)}
     if node.has_input(2):
         tensors["bias"] = reader.numbers(node, 2, 1)
@@ -68,11 +71,10 @@ def _conv(reader: Reader, node: Operator) -> Value:
 def _pool(reader: Reader, node: Operator) -> Value:
     """The pooling whose windows, of those that the layers have, are the node's."""
     x = reader.image(node)
-    said = _window(node, node.ints("kernel_shape", (), 2))
-    dilation, ceil = tuple(node.ints("dilations", (1, 1), 2)), bool(node.take("ceil_mode", 0))
+    said, ceil = _window(node), bool(node.take("ceil_mode", 0))
     counted, average = bool(node.take("count_include_pad", 0)), node.type == "AveragePool"
     node.take("storage_order")  # of the indices, which nobody reads
-    if average and dilation != (1, 1):
+    if average and said.pop("dilation") != (1, 1):
         raise NetworkError("dilations are not 1; only MaxPool has them here")
 
     def layer(padding: Any, ceil_mode: bool = False) -> Any:
@@ -81,9 +83,7 @@ def _pool(reader: Reader, node: Operator) -> Value:
             return of.AvgPool2d(
                 padding=padding, ceil_mode=ceil_mode, count_include_pad=counts, **said
             )
-        return of.MaxPool2d(
-            padding=padding, dilation=(dilation[0], dilation[1]), ceil_mode=ceil_mode, **said
-        )
+        return of.MaxPool2d(padding=padding, ceil_mode=ceil_mode, **said)
 
     pads: tuple[int, ...] = ()
     pads = _padding(node, x, layer)
@@ -117,9 +117,7 @@ def _outputs(side: int, pads: Sequence[int], layer: Any, size: int, ceil: bool) 
 def _global_pool(kind: Callable[..., Layer]) -> Callable[[Reader, Operator], Value]:
     def take(reader: Reader, node: Operator) -> Value:
         x = reader.image(node)
-        made = reader.add(kind(x.shape[:2]), x, node=node)
-        reader.whole.add(made.number)
-        return made
+        return reader.pool_all(kind(x.shape[:2]), x, node)
 
     return take
 
@@ -132,9 +130,7 @@ def _reduce_mean(reader: Reader, node: Operator) -> Value:
         raise NetworkError("over other axes than height and width, which alone would fit")
     if not keep:
         return reader.add(of.GlobalAvgPool2d(), x, node=node)
-    made = reader.add(of.AvgPool2d((x.shape[0], x.shape[1])), x, node=node)
-    reader.whole.add(made.number)
-    return made
+    return reader.pool_all(of.AvgPool2d((x.shape[0], x.shape[1])), x, node)
 
 
 def _gemm(reader: Reader, node: Operator) -> Value:
@@ -302,13 +298,11 @@ def _sigmoid(reader: Reader, node: Operator) -> Value:
 
 
 def _dropout(reader: Reader, node: Operator) -> Value:
-    ratio = node.take("ratio", 0.5)
-    if node.has_input(1):
-        ratio = float(reader.constant(node, 1).reshape(()))
+    ratio = reader.number(node, 1, "ratio", 0.5)
     if node.has_input(2) and reader.constant(node, 2).any():
         raise NetworkError("in training mode; that of inference would fit")
     node.take("seed")
-    return reader.add(of.Dropout(float(ratio)), reader.value(node), node=node)
+    return reader.add(of.Dropout(ratio), reader.value(node), node=node)
 
 
 def _normalized(reader: Reader, node: Operator) -> tuple[Value, float]:
@@ -352,11 +346,8 @@ def _prelu(reader: Reader, node: Operator) -> Value:
 
 
 def _clip(reader: Reader, node: Operator) -> Value:
-    low, high = node.take("min", -math.inf), node.take("max", math.inf)
-    if node.has_input(1):
-        low = float(reader.constant(node, 1).reshape(()))
-    if node.has_input(2):
-        high = float(reader.constant(node, 2).reshape(()))
+    low = reader.number(node, 1, "min", -math.inf)
+    high = reader.number(node, 2, "max", math.inf)
     if low != 0 or high not in (6, math.inf):
         raise NetworkError(f"from {low:g} to {high:g}; 0 to 6 or 0 to infinity would fit")
     return reader.add(act.ReLU6() if high == 6 else act.ReLU(), reader.value(node), node=node)

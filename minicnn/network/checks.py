@@ -26,12 +26,10 @@ def _is_integer(value: object, minimum: int) -> bool:
     )
 
 
-def integer(layer: str, field: str, value: object, minimum: int = 1) -> int:
-    """A whole number from ``minimum`` on."""
-    if not _is_integer(value, minimum):
-        raise SettingError(
-            f"{layer}: {field} must be a whole number from {minimum} on, not {value!r}"
-        )
+def integer(layer: str, field: str, value: object) -> int:
+    """A whole number from 1 on."""
+    if not _is_integer(value, 1):
+        raise SettingError(f"{layer}: {field} must be a whole number from 1 on, not {value!r}")
     return operator.index(value)  # type: ignore[arg-type]
 
 

@@ -55,10 +55,10 @@ def worst_mistakes(
     the true class."""
     columns = 4
     rows = -(-len(found) // columns)
-    drawn = figure(height=0.8 + 2.5 * rows)
-    drawn.suptitle(
+    drawn = figure(
         "The most confident mistakes: predicted class and its probability,\n"
-        "true class and number in the test set"
+        "true class and number in the test set",
+        height=0.8 + 2.5 * rows,
     )
     for place, mistake in enumerate(found, 1):
         axes = drawn.add_subplot(rows, columns, place)

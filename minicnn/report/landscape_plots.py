@@ -47,8 +47,7 @@ def surface_plot(
     losses = surface.losses[np.ix_(rows, columns)]
     heights = np.log10(losses) if steep else losses
     x, y = np.meshgrid(surface.x_values[columns], surface.y_values[rows])
-    drawn = figure(height=9.0)
-    drawn.suptitle(f"Loss around the weights{title and f': {title}'}")
+    drawn = figure(f"Loss around the weights{title and f': {title}'}", height=9.0)
     above, below = cast("np.ndarray", drawn.subfigures(2, 1, height_ratios=(1.25, 1)))
     # With the order given, lines lie before the surface.
     solid: Any = above.add_subplot(projection="3d", computed_zorder=False)
@@ -128,8 +127,7 @@ def slice_plot(cut: Slice) -> "Figure":
     descents, label = cut.descents, shown(cut.direction.label)
     across = max(1, min(_PANELS, len(descents)))
     down = -(-len(descents) // across)
-    drawn = figure(height=3.6 + 3.2 * down)
-    drawn.suptitle(f"Loss along {label}, all other weights fixed")
+    drawn = figure(f"Loss along {label}, all other weights fixed", height=3.6 + 3.2 * down)
     grid = drawn.add_gridspec(1 + down, across)
     top = drawn.add_subplot(grid[0, :])
     _curve(top, cut)
@@ -190,8 +188,7 @@ def _curve(axes: Any, cut: Slice) -> None:
 def loss_curve_plot(curve: LossCurve) -> "Figure":
     """C and its derivative dC/da over the prediction for the true class, with the samples of a
     batch."""
-    drawn = figure(height=4.2)
-    drawn.suptitle(f"Loss of one image: {shown(curve.loss)}")
+    drawn = figure(f"Loss of one image: {shown(curve.loss)}", height=4.2)
     names = "loss C", "derivative dC/da"
     for axes, values, label in zip(
         drawn.subplots(1, 2), (curve.losses, curve.derivatives), names, strict=True

@@ -41,10 +41,13 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def figure(height: float = 5.0, width: float = WIDTH) -> "Figure":
-    """An empty figure, sizes in inches; a notebook shows it inline. Raises `MissingExtraError`
-    without matplotlib."""
-    return _picture_class()(figsize=(width, height), dpi=100, layout="constrained")
+def figure(title: str = "", height: float = 5.0) -> "Figure":
+    """A figure with a title alone, ``height`` in inches; a notebook shows it inline. Raises
+    `MissingExtraError` without matplotlib."""
+    drawn: Figure = _picture_class()(figsize=(WIDTH, height), dpi=100, layout="constrained")
+    if title:
+        drawn.suptitle(title)
+    return drawn
 
 
 def shown(text: str, width: int = 40) -> str:

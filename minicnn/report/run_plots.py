@@ -34,8 +34,7 @@ DASHES = ("-", "--", ":", "-.")  # tell runs apart that share a colour, from the
 
 def run_curves(run: RunCurves) -> "Figure":
     """Loss and accuracy of a run on its training and its validation images, a point per epoch."""
-    drawn = figure(height=4.0)
-    drawn.suptitle("Loss and accuracy by epoch")
+    drawn = figure("Loss and accuracy by epoch", height=4.0)
     for axes, what in zip(drawn.subplots(1, 2), ("loss", "accuracy"), strict=True):
         percent = 100 if what == "accuracy" else 1
         sets = ("train", "training", BLUE, "o"), ("validation", "validation", ORANGE, "s")
@@ -64,8 +63,7 @@ def health(record: Record) -> "Figure":
         ("update_ratio", "update / weight (L2)"),
     ]
     wanted += [("dead", "dead channels (%)")] if record.lines[-1].dead else []
-    drawn = figure(height=1 + 2.6 * len(wanted))
-    drawn.suptitle("Health of the layers while training")
+    drawn = figure("Health of the layers while training", height=1 + 2.6 * len(wanted))
     epochs = np.array([line.epoch for line in record.lines[1:]])
     size = -(-len(epochs) // MOST_POINTS)
     parts = [slice(begin, begin + size) for begin in range(0, len(epochs), size)]
@@ -107,8 +105,7 @@ def health(record: Record) -> "Figure":
 def comparison(runs: Sequence[RunCurves], target: float) -> "Figure":
     """Runs on one picture: training loss by epoch, and accuracy by epoch, step and second, with the
     target."""
-    drawn = figure(height=7.6)
-    drawn.suptitle("Runs beside each other")
+    drawn = figure("Runs beside each other", height=7.6)
     panels = drawn.subplots(2, 2)
     wanted = (
         ("epoch", "loss"),
@@ -192,8 +189,7 @@ def search_outcome(points: Sequence[tuple[dict[str, Any], float]], maximize: boo
     """The score of each trial in order, with the best so far, and over each setting that was
     varied; ``points`` are (values, score)."""
     names = list(points[0][0])
-    drawn = figure(height=2.6 * (len(names) + 1))
-    drawn.suptitle("Trials of a search")
+    drawn = figure("Trials of a search", height=2.6 * (len(names) + 1))
     panels = np.atleast_1d(drawn.subplots(len(names) + 1))
     scores = [score * (100 if maximize else 1) for _, score in points]
     word = "validation accuracy (%)" if maximize else "validation loss"
