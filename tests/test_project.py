@@ -244,7 +244,9 @@ def importing(package):
 
 
 def test_only_the_reports_on_the_terminal_import_rich():
-    assert importing("rich") == [f"minicnn/report/{name}.py" for name in ("console", "tables", "terminal")]
+    assert importing("rich") == [
+        f"minicnn/report/{name}.py" for name in ("console", "tables", "terminal")
+    ]
 
 
 def test_only_the_pictures_import_matplotlib():

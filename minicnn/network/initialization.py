@@ -16,7 +16,7 @@ fan_in)``, ``gain² = 2``, and
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
@@ -108,38 +108,55 @@ def whitening(layer: Conv2d, weight: NDArray[Any], images: NDArray[Any] | None) 
     weight[..., half : 2 * half] = -weight[..., :half]
 
 
-# To add one: a function of a convolution, its weight [R, S, C/G, K], which it changes, and training
-# images [N, H, W, C] as the network reads them.
-METHODS = {"dirac": dirac, "whitening": whitening}
+def zeros(layer: Layer, weight: NDArray[Any], images: NDArray[Any] | None) -> None:
+    """Let an output layer begin with the same logits for all."""
+    weight[:] = 0.0
+
+
+# To add one: a function of a layer, its weight [R, S, C/G, K] or [in, out], which it changes, and
+# training images [N, H, W, C] as the network reads them.
+METHODS: dict[str, Callable[[Any, NDArray[Any], NDArray[Any] | None], None]] = {
+    "dirac": dirac,
+    "whitening": whitening,
+    "zeros": zeros,
+}
 
 
 def methods_of(network: "Network", wanted: Mapping[str, str]) -> dict[int, str]:
-    """The method of each convolution that a pattern in ``wanted``, such as ``{"conv1":
-    "whitening", "conv*": "dirac"}``, names (`fnmatch`; of several the first).
+    """The method of each convolution and dense layer that a pattern in ``wanted``, such as
+    ``{"conv1": "whitening", "conv*": "dirac"}``, names (`fnmatch`; of several the first).
 
-    Raises `UnknownNameError` for a pattern that names no convolution and for an unknown method, and
-    `NetworkError` for whitening by a convolution that does not read the images, or is in groups, or
-    larger than they are.
+    Raises `UnknownNameError` for a pattern that names none of them and for an unknown method, and
+    `NetworkError` for a method but zeros of a dense layer, and for whitening by a convolution that
+    does not read the images, or is in groups, or larger than they are.
     """
-    convolutions = {
-        number: layer for number, layer in enumerate(network.layers) if isinstance(layer, Conv2d)
+    layers = {
+        number: layer
+        for number, layer in enumerate(network.layers)
+        if isinstance(layer, Conv2d | Dense)
     }
-    names = {network.layer_names[number]: number for number in convolutions}
+    names = {network.layer_names[number]: number for number in layers}
     methods: dict[int, str] = {}
     for pattern, method in wanted.items():
         if str(method) not in METHODS:
             raise UnknownNameError("initialization", str(method), METHODS)
         found = [number for name, number in names.items() if fnmatchcase(name, pattern)]
         if not found:
-            raise UnknownNameError("convolution to initialize", pattern, names)
+            raise UnknownNameError("layer to initialize", pattern, names)
         methods |= {number: method for number in found if number not in methods}
     for number, method in methods.items():
-        layer = convolutions[number]
-        reads_images = network.reads[number] == (0,) and layer.groups == 1
-        window = np.add(1, np.subtract(layer.kernel_size, 1) * layer.dilation)
-        if method == "whitening" and not (reads_images and all(window <= network.input_shape[:2])):
+        layer, name = layers[number], network.layer_names[number]
+        if method != "zeros" and not isinstance(layer, Conv2d):
+            raise NetworkError(f"initialization: {method} is for convolutions, and {name} is none")
+        if method == "whitening" and not _whitens(network, number, layer):
             raise NetworkError(
-                f"initialization: {network.layer_names[number]} cannot whiten: that takes a convolution of the "
-                "images, without groups and no larger than they are"
+                f"initialization: {name} cannot whiten: that takes a convolution of the images, without "
+                "groups and no larger than they are"
             )
     return methods
+
+
+def _whitens(network: "Network", number: int, layer: Any) -> bool:
+    window = np.add(1, np.subtract(layer.kernel_size, 1) * layer.dilation)
+    fits = bool(np.all(window <= network.input_shape[:2]))
+    return network.reads[number] == (0,) and layer.groups == 1 and fits

@@ -25,7 +25,6 @@ from minicnn.network.initialization import (
     methods_of,
 )
 from minicnn.network.layer import Layer, Shape
-from minicnn.network.layers import Conv2d
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.network.tables import layer_to_dict
 
@@ -256,7 +255,7 @@ class Network:
         `minicnn.network.initialization`, scales and running variances one, a PReLU's slopes a
         quarter, the rest zero.
 
-        ``methods`` name convolutions that begin otherwise, such as ``{"conv1": "whitening"}``, see
+        ``methods`` name layers that begin otherwise, such as ``{"conv1": "whitening"}``, see
         `methods_of`, by training ``images`` [N, H, W, C] as the network reads them.
         """
         if not isinstance(rng, np.random.Generator):
@@ -267,7 +266,7 @@ class Network:
             layer = self.layers[spec.layer]
             if spec.kind == "weight":
                 tensor[:] = initial_weight(spec.shape, activation_after(self, spec.layer), rng)
-                if isinstance(layer, Conv2d) and spec.layer in chosen:
+                if spec.layer in chosen:
                     METHODS[chosen[spec.layer]](layer, tensor, images)
             elif isinstance(layer, RuleLayer):
                 _, tensor[:] = layer.parameters(*self.inputs_of(spec.layer))[

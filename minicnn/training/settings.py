@@ -155,7 +155,7 @@ class Settings:
     initialization: dict[str, str] = _setting(
         TABLE,
         None,
-        "first weights of convolutions, by name or pattern: conv1=whitening 'conv*=dirac'",
+        "first weights of layers, by name or pattern: conv1=whitening 'conv*=dirac' dense1=zeros",
         "He's or Glorot's",
         fixed=True,
     )

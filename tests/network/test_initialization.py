@@ -145,15 +145,27 @@ def test_whitened_patches_are_uncorrelated_and_of_variance_one(filters, dilation
 
 def test_methods_that_fit_nothing_are_refused():
     network = Network(
-        (4, 4, 2), [Conv2d(4, 3), Conv2d(4, 1, groups=2), Conv2d(1, 3, padding=1), Flatten()]
+        (4, 4, 2),
+        [Conv2d(4, 3), Conv2d(4, 1, groups=2), Conv2d(1, 3, padding=1), Flatten(), Dense(2)],
     )
-    with pytest.raises(UnknownNameError, match=r"unknown initialization 'he'.*dirac, whitening"):
+    with pytest.raises(
+        UnknownNameError, match=r"unknown initialization 'he'.*dirac, whitening, zeros"
+    ):
         start(network, {"conv1": "he"})
-    with pytest.raises(UnknownNameError, match="convolution to initialize 'dense1'"):
-        start(network, {"dense1": "dirac"})
+    with pytest.raises(UnknownNameError, match="layer to initialize 'dense2'"):
+        start(network, {"dense2": "zeros"})
+    with pytest.raises(NetworkError, match="dirac is for convolutions, and dense1 is none"):
+        start(network, {"*": "dirac"})
     with pytest.raises(NetworkError, match=r"conv3 cannot whiten: .* of the images"):
         start(network, {"conv3": "whitening"})
     with pytest.raises(NetworkError, match="no larger than they are"):
         start(Network((2, 2), [Conv2d(4, 3, padding=1), Flatten()]), {"conv1": "whitening"})
     with pytest.raises(NetworkError, match="training images, which are missing"):
         start(network, {"conv1": "whitening"})
+
+
+def test_zeros_are_for_any_weight():
+    network = Network((4, 4), [Conv2d(2, 3), Flatten(), Dense(3)])
+    found, drawn = start(network, {"*": "zeros"}), start(network, {"dense1": "zeros"})
+    assert not any(tensor.any() for tensor in found.values())
+    assert drawn["conv1.weight"].all() and not drawn["dense1.weight"].any()

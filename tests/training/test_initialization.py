@@ -36,7 +36,7 @@ def test_a_run_begins_with_the_methods_on_its_training_images(normalize):
 
 
 def test_what_does_not_fit_is_refused_before_anything_runs():
-    with pytest.raises(UnknownNameError, match="convolution to initialize 'conv7'"):
+    with pytest.raises(UnknownNameError, match="layer to initialize 'conv7'"):
         Trainer(NETWORK, initialization={"conv7": "dirac"})
     with pytest.raises(UnknownNameError, match="unknown initialization '3'"):
         Trainer(NETWORK, initialization={"conv1": 3})

@@ -40,7 +40,7 @@ def test_every_recipe_says_what_it_is_for_and_fits_its_data(name):
     assert recipe_file(name).read_text("utf-8").startswith("# ")
     assert settings.data in KNOWN and settings != Settings()
     resolved = trainer_of(settings).settings  # with every hyperparameter checked
-    assert resolved.optimizer_kwargs.keys() >= {"beta1", "weight_decay"}
+    assert "weight_decay" in resolved.optimizer_kwargs
     assert resolved.horizon == settings.epochs
 
 
