@@ -45,7 +45,7 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_gpu():
 @pytest.mark.parametrize(
     ("file", "code", "broken", "test"),
     [
-        ("conv2d.py", "if column < columns:", "if True:", "dense_layers_equal"),
+        ("product.py", "if column < columns:", "if True:", "dense_layers_equal"),
         (
             "axis.py",
             "end if end < axis.size else axis.size",
@@ -53,7 +53,7 @@ def test_the_kernels_equal_the_oracle_and_the_cpu_on_a_gpu():
             "pooling_equals and 3-2-1",
         ),
         (
-            "conv2d.py",
+            "product.py",
             "cuda.syncthreads()\n        if iteration < iterations:",
             "if iteration < iterations:",
             "convolutions_equal and shape1",
