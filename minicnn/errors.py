@@ -62,6 +62,14 @@ class UnknownNameError(UsageError, LookupError):
         super().__init__(f"unknown {kind} {name!r}{guess}{listing}{'; ' + hint if hint else ''}")
 
 
+def check_known(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `UnknownNameError` for the first of ``names`` that is not among ``known``."""
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(kind, name, known)
+
+
 class DataError(MinicnnError, ValueError):
     """A data set that cannot be read or contradicts itself; the text names the file."""
 

@@ -29,7 +29,7 @@ from minicnn.data.known import EMBEDDED, KNOWN, candidates
 from minicnn.data.labels import Classes, listing
 from minicnn.data.npz import load_npz
 from minicnn.data.reading import ReadOptions, reading
-from minicnn.errors import DataError, UnknownNameError
+from minicnn.errors import DataError, UnknownNameError, check_known
 from minicnn.rules import LossRule
 
 _LOADERS = {"idx": load_idx_folder, "npz": load_npz, "cifar10": load_cifar10}
@@ -66,9 +66,7 @@ def load_dataset(
 def read_options(options: Mapping[str, Any]) -> ReadOptions:
     """The options by name; raises `UnknownNameError` for one that there is not."""
     known = [option.name for option in fields(ReadOptions)]
-    for name in options:
-        if name not in known:
-            raise UnknownNameError("option of load_dataset", name, known)
+    check_known("option of load_dataset", options, known)
     return ReadOptions(**options)
 
 

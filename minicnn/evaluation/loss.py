@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minicnn.backends import Data
-from minicnn.errors import DataError, SettingError, UnknownNameError
+from minicnn.errors import DataError, SettingError, check_known
 from minicnn.plugins import find
 from minicnn.rules import LossRule, resolve
 
@@ -26,9 +26,7 @@ def class_weights(
         return [len(labels) / (len(classes) * max(int(count), 1)) for count in counts]
     if isinstance(setting, dict):
         named = {str(name): weight for name, weight in setting.items()}
-        for name in named:
-            if name not in classes:
-                raise UnknownNameError("class", name, classes)
+        check_known("class", named, classes)
         return [named.get(name, 1.0) for name in classes]
     return [1.0] * len(classes) if isinstance(setting, str) else setting
 

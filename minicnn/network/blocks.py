@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
+from minicnn.errors import MinicnnError, NetworkError, SettingError, check_known
 from minicnn.network.layer import Layer
 from minicnn.network.layers import Add, Concat
 from minicnn.network.tables import layer_from_dict
@@ -137,9 +137,7 @@ def _block_or_layer(table: Mapping[str, Any]) -> Layer | Branches:
     if fields is None:
         return layer_from_dict(table)
     first, second = fields
-    for key in table:
-        if key not in ("type", *fields):
-            raise UnknownNameError(f"field of {kind.capitalize()}", key, fields)
+    check_known(f"field of {kind.capitalize()}", table, ("type", *fields))
     lists = [table.get(first), table.get(second, [])] if kind == "residual" else table.get(first)
     if not isinstance(lists, list) or not all(isinstance(one, list) for one in lists):
         wanted = "lists of layers" if kind == "residual" else "a list of lists of layers"

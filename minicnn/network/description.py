@@ -34,7 +34,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
+from minicnn.errors import MinicnnError, NetworkError, SettingError, check_known
 from minicnn.network.blocks import layers_from_tables
 from minicnn.network.network import Network
 from minicnn.toml import read_toml
@@ -67,9 +67,7 @@ def network_from_toml(
 
 
 def _checked(description: dict[str, Any]) -> dict[str, Any]:
-    for key in description:
-        if key not in ("name", "layers"):
-            raise UnknownNameError("key", key, ("name", "layers"))
+    check_known("key", description, ("name", "layers"))
     if not isinstance(description.get("name", ""), str):
         raise SettingError(f"name must be a text, not {description['name']!r}")
     if not isinstance(description.get("layers"), list):

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minicnn.errors import NetworkError, SettingError, UnknownNameError, short
+from minicnn.errors import NetworkError, SettingError, UnknownNameError, check_known, short
 from minicnn.memory import aligned_zeros, round_up
 from minicnn.network import checks
 from minicnn.network.activations import PReLU, Softmax
@@ -331,9 +331,7 @@ class Network:
         for what is wrong.
         """
         known = ("name", "input_shape", "layers")
-        for key in description:
-            if key not in known:
-                raise UnknownNameError("key of a network", key, known)
+        check_known("key of a network", description, known)
         missing = [key for key in known if key not in description]
         if missing or not isinstance(description["layers"], list):
             raise NetworkError(f"a network needs {', '.join(missing) or 'layers as a list'}")

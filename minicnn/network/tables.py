@@ -6,7 +6,7 @@ from typing import Any
 
 from minicnn import plugins
 from minicnn.activations import RULES
-from minicnn.errors import PluginError, SettingError, UnknownNameError, short
+from minicnn.errors import PluginError, SettingError, UnknownNameError, check_known, short
 from minicnn.network.layer import LAYERS, Layer
 from minicnn.network.rule_layer import RuleLayer
 from minicnn.rules import AnyLayer, resolve
@@ -65,9 +65,7 @@ def layer_from_dict(table: Mapping[str, Any]) -> Layer:
     if kind is None:
         return _of_plugin(name, values)
     parameters = inspect.signature(kind).parameters
-    for field in values:
-        if field not in parameters:
-            raise UnknownNameError(f"field of {kind.__name__}", field, parameters)
+    check_known(f"field of {kind.__name__}", values, parameters)
     for field, parameter in parameters.items():
         if parameter.default is parameter.empty and field not in values:
             raise SettingError(f"{kind.__name__}: {field} is missing")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
-from minicnn.errors import SettingError, UnknownNameError
+from minicnn.errors import SettingError, check_known
 
 __all__ = [
     "ActivationRule",
@@ -82,9 +82,7 @@ def resolve(
     """
     declared = tuple(declared)
     names = [hyper.name for hyper in declared]
-    for name in given:
-        if name not in names:
-            raise UnknownNameError(f"hyperparameter of {owner}", name, names)
+    check_known(f"hyperparameter of {owner}", given, names)
     return {
         hyper.name: hyper.check(owner, given.get(hyper.name, hyper.default)) for hyper in declared
     }

@@ -10,7 +10,7 @@ from reprlib import repr as shortened
 from typing import TYPE_CHECKING, Any
 
 from minicnn.backends import DEVICES
-from minicnn.errors import SettingError, UnknownNameError
+from minicnn.errors import SettingError, check_known
 from minicnn.toml import read_toml
 
 if TYPE_CHECKING:
@@ -348,9 +348,7 @@ def make_augment(values: Mapping[str, Any]) -> "Augment":
     from minicnn.data.augment import Augment
 
     known = [setting.name for setting in fields(Augment)]
-    for name in values:
-        if name not in known:
-            raise UnknownNameError("augmentation", name, known)
+    check_known("augmentation", values, known)
     return Augment(**values)
 
 
@@ -381,10 +379,7 @@ def shown(settings: Settings, usual: Settings) -> dict[str, Any]:
 
 def check_names(values: Mapping[str, Any], kind: str) -> None:
     """Raise `UnknownNameError` for a key that is no setting."""
-    known = [setting.name for setting in fields(Settings)]
-    for name in values:
-        if name not in known:
-            raise UnknownNameError(kind, name, known)
+    check_known(kind, values, [setting.name for setting in fields(Settings)])
 
 
 def seconds(text: str) -> float | str:

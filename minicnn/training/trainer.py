@@ -24,7 +24,7 @@ from minicnn.errors import (
     MinicnnError,
     NetworkError,
     SettingError,
-    UnknownNameError,
+    check_known,
     short,
 )
 from minicnn.evaluation.profile import Profile
@@ -153,10 +153,8 @@ class Trainer(Setup):
         Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
         `DivergedError` when the loss is no longer finite; the last good weights are kept.
         """
-        for name in options:
-            if name not in _OPTIONS:
-                known = ("validation", "test", "classes", "sample_weight", *_OPTIONS)
-                raise UnknownNameError("argument of fit", name, known)
+        known = ("validation", "test", "classes", "sample_weight", *_OPTIONS)
+        check_known("argument of fit", options, known)
         if isinstance(x, Dataset):
             of_arrays = {"y": y, "validation": validation, "test": test, "classes": classes}
             for name, value in {**of_arrays, "sample_weight": sample_weight}.items():
