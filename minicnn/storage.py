@@ -44,13 +44,11 @@ _FOREIGN = (
 
 def as_path(name: str, given: Any) -> Path:
     """``given`` as a path, ``~`` resolved; raises `SettingError` for what is none."""
-    try:
+    with contextlib.suppress(TypeError, RuntimeError):  # there may be no home
         path = Path(given).expanduser()
-    except (TypeError, RuntimeError):  # there may be no home
-        path = Path("\0")
-    if "\0" in str(path):
-        raise SettingError(f"{name} must be a path, not {short(given)}")
-    return path
+        if "\0" not in str(path):
+            return path
+    raise SettingError(f"{name} must be a path, not {short(given)}")
 
 
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:

@@ -146,10 +146,10 @@ class _Search:
         data = load_data(base, ranks)
         self.loaded, self.maximize = (_how(base), data), data.task == "classification"
         first = {one.name: one.choices[0] if one.choices else one.low for one in dimensions}
-        for one in dimensions:  # what cannot be tried says so before anything is
-            for choice in (*one.choices[1:], first[one.name]):
-                trainer, data = self.prepare({**first, one.name: choice})
-                trainer.check(data)
+        others = [{one.name: choice} for one in dimensions for choice in one.choices[1:]]
+        for values in (*others, {}):  # what cannot be tried says so before anything is
+            trainer, data = self.prepare(first | values)
+            trainer.prepared(data)
         storage = arguments.storage or f"sqlite:///{folder.resolve() / 'search.db'}"
         given = not arguments.no_prune, self.maximize
         if self.is_first:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,8 @@ def add_option(parser: argparse._ActionsContainer, name: str, **how: Any) -> Non
     kind = metadata["kind"]
     usual: dict[str, Any] = {"type": value_of(kind)}
     if kind is TABLE:
-        read = key_value if name not in ("augment", "initialization") else word_value
+        readers = {"augment": augmentation, "initialization": partial(key_value, words=True)}
+        read = readers.get(name, key_value)
         usual = {"type": read, "nargs": "+", "action": "extend"}
     if kind is WEIGHTS:
         usual = {"nargs": "+", "action": _ClassWeights}
@@ -132,11 +134,14 @@ def size(text: str) -> list[int]:
     return [int(sides[0]), int(sides[-1])]
 
 
-def key_value(text: str) -> tuple[str, Any]:
-    """``k=v`` as (k, v); v is a number, or numbers with commas between them."""
+def key_value(text: str, words: bool = False) -> tuple[str, Any]:
+    """``k=v`` as (k, v); v is a number, or numbers with commas between them, or with ``words`` a
+    word."""
     key, equals, value = text.partition("=")
     if not (key and equals and value):
         raise argparse.ArgumentTypeError(f"must look like name=value, not {text!r}")
+    if words:
+        return key, value
     try:
         numbers = [float(number) for number in value.split(",")]
     except ValueError:
@@ -161,7 +166,7 @@ class _ClassWeights(argparse.Action):
         setattr(namespace, self.dest, weights)
 
 
-def word_value(text: str) -> tuple[str, Any]:
+def augmentation(text: str) -> tuple[str, Any]:
     """``flip`` as ("flip", True), ``crop=4`` as ("crop", 4), and words as they are."""
     key, equals, value = text.partition("=")
     if not equals or value.lstrip("-").isdecimal():

@@ -89,6 +89,18 @@ class Augment:
         """Whether an image has part of another one, and of its label."""
         return self.mixup > 0 or self.cutmix > 0
 
+    def check(self, images: Array) -> None:
+        """Raise `SettingError` for what does not fit ``images`` [N, H, W, C]."""
+        count, height, width = images.shape[:3]
+        for name in ("crop", "cutout"):
+            if getattr(self, name) >= min(height, width):
+                raise SettingError(
+                    f"augment: {name} must be below the sides of the images, {height}x{width}, "
+                    f"not {getattr(self, name)}"
+                )
+        if self.mixes and count > _MOST:
+            raise SettingError(f"augment: mixup and cutmix take at most {_MOST} images")
+
     def draw(
         self,
         seed: int,
@@ -105,15 +117,8 @@ class Augment:
         ``maximum``, and contrast is about ``middle`` (None: half of it). The random numbers are
         Philox's, which count.
         """
+        self.check(images)
         count, height, width = images.shape[:3]
-        for name in ("crop", "cutout"):
-            if getattr(self, name) >= min(height, width):
-                raise SettingError(
-                    f"augment: {name} must be below the sides of the images, {height}x{width}, "
-                    f"not {getattr(self, name)}"
-                )
-        if self.mixes and count > _MOST:
-            raise SettingError(f"augment: mixup and cutmix take at most {_MOST} images")
         random = np.random.Generator(np.random.Philox([seed, 3, epoch]))
         u, views = random.random((count, 16)).T, np.zeros((count, COLUMNS), np.float32)
 

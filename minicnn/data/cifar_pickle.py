@@ -9,7 +9,6 @@ arrays, and not so many that values nest beyond what C's stack holds.
 import io
 import pickle
 import pickletools
-import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +24,15 @@ _MOST_OPCODES = 200_000  # a batch has 10,000 labels and 10,000 names, each with
 _MOST_NESTING = (
     25_000  # opcodes that put values into another one; bytes that Python 2 can read take one each
 )
-_NESTING = re.compile("TUPLE[123]?|LIST|DICT|EMPTY_(LIST|DICT|TUPLE)")
-_OTHERS = re.compile(
-    "PROTO|FRAME|STOP|MARK|POP|POP_MARK|DUP|NONE|NEWTRUE|NEWFALSE|INT|BININT[12]?|LONG1?|STRING|"
-    "(SHORT_)?BINSTRING|UNICODE|(SHORT_)?BINUNICODE|BINUNICODE8|(SHORT_)?BINBYTES|BINBYTES8|"
-    "BYTEARRAY8|APPENDS?|SETITEMS?|(LONG_)?BIN(PUT|GET)|PUT|GET|MEMOIZE|(STACK_)?GLOBAL|REDUCE|BUILD"
+_CONTAINERS = "TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_TUPLE LIST EMPTY_LIST DICT EMPTY_DICT"
+_OTHERS = (
+    "PROTO FRAME STOP MARK POP POP_MARK DUP NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG "
+    "LONG1 STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE BINUNICODE8 SHORT_BINUNICODE "
+    "BINBYTES BINBYTES8 SHORT_BINBYTES BYTEARRAY8 APPEND APPENDS SETITEM SETITEMS PUT BINPUT "
+    "LONG_BINPUT GET BINGET LONG_BINGET MEMOIZE GLOBAL STACK_GLOBAL REDUCE BUILD"
 )
+_NESTING = set(_CONTAINERS.split())
+_OPCODES = _NESTING.union(_OTHERS.split())
 
 
 class _Dtype:
@@ -126,13 +128,12 @@ def unpickle(where: Path, content: bytes) -> dict[str, object]:
                 argument, int
             ):  # the place in a table, which would grow to it
                 largest = max(largest, argument)
-        nests = {name for name in counts if _NESTING.fullmatch(name)}
-        strange = [name for name in counts.keys() - nests if not _OTHERS.fullmatch(name)]
+        strange = counts.keys() - _OPCODES
         if strange:
             raise DataError(
                 f"{where} is refused: its pickle does {', '.join(sorted(strange))}, not only data"
             )
-        nesting = sum(counts[name] for name in nests)
+        nesting = sum(counts[name] for name in _NESTING)
         if max(counts.total(), largest) > _MOST_OPCODES or nesting > _MOST_NESTING:
             raise DataError(f"{where} is refused: its pickle has more steps than a batch needs")
         batch = _Unpickler(where, content).load()

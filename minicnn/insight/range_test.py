@@ -9,7 +9,6 @@ import numpy as np
 from minicnn.data import Dataset
 from minicnn.errors import SettingError
 from minicnn.training.engine import is_finite
-from minicnn.training.run import Run
 from minicnn.training.trainer import Trainer
 
 DIVERGED = 4.0  # times the lowest loss: what follows says nothing about learning
@@ -68,12 +67,11 @@ def lr_find(
     times the lowest. ``progress`` is called with (steps done, steps). Raises `SettingError` for an
     optimizer that has no learning rate, and a range that is none.
     """
-    trainer.check(dataset)
     if not (0 < low < high < np.inf) or steps < 20:
         raise SettingError(
             f"the range must rise from above 0, in 20 steps or more: not from {low:g} to {high:g} in {steps}"
         )
-    run = Run(trainer, dataset, None, None)
+    run = trainer.prepared(dataset)
     if "learning_rate" not in run.optimizer.hyperparameters:
         raise SettingError(f"optimizer {run.optimizer.rule.name} has no learning rate to be found")
     run.compile()

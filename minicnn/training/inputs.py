@@ -53,7 +53,7 @@ class Inputs:
         self.scale = channel_scale(dataset.maximum, self.normalization)
         self.augment = make_augment(settings.augment)
         self._is_augmented = bool(settings.augment)
-        self.augment.draw(0, 0, dataset.train.images[:1])  # what does not fit says so now
+        self.augment.check(dataset.train.images)
         self._views: tuple[int, np.ndarray | None] = 0, None
         self.fingerprint = fingerprint(dataset.train)
 

@@ -286,16 +286,16 @@ class Trainer(Setup):
         self.settings = replace(self.settings, epochs=epochs, horizon=horizon)
         return run.compile_seconds
 
-    def check(self, dataset: Dataset) -> None:
-        """Raise what `run` would before it begins."""
+    def prepared(self, dataset: Dataset, resume: Checkpoint | str | Path | None = None) -> Run:
+        """A run that has not begun and writes nothing: its steps change nothing that the trainer
+        holds. Raises what `run` would before it begins."""
         self._check_fit(dataset)
-        Run(self, dataset, None, None)
+        return Run(self, dataset, None, _checkpoint(resume))
 
     def dry_run(self, dataset: Dataset, resume: Checkpoint | str | Path | None = None) -> float:
         """Check that everything fits and run one batch on a copy of the weights; return its mean
         loss."""
-        self._check_fit(dataset)
-        run = Run(self, dataset, None, _checkpoint(resume))
+        run = self.prepared(dataset, resume)
         run.compile()
         result = run.engine.step(run.inputs.batch(run.inputs.order(1), 0), {})
         if not is_finite(result):
@@ -311,10 +311,9 @@ class Trainer(Setup):
         """
         if self.settings.device != "cpu" or self.ranks is not None:
             raise SettingError("a profile is that of one process with device=cpu")
-        self._check_fit(dataset)
         trainer = copy.copy(self)
         trainer.settings = replace(self.settings, threads=1)
-        run = Run(trainer, dataset, None, None)
+        run = trainer.prepared(dataset)
         run.compile()
         return run.engine.profile(run.scheduled, seconds)
 
@@ -372,10 +371,11 @@ class Trainer(Setup):
 
 
 def _functions(name: str, given: Any) -> list[Callable[[Event], object]]:
-    functions = list(given or ()) if isinstance(given, Iterable | None) else [given, None]
-    if not all(map(callable, functions)):
-        raise SettingError(f"{name} must be a list of functions of an event, not {short(given)}")
-    return functions
+    if isinstance(given, Iterable | None):
+        functions = list(given or ())
+        if all(map(callable, functions)):
+            return functions
+    raise SettingError(f"{name} must be a list of functions of an event, not {short(given)}")
 
 
 def _checkpoint(resume: Any) -> Checkpoint | None:

@@ -60,3 +60,8 @@ def test_the_command_line_has_it_and_a_resumed_run_goes_on_the_same(tmp_path, mo
     assert main(["train", "--resume", "parts", "--epochs", "2"]) == 0
     whole, parts = load("whole").params, load("parts").params
     assert whole.tobytes() == parts.tobytes()
+
+
+def test_an_option_without_a_method_says_what_it_looks_like(capsys):
+    assert main(["train", "--initialization", "conv1"]) == 2
+    assert "--initialization must look like name=value, not 'conv1'" in capsys.readouterr().err
