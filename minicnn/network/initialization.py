@@ -93,11 +93,10 @@ def whitening(layer: Conv2d, weight: NDArray[Any], images: NDArray[Any] | None) 
         raise NetworkError("initialization: whitening is by training images, which are missing")
     height, width, channels, filters = weight.shape
     rows, columns = checks.pair("Conv2d", "dilation", layer.dilation)
-    window = 1 + (height - 1) * rows, 1 + (width - 1) * columns
     size = height * width * channels
     second_moment, count = np.zeros((size, size)), 0
     for i in range(0, len(images), 256):
-        views = sliding_window_view(images[i : i + 256].astype(np.float64), window, (1, 2))
+        views = sliding_window_view(images[i : i + 256].astype(np.float64), layer.extent, (1, 2))
         patches = views[..., ::rows, ::columns].transpose(0, 1, 2, 4, 5, 3).reshape(-1, size)
         second_moment += patches.T @ patches
         count += len(patches)
@@ -148,7 +147,8 @@ def methods_of(network: "Network", wanted: Mapping[str, str]) -> dict[int, str]:
         layer, name = layers[number], network.layer_names[number]
         if method != "zeros" and not isinstance(layer, Conv2d):
             raise NetworkError(f"initialization: {method} is for convolutions, and {name} is none")
-        if method == "whitening" and not _whitens(network, number, layer):
+        reads_images = network.reads[number] == (0,)
+        if method == "whitening" and not (reads_images and _whitens(layer, network.input_shape)):
             raise NetworkError(
                 f"initialization: {name} cannot whiten: that takes a convolution of the images, without "
                 "groups and no larger than they are"
@@ -156,7 +156,6 @@ def methods_of(network: "Network", wanted: Mapping[str, str]) -> dict[int, str]:
     return methods
 
 
-def _whitens(network: "Network", number: int, layer: Any) -> bool:
-    window = np.add(1, np.subtract(layer.kernel_size, 1) * layer.dilation)
-    fits = bool(np.all(window <= network.input_shape[:2]))
-    return network.reads[number] == (0,) and layer.groups == 1 and fits
+def _whitens(layer: Any, shape: Shape) -> bool:
+    (high, wide), (height, width) = layer.extent, shape[:2]
+    return layer.groups == 1 and high <= height and wide <= width
