@@ -50,9 +50,10 @@ def make_plan(
     With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
     network as it is in inference: without dropout, and with the running statistics. What the
-    ``apart`` operations after its last reader write does not lie where a value lay.
+    ``apart`` operations after its last reader write does not lie where a value lay: threads share
+    the sample then.
     """
-    graph = fuse(lower(network, frozen or not training), lanes, training, chunk)
+    graph = fuse(lower(network, frozen or not training), lanes, training, apart > 0)
     plan = lay_out(graph, chunk, training, lanes, keep, apart)
     plan.table["params_size"] = network.flat_size
     return plan

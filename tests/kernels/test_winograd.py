@@ -164,15 +164,16 @@ def test_maps_of_a_few_tiles_are_left_to_the_direct_sum():
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "samples", "chosen"),
-    [(8, 200, 1, False), (8, 200, 2, True), (12, 200, 1, True), (8, 128, 1, True)],
+    ("size", "channels", "apart", "chosen"),
+    [(8, 200, 3, False), (8, 200, 0, True), (12, 200, 3, True), (8, 128, 3, True)],
 )
-def test_filters_larger_than_the_cache_are_read_as_they_are_for_few_outputs_of_one_image(
-    size, channels, samples, chosen
+def test_filters_larger_than_the_cache_are_read_as_they_are_for_few_outputs_of_a_shared_image(
+    size, channels, apart, chosen
 ):
     network = Network((size, size, channels), [Conv2d(200, 3, padding=1), Flatten()])
-    assert (make_plan(network, samples, False, 8).nodes[0].operation == "winograd_conv2d") == chosen
-    assert make_plan(network, samples, True, 8).nodes[0].operation == "winograd_conv2d"
+    plan = make_plan(network, 1, False, 8, apart=apart)
+    assert (plan.nodes[0].operation == "winograd_conv2d") == chosen
+    assert make_plan(network, 1, True, 8).nodes[0].operation == "winograd_conv2d"
 
 
 def test_one_image_by_the_direct_sum_equals_a_batch_by_tiles():
