@@ -267,7 +267,7 @@ class Model:
         checked, scale = self.check_images(images, maximum)
         if len(checked) == 0:
             raise DataError("there is no image to predict")
-        inference = backend("cpu").Inference(*self._folded, 1, constant=True)
+        inference = backend("cpu").Inference(*self._folded, 1, len(checked), constant=True)
         done = functools.partial(inference.logits, checked, scale)
         return profile(self._folded[0], inference, lambda: len(done()), {}, seconds)
 

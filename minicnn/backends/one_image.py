@@ -29,11 +29,12 @@ class OneImage:
     """
 
     def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):
-        lanes = VECTOR_BYTES // params.itemsize
-        apart = 3 if threads > 1 else 0
-        plan = linked(make_plan(network, 1, False, lanes, apart=apart), params.dtype)
-        for name in ("prepared", "params_size"):
-            plan.table[name] = whole.table[name]
+        plan, lanes = whole, VECTOR_BYTES // params.itemsize
+        if threads > 1 or whole.table["chunk"][0] > 1:
+            apart = 3 if threads > 1 else 0
+            plan = linked(make_plan(network, 1, False, lanes, apart=apart), params.dtype)
+            for name in ("prepared", "params_size"):
+                plan.table[name] = whole.table[name]
         pieces = cut(plan, threads, lanes)
         self._job = pieces.table, pieces.tasks, plan.table, params
         self._threads = threads if len(pieces.tasks) > 1 else 1

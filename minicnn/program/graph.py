@@ -22,8 +22,8 @@ from minicnn.rules import AnyLayer
 WINOGRAD_CHANNELS = 16
 WINOGRAD_OUTPUTS = {True: 16, False: 49}
 WINOGRAD_INSIDE = 0.75
-# Threads that share an image would take longer to read filters that are more than this, 36 numbers
-# for each 9, than to multiply them with fewer outputs of a channel than that.
+# For one image it would take longer to read filters that are more than this, 36 numbers for each 9,
+# than to multiply them with fewer outputs of a channel than that.
 WINOGRAD_READ, WINOGRAD_OUTPUTS_OF_ONE = 1 << 15, 128
 WINOGRAD_TILES = 24  # of a block: what they need stays in a core's own cache
 
@@ -145,9 +145,9 @@ def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
     return places
 
 
-def fuse(graph: Graph, lanes: int, training: bool = True, shared: bool = False) -> Graph:
+def fuse(graph: Graph, lanes: int, training: bool = True, one: bool = False) -> Graph:
     """The graph with neighbours put together where one operation does both, for vectors of
-    ``lanes`` numbers, and for one image that threads share with ``shared``.
+    ``lanes`` numbers, and for ``one`` image at a time.
 
     Only a value that nobody else reads goes away.
     """
@@ -160,11 +160,11 @@ def fuse(graph: Graph, lanes: int, training: bool = True, shared: bool = False) 
                 break
             nodes.remove(before)
             node = fused
-        nodes.append(_faster(graph, node, training, shared) if lanes > 1 else node)
+        nodes.append(_faster(graph, node, training, one) if lanes > 1 else node)
     return Graph(tuple(nodes), graph.shapes, graph.output)
 
 
-def _faster(graph: Graph, node: Node, training: bool, shared: bool) -> Node:
+def _faster(graph: Graph, node: Node, training: bool, one: bool) -> Node:
     """A convolution of 1×1 with stride 1 as the dense layer that it is for each pixel; one of 3×3
     by tiles of 4×4 outputs, where that is faster, and never with the environment variable
     MINICNN_WINOGRAD=0."""
@@ -184,7 +184,7 @@ def _faster(graph: Graph, node: Node, training: bool, shared: bool) -> Node:
     if os.environ.get("MINICNN_WINOGRAD") == "0":
         return node
     few = WINOGRAD_OUTPUTS[training]
-    if shared and channels * filters > WINOGRAD_READ:
+    if one and channels * filters > WINOGRAD_READ:
         few = WINOGRAD_OUTPUTS_OF_ONE
     inside = height * width / (16 * -(-height // 4) * -(-width // 4))
     if (

@@ -1,10 +1,11 @@
 """A plan of inference cut for several threads that compute one image together.
 
 A piece of an operation is a record like any other: that of the same operation over some rows of its
-output, or some outputs of a dense layer. So no kernel knows of pieces, and every number is computed
-as in the whole. Pieces are put together in tasks, each of which one thread takes, and tasks in
-stages: those of a stage may be taken at the same time, when all tasks before them are over. An
-operation joins the stage of the one before where each task reads only what it has made itself.
+output, some filters of a convolution, or some outputs of a dense layer. So no kernel knows of
+pieces, and every number is computed as in the whole. Pieces are put together in tasks, each of which
+one thread takes, and tasks in stages: those of a stage may be taken at the same time, when all tasks
+before them are over. An operation joins the stage of the one before where each task reads only what
+it has made itself.
 """
 
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ _WINDOWS = {
 # Multiply-adds, or numbers written, that a thread makes in a microsecond (AVX-512; AVX2 makes half).
 _SPEED = {"conv2d": 1e5, "winograd_conv2d": 3e5, "dense": 3e4, "depthwise_conv2d": 4e4}
 _SPEED_OF_OTHERS = 4e4
+_LARGE = 1 << 17  # weights that do not stay in a core's own cache
 _WORTH = 2.0  # microseconds from which on an operation begins a stage of several tasks
 
 _Bounds = tuple[int, ...]  # where the pieces of a value begin, and the end of the last, in numbers
@@ -59,9 +61,10 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     for node, record in zip(plan.nodes, plan.table, strict=True):
         fields = {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
         touched = _touched(node, fields)
-        bounds = _joining(stages[-1], node, fields, touched)
+        bounds, by_filter = _joining(stages[-1], node, fields, touched), False
         if bounds is None:
-            bounds = _beginning(node, fields, parts)
+            by_filter = _by_filter(node, fields)
+            bounds = _beginning(node, fields, parts, by_filter)
             count = len(bounds) - 1
             if count > 1 or len(stages[-1].tasks) > 1:
                 stages.append(_Stage([[] for _ in range(count)], {}, []))
@@ -70,14 +73,15 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
         for part, piece_bounds in enumerate(pairwise(bounds)):
             piece = record.copy()
             if len(bounds) > 2:
-                changed = _piece(node, fields, *piece_bounds)
+                changed = _piece(node, fields, *piece_bounds, by_filter)
                 if room:
                     changed["scratch"] = plan.work_size + part * room
                 for name, number in changed.items():
                     piece[name] = number
             stages[-1].tasks[part].append(piece)
         work_size = max(work_size, plan.work_size + (len(bounds) - 1) * room)
-        stages[-1].bounds[fields["y"]] = bounds
+        if bounds[-1] == fields["output_size"]:
+            stages[-1].bounds[fields["y"]] = bounds
         stages[-1].touched.extend(touched)
     records: list[np.ndarray] = []
     tasks: list[tuple[int, int, int]] = []
@@ -103,12 +107,17 @@ def _by_number(node: Node) -> bool:
     return node.operation == "add" or isinstance(node.row.rule, ActivationRule)
 
 
-def _is_vector(node: Node, fields: Mapping[str, int]) -> bool:
-    """Whether it is a dense layer of one row."""
-    return node.operation == "dense" and fields["input_size"] == fields["input_channels"]
+def _by_filter(node: Node, fields: Mapping[str, int]) -> bool:
+    """Whether the pieces are some outputs of a dense layer of one row, or some filters of a
+    convolution with so many weights that each thread should read a part of them alone."""
+    if node.operation == "dense":
+        return fields["input_size"] == fields["input_channels"]
+    taps = fields["kernel_height"] * fields["kernel_width"]
+    weights = taps * fields["input_channels"] * fields["output_channels"]
+    return node.operation == "conv2d" and weights > _LARGE
 
 
-def _beginning(node: Node, fields: Mapping[str, int], parts: int) -> _Bounds:
+def _beginning(node: Node, fields: Mapping[str, int], parts: int, by_filter: bool) -> _Bounds:
     """The pieces of an operation that begins a stage: one where more would not pay."""
     size, rows = fields["output_size"], fields["output_height"]
     work = size
@@ -119,7 +128,8 @@ def _beginning(node: Node, fields: Mapping[str, int], parts: int) -> _Bounds:
     if work < _WORTH * (speed or _SPEED_OF_OTHERS):
         return 0, size
     unit = size // rows
-    if _is_vector(node, fields):
+    if by_filter:
+        size = fields["output_channels"]
         unit, rows = ALIGNMENT, size // ALIGNMENT
     elif node.operation in _WINDOWS and not (fields["a1"] and node.operation == "avg_pool2d"):
         unit, rows = unit * _WINDOWS[node.operation], -(-rows // _WINDOWS[node.operation])
@@ -161,11 +171,13 @@ def _joining(
     return tuple(first * (fields["output_size"] // outputs) for first in result)
 
 
-def _piece(node: Node, fields: Mapping[str, int], first: int, end: int) -> dict[str, int]:
-    """The fields of the record of the numbers from ``first`` to ``end`` of y that are others than
-    the whole's."""
+def _piece(
+    node: Node, fields: Mapping[str, int], first: int, end: int, by_filter: bool
+) -> dict[str, int]:
+    """The fields of the record of the numbers, or filters, from ``first`` to ``end`` of y that are
+    others than the whole's."""
     y = {"y": fields["y"] + first}
-    if _is_vector(node, fields):
+    if by_filter:
         bias = fields["bias"] + first if fields["bias"] >= 0 else -1
         return y | {
             "weight": fields["weight"] + first,

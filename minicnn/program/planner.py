@@ -53,7 +53,9 @@ def make_plan(
     ``apart`` operations after its last reader write does not lie where a value lay: threads share
     the sample then.
     """
-    graph = fuse(lower(network, frozen or not training), lanes, training, apart > 0)
+    graph = fuse(
+        lower(network, frozen or not training), lanes, training, not training and chunk == 1
+    )
     plan = lay_out(graph, chunk, training, lanes, keep, apart)
     plan.table["params_size"] = network.flat_size
     return plan

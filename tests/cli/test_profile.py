@@ -50,6 +50,15 @@ def test_a_training_step_is_divided_among_its_operations(dataset):
     assert found.images >= 8 and found.tile_gflops > 1
 
 
+def test_one_image_is_divided_among_its_operations(dataset):
+    network = Network(dataset.image_shape, LAYERS)
+    model = api.Model(network, network.initialize(np.random.default_rng(0)), ("a", "b", "c"))
+    model.predict(dataset.train.images[:1])
+    found = model.profile(dataset.train.images[:1], seconds=0.05)
+    assert [row.operation for row in found.rows if row.operation] == ["conv_pool_grey", "dense"]
+    assert all(row.microseconds > 0 for row in found.rows if row.operation)
+
+
 def test_figures_of_a_pass_are_those_of_its_formula(dataset):
     found = trainer_for(dataset).profile(dataset, seconds=0.05)
     rows = {(row.operation, row.direction): row for row in found.rows}

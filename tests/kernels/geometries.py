@@ -135,6 +135,9 @@ GEOMETRIES = {
             Flatten(),
         ],
     ),
+    "filters larger than a core's cache": Network(
+        (3, 2, 64), [Conv2d(64, 1), Conv2d(128, 3, padding=1), Flatten()]
+    ),
     "depthwise": Network((4, 5, 3), [Conv2d(3, 1), Conv2d(3, 3, groups=3), Flatten()]),
     "layer normalization": Network((2, 3, 3), [Conv2d(3, 1), LayerNorm(), Flatten()]),
     "layer normalization added to": _added_to(_reads(LayerNorm)),

@@ -49,8 +49,15 @@ BRANCHES = Network(
         Dense(7),
     ],
 )
+FILTERS = Network(  # by which large convolutions are cut
+    (6, 5, 64),
+    [
+        *(Conv2d(260, 3, padding="same"), ReLU(), MaxPool2d(2), GELU()),
+        *(Conv2d(72, 3, 2, padding=1), Flatten(), Dense(48), ReLU(), Dense(5)),
+    ],
+)
 ONE_LINE = Network((1, 40, 3), [Conv2d(32, 1), ReLU(), Conv2d(48, 1), Flatten(), Dense(64)])
-NETWORKS = [WINDOWS, BRANCHES, ONE_LINE, preset("mobilenet-v1-025", (32, 32, 3), 10)]
+NETWORKS = [WINDOWS, BRANCHES, FILTERS, ONE_LINE, preset("mobilenet-v1-025", (32, 32, 3), 10)]
 
 
 def model_of(network, threads):
@@ -94,7 +101,9 @@ def test_plans_of_all_models_share_one_dtype():
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
-@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=["windows", "branches", "filters", "line", "mobilenet"]
+)
 def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
     one, image = one_of(network, parts), images_of(network, 1)
     table, tasks, plan, params = one._job
@@ -119,7 +128,9 @@ def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_p
     assert len(set(tasks[:, 2])) < len(plan)  # and stages have several operations
 
 
-@pytest.mark.parametrize("network", NETWORKS, ids=["windows", "branches", "line", "mobilenet"])
+@pytest.mark.parametrize(
+    "network", NETWORKS, ids=["windows", "branches", "filters", "line", "mobilenet"]
+)
 def test_threads_change_no_bit_of_one_image(network, everything_pays):
     images = images_of(network, 6)
     alone, two = (model_of(network, threads) for threads in (1, 2))

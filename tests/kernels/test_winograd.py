@@ -164,14 +164,14 @@ def test_maps_of_a_few_tiles_are_left_to_the_direct_sum():
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "apart", "chosen"),
-    [(8, 200, 3, False), (8, 200, 0, True), (12, 200, 3, True), (8, 128, 3, True)],
+    ("size", "channels", "chunk", "chosen"),
+    [(8, 200, 1, False), (8, 200, 2, True), (12, 200, 1, True), (8, 128, 1, True)],
 )
-def test_filters_larger_than_the_cache_are_read_as_they_are_for_few_outputs_of_a_shared_image(
-    size, channels, apart, chosen
+def test_filters_larger_than_the_cache_are_read_as_they_are_for_few_outputs_of_one_image(
+    size, channels, chunk, chosen
 ):
     network = Network((size, size, channels), [Conv2d(200, 3, padding=1), Flatten()])
-    plan = make_plan(network, 1, False, 8, apart=apart)
+    plan = make_plan(network, chunk, False, 8)
     assert (plan.nodes[0].operation == "winograd_conv2d") == chosen
     assert make_plan(network, 1, True, 8).nodes[0].operation == "winograd_conv2d"
 

@@ -9,8 +9,9 @@ backward.
 N batch, H W C input, K R S filters, P Q output height and width. Source: Dumoulin and Visin, A
 guide to convolution arithmetic for deep learning (2016).
 
-Padding is never stored. A run of output columns that read the same filter columns is one matrix
-product over exactly the input that exists; the columns near the edges are short runs of their own.
+Padding is never stored. A run of outputs that read the same taps of the filters is one matrix
+product over exactly the input that exists; those near the edges are short runs of their own. Large
+filters are read once, a tap after the other, each for all outputs for which it is inside.
 
 A constant argument is written ``np.int64(0)``: for a literal, Numba would compile the called
 function once more.
@@ -52,6 +53,10 @@ def plain(plan, params, work, n, key, first_sample):
         y[i, p, q, k] = total
 
 
+# Bytes of filters that stay in a core's own cache from one product to the next.
+_CACHED = 1 << 19
+
+
 class Pass(NamedTuple):
     """A convolution as one pass sees it, of x [n, H, W, C] into y [n, P, Q, K]."""
 
@@ -59,6 +64,7 @@ class Pass(NamedTuple):
     columns: Axis
     C: int
     K: int
+    row: int  # from a pixel of y, or a channel of a filter tap, to the next: K of all filters
     x: int  # places in the workspace
     y: int
 
@@ -75,56 +81,106 @@ def _end_of_run(columns, q):
 
 
 @njit(**JIT)
+def _begin(sums, m, K, weights, bias):
+    """``m`` rows of K sums are the bias, or 0."""
+    for i in range(m):
+        for k in range(K):
+            sums.array[sums.offset + i * sums.row + k] = weights[bias + k] if bias >= 0 else 0
+
+
+@njit(**JIT)
+def _ordered(columns, lines, samples):
+    """The three, each (how many, from one to the next in x, in y); the first is that which the rows
+    of a product go along: the columns, or the lines or the samples where these few fill no block."""
+    if columns[0] < 8 and columns[0] < max(lines[0], samples[0]):
+        if lines[0] >= samples[0]:
+            return lines, columns, samples
+        return samples, lines, columns
+    return columns, lines, samples
+
+
+@njit(**JIT)
 def _correlate(op, geometry, n, work, weights, bias, adds):
     """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the filters and, unless it is −1,
     the place ``bias`` are in ``weights``.
 
     With ``adds`` y is added to in place of the bias.
     """
-    rows, columns, C, K, x0, y0 = geometry
-    S, W, Q, dilation = columns.taps, columns.size, columns.outputs, columns.dilation
-    x_size, y_size, x_line = rows.size * W * C, rows.outputs * Q * K, rows.dilation * W * C
+    rows, columns, C, K, row, _, y = geometry
+    bytes_read = rows.taps * columns.taps * C * K * work.itemsize
+    if columns.dilation == 1 and bytes_read <= _CACHED:
+        _by_run(op, geometry, n, work, weights, bias, adds)
+        return
+    if adds == 0:
+        _begin(Rows(work, y, row), n * rows.outputs * columns.outputs, K, weights, bias)
+    _by_tap(op, geometry, n, work, weights)
+
+
+@njit(**JIT)
+def _by_tap(op, geometry, n, work, weights):
+    """y += x ⋆ w, a tap after the other, so that large filters are read once."""
+    rows, columns, C, K, row, x, y = geometry
+    W, Q = columns.size, columns.outputs
+    for r in range(rows.taps):
+        p, p_end = outputs_inside(rows, r)
+        for s in range(columns.taps):
+            q, q_end = outputs_inside(columns, s)
+            along, outer, inner = _ordered(
+                (q_end - q, columns.stride * C, row),
+                (p_end - p, rows.stride * W * C, Q * row),
+                (n, rows.size * W * C, rows.outputs * Q * row),
+            )
+            x0 = x + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
+            y0 = y + (p * Q + q) * row
+            filters = Vectors(weights, op.weight + (r * columns.taps + s) * C * row, 0, row)
+            for i in range(outer[0]):  # none, where the tap is outside for all
+                for j in range(inner[0]):
+                    pixels = Scalars(work, x0 + i * outer[1] + j * inner[1], along[1], 0, 1)
+                    sums = Rows(work, y0 + i * outer[2] + j * inner[2], along[2])
+                    multiply(op.multiply, (along[0], K, 1, C), pixels, filters, sums, sums)
+
+
+@njit(**JIT)
+def _by_run(op, geometry, n, work, weights, bias, adds):
+    """`_correlate` in runs of outputs that read the same taps, all in one product."""
+    rows, columns, C, K, row, x, y = geometry
+    S, W, Q = columns.taps, columns.size, columns.outputs
     q = np.int64(0)
     while q < Q:
-        run = _end_of_run(columns, q) - q
+        q_end, p = _end_of_run(columns, q), np.int64(0)
         s, s_end = taps_inside(columns, q)
-        # The rows of the product go along the output columns, or along the samples where these few
-        # columns fill no block.
-        along_samples = run < 8 and n > run
-        m, others = (n, run) if along_samples else (run, n)
-        x_column = columns.stride * C
-        x_row, x_other = (x_size, x_column) if along_samples else (x_column, x_size)
-        y_row, y_other = (y_size, K) if along_samples else (K, y_size)
-        for p in range(rows.outputs):
+        while p < rows.outputs:
+            p_end = _end_of_run(rows, p)
             r, r_end = taps_inside(rows, p)
-            for other in range(others):
-                y = Rows(work, y0 + (p * Q + q) * K + other * y_other, y_row)
-                if r_end <= r or s_end <= s:
-                    for row in range(m if adds == 0 else 0):
-                        for k in range(K):
-                            work[y.offset + row * y_row + k] = weights[bias + k] if bias >= 0 else 0
-                    continue
-                init = y if adds != 0 else Rows(weights, bias, np.int64(0))
-                x = x0 + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C + other * x_other
-                w = op.weight + (r * S + s) * C * K
-                if dilation == 1:  # (s, c) is contiguous in x and in w
-                    shape = m, K, r_end - r, (s_end - s) * C
-                    pixels = Scalars(work, x, x_row, x_line, 1)
-                    multiply(op.multiply, shape, pixels, Vectors(weights, w, S * C * K, K), init, y)
-                    continue
-                for i in range(r_end - r):  # a product for each filter row
-                    pixels = Scalars(work, x + i * x_line, x_row, dilation * C, 1)
-                    filters = Vectors(weights, w + i * S * C * K, C * K, K)
-                    multiply(op.multiply, (m, K, s_end - s, C), pixels, filters, init, y)
-                    init = y
-        q += run
+            along, outer, inner = _ordered(
+                (q_end - q, columns.stride * C, row),
+                (p_end - p, rows.stride * W * C, Q * row),
+                (n, rows.size * W * C, rows.outputs * Q * row),
+            )
+            x0 = x + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
+            y0, place = y + (p * Q + q) * row, op.weight + (r * S + s) * C * row
+            filters = Vectors(weights, place, S * C * row, row)
+            shape = along[0], K, r_end - r, (s_end - s) * C  # (s, c) is contiguous in x and in w
+            for i in range(outer[0]):
+                for j in range(inner[0]):
+                    sums = Rows(work, y0 + i * outer[2] + j * inner[2], along[2])
+                    init = sums if adds != 0 else Rows(weights, bias, np.int64(0))
+                    if shape[2] > 0 and shape[3] > 0:
+                        first = x0 + i * outer[1] + j * inner[1]
+                        pixels = Scalars(work, first, along[1], rows.dilation * W * C, 1)
+                        multiply(op.multiply, shape, pixels, filters, init, sums)
+                    else:  # never of dx: every pixel is read
+                        _begin(sums, along[0], K, weights, bias)
+            p = p_end
+        q = q_end
 
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    geometry = Pass(height(op), width(op), op.input_channels, op.output_channels, op.x, op.y)
+    row = op.output_size // (op.output_height * op.output_width)
+    geometry = Pass(height(op), width(op), op.input_channels, op.output_channels, row, op.x, op.y)
     _correlate(op, geometry, n, work, params, op.bias, np.int64(0))
 
 
@@ -183,7 +239,8 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         _scatter(op, transposed, work, n)
         return
     rows, columns = reverse(height(op)), reverse(width(op))
-    geometry = Pass(rows, columns, op.output_channels, op.input_channels, op.dy, op.dx)
+    C = op.input_channels
+    geometry = Pass(rows, columns, op.output_channels, C, C, op.dy, op.dx)
     _correlate(op, geometry, n, work, transposed, np.int64(-1), op.accumulate)
 
 

@@ -288,7 +288,7 @@ def _spread_tiles(op, work, x, read, padding, first, count):
 def _correlate(op, geometry, n, work, weights, bias, adds):
     """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the arguments are those of
     `conv2d._correlate`."""
-    rows, columns, C, K, x, y = geometry
+    rows, columns, C, K, _, x, y = geometry
     read, written = _maps(rows, columns, C, K)
     filters, tiles, products = _places(op, work)
     lanes, C_row, K_row = lanes_of(work), _rounded(C, work), _rounded(K, work)
@@ -322,7 +322,8 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
 def forward(plan, params, work, n, key, first_sample):
     """y = b + x * w for the first ``n`` samples of the chunk."""
     op = plan[0]
-    geometry = Pass(height(op), width(op), op.input_channels, op.output_channels, op.x, op.y)
+    C, K = op.input_channels, op.output_channels
+    geometry = Pass(height(op), width(op), C, K, K, op.x, op.y)
     _correlate(op, geometry, n, work, params, op.bias, np.int64(0))
 
 
@@ -355,7 +356,8 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         bias.backward(op, work, grads, n * op.output_height * op.output_width)
     if op.dx >= 0:
         rows, columns = reverse(rows), reverse(columns)
-        geometry = Pass(rows, columns, op.output_channels, op.input_channels, op.dy, op.dx)
+        C, K = op.input_channels, op.output_channels
+        geometry = Pass(rows, columns, K, C, C, op.dy, op.dx)
         _correlate(op, geometry, n, work, transposed, np.int64(-1), op.accumulate)
 
 
