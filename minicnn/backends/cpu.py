@@ -22,6 +22,7 @@ from minicnn.kernels.cpu.tile import multiply_address
 from minicnn.memory import aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network, check_network
+from minicnn.program.planner import Plan
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 
 # Below this many multiply-adds a call, waking a second thread costs more than it saves.
@@ -443,6 +444,15 @@ class Training:
             self._error = error
 
     @property
+    def plan(self) -> Plan:
+        """What a step walks."""
+        return self._plan
+
+    @plan.setter
+    def plan(self, plan: Plan) -> None:
+        self._plan, self._records = plan, plan.records()
+
+    @property
     def grads(self) -> np.ndarray:
         """The gradient [flat_size] of the last step, clipped."""
         return self._grads[0, : len(self.params)]
@@ -492,7 +502,8 @@ class Training:
             self.threads,
             step.part_address(params.dtype),
             *self._clip,
-            self.plan.table,
+            self._records,
+            len(self.plan.table),
             self._trained,
             params,
             self._transposed,

@@ -17,6 +17,9 @@ from minicnn.program.planner import Plan, make_plan
 # tile.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
+# A value of the whole batch up to this size is still in the cache that the cores share when the next
+# operation reads it.
+_WHOLE_BYTES = 8 << 20
 
 
 @functools.cache
@@ -103,11 +106,15 @@ def plan_for_batch(
     frozen: bool = False,
     beside: Sequence[str] = (),
 ) -> Plan:
-    """Choose the chunk so that what one thread works on stays in its cache; whole, where an
-    operation needs all of it."""
+    """Choose the chunk so that what one thread works on stays in its cache. Where an operation needs
+    the whole ``batch``, that is one chunk, or if its largest value leaves the cache of all cores,
+    several."""
     one = lay_out(network, 1, training, dtype, frozen=frozen, beside=beside)
     if training and any(one.table["combine"]):
-        return lay_out(network, batch, training, dtype)
+        lanes, largest = VECTOR_BYTES // np.dtype(dtype).itemsize, max(one.table["output_size"])
+        is_small = batch * int(largest) * np.dtype(dtype).itemsize <= _WHOLE_BYTES
+        parts = 1 if is_small else -(-batch // _LARGEST_CHUNK)
+        return linked(make_plan(network, -(-batch // parts), True, lanes, parts=parts), dtype)
     chunk = min(
         _LARGEST_CHUNK,
         max(_SMALLEST_CHUNK, _CHUNK_BYTES // (one.work_size * np.dtype(dtype).itemsize)),

@@ -42,7 +42,9 @@ class Operation:
     saved_with_input: bool = (
         False  # what it saved lies where the operation before it, which wrote x, keeps its own
     )
-    finishes: bool = False  # what it saved is read after the step as well, for the state
+    # All samples must have passed it before any goes on, and what it saved is read after the step
+    # as well, for the state.
+    finishes: bool = False
     saved: Sizes = _nothing  # kept from the forward to the backward pass, a chunk
     scratch: Sizes = _nothing  # needed during each pass, a chunk
     prepared: Sizes = _nothing  # made of weights that never change, by the function ``prepare``

@@ -12,6 +12,9 @@ elements, -1 for none:
              numbers that a forward pass keeps for its backward pass  saved
              numbers that live during one pass of one operation       scratch
 
+Where an operation needs the whole batch, the workspace has room for all chunks of a shard, its parts:
+each has records of its own.
+
 A value of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at
 ``y + n * output_size``. All fields have eight bytes, so that CUDA reads the same memory as int64.
 """
@@ -45,6 +48,7 @@ _INTEGERS = (
     # number in its network of the last layer that the operation stands for: a key of dropout's
     # random numbers
     "layer",
+    "part",  # number of this chunk among those of a shard that the workspace has room for
     *PLACES,
     "accumulate",  # 1: dx is added to, since another reader of x has written it before
     "accumulate2",  # the same of dx2

@@ -6,9 +6,15 @@ pass of node i. A value lives from its writer to its last reader, and to the bac
 node that reads it there; a gradient from the backward pass of the value's last reader, which writes
 it, to that of its writer; every earlier reader adds to it. Buffers that are never alive together
 may share their place.
+
+Operations that all samples must have passed before any goes on end segments. A shard goes through
+each segment part by part, so that a part stays in a core's own cache: what lives in one segment
+alone has room for one part, and what lives longer for all, from the beginning of its first segment
+to the end of its last.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,17 +28,29 @@ from minicnn.program.plan import PLACES, RECORD
 
 
 class Plan(NamedTuple):
-    """A program laid out: the table, how many numbers the workspace of one thread holds, and whose
-    records they are."""
+    """A program laid out: the table, how many numbers the workspace of one thread holds, whose
+    records they are, and how far the places of one part are from those of the next."""
 
-    table: np.ndarray  # [operations] of plan.RECORD
+    table: np.ndarray  # [operations] of plan.RECORD, of the first part
     work_size: int
     nodes: tuple[Node, ...]  # of each record
+    strides: np.ndarray  # int64 [operations, PLACES]
+    parts: int = 1
+
+    def records(self) -> np.ndarray:
+        """The table [parts · operations] of all parts, one after the other."""
+        tables = np.tile(self.table, (self.parts, 1))
+        for number, table in enumerate(tables):
+            table["part"] = number
+            for name, stride in zip(PLACES, self.strides.T, strict=True):
+                table[name] += number * stride
+        return tables.reshape(-1)
 
     def __reduce__(self) -> Any:
         raise TypeError("a plan holds addresses of compiled code, which mean nothing elsewhere")
 
 
+_DY = PLACES.index("dy")
 _ONES = ("stride_height", "stride_width", "dilation_height", "dilation_width", "groups")
 
 
@@ -44,8 +62,10 @@ def make_plan(
     keep: bool = False,
     frozen: bool = False,
     apart: int = 0,
+    parts: int = 1,
 ) -> Plan:
-    """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers.
+    """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers,
+    with room for ``parts`` of them.
 
     With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
@@ -56,7 +76,7 @@ def make_plan(
     graph = fuse(
         lower(network, frozen or not training), lanes, training, not training and chunk == 1
     )
-    plan = lay_out(graph, chunk, training, lanes, keep, apart)
+    plan = lay_out(graph, chunk, training, lanes, keep, apart, parts)
     plan.table["params_size"] = network.flat_size
     return plan
 
@@ -66,6 +86,7 @@ class _Buffer:
     size: int = 0
     alive: list[tuple[int, int]] = field(default_factory=list)  # first and last time of each life
     offset: int = -1
+    stride: int = 0  # from one part to the next
 
     def meets(self, other: "_Buffer") -> bool:
         """Whether both are alive at some time."""
@@ -89,7 +110,13 @@ class _Joined:
 
 
 def lay_out(
-    graph: Graph, chunk: int, training: bool, lanes: int, keep: bool = False, apart: int = 0
+    graph: Graph,
+    chunk: int,
+    training: bool,
+    lanes: int,
+    keep: bool = False,
+    apart: int = 0,
+    parts: int = 1,
 ) -> Plan:
     """The plan of ``graph``; see `make_plan`."""
     nodes = graph.nodes
@@ -129,8 +156,18 @@ def lay_out(
         if size := row.scratch(fields, lanes):
             live(("scratch", i), size, i, i)
             live(("scratch", i), size, back, back)
+    strides = np.zeros((len(nodes), len(PLACES)), np.int64)
+    if parts > 1:
+        of_the_shard = {("saved", node.output) for node in nodes if node.row.finishes}
+        for key in _longer_than_a_segment(nodes, buffers) - of_the_shard:
+            buffers[key].stride = buffers[key].size
+            buffers[key].size *= parts
     work_size = _place(list(buffers.values()))
-    for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
+
+    def put(i: int, name: str, buffer: _Buffer) -> None:
+        table[i][name], strides[i, PLACES.index(name)] = buffer.offset, buffer.stride
+
+    for i, node in enumerate(nodes):
         for names, owner, kind, read in (
             (("x", "x2"), values, "value", node.inputs),
             (("y",), values, "value", (node.output,)),
@@ -139,20 +176,39 @@ def lay_out(
         ):
             for name, value in zip(names, read, strict=False):
                 if kind == "value" or value in wants or (training and value == graph.output):
-                    record[name] = buffers[kind, owner.owner(value)].offset
+                    put(i, name, buffers[kind, owner.owner(value)])
         saved_with = node.inputs[0] if node.row.saved_with_input else node.output
         for name, key in (("saved", saved_with), ("scratch", i)):
             if (name, key) in buffers:
-                record[name] = buffers[name, key].offset
+                put(i, name, buffers[name, key])
     working = [i for i, record in enumerate(table) if not _does_nothing(nodes[i], record)] or [
         len(table) - 1
     ]
-    table[working[-1]]["dy"] = table[-1][
-        "dy"
-    ]  # of the logits, also where what is left out wrote them
+    # of the logits, also where what is left out wrote them
+    table[working[-1]]["dy"], strides[working[-1], _DY] = table[-1]["dy"], strides[-1, _DY]
     table["work_size"] = work_size
     table["image_height"], table["image_width"], table["image_channels"] = _image(graph.shapes[0])
-    return Plan(table[working], work_size, tuple(nodes[i] for i in working))
+    working_nodes = tuple(nodes[i] for i in working)
+    return Plan(table[working], work_size, working_nodes, strides[working], parts)
+
+
+def _longer_than_a_segment(nodes: Sequence[Node], buffers: Mapping[Any, _Buffer]) -> set[Any]:
+    """The buffers that live in more than one segment; they live through the whole of each now."""
+    of, segment = [], 0
+    for node in nodes:
+        of.append(segment)
+        segment += node.row.finishes
+    # the images, forward, the loss, backward
+    times = [0, *of, of[-1], *(2 * segment + 1 - number for number in reversed(of))]
+    end = {number: time - 1 for time, number in enumerate(times)}
+    begin = {number: len(times) - 2 - time for time, number in enumerate(reversed(times))}
+    result = set()
+    for key, buffer in buffers.items():
+        lives = [(times[first + 1], times[last + 1]) for first, last in buffer.alive]
+        if any(first != last for first, last in lives):
+            buffer.alive = [(begin[first], end[last]) for first, last in lives]
+            result.add(key)
+    return result
 
 
 def _does_nothing(node: Node, record: np.void) -> bool:

@@ -232,7 +232,8 @@ class Recorder:
     def _activations(self) -> dict[str, Any]:
         """Mean and deviation of the layers' outputs, and the fraction of channels of ReLU layers that
         are 0 everywhere."""
-        (table, _, nodes), images, names = self._passes.plan, self._images, self.network.layer_names
+        plan, images, names = self._passes.plan, self._images, self.network.layer_names
+        table, nodes = plan.table, plan.nodes
         sums, squares = np.zeros(len(table)), np.zeros(len(table))
         # The ReLU before a max pooling is done by that.
         relus = {

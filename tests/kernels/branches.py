@@ -431,9 +431,10 @@ def run_all():
         test_winograd.test_filters_are_transformed_once_where_weights_never_change(
             None, np.float64, 9, 5
         )
-        test_batch_normalization.test_a_step_on_several_shards_is_the_oracles_on_the_whole_batch(
-            2, patch
-        )
+        for parts in (False, True):
+            test_batch_normalization.test_a_step_on_several_shards_is_the_oracles_on_the_whole_batch(
+                2, parts, patch
+            )
     test_batch_normalization.test_a_batch_of_one_number_leaves_the_running_variance()
     MACHINE["VECTOR_BYTES"] = 16  # two float64, as with NEON and SSE2
     sys.modules["minicnn.backends.cpu"].VECTOR_BYTES = 16

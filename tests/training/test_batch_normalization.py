@@ -3,6 +3,8 @@ folded in inference."""
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from numba import njit
 
 import minicnn
@@ -16,12 +18,14 @@ from minicnn import (
     Network,
     ReLU,
     Residual,
+    Softmax,
     Trainer,
     plugins,
 )
-from minicnn.backends import Batch, Data, cpu
+from minicnn.backends import Batch, Data, cpu, layout
 from minicnn.inference import load
 from minicnn.program.fold import fold
+from tests.graphs import graphs
 from tests.networks import oracle_inference, oracle_training, random_params
 from tests.training import small
 
@@ -40,12 +44,12 @@ LAYERS = [
 NETWORK = Network((6, 6, 1), LAYERS)
 
 
-def step(params, images, labels, threads, rule="sgd", batch_size=None):
-    """(training, result) of one step on all ``images`` [N, 6, 6, 1], with loss cross-entropy."""
-    loss = Loss("cross_entropy", small.CLASSES, None, params.dtype)
-    optimizer = minicnn.Optimizer(rule, NETWORK, params.dtype)
+def step(params, images, labels, threads, rule="sgd", batch_size=None, network=NETWORK):
+    """(training, result) of one step on all ``images`` [N, H, W, C], with loss cross-entropy."""
+    loss = Loss("cross_entropy", network.outputs, None, params.dtype)
+    optimizer = minicnn.Optimizer(rule, network, params.dtype)
     training = cpu.Training(
-        NETWORK,
+        network,
         params,
         batch_size or len(images),
         plugins.find("optimizer", rule),
@@ -59,14 +63,23 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None):
     return training, training.steps(data, [batch], optimizer.slots)[0]
 
 
+def go_in_parts(monkeypatch):
+    """A shard of any size goes through a segment two samples after the other."""
+    monkeypatch.setattr(layout, "_WHOLE_BYTES", 0)
+    monkeypatch.setattr(layout, "_LARGEST_CHUNK", 2)
+
+
 def data_of(images, seed=0):
     rng = np.random.default_rng(seed)
     return rng.normal(size=(images, 6, 6, 1)), rng.integers(0, small.CLASSES, images)
 
 
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_step_on_several_shards_is_the_oracles_on_the_whole_batch(threads, monkeypatch):
+def test_a_step_on_several_shards_is_the_oracles_on_the_whole_batch(threads, parts, monkeypatch):
     monkeypatch.setattr(cpu, "_WORTH_A_THREAD", 0)
+    if parts:
+        go_in_parts(monkeypatch)
     params = random_params(NETWORK, np.random.default_rng(1))
     x, labels = data_of(7)
     logits = oracle_training(NETWORK, params, x, np.zeros((7, small.CLASSES))).values[-1]
@@ -74,10 +87,41 @@ def test_a_step_on_several_shards_is_the_oracles_on_the_whole_batch(threads, mon
     expected = oracle_training(NETWORK, params, x, dlogits)
     training, _ = step(params.copy(), x, labels, threads)
     assert len(training._grads) == threads
+    assert training.plan.parts == ({1: 4, 2: 2}[threads] if parts else 1)
     np.testing.assert_allclose(training.grads, expected.grads, atol=1e-10)
     state = slice(NETWORK.trainable_size, None)
     np.testing.assert_allclose(training.params[state], expected.params_after[state], atol=1e-10)
     assert (training.params[state] != params[state]).any()
+
+
+@settings(max_examples=25, deadline=None)
+@given(network=graphs(), images=st.integers(5, 9), seed=st.integers(0, 100))
+def test_a_step_in_parts_is_that_on_whole_shards(network, images, seed):
+    assume(not isinstance(network.layers[-1], Softmax))
+    network = Network(network.input_shape, [*network.layers, BatchNorm2d(), ReLU(), BatchNorm2d()])
+    rng = np.random.default_rng(seed)
+    params = random_params(network, rng)
+    x, labels = (
+        rng.normal(size=(images, *network.input_shape)),
+        rng.integers(0, network.outputs, images),
+    )
+    whole, loss = step(params.copy(), x, labels, 2, network=network)
+    with pytest.MonkeyPatch.context() as patch:
+        go_in_parts(patch)
+        parts, same = step(params.copy(), x, labels, 2, network=network)
+    assert parts.plan.parts > whole.plan.parts == 1
+    assert same.loss == pytest.approx(loss.loss, nan_ok=True)
+    scale = 1 + np.nan_to_num(np.abs(whole.grads)).max()
+    np.testing.assert_allclose(parts.grads / scale, whole.grads / scale, atol=1e-8)
+    np.testing.assert_allclose(parts.params / scale, whole.params / scale, atol=1e-8)
+
+
+def test_only_what_leaves_the_cache_is_computed_in_parts():
+    network = Network((32, 32, 3), [Conv2d(16, 3, padding="same"), BatchNorm2d(), Flatten()])
+    plans = [
+        layout.plan_for_batch(network, batch, True, np.dtype(np.float32)) for batch in (128, 129)
+    ]
+    assert [(plan.parts, plan.table[0]["chunk"]) for plan in plans] == [(1, 128), (9, 15)]
 
 
 def test_a_last_batch_of_fewer_images_than_shards_is_one_of_fewer_shards():

@@ -68,7 +68,7 @@ def forward(plan, params, work, n, key, first_sample):
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """dβ and dγ of this shard, and its sums for dx."""
+    """dβ and dγ of this part, and the shard's sums for dx."""
     op = plan[0]
     C, rows, lanes = (
         op.input_channels,
@@ -76,10 +76,10 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         lanes_of(work),
     )
     at, sums = shared_numbers(op, work.itemsize), shard_sums(op, work)
-    total, product = sums[1 + 2 * C : 1 + 3 * C], sums[1 + 3 * C : 1 + 4 * C]
+    total, product = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
     partial = at + 4 * C  # two numbers a channel, not yet in use
-    for c in range(C):
-        total[c] = product[c] = 0.0
+    total[:] = 0.0
+    product[:] = 0.0
     for begin in range(0, rows, ROWS):
         for c in range(0, C, lanes):
             count, mean = C - c, load(work, at + c, C - c)
@@ -96,6 +96,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
             total[c] += work[partial + c]
             product[c] += work[partial + C + c]
     for c in range(C):
+        here = 1 + 2 * C + c
+        sums[here] = total[c] + (sums[here] if op.part > 0 else 0.0)
+        sums[here + C] = product[c] + (sums[here + C] if op.part > 0 else 0.0)
         grads[op.bias + c] += total[c]
         grads[op.weight + c] += product[c] * work[at + C + c]
     hand_on(work, op.dy, op.dx, op.accumulate != 0, n * op.input_size)

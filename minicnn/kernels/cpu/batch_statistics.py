@@ -10,10 +10,11 @@ Between the two, forward and backward, all shards are combined, in their order: 
 sums of squared distances by Chan's formula (Chan, Golub, LeVeque: Updating formulae and a pairwise
 algorithm for computing sample variances, 1979), in float64.
 
-``saved`` begins with 6 C + 1 numbers of float64: M of this shard, and for each channel mean, sum of
-squared distances, Σ dy and Σ dy · (x − μ) of this shard, then mean and unbiased variance of the
-batch. What all shards use follows: for each channel μ, ρ, the factors a, b of y = a·x + b, and the
-factors p, q, r of dx = p·dy + q·x + r.
+``saved`` begins with 6 C + 1 numbers of float64: M of this shard, and for each channel Σ d and Σ d²
+of the distances d of this shard from a number near its mean, Σ dy and Σ dy · (x − μ), then mean and
+unbiased variance of the batch. What all shards use follows: for each channel μ (until they are
+combined, the number near the shard's mean), ρ, the factors a, b of y = a·x + b, and the factors
+p, q, r of dx = p·dy + q·x + r. Backward, the place of Σ d and Σ d² has the sums of a part of the shard.
 """
 
 import math
@@ -70,9 +71,9 @@ def saved_size(channels, itemsize):
 
 @njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
-    """Count, mean and sum of squared distances of this shard: y is x.
+    """Count, and sums of distances and of their squares of this shard, part by part: y is x.
 
-    Distances are summed from the mean of the first rows, not from 0, so that no digits are lost.
+    Distances are those from the mean of the first rows, not from 0, so that no digits are lost.
     """
     op = plan[0]
     C, rows, lanes = (
@@ -82,15 +83,17 @@ def forward(plan, params, work, n, key, first_sample):
     )
     sums, near = shard_sums(op, work), shared_numbers(op, work.itemsize)
     partial = near + C  # two numbers a channel, not yet in use
-    mean, square = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
-    sums[0] = rows
-    first = min(rows, ROWS)
-    for c in range(C):
-        total = 0.0
-        for m in range(first):
-            total += work[op.x + m * C + c]
-        work[near + c] = total / first
-        mean[c] = square[c] = 0.0
+    distances, of_squares = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
+    if op.part == 0:
+        sums[0] = 0.0
+        first = min(rows, ROWS)
+        for c in range(C):
+            total = 0.0
+            for m in range(first):
+                total += work[op.x + m * C + c]
+            work[near + c] = total / first
+            distances[c] = of_squares[c] = 0.0
+    sums[0] += rows
     for begin in range(0, rows, ROWS):
         for c in range(0, C, lanes):
             count, center = C - c, load(work, near + c, C - c)
@@ -102,26 +105,31 @@ def forward(plan, params, work, n, key, first_sample):
             store(work, partial + c, total, count)
             store(work, partial + C + c, squares, count)
         for c in range(C):
-            mean[c] += work[partial + c]
-            square[c] += work[partial + C + c]
-    for c in range(C):
-        square[c] = max(0.0, square[c] - mean[c] * mean[c] / rows)
-        mean[c] = mean[c] / rows + work[near + c]
+            distances[c] += work[partial + c]
+            of_squares[c] += work[partial + C + c]
+
+
+@njit(**JIT)
+def _moments(op, works, shard, c):
+    """M, mean and sum of squared distances from it, of a channel of a shard."""
+    C, sums = op.input_channels, shard_sums(op, works[shard])
+    count, total = sums[0], sums[1 + c]
+    near = works[shard, shared_numbers(op, works.itemsize) + c]
+    return count, total / count + near, max(0.0, sums[1 + C + c] - total * total / count)
 
 
 @njit(**JIT)
 def combine(plan, params, works):
     """Mean and variance of the batch, and what follows from them, for every shard."""
     op = plan[0]
-    C, first = op.input_channels, shard_sums(op, works[0])
-    at = shared_numbers(op, works.itemsize)
+    C, at = op.input_channels, shared_numbers(op, works.itemsize)
     for c in range(C):
-        count, mean, square = first[0], first[1 + c], first[1 + C + c]
+        count, mean, square = _moments(op, works, 0, c)
         for shard in range(1, len(works)):
-            other = shard_sums(op, works[shard])
-            distance, total = other[1 + c] - mean, count + other[0]
-            mean += distance * other[0] / total
-            square += other[1 + C + c] + distance * distance * count * other[0] / total
+            others, its_mean, its_square = _moments(op, works, shard, c)
+            distance, total = its_mean - mean, count + others
+            mean += distance * others / total
+            square += its_square + distance * distance * count * others / total
             count = total
         inverse = 1.0 / math.sqrt(square / count + op.f0)
         a = inverse * params[op.weight + c]

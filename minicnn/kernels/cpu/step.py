@@ -51,7 +51,7 @@ def _largest(row):
 # What the threads share of a step: the arguments of `train_step`.
 Step = namedtuple(
     "Step",
-    "plan trained params transposed work grads gather images labels sample_weights order scale "
+    "plan operations trained params transposed work grads gather images labels sample_weights order scale "
     "targets class_weights loss loss_hyper divisor key views mixed totals squares update slots "
     "scalars spans meet first_shard met met_plan borders",
 )
@@ -61,14 +61,14 @@ _WHOLE, _FORWARD, _BACKWARD, _ADD, _UPDATE = map(np.int64, range(5))
 
 
 @njit(**JIT)
-def _loss(step, work, shard, start, n):
+def _loss(step, last, work, shard, start, n):
     """Add the loss of the ``n`` samples from ``start`` on, and whether each is right, to the
-    shard's totals; write dlogits.
+    shard's totals; write dlogits, of the operation ``last``.
 
     ``sample_weights`` [N] are the weights of all images, or empty: 1 each. Where a view has a
     partner (`minicnn.kernels.augment`), so has the loss; ``mixed`` [outputs] is scratch.
     """
-    last, number, views = step.plan[len(step.plan) - 1], work.dtype.type, step.views
+    number, views = work.dtype.type, step.views
     outputs, mixed = last.output_size, step.mixed[shard]
     totals = step.totals[step.first_shard + shard]
     for i in range(n):
@@ -97,14 +97,10 @@ def _shard(step, shard, thread, task, first_op, end_op):
 
     A plan of one segment does all of it, chunk by chunk; where the reduction overlaps, all but the
     last chunk's backward pass. Of several segments, this is ``first_op`` to ``end_op`` forward, the
-    last one with the loss, or backward, on all samples of the shard, which are one chunk.
+    last one with the loss, or backward, on all chunks of the shard, each with its records.
     """
-    plan, params, work, transposed = (
-        step.plan,
-        step.params,
-        step.work[thread],
-        step.transposed[thread],
-    )
+    operations, params = step.operations, step.params
+    work, transposed = step.work[thread], step.transposed[thread]
     grads, batch, every = step.grads[shard], len(step.order), len(step.totals)
     if task != _WHOLE:
         every = min(every, batch)
@@ -114,11 +110,13 @@ def _shard(step, shard, thread, task, first_op, end_op):
         grads[:] = 0
         step.totals[number, :] = 0
         if task == _FORWARD:
-            transpose_weights(plan, params, transposed)
-    segment = plan[first_op:end_op]
-    chunks = (end - begin + plan[0].chunk - 1) // plan[0].chunk
+            transpose_weights(step.plan[:operations], params, transposed)
+    chunk, parts = step.plan[0].chunk, len(step.plan) // operations
+    chunks = (end - begin + chunk - 1) // chunk
     later = task == _WHOLE and len(step.borders) > 0
-    for index in range(max(0, chunks - 1) if task == _BACKWARD else 0, chunks):
+    for index in range(max(0, chunks - 1) if task == _BACKWARD and parts == 1 else 0, chunks):
+        plan = step.plan[index % parts * operations : (index % parts + 1) * operations]
+        segment = plan[first_op:end_op]
         start = begin + (end - begin) * index // chunks
         n = begin + (end - begin) * (index + 1) // chunks - start
         if task != _BACKWARD:
@@ -126,8 +124,8 @@ def _shard(step, shard, thread, task, first_op, end_op):
                 given = step.images, step.order, start, n, step.scale, step.views
                 call(step.gather, (plan, work, *given))
             forward_chunk(segment, params, work, n, step.key, start)
-            if end_op == len(plan):
-                _loss(step, work, shard, start, n)
+            if end_op == operations:
+                _loss(step, plan[operations - 1], work, shard, start, n)
         if task != _FORWARD and not (later and index == chunks - 1):
             backward_chunk(segment, params, transposed, work, grads, n, step.key, start)
 
@@ -140,7 +138,7 @@ def _part(job, index):
     parts = len(step.work)
     first, end = index * len(step.squares) // parts, (index + 1) * len(step.squares) // parts
     if task == _WHOLE:
-        transpose_weights(step.plan, step.params, step.transposed[index])
+        transpose_weights(step.plan[: step.operations], step.params, step.transposed[index])
         shards = len(step.grads)
         for shard in range(index * shards // parts, (index + 1) * shards // parts):
             _shard(step, shard, index, task, first_op, end_op)
@@ -157,7 +155,7 @@ def _step_types(plan, dtype):
     """The types of the fields of a `Step` on ``plan``, for parameters of ``dtype``."""
     number, integer, sums = from_dtype(np.dtype(dtype)), types.int64, types.float64
     row, table, integers = number[::1], number[:, ::1], integer[::1]
-    buffers = plan, integer, row, table, table, table, integer, types.uint8[:, ::1]
+    buffers = plan, integer, integer, row, table, table, table, integer, types.uint8[:, ::1]
     data = integers, row, integers, table, table, row, integer, row, number
     rest = types.uint64, types.float32[:, ::1], table, sums[:, ::1], sums[::1]
     last = integer, table, table, integer[:, ::1], integer, integer, row, plan, integers
@@ -179,14 +177,15 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     correct, gradient norm.
 
     ``part_at`` is the `part_address`; a clip of 0 is none. The ``fields`` are those of a `Step`:
-    ``work`` [threads, work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` of
-    the images, or empty, ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more],
-    ``squares`` [blocks]; ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and
-    ``images`` is `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update,
-    in their order and all of them among the first ``trained`` of ``params``, with that row of
-    ``scalars`` [rows, S]; what lies between is frozen, and its gradient is 0. Parameters and state
-    stay as they are when the loss or the norm is not finite, the parameters also when ``update`` is
-    0; ``grads[0]`` is left with the clipped gradient.
+    ``plan`` [parts · ``operations``] has the records of all parts of a shard, ``work`` is [threads,
+    work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` those of the images,
+    or empty, ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more], ``squares`` [blocks];
+    ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and ``images`` is
+    `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, in their order and
+    all of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows, S];
+    what lies between is frozen, and its gradient is 0. Parameters and state stay as they are when
+    the loss or the norm is not finite, the parameters also when ``update`` is 0; ``grads[0]`` is
+    left with the clipped gradient.
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
@@ -195,14 +194,20 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     shards of the batch, numbers of each)``, the address of a C function (0: there is one process).
     With `MEET_STATISTICS` that gathers rows of ``met``; where that is empty the statistics are this
     process's alone. With `MEET_GRADIENTS` it gathers ``totals`` [all shards, 2 or more] and leaves
-    the sum of all gradients in ``grads[0]``. ``met_plan`` is ``plan`` for operations that keep what
+    the sum of all gradients in ``grads[0]``. ``met_plan`` [operations] is for those that keep what
     they measured in ``met``. With `MEET_BUCKET` it hears, in the place of the shards, after which
     operation of the backward pass a bucket of gradients is complete: one whose number in
     ``borders`` [operations] is not negative. It is empty where nothing overlaps.
     """
     step = Step(*fields)
-    plan, params, work, grads, totals = step.plan, step.params, step.work, step.grads, step.totals
-    none, one, operations = np.int64(0), params.dtype.type(1), len(plan)
+    params, work, grads, totals, operations = (
+        step.params,
+        step.work,
+        step.grads,
+        step.totals,
+        step.operations,
+    )
+    plan, none, one = step.plan[:operations], np.int64(0), params.dtype.type(1)
     threads, shards, every, shared = len(work), len(grads), len(totals), team
     if step.trained <= _WORTH_SHARING:
         shared = none
