@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
@@ -15,7 +14,14 @@ from minicnn.backends.layout import lay_out, plan_for_batch, prepared
 from minicnn.backends.one_image import OneImage
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
-from minicnn.kernels.cpu import batch_statistics, gather, passes, step, tensor
+from minicnn.kernels.cpu import (
+    batch_statistics,
+    config,
+    gather,
+    passes,
+    step,
+    tensor,
+)
 from minicnn.kernels.cpu.beside import STEPS
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import multiply_address
@@ -38,7 +44,7 @@ _compiled_loss = functools.cache(compile_loss)  # to find it on the disk takes l
 def thread_count(threads: int | None = None) -> int:
     """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the
     number of cores."""
-    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if threads is None:
         return most
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
@@ -172,7 +178,7 @@ class Passes:
         """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
         x = self._images(x)
         logits = self._logits[: len(x)]
-        passes.forward_keep(self.plan.table, self.params, self.work, x, logits, np.uint64(key))
+        passes.forward_keep(self.plan.table, self.params, self.work, x, logits, _key(key))
         return logits
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
@@ -186,7 +192,7 @@ class Passes:
             self.work,
             dlogits,
             grads,
-            np.uint64(key),
+            _key(key),
         )
         return grads
 
@@ -205,6 +211,8 @@ class Passes:
             self.work[table[0]["x"] :][: x.size] = x.reshape(-1)
         elif self._count == 0:
             raise SettingError("x is None, but there was no forward pass to go on from")
+        if not isinstance(first, int) or not 0 <= first < len(table):
+            raise SettingError(f"first must be from 0 to {len(table) - 1}, not {first!r}")
         outputs = []
         for i in range(first, len(table)):
             y = np.empty((self._count, table[i]["output_size"]), number)
@@ -215,7 +223,7 @@ class Passes:
                 self.work,
                 before.reshape(self._count, 1, 1, -1),
                 y,
-                np.uint64(key),
+                _key(key),
             )
             outputs.append(y)
         return outputs
@@ -243,7 +251,7 @@ class Passes:
                     self.work,
                     gradients[0],
                     grads,
-                    np.uint64(key),
+                    _key(key),
                 )
         return gradients
 
@@ -267,6 +275,12 @@ class Passes:
                 f"before it had images, not {list(dlogits.shape)}"
             )
         return dlogits
+
+
+def _key(key: int) -> np.uint64:
+    if not isinstance(key, int | np.integer) or not 0 <= key < 2**64:
+        raise SettingError(f"key must be a whole number from 0 to below 2⁶⁴, not {key!r}")
+    return np.uint64(key)
 
 
 class Inference:

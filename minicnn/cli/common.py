@@ -137,6 +137,19 @@ def use_plugins(arguments: argparse.Namespace) -> None:
                 raise PluginError(f"--strict-plugins: {state}")
 
 
+def is_alone(instead: str) -> bool:
+    """Whether this is the only process; for all that ``mpirun`` started rank 0 raises `UsageError`,
+    which says what to do ``instead``."""
+    from minicnn.training.watch import launched
+
+    rank, size = launched()
+    if size > 1 and rank == 0:
+        raise UsageError(
+            f"{size} processes were started that would write the same files: {instead}"
+        )
+    return size == 1
+
+
 def warn_of_plugins() -> None:
     """Print a line for each name that is offered twice and each entry point of no kind; nothing is
     imported to know."""

@@ -61,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.report.console import make_console, say
     from minicnn.report.run_plots import comparison
 
+    if not common.is_alone("start one"):
+        return 0
     if len(arguments.runs) + len(arguments.opt) < 2:
         raise UsageError("two or more are needed to compare: run folders, or optimizers by --opt")
     if arguments.target is not None and not 0 < arguments.target <= 1:

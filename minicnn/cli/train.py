@@ -67,12 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, train, and return the exit status."""
     if not arguments.distributed:
-        from minicnn.training.watch import launched
-
-        rank, size = launched()
-        if size > 1 and rank == 0:
-            common.warn(f"{size} processes were started, and each trains alone: add --distributed")
-        return _run(arguments, None)
+        return _run(arguments, None) if common.is_alone("add --distributed") else 0
     from minicnn.training.distributed import connect
 
     ranks = connect()

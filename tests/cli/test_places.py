@@ -79,6 +79,44 @@ def test_compiled_code_that_is_switched_off_is_one_line():
     assert "NUMBA_DISABLE_JIT" in done.stderr and "unset it" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("NUMBA_THREADING_LAYER", "nonsense", "NUMBA_THREADING_LAYER is 'nonsense', which Numba"),
+        ("NUMBA_THREADING_LAYER_PRIORITY", "omp", "NUMBA_THREADING_LAYER_PRIORITY is ['omp']"),
+        ("NUMBA_NUM_THREADS", "0", "NUMBA_NUM_THREADS=0: Number of threads specified must be > 0"),
+        ("NUMBA_OPT", "7", "Environment variable 'NUMBA_OPT' is defined but its associated value"),
+    ],
+)
+def test_a_variable_that_numba_cannot_follow_is_named_and_no_cache_is_blamed(
+    variable, value, words
+):
+    code = "from minicnn.kernels.cpu import team; team.address()"
+    environment = {**os.environ, variable: value}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    last = done.stderr.splitlines()[-1]
+    assert words in last and ("MinicnnError" in last) == (done.returncode == 1)
+    assert "cache of compiled code" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", ["train", "compare"])
+def test_processes_that_would_write_the_same_files_are_refused_once(
+    verb, place, minicnn, monkeypatch
+):
+    before = sorted(place.iterdir())
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    results = []
+    for rank in "01":
+        monkeypatch.setenv("OMPI_COMM_WORLD_RANK", rank)
+        results.append(minicnn(verb, *SOFTMAX, "--output", "run"))
+    assert [result.status for result in results] == [2, 0]
+    assert "2 processes were started that would write the same files" in results[0].err
+    assert results[0].err.count("\n") == 1 and results[1].err == ""
+    assert sorted(place.iterdir()) == before
+
+
 def test_a_tilde_and_a_byte_order_mark(place, minicnn, monkeypatch):
     monkeypatch.setenv("HOME", str(place / "home"))
     (place / "my.toml").write_text("\ufeffepochs = 1\n")

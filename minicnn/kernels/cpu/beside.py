@@ -42,6 +42,8 @@ def compile_beside(tasks: Iterable[tuple[str, str]], dtype: str) -> None:
     )
     if alone or len(both) < 4 or not is_empty(tile.product_address):
         return
+    if ("", "team", dtype) in both:
+        team.launch()
     code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import compile_task\n"
     code += f"for task in {both}: print(flush=True); compile_task(*task)"
     command = [sys.executable, "-c", code]

@@ -8,19 +8,12 @@ damaged, there is one warning, and compiled code lives as long as the process.
 import contextlib
 import warnings
 
-from numba import config
 from numba.core.caching import FunctionCache, IndexDataCacheFile, NullCache
 from numba.core.ccallback import CFunc
 from numba.core.sigutils import normalize_signature
 
-from minicnn.errors import MinicnnError
 from minicnn.kernels.cpu.compiler import Entry
 from minicnn.kernels.sources import digest_of
-
-if config.DISABLE_JIT:
-    raise MinicnnError(
-        "NUMBA_DISABLE_JIT is set, and minicnn computes with compiled code: unset it"
-    )
 
 
 class _Cache(FunctionCache):

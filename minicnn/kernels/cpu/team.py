@@ -10,6 +10,7 @@ import numba
 from numba import types
 from numba.core.compiler_lock import global_compiler_lock
 
+from minicnn.errors import MinicnnError
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import call
 from minicnn.kernels.cpu.tile import ENTRY
@@ -29,9 +30,23 @@ def _team(body, data, count):
         call(body, (data, index))
 
 
+def launch() -> None:
+    """Start Numba's threads, if they do not run; raises `MinicnnError`, which names the variable,
+    where they cannot."""
+    try:
+        numba.get_num_threads()
+    except ValueError as error:
+        name = f"THREADING_LAYER{'_PRIORITY' * ('PRIORITY' in str(error))}"
+        raise MinicnnError(
+            f"NUMBA_{name} is {getattr(numba.config, name)!r}, which Numba cannot have here "
+            f"({' '.join(str(error).split())}): unset it, and the best that is installed is taken"
+        ) from None
+
+
 @functools.cache
 def address() -> int:
-    """Address of the compiled `_team`."""
+    """Address of the compiled `_team`; raises what `launch` does."""
+    launch()  # which what is loaded from the cache would do, and the cache would be blamed
     signature = (types.int64,) * 3
     _team.compile(signature)
     result = _team.overloads[signature]
