@@ -134,7 +134,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             )
         if counters.keys() != asdict(Counters()).keys():
             raise ValueError(f"its counters are {', '.join(sorted(counters))}")
-        _check_counters(counters, settings.batch_size)
+        _check_counters(counters, settings)
         state = [number for group in numbers.values() for number in group.values()]
         if not all(isinstance(number, int | float) and number == number for number in state):
             raise ValueError("the state of its optimizer or schedule is no number")
@@ -164,7 +164,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise ModelFileError(f"{path} does not hold a usable checkpoint: {error}") from None
 
 
-def _check_counters(counters: dict[str, Any], batch_size: int | None) -> None:
+def _check_counters(counters: dict[str, Any], settings: Settings) -> None:
     """Raise `ValueError` for counters that no run can have."""
     for name, default in asdict(Counters()).items():
         value = counters[name]
@@ -174,6 +174,11 @@ def _check_counters(counters: dict[str, Any], batch_size: int | None) -> None:
             or (isinstance(value, int) and value < (name == "epoch"))
         ):
             raise ValueError(f"its counter {name} is {value}")
+    done, batch_size = counters["epoch"] - 1, settings.batch_size
+    if not counters["best_epoch"] <= done <= settings.epochs:
+        raise ValueError(
+            f"its counters say {done} epochs are done of {settings.epochs}, best {counters['best_epoch']}"
+        )
     batch, images = counters["batch"], counters["epoch_images"]
     full = -(-images // batch_size) == batch if batch_size else batch <= images
     if not full or bool(batch) != (counters["epoch_divisor"] > 0):

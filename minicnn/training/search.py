@@ -12,7 +12,8 @@ from minicnn.training.events import EpochDone, Event, RunEnded
 from minicnn.training.settings import BELONGS, COUNT, FLAG, INDEX, PATTERNS, SIZE, TABLE, Settings
 from minicnn.training.trainer import Trainer
 
-_FIELDS = {setting.name: setting for setting in fields(Settings)}
+# Without what a schedule plans for, which is no option.
+_FIELDS = {one.name: one for one in fields(Settings) if one.metadata["help"]}
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"(log:)?({_NUMBER}):({_NUMBER})")
 
@@ -53,7 +54,7 @@ def dimension(text: str) -> Dimension:
     if name in ("weight_decay", "momentum"):
         name = f"optimizer_kwargs.{name}"
     table, dot, key = name.partition(".")
-    if table not in _FIELDS or table == "horizon":
+    if table not in _FIELDS:
         raise UnknownNameError("setting to vary", table, _FIELDS)
     kind = _FIELDS[table].metadata["kind"]
     if not (equals and values) or bool(dot) != (kind is TABLE) or (dot and not key):

@@ -1,8 +1,8 @@
 """The settings of a run, each described once: from `Settings` come the options of the command line
 and their help, the checks, and `config.toml`."""
 
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -33,10 +33,11 @@ class Kind:
         return isinstance(value, of) and is_number and self.within(value)
 
 
+_MOST = sys.float_info.max  # whole numbers have no end
 COUNT = Kind(int, "a whole number from 1 on", "N", lambda value: value >= 1)
 INDEX = Kind(int, "a whole number from 0 on", "N", lambda value: value >= 0)
-AMOUNT = Kind(float, "a finite number from 0 on", "X", lambda value: 0 <= value < math.inf)
-POSITIVE = Kind(float, "a finite number above 0", "X", lambda value: 0 < value < math.inf)
+AMOUNT = Kind(float, "a finite number from 0 on", "X", lambda value: 0 <= value <= _MOST)
+POSITIVE = Kind(float, "a finite number above 0", "X", lambda value: 0 < value <= _MOST)
 FRACTION = Kind(float, "a number from 0 to below 1", "X", lambda value: 0 <= value < 1)
 NAME = Kind(str, "a name", "NAME")
 DATA = Kind(str, "a name or path", "NAME|PATH")
@@ -72,7 +73,7 @@ DURATION = Kind(
     float,
     "seconds above 0, or text such as 90s, 10m or 1.5h",
     "TIME",
-    lambda value: 0 < value < math.inf,
+    lambda value: 0 < value <= _MOST,
 )
 
 

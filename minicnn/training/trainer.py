@@ -145,7 +145,7 @@ class Trainer(Setup):
 
         Options: every event goes to each of ``reporters``; ``progress`` shows them as the command
         line does, and None does so in a terminal or a notebook if there are no ``reporters``; in
-        ``output``, a folder, the model and the checkpoint are written; ``resume`` is a `Checkpoint`,
+        ``output``, a folder without a run, the model and the checkpoint are written; ``resume`` is a `Checkpoint`,
         or the run folder that has one, to go on from. Each call begins anew, from the first weights
         that the seed gives (or from those of the model that the trainer was made with); to train
         further, use ``Trainer(trainer.model)``.
@@ -258,6 +258,12 @@ class Trainer(Setup):
         resume = _checkpoint(resume)
         silent = self.ranks is not None and self.ranks.rank > 0
         folder = None if output is None or silent else as_path("output", output)
+        if folder is not None and resume is None:
+            for name in ("model", "last"):
+                if (folder / f"{name}.safetensors").exists():
+                    raise SettingError(
+                        f"output {folder} holds a run: name another folder, or go on with it by resume"
+                    )
         self.interrupted = (
             False  # before anything is compiled: that may take long enough to be interrupted
         )

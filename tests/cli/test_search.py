@@ -49,6 +49,7 @@ def test_the_grammar(text, expected):
     ("text", "words"),
     [
         ("rate=1,2", "unknown setting to vary 'rate'"),
+        ("horizons=1,2", "unknown setting to vary 'horizons'(?!.*'horizon'|.* horizon,)"),
         ("learning_rate", "vary must look like learning_rate=log:LOW:HIGH"),
         ("optimizer_kwargs=1", r"vary must look like optimizer_kwargs.KEY="),
         ("epochs.x=1,2", "vary must look like"),

@@ -124,6 +124,8 @@ def test_tensors_that_are_missing_or_wrong_are_an_error_that_names_the_file(chan
         ("epoch", 0),
         ("epoch", 1.5),
         ("epoch", float("nan")),
+        ("epoch", 10**18),
+        ("best_epoch", 4),
         ("batch", -2),
         ("batch", 10**9),
         ("batch", 0.5),
