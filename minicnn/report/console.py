@@ -51,7 +51,7 @@ def make_console(stderr: bool = False, file: IO[str] | None = None) -> Console:
     are not folded."""
     in_notebook = None if file is None else False  # None: rich finds out
     console = _Console(stderr=stderr, file=file, force_jupyter=in_notebook)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not console.width or (not console.is_terminal and "COLUMNS" not in os.environ):
         console.width = UNFOLDED
     return console
 
@@ -128,7 +128,8 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         elif value is not None:
-            yield f"{prefix}{name}={value}"
+            long = isinstance(value, float) and len(str(value)) > 8
+            yield f"{prefix}{name}={value:.4g}" if long else f"{prefix}{name}={value}"
 
 
 EPOCH_COLUMNS: list[tuple[str, str, int, Callable[[EpochDone], str]]] = [

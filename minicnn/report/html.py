@@ -45,6 +45,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return f'<div class="wide" tabindex="0"><table>\n{body}</table></div>\n'
 
 
+def _short(value: object) -> str:
+    """``value`` as JSON has it, but for the last digits of its numbers."""
+    plain = json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.6g}"))
+    return json.dumps(plain)
+
+
 def run_page(
     name: str,
     network: Network,
@@ -71,7 +77,7 @@ def run_page(
     every = [("", "".join(f"<p>{html.escape(fact)}</p>\n" for fact in facts)), *sections]
     for title, values in after:
         rows = [
-            (key, value if isinstance(value, str) else json.dumps(value))
+            (key, value if isinstance(value, str) else _short(value))
             for key, value in values.items()
         ]
         every.append((title.capitalize(), table(("name", "value"), rows)))

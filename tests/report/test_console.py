@@ -12,7 +12,7 @@ from rich.console import Console
 
 from minicnn.evaluation.metrics import Evaluation
 from minicnn.insight.advice import Advice
-from minicnn.report.console import ConsoleReporter, make_console, progress_bar, table
+from minicnn.report.console import ConsoleReporter, make_console, progress_bar, say, table
 from minicnn.report.tables import evaluation_table, predictions_table
 from minicnn.training.events import (
     BatchDone,
@@ -139,6 +139,18 @@ def test_the_header_names_network_images_and_every_setting_that_is_set():
 def test_the_header_of_a_resumed_run_says_where_it_goes_on():
     out, _ = reported(RunStarted("mlp", 10, 20, 0, 1, 5, 10, {}, {}))
     assert "at epoch 5 of 10" in out
+
+
+def test_numbers_of_many_digits_are_shortened():
+    weights = {"ant": 0.5128205128205128, "bee": 1.25}
+    out, _ = reported(RunStarted("mlp", 10, 20, 0, 1, 1, 1, {}, {"class_weights": weights}))
+    assert "class_weights.ant=0.5128  class_weights.bee=1.25" in out
+
+
+def test_a_width_of_no_columns_is_no_width(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    say(make_console(), "all of it")
+    assert capsys.readouterr().out == "all of it\n"
 
 
 def test_markup_and_emoji_codes_in_names_and_paths_are_printed_literally():

@@ -14,7 +14,7 @@ EVALUATION = Evaluation(
 REPORT = {
     "seconds": 2.0,
     "explanation": "all <1> epochs are done",
-    "settings": {"opt": "adam", "kwargs": {"beta": 0.9}},
+    "settings": {"opt": "adam", "kwargs": {"beta": 0.9, "rate": 1.0714285714285714}},
     "warnings": [{"epoch": 2, "kind": "dead units", "text": "dead units: try <this>"}],
     "machine": {"cores": 2},
     "versions": {"python": "3"},
@@ -54,7 +54,8 @@ def test_text_is_shown_literally():
     assert "<b>tiny</b>, 10 parameters" in shown.text and "all <1> epochs are done" in shown.text
     assert "warning after epoch 2: dead units: try <this>" in shown.text
     assert (
-        'kwargs{"beta": 0.9}' in shown.text and "accuracy 75.00 % ± 21.65 on 4 images" in shown.text
+        'kwargs{"beta": 0.9, "rate": 1.07143}' in shown.text
+        and "accuracy 75.00 % ± 21.65 on 4 images" in shown.text
     )
     assert Page(table(["a", "b"], [("<x>", "&")])).text.split() == ["ab", "<x>&"]
 
