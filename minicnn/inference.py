@@ -5,7 +5,7 @@ import importlib
 import math
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -125,7 +125,8 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: all but what is made when it is first used, which belongs to this
         process."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        made = ("_inference", "_folded")
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take over what was pickled, with weights of its own."""
@@ -331,7 +332,7 @@ class Model:
                 raise DataError("the images contain NaN or infinity")
             if low < 0 or high > maximum:
                 raise DataError(
-                    f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:g} to {high:g}"
+                    f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:.8g} to {high:.8g}"
                 )
         if array.dtype != np.uint8:
             array = array.astype(np.float32)

@@ -1,6 +1,7 @@
 """Wrong calls of public functions: one line that names the argument and says what would be right,
 before anything runs or is written; and options that take effect on arrays, too."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,14 @@ def relabelled(label):
     data = small.dataset()
     data.train.labels[0] = label
     return data
+
+
+ROWS = np.zeros((4, 3), np.float32)
+
+
+def by_operation(**how):
+    passes = Passes(NETWORK, PARAMS, 30, by_operation=True)
+    return passes.forward_by_operation(X / 255, **how)
 
 
 def batch_loss(**changed):
@@ -151,6 +160,19 @@ def batch_loss(**changed):
             r"takes images \[6, 6, 1\], but fashion-mnist-12k has \[28, 28, 1\]",
         ),
         (lambda: read_run(None), "folder must be a path, not None"),
+        *[
+            (
+                lambda weights=weights: Loss("mse", 3)(ROWS, Y[:4], weights),
+                "sample_weights must be 4 finite numbers",
+            )
+            for weights in (np.ones(1), np.ones(0), np.ones((4, 1)), np.full(4, NAN))
+        ],
+        (lambda: by_operation(first=-1), "first must be from 0 to 3, not -1"),
+        (lambda: by_operation(first=99), "first must be from 0 to 3, not 99"),
+        (lambda: by_operation(key=-1), "key must be a whole number from 0 to below 2"),
+        (lambda: by_operation(key=0.5), "key must be a whole number from 0 to below 2"),
+        (lambda: fit(X.astype(np.uint16), test=(X / 255, Y)), "test images are float64, which has"),
+        (lambda: fit(options={"learning_rate": 10**400}), "learning_rate must be a finite number"),
         (lambda: batch_loss(images="x"), "the images must be an array, not 'x'"),
         (lambda: batch_loss(images=X[:, :5]), r"images must be numbers \[N, 6, 6, 1\], not uint8"),
         (lambda: batch_loss(images=X[:0], labels=Y[:0]), r"not uint8 \[0, 6, 6, 1\]"),
@@ -215,3 +237,24 @@ def test_a_run_goes_on_from_its_folder(tmp_path, monkeypatch):
         assert len(rest.fit(X, Y, resume=given).epochs) == 1
         np.testing.assert_array_equal(rest.model.params, whole.model.params)
     assert minicnn.load("~/run").classes == minicnn.load(Path("~/run")).classes
+
+
+def test_a_run_in_a_folder_is_not_written_over(tmp_path):
+    fit(output=tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(MinicnnError, match="holds a run: name another folder, or go on with it"):
+        fit(output=tmp_path)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert fit(output=tmp_path, resume=tmp_path).epochs == []
+
+
+def test_a_model_of_a_users_own_class_keeps_what_it_has():
+    class Named(Model):
+        pass
+
+    one = Named(NETWORK, PARAMS, ("a", "b", "c"))
+    vars(one)["word"] = "kept"
+    one.predict(X)
+    other = copy.deepcopy(one)
+    assert type(other) is Named and vars(other)["word"] == "kept"
+    assert not {"_inference", "_folded"} & vars(other).keys()

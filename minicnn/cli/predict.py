@@ -217,6 +217,8 @@ def _prediction(
 @contextmanager
 def _standard_input() -> Iterator[Path]:
     """What comes on standard input, as a file."""
+    if sys.stdin is None:  # closed, as by <&-
+        raise UsageError("the input - is standard input, which is closed")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "standard input")
         with path.open("wb") as file:

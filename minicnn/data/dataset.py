@@ -318,8 +318,15 @@ def build_dataset(
             f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart"
         )
 
+    is_of_1 = train[0].dtype.kind in "bf"
+
     def split(kind: str, arrays: Arrays) -> Split:
         images, labels, *weights = arrays
+        if maximum is None and (images.dtype.kind in "bf") != is_of_1:
+            raise DataError(
+                f"{name}: {kind} images are {images.dtype}, which has another scale than the "
+                f"{train[0].dtype} of training: bring them to one dtype"
+            )
         return Split(
             as_images(name, images),
             found.targets(name, labels, f"{kind} "),

@@ -24,8 +24,8 @@ def load_inputs(
     """Read images and a name for each; the content of the file decides what it is, not its name.
 
     ``path`` is an image, NPY, NPZ (x_test, x, images, x_train, or its only array) or IDX file;
-    arrays are [N, H, W] or [N, H, W, C]. Returns [N, H, W, C], uint8 where the values are whole
-    numbers up to 255 and else float32, unscaled, converted as the ``options`` say. The 16 bits of an
+    arrays are [N, H, W] or [N, H, W, C]. Returns [N, H, W, C], whole numbers in their own
+    dtype and else float32, unscaled, converted as the ``options`` say. The 16 bits of an
     image file become floats, all of them ``brightest``. Raises `DataError`, naming the file.
     """
     path = Path(path)
@@ -37,9 +37,9 @@ def load_inputs(
             image = image.astype(np.float32) / np.float32(65535) * np.float32(brightest)
         return [str(path)], convert_images(image, options)
     array = channels_last(_read_array(path, start, options.data_gb), options.channels)
-    if array.dtype.kind in "iu" and array.size and array.min() >= 0 and array.max() <= 255:
-        array = array.astype(np.uint8, copy=False)  # NumPy makes int64 of what somebody writes down
     images = as_images(str(path), array)
+    if array.dtype.kind in "iu":
+        images = array.reshape(images.shape)  # the model scales them by their dtype
     if images.size == 0:
         raise DataError(f"{path} holds no image")
     check_values(str(path), images, seen=(-math.inf, math.inf))  # what else, the model says

@@ -143,6 +143,10 @@ class Loss:
         labels = self.check(logits.shape, targets)
         if sample_weights is not None:
             sample_weights = np.ascontiguousarray(sample_weights, logits.dtype)
+            if sample_weights.shape != labels.shape[:1] or not np.isfinite(sample_weights).all():
+                raise DataError(
+                    f"sample_weights must be {len(labels)} finite numbers, not {list(sample_weights.shape)}"
+                )
         rows, table = self.table(labels)
         total, dlogits = cpu.loss_rows(
             self.rule,

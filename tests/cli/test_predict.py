@@ -162,6 +162,27 @@ def test_an_image_file_is_scaled_by_its_own_bits_whatever_the_training_images_ha
     assert found == pytest.approx([expected, expected], rel=1e-5)
 
 
+def test_an_array_file_is_scaled_as_the_same_array(place, minicnn):
+    """Dark images of 16 bits, whose values would fit 8."""
+    deep = arrays(60, 0)[0].astype(np.uint16)
+    write_npz(place / "deep.npz", x_train=deep * 257, x_test=None, y_test=None)
+    minicnn("train", "--data", "deep.npz", "--model", "softmax", "--output", "run", "--quiet")
+    model = api.load("run")
+    for dtype in (np.uint16, np.int64, np.uint8):
+        np.save("dark.npy", deep[:1].astype(dtype))
+        found = predictions(minicnn, "run", "dark.npy")[0]["probability"]
+        assert found == pytest.approx(model.predict_proba(np.load("dark.npy")).max(), rel=1e-6)
+
+
+def test_a_closed_standard_input_is_one_line(model):
+    argv = ["sh", "-c", '"$@" <&-', "sh", *command("predict", model, "-")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "minicnn: error: the input - is standard input, which is closed\n",
+    )
+
+
 def test_csv_has_the_most_probable_classes_in_columns(inputs, minicnn, model):
     proba = api.load(model).predict_proba(IMAGES)
     shown = minicnn("predict", model, "pictures", "--format", "csv", "--top", 2)
