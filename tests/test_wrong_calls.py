@@ -239,6 +239,28 @@ def test_a_run_goes_on_from_its_folder(tmp_path, monkeypatch):
     assert minicnn.load("~/run").classes == minicnn.load(Path("~/run")).classes
 
 
+@pytest.mark.parametrize("rate", [1e38, 1e200])
+def test_a_run_that_diverges_is_told_without_a_warning_of_numpy(rate):
+    """Warnings are errors in the tests."""
+    options = {"learning_rate": rate, "batch_size": 27, "record": 0, "threads": 1}
+    with pytest.raises(MinicnnError, match="after epoch 1; the first weights are kept"):
+        fit(options=options)
+
+
+def test_labels_that_are_written_over_in_training_are_those_of_the_beginning():
+    data, trained = small.dataset(), []
+    for label in (None, 10**9):
+
+        def write(event, label=label):
+            if label is not None and type(event).__name__ == "Compiled":
+                data.train.labels[:] = label
+
+        trainer = Trainer(NETWORK, epochs=2, loss="mse", threads=1, val_split=0.0)
+        trainer.fit(data, reporters=[write])
+        trained.append(trainer.model.params)
+    np.testing.assert_array_equal(*trained)
+
+
 def test_a_run_in_a_folder_is_not_written_over(tmp_path):
     fit(output=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

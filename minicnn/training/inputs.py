@@ -37,7 +37,7 @@ class Inputs:
         settings = setup.settings
         self.dataset, self._seed = dataset, settings.seed
         self.images = dataset.train.images.reshape(len(dataset.train), -1)
-        self.labels = dataset.train.labels
+        self.labels = dataset.train.labels.copy()  # by which compiled code reads tables
         self.sample_weights = dataset.train.weights
         self.has_classes = dataset.task == "classification"
         self._split(settings)

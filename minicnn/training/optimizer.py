@@ -312,7 +312,8 @@ class _Part:
     def rows(self, prepared: list[tuple[float, ...]]) -> np.ndarray:
         """[rows, S] of what `prepare` returned."""
         try:
-            return np.array(prepared, self.slots.dtype).reshape(len(prepared), -1)
+            with np.errstate(over="ignore"):  # what is beyond its numbers diverges, and is told
+                return np.array(prepared, self.slots.dtype).reshape(len(prepared), -1)
         except (TypeError, ValueError):
             raise PluginError(
                 f"optimizer {self.rule.name}: prepare must return numbers, not {prepared[0]!r}"

@@ -283,7 +283,8 @@ def _with_point(record: Record, params: np.ndarray) -> Record:
     left = cpu.norm(rest)
     path = np.vstack([record.path, coordinates])
     if left > 1e-5 * distance:
-        basis = np.vstack([basis, rest / rest.dtype.type(left)])
+        with np.errstate(over="ignore"):  # of weights that diverge, which the run tells
+            basis = np.vstack([basis, rest / rest.dtype.type(left)])
         path = np.column_stack([path, np.zeros(len(path))])
         path[-1, -1] = left
     if len(basis) > RANK:
