@@ -128,7 +128,13 @@ def find(kind: Kind, name: str | Rule) -> Any:
                 f"{kind} must be a name or of type {_type_name(rule_type)}, not {type(name).__name__}"
             )
         return name
-    return select([entry for entry in entries() if entry.kind == kind], kind, name).get()
+    among = [entry for entry in entries() if entry.kind == kind]
+    if not among and kind != "layer":
+        raise PluginError(
+            "minicnn is not installed, and finds its own rules by what an installation writes: "
+            "pip install it, in a checkout by pip install ."
+        )
+    return select(among, kind, name).get()
 
 
 def select(among: Sequence[Entry], kind: str, name: str) -> Entry:

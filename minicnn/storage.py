@@ -37,8 +37,8 @@ _TORCH_MAGIC = (
     b"\x80\x02\x8a\x0a"  # how torch.save begins a file since before it wrote zip archives
 )
 _FOREIGN = (
-    "minicnn reads its own files alone; its weights come in as Model(network, network.flatten(tensors), classes) "
-    "for a Network of the same layers and arrays by name"
+    "minicnn reads its own files alone; what safetensors.torch.save_file wrote of a state_dict comes in "
+    "by minicnn import --model, or minicnn.formats.state_dict"
 )
 
 
@@ -60,14 +60,15 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """
     if path.exists() and not path.is_file():
         raise MinicnnError(f"cannot write {path}: it is there, and no regular file")
-    remove_leftovers(path.parent, f".{path.name}.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    target = Path(os.path.realpath(path))  # a link goes on to be one
+    remove_leftovers(target.parent, f".{target.name}.")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except OSError as error:
         raise MinicnnError(
             f"cannot write {path}: {error.strerror or error}; what was there before is kept"

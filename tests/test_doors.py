@@ -65,6 +65,14 @@ def test_another_dtype_is_a_type_error_of_one_sentence():
         "minicnn.forward: x must be a C-contiguous array of float32 with 4 dimensions, "
         "not array(uint8, 4d, C)"
     )
+    plan, params, work = model().njit_arguments()
+
+    @njit
+    def of_globals(x, logits):
+        minicnn.forward(plan, params, work, x, logits)
+
+    with pytest.raises(TypeError, match="handed over as an argument, for Numba takes a global"):
+        of_globals(X, logits)
     logits.flags.writeable = False
     with pytest.raises(TypeError, match="logits is read-only"):
         minicnn.forward(*model().njit_arguments(), X, logits)

@@ -364,3 +364,11 @@ def test_states_say_what_is_wrong_and_only_a_state_imports(install, monkeypatch)
     assert states["minicnn-impostor"] == clashes["adam"]
     monkeypatch.setenv("MINICNN_PLUGINS", "")
     assert {entry.state(known) for entry in known if entry.distribution == "minicnn-far"} == {"off"}
+
+
+def test_a_minicnn_that_is_not_installed_says_so(monkeypatch):
+    monkeypatch.setattr("minicnn.plugins.entry_points", lambda group: [])
+    with pytest.raises(
+        PluginError, match=r"minicnn is not installed.*in a checkout by pip install"
+    ):
+        plugins.find("optimizer", "adam")

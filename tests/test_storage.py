@@ -166,7 +166,7 @@ def test_files_of_pytorch_say_what_they_are_and_how_the_weights_come_in(file):
     ):
         file.write_bytes(content)
         with pytest.raises(
-            ModelFileError, match=r"is a file of PyTorch's torch\.save.*network\.flatten"
+            ModelFileError, match=r"is a file of PyTorch's torch\.save.*import --model"
         ) as caught:
             read_tensors(file, "model")
         assert_one_clear_line(caught, file)
@@ -224,7 +224,7 @@ def test_safetensors_of_another_program_are_named(file):
         file.write_bytes(safetensors.numpy.save(TENSORS, metadata))
         with pytest.raises(
             ModelFileError,
-            match=f"is a safetensors file of {program}, not a minicnn model; .*flatten",
+            match=f"is a safetensors file of {program}, not a minicnn model; .*import --model",
         ):
             read_tensors(file, "model")
 
@@ -394,3 +394,13 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path):
     ):
         write_atomically(pipe, b"new")
     assert stat.S_ISFIFO(pipe.stat().st_mode) and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_link_is_written_through(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to("there/file")
+    for content in (b"first", b"second"):
+        write_atomically(tmp_path / "link", content)
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_bytes() == b"second"
+    assert [*(tmp_path / "there").iterdir()] == [tmp_path / "there" / "file"]

@@ -72,7 +72,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         common.print_json(sizes)
     else:
+        from minicnn.data.labels import listing
+
         print(
-            f"{arguments.output}: {len(network.layers)} layers, {network.parameter_count:,} parameters"
+            f"{arguments.output}: {len(network.layers)} layers, {network.parameter_count:,} parameters, "
+            f"classes {listing(model.classes)}"
         )
     return 0

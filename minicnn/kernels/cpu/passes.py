@@ -115,7 +115,10 @@ def _check_types(typing_context, plan, params, work, x, logits):
     number = types.float64 if getattr(params, "dtype", None) == types.float64 else types.float32
     wanted = {"params": (params, 1), "work": (work, 1), "x": (x, 4), "logits": (logits, 2)}
     if plan != PLAN:
-        raise TypeError("minicnn.forward: plan must be that of Model.njit_arguments()")
+        raise TypeError(
+            "minicnn.forward: plan must be that of Model.njit_arguments(), handed over as an argument, "
+            "for Numba takes a global array for a constant"
+        )
     for name, (kind, rank) in wanted.items():
         array = isinstance(kind, types.Array) and (kind.dtype, kind.ndim, kind.layout)
         if array != (number, rank, "C"):
