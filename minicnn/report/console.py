@@ -38,6 +38,7 @@ NOTHING = "–"  # stands for None and NaN
 REFRESH_SECONDS = (
     0.2  # drawing the bar into memory took 0.3 ms, and it is the training thread that draws
 )
+_LEAST = 8  # columns of text in a table
 UNFOLDED = 10_000  # columns: a line in a file or a pipe is not folded
 
 
@@ -344,17 +345,19 @@ def table(
     """Print a title line (unless empty) and a table; numbers, also those that are text, stand to
     the right.
 
-    None and NaN are shown as "–". Where the console is too narrow, text is folded and
-    numbers are not.
+    None and NaN are shown as "–". Where the console is too narrow, text is folded, and numbers are
+    whole: lines are then longer.
     """
     console = console or make_console()
     cells = [[_cell(value) for value in row] for row in rows]
-    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid, needed = Table(box=None, pad_edge=False, header_style="bold"), 0
     for i, column in enumerate(columns):
         numeric = all(
             re.fullmatch(rf"[-+]?[\d.,]+(e[-+]?\d+)?( ?%)?|inf|-inf|{NOTHING}", row[i])
             for row in cells
         )
+        texts = (column, *(row[i] for row in cells))
+        needed += 1 + (max(map(cell_len, texts)) if numeric else _LEAST)
         grid.add_column(
             Text(literal(column)),
             justify="right" if numeric else "left",
@@ -365,4 +368,7 @@ def table(
         grid.add_row(*(Text(cell) for cell in row))
     if title:
         say(console, title, style="bold")
+    width = console.width
+    console.width = max(width, needed)  # rich would cut figures off
     console.print(grid)
+    console.width = width

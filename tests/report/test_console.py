@@ -147,6 +147,14 @@ def test_numbers_of_many_digits_are_shortened():
     assert "class_weights.ant=0.5128  class_weights.bee=1.25" in out
 
 
+def test_figures_in_a_table_are_whole_however_narrow_the_console_is():
+    out = io.StringIO()
+    rows = [("convolution", 123_456, 7_890_123, 456_789)]
+    table("", ("layer", "parameters", "multiply-adds", "bytes"), rows, Console(file=out, width=20))
+    for figure in ("123,456", "7,890,123", "456,789", "convol"):
+        assert figure in out.getvalue()
+
+
 def test_a_width_of_no_columns_is_no_width(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "0")
     say(make_console(), "all of it")
