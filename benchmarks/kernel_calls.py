@@ -9,7 +9,7 @@ from numba import njit
 from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network
 from minicnn.backends.layout import lay_out
 from minicnn.kernels.cpu import passes
-from minicnn.kernels.cpu.call import call_update
+from minicnn.kernels.cpu.call import call
 from minicnn.kernels.cpu.tile import ENTRY
 from minicnn.memory import aligned_copy, aligned_zeros
 
@@ -38,7 +38,7 @@ def update(plan, address, params, grads, slots, scalars, calls):
     """``calls`` updates; ``plan`` is there for its type, by which the cache sees that a kernel has
     changed."""
     for _ in range(calls):
-        call_update(address, params, grads, slots, slots.shape[1], scalars, 0, len(params))
+        call(address, (params, grads, slots, scalars, 0, len(params)))
 
 
 @njit(cache=True, **ENTRY)

@@ -10,7 +10,7 @@ from numba import njit
 
 from minicnn import BatchNorm2d, Conv2d, Dense, Flatten, Network, Optimizer, ReLU, plugins
 from minicnn.errors import SettingError, UnknownNameError
-from minicnn.kernels.cpu.call import call_update
+from minicnn.kernels.cpu.call import call as call_compiled
 from minicnn.kernels.cpu.rules import compile_update
 from minicnn.rules import resolve
 from tests.reference import optimizers as oracle
@@ -84,7 +84,7 @@ TUNED["adamw_amsgrad"] = TUNED["adamw"]
 
 @njit
 def call(address, params, grads, slots, scalars, begin, end):
-    call_update(address, params, grads, slots, params.size, scalars, begin, end)
+    call_compiled(address, (params, grads, slots, scalars, begin, end))
 
 
 class Run:

@@ -14,7 +14,7 @@ from numba import njit
 from numba.core.errors import TypingError
 
 from minicnn.errors import PluginError
-from minicnn.kernels.cpu.call import call_update
+from minicnn.kernels.cpu.call import call as call_compiled
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.rules import Hyperparameter, LossRule, OptimizerRule
 
@@ -31,7 +31,7 @@ def optimizer(update, slots=(), name="under-test"):
 
 @njit
 def call(address, params, grads, slots, scalars):
-    call_update(address, params, grads, slots, params.size, scalars, 0, params.size)
+    call_compiled(address, (params, grads, slots, scalars, 0, params.size))
 
 
 def stepped(rule, dtype=np.float64, params=(1.0, 2.0, 3.0), grads=(1.0, 0.0, -1.0), scalars=(0.5,)):
@@ -166,13 +166,11 @@ def test_a_loss_row_with_the_wrong_arguments_says_which_are_right():
         compile_loss(rule, np.float32)
 
 
-def test_arrays_with_gaps_or_of_two_dtypes_are_refused_when_the_caller_is_compiled():
+def test_arrays_with_gaps_are_refused_when_the_caller_is_compiled():
     address = compile_update(optimizer(lambda p, g, rate: p), np.float64).address
     one, slots, rate = np.ones(4), np.zeros((1, 4)), np.ones(1)
-    with pytest.raises(TypingError, match="contiguous arrays of one dtype"):
+    with pytest.raises(TypingError, match="contiguous arrays are needed"):
         call(address, np.ones(8)[::2], one, slots, rate)
-    with pytest.raises(TypingError, match="contiguous arrays of one dtype"):
-        call(address, one, one.astype(np.float32), slots, rate)
 
 
 # --- processes and the disk -----------------------------------------------------------------------
@@ -197,7 +195,7 @@ RUN = """
 import importlib.util, json, sys
 import numpy as np
 import numba
-from minicnn.kernels.cpu.call import call_update
+from minicnn.kernels.cpu.call import call as call_compiled
 from minicnn.kernels.cpu.rules import compile_update
 
 spec = importlib.util.spec_from_file_location("a name that cannot be imported", "rule.py")
@@ -207,7 +205,7 @@ compiled = compile_update(module.RULE, np.float32)
 
 @numba.njit(cache=True)
 def step(address, params, grads, slots, scalars):
-    call_update(address, params, grads, slots, params.size, scalars, 0, params.size)
+    call_compiled(address, (params, grads, slots, scalars, 0, params.size))
 
 params, slots = np.zeros(2, np.float32), np.zeros((4, 2), np.float32)
 step(compiled.address, params, np.full(2, 3, np.float32), slots, np.ones(1, np.float32))

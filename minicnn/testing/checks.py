@@ -123,7 +123,7 @@ def without_float64(compiled: Any, *types: Any) -> str:
 
     Machine code from the disk cannot be looked at, so the scalar function alone is compiled again.
     """
-    rule = compiled.cfunc._pyfunc.__globals__["rule"]
+    rule = compiled._pyfunc.__globals__["rule"]
     rule.compile(types)
     (code,) = rule.inspect_llvm().values()
     arithmetic = r"= f(add|sub|mul|div|rem|neg)\b[^,]*\bdouble\b|call [^@]*double @(?!Py|_Py)"

@@ -2,7 +2,6 @@
 
 import math
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -157,7 +156,7 @@ def _equals_float64(rule: AnyLayer) -> str:
 def _without_float64(rule: ActivationRule) -> str:
     for name in ("forward", "backward"):
         found = without_float64(
-            SimpleNamespace(cfunc=compile_layer(rule, name, np.float32)),
+            compile_layer(rule, name, np.float32),
             *[types.float32] * (1 + len(rule.hyperparameters)),
         )
     return found

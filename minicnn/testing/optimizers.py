@@ -229,7 +229,8 @@ def _spares_biases(rule: AnyOptimizer) -> str:
 
 def _without_float64(rule: OptimizerRule) -> str:
     compiled = compile_update(rule, np.float32)
-    return without_float64(compiled, *[types.float32] * (2 + len(rule.slots) + compiled.scalars))
+    numbers = [types.float32] * (2 + len(rule.slots) + compiled.scalars)
+    return without_float64(compiled.cfunc, *numbers)
 
 
 _OF_BASES = {

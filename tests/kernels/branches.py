@@ -272,7 +272,7 @@ VECTORS = {
 }
 
 functions = {}  # by the number that stands for their address
-_call, _call_loss, _call_update = call.call, call.call_loss, call.call_update
+_call, _call_loss = call.call, call.call_loss
 
 
 def compiled(function, *_):
@@ -346,7 +346,6 @@ def make_plain():
         id(call.compiled): compiled,
         id(call.call): call_any,
         id(call.call_loss): lambda address, *a: by_address(len(a), _call_loss)(address, *a),
-        id(call.call_update): lambda address, *a: by_address(len(a), _call_update)(address, *a),
         id(passes._check_types): lambda *_: None,
         id(beside.compile_beside): lambda *_: None,
         id(call.spread): spread,

@@ -31,8 +31,8 @@ def compiled(function, *arguments):
 
 @intrinsic
 def call(typing_context, address, arguments):
-    """Call what `compiled` made, at ``address``, with a tuple of arguments: contiguous arrays,
-    numbers.
+    """Call what `compiled` made, or an update of `rules.compile_update`, at ``address``, with a
+    tuple of arguments: contiguous arrays, numbers.
 
     All whole numbers are passed as int64, but for uint64, which stays.
     """
@@ -75,29 +75,6 @@ def spread(typing_context, team, body, job, count):
 
 
 @intrinsic
-def call_update(typing_context, address, params, grads, slots, slot_stride, scalars, begin, end):
-    """Update ``params[begin:end]`` and every slot in place with the update at ``address``
-    (`rules.compile_update`).
-
-    ``params``, ``grads``, ``slots`` and ``scalars`` are contiguous arrays of the update's dtype;
-    slot k starts ``slot_stride`` · k elements into ``slots``.
-    """
-    _check("call_update", params, grads, slots, scalars)
-    signature = types.void(
-        types.int64, params, grads, slots, types.int64, scalars, types.int64, types.int64
-    )
-
-    def generate(context, builder, signature, arguments):
-        address, *passed = arguments
-        for k in (0, 1, 2, 4):
-            passed[k] = _data(context, builder, signature.args[k + 1], passed[k])
-        _call(builder, ir.VoidType(), address, passed)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
 def call_loss(
     typing_context, address, logits, label, target_values, dlogits, class_weights, hyperparameters
 ):
@@ -107,7 +84,10 @@ def call_loss(
     The arrays are contiguous, of the row's dtype, ``logits`` and ``dlogits`` of shape [outputs]; so
     are ``target_values`` and ``class_weights`` if the rule reads them, else they may be anything.
     """
-    _check("call_loss", logits, target_values, dlogits, class_weights, hyperparameters)
+    for array in (logits, target_values, dlogits, class_weights, hyperparameters):
+        wanted = isinstance(array, types.Array) and array.layout == "C"
+        if not wanted or array.dtype != logits.dtype:
+            raise TypingError(f"call_loss: contiguous arrays of one dtype are needed, not {array}")
     signature = types.float64(
         types.int64, logits, types.int64, target_values, dlogits, class_weights, hyperparameters
     )
@@ -118,24 +98,11 @@ def call_loss(
             context.make_array(logits)(context, builder, passed[0]).shape, 0
         )
         for k in (0, 2, 3, 4, 5):
-            passed[k] = _data(context, builder, signature.args[k + 1], passed[k])
+            array = context.make_array(signature.args[k + 1])(context, builder, passed[k])
+            passed[k] = array.data
         return _call(builder, ir.DoubleType(), address, [passed[0], outputs, *passed[1:]])
 
     return signature, generate
-
-
-def _check(name, *arrays):
-    for array in arrays:
-        if not (
-            isinstance(array, types.Array)
-            and array.layout == "C"
-            and array.dtype == arrays[0].dtype
-        ):
-            raise TypingError(f"{name}: contiguous arrays of one dtype are needed, not {array}")
-
-
-def _data(context, builder, kind, array):
-    return context.make_array(kind)(context, builder, array).data
 
 
 def _call(builder, result, address, arguments):

@@ -28,9 +28,8 @@ _ELEMENTARY = {name: getattr(elementary, name) for name in ("exp", "expm1", "log
 class Update:
     """A compiled update of buffers of dtype T.
 
-    ``void(T* params, T* grads, T* slots, int64 slot_stride, T* scalars, int64 begin, int64 end)``
-    updates the elements [begin, end) of ``params`` and of every slot; slot k starts at ``slots +
-    k·slot_stride``.
+    ``compiled(params, grads, slots, scalars, begin, end)`` updates the elements [begin, end) of
+    ``params`` [P] and of ``slots`` [slots, P].
     """
 
     address: int
@@ -38,77 +37,52 @@ class Update:
     cfunc: Any  # keeps the machine code alive
 
 
-@dataclass(frozen=True)
-class LossRow:
-    """A compiled loss of one sample, in the dtype T.
-
-    ``double(T* logits, int64 outputs, int64 label, T* target_values, T* dlogits, T* class_weights,
-    T* hyperparameters)`` writes ``dlogits`` [outputs] and returns the loss. A rule on labels reads
-    no target values, a rule on target values no label, a rule without class weights no weights;
-    those may be anything.
-    """
-
-    address: int
-    cfunc: Any
-
-
-# The loop is a function of its own, whose pointers do not overlap: LLVM then vectorizes it for any
-# number of slots.
-_UPDATE = """\
+_HEAD = """\
 import numba
 from numba import types
 from minicnn.kernels.cpu.cache import cfunction
-from minicnn.kernels.cpu.rules import OPTIONS, Disjoint, advance, as_tuple
+from minicnn.kernels.cpu.call import TABLE
+from minicnn.kernels.cpu.rules import OPTIONS, Disjoint, as_tuple, numbers_at, piece
 
-T = types.{dtype}
-P = types.CPointer(T)
+V = types.{dtype}[::1]
+I = types.int64
 
 
+"""
+
+# The loop is a function of its own, whose arrays do not overlap and whose index begins at 0: LLVM
+# then vectorizes it for any number of slots.
+_UPDATE = """\
 @numba.njit(pipeline_class=Disjoint, **OPTIONS)
-def loop(params, grads, {slots} scalars, begin, end):
+def loop(params, grads, {slots} scalars):
     {load_scalars}
-    for i in range(begin, end):
+    for i in range(len(params)):
         p, {new_slots} = as_tuple(rule(params[i], grads[i], {slot_values} {scalars}))
         params[i] = p
         {store_slots}
 
 
-@cfunction(types.void(P, P, P, types.int64, P, types.int64, types.int64), **OPTIONS)
-def compiled(params, grads, slots, slot_stride, scalars, begin, end):
-    loop(params, grads, {slot_pointers} scalars, begin, end)
+@cfunction(types.void(V, V, types.{dtype}[:, ::1], V, I, I), **OPTIONS)
+def compiled(params, grads, slots, scalars, begin, end):
+    loop(params[begin:end], grads[begin:end], {slot_parts} scalars)
 """
 
+# Called for each sample, with pointers: the counts of references to arrays would take longer than
+# many a loss.
 _LOSS = """\
-import numba
-from numba import types
-from minicnn.kernels.cpu.cache import cfunction
-from minicnn.kernels.cpu.rules import OPTIONS
-
-T = types.{dtype}
-P = types.CPointer(T)
+P = types.CPointer(types.{dtype})
 
 
-@cfunction(types.float64(P, types.int64, types.int64, P, P, P, P), **OPTIONS)
-def compiled(logits, outputs, label, target_values, dlogits, class_weights, hyperparameters):
-    target = {target}
-    dlogits_row = numba.carray(dlogits, outputs)
-    return rule(numba.carray(logits, outputs), target, dlogits_row, {class_weights} {hyperparameters})
+@cfunction(types.float64(P, I, I, P, P, P, P), **OPTIONS)
+def compiled(logits, outputs, label, values, dlogits, class_weights, hyperparameters):
+    target, dlogits = {target}, numba.carray(dlogits, outputs)
+    return rule(numba.carray(logits, outputs), target, dlogits, {class_weights} {hyperparameters})
 """
 
 # An operation's kernels. The loops are told that their arrays do not overlap, even where y lies
 # where x lies: an element is written after all that is made of it, so they are right all the same,
 # and LLVM vectorizes them.
 _FORWARD = """\
-import numba
-from numba import types
-from minicnn.kernels.cpu.cache import cfunction
-from minicnn.kernels.cpu.call import TABLE
-from minicnn.kernels.cpu.rules import OPTIONS, Disjoint
-
-V = types.{dtype}[::1]
-I = types.int64
-
-
 @numba.njit(pipeline_class=Disjoint, **OPTIONS)
 def loop(x, y, {hypers}):
     for i in range(len(x)):
@@ -123,16 +97,6 @@ def compiled(plan, params, work, n, key, first_sample):
 """
 
 _BACKWARD = """\
-import numba
-from numba import types
-from minicnn.kernels.cpu.cache import cfunction
-from minicnn.kernels.cpu.call import TABLE
-from minicnn.kernels.cpu.rules import OPTIONS, Disjoint
-
-V = types.{dtype}[::1]
-I = types.int64
-
-
 @numba.njit(pipeline_class=Disjoint, **OPTIONS)
 def loop({reads}, dy, dx, {hypers}):
     for i in range(len(dx)):
@@ -159,31 +123,10 @@ def compiled(plan, params, transposed, work, grads, n, key, first_sample):
         loop_that_adds({reads}, dy, dx, {numbers})
 """
 
-
 # A sample at a time. What the record has no fields for lies at the address in a0: hyperparameters,
 # then the place and the shape of each parameter. Where dx is not wanted, or added to, the rule
 # writes it into the scratch.
-_ARRAYS = """\
-import numba
-from numba import types
-from minicnn.kernels.cpu.cache import cfunction
-from minicnn.kernels.cpu.call import TABLE
-from minicnn.kernels.cpu.rules import OPTIONS, numbers_at
-
-V = types.{dtype}[::1]
-I = types.int64
-
-
-@numba.njit(**OPTIONS)
-def piece(buffer, begin, shape):
-    size = 1
-    for side in shape:
-        size *= side
-    return buffer[begin : begin + size].reshape(shape)
-"""
-
-_ARRAYS_FORWARD = """
-
+_ARRAYS_FORWARD = """\
 @cfunction(types.void(TABLE, V, V, I, types.uint64, I), **OPTIONS)
 def compiled(plan, params, work, n, key, first_sample):
     op, number = plan[0], work.dtype.type
@@ -194,8 +137,7 @@ def compiled(plan, params, work, n, key, first_sample):
         rule(x, y, {params} {hypers})
 """
 
-_ARRAYS_BACKWARD = """
-
+_ARRAYS_BACKWARD = """\
 @cfunction(types.void(TABLE, V, V, V, V, I, types.uint64, I), **OPTIONS)
 def compiled(plan, params, transposed, work, grads, n, key, first_sample):
     op, number = plan[0], work.dtype.type
@@ -246,16 +188,18 @@ def compile_layer(rule: AnyLayer, name: str, dtype: Any, ranks: tuple[int, ...] 
         else f"(op.{side}_size,)"
         for side, rank in zip(("input", "output"), ranks, strict=False)
     ]
-    template = _ARRAYS + (_ARRAYS_FORWARD if name == "forward" else _ARRAYS_BACKWARD)
-    source = template.format(
-        dtype=np.dtype(dtype).name,
+    return _compile(
+        "layer",
+        rule,
+        function,
+        dtype,
+        _ARRAYS_FORWARD if name == "forward" else _ARRAYS_BACKWARD,
         input=shapes[0],
         output=shapes[1],
         params="".join(f"piece(params, {piece}), " for piece in pieces),
         grads="".join(f"piece(grads, {piece}), " for piece in pieces),
         hypers=each("number(numbers[{}])", range(hypers)),
     )
-    return _compile("layer", rule, function, dtype, source)
 
 
 def _compile_activation(rule: ActivationRule, name: str, dtype: Any) -> Any:
@@ -263,14 +207,16 @@ def _compile_activation(rule: ActivationRule, name: str, dtype: Any) -> Any:
     function = rule.value if name == "forward" else rule.derivative
     hypers = range(len(rule.hyperparameters))
     check_activation(rule, function)
-    template = _FORWARD if name == "forward" else _BACKWARD
-    source = template.format(
-        dtype=np.dtype(dtype).name,
+    return _compile(
+        "layer",
+        rule,
+        function,
+        dtype,
+        _FORWARD if name == "forward" else _BACKWARD,
         reads=rule.reads,
         hypers=each("h{}", hypers),
         numbers=each("number(op.f{})", hypers),
     )
-    return _compile("layer", rule, function, dtype, source)
 
 
 def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
@@ -286,23 +232,30 @@ def compile_update(rule: OptimizerRule, dtype: Any) -> Update:
         raise PluginError(
             f"optimizer {rule.name!r}: update must take (p, g, *{list(rule.slots)}, *scalars)"
         )
-    source = _UPDATE.format(
-        dtype=np.dtype(dtype).name,
+    compiled = _compile(
+        "optimizer",
+        rule,
+        rule.update,
+        dtype,
+        _UPDATE,
         slots=each("s{}", slots),
         load_scalars="; ".join(f"c{k} = scalars[{k}]" for k in range(count)) or "pass",
         new_slots=each("n{}", slots),
         slot_values=each("s{}[i]", slots),
         scalars=each("c{}", range(count)),
         store_slots="; ".join(f"s{k}[i] = n{k}" for k in slots) or "pass",
-        slot_pointers=each("advance(slots, {} * slot_stride)", slots),
+        slot_parts=each("slots[{}, begin:end]", slots),
     )
-    compiled = _compile("optimizer", rule, rule.update, dtype, source)
     return Update(compiled.address, count, compiled)
 
 
-def compile_loss(rule: LossRule, dtype: Any) -> LossRow:
+def compile_loss(rule: LossRule, dtype: Any) -> Any:
     """Compile ``rule.row`` for buffers of ``dtype`` (float32 or float64), or take it from the disk
-    cache.
+    cache, as a C function.
+
+    ``double(T* logits, int64 outputs, int64 label, T* values, T* dlogits, T* class_weights,
+    T* hyperparameters)`` writes ``dlogits`` [outputs] and returns the loss. What the rule does not
+    read, the label, the target values or the class weights, may be anything.
 
     Raises `PluginError` if the function cannot be compiled or does not take what the rule declares.
     """
@@ -312,14 +265,16 @@ def compile_loss(rule: LossRule, dtype: Any) -> LossRow:
         raise PluginError(
             f"loss {rule.name!r}: row must take (logits, target, dlogits{weights}{hypers})"
         )
-    source = _LOSS.format(
-        dtype=np.dtype(dtype).name,
-        target="label" if rule.target == "label" else "numba.carray(target_values, outputs)",
+    return _compile(
+        "loss",
+        rule,
+        rule.row,
+        dtype,
+        _LOSS,
+        target="label" if rule.target == "label" else "numba.carray(values, outputs)",
         class_weights="numba.carray(class_weights, outputs)," if rule.class_weights else "",
         hyperparameters=each("hyperparameters[{}]", range(len(rule.hyperparameters))),
     )
-    compiled = _compile("loss", rule, rule.row, dtype, source)
-    return LossRow(compiled.address, compiled)
 
 
 class Disjoint(Inner):
@@ -330,14 +285,13 @@ class Disjoint(Inner):
         return super().define_pipelines()
 
 
-@intrinsic
-def advance(typing_context, pointer, count):
-    """Return the pointer ``count`` elements further on."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.gep(arguments[0], [arguments[1]])
-
-    return pointer(pointer, types.int64), generate
+@numba.njit(pipeline_class=Inner, **OPTIONS)
+def piece(buffer, begin, shape):
+    """The numbers from ``begin`` on as an array of this ``shape``."""
+    size = 1
+    for side in shape:
+        size *= side
+    return buffer[begin : begin + size].reshape(shape)
 
 
 @intrinsic
@@ -363,9 +317,12 @@ def _as_tuple(value):
     return lambda value: (value,)
 
 
-def _compile(kind: str, rule: Any, function: Any, dtype: Any, source: str) -> Any:
+def _compile(kind: str, rule: Any, function: Any, dtype: Any, template: str, **parts: str) -> Any:
+    """What is called ``compiled`` in the module that ``template`` is with its ``parts``."""
+
     def jit(function: Any) -> Any:
         return numba.njit(function, forceinline=True, pipeline_class=Inner, **OPTIONS)
 
     own = _ELEMENTARY if np.dtype(dtype) == np.float32 else {}
+    source = (_HEAD + template).format(dtype=np.dtype(dtype).name, **parts)
     return compile_rule(kind, rule.name, function, dtype, source, digest_of(__name__), jit, own)

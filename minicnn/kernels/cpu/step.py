@@ -19,7 +19,7 @@ from numba import from_dtype, njit, types
 from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cpu.batch_statistics import saved_size
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.call import TABLE, call, call_loss, call_update, compiled, spread
+from minicnn.kernels.cpu.call import TABLE, call, call_loss, compiled, spread
 from minicnn.kernels.cpu.passes import (
     PLAN,
     backward_chunk,
@@ -336,8 +336,8 @@ def _update(step, begin, end, shrink, limit):
     for k in range(len(spans) if step.update != 0 else 0):
         first, last = max(begin, spans[k, 0]), min(end, spans[k, 1])
         if first < last:
-            given = step.scalars[spans[k, 2]], first, last
-            call_update(step.update, step.params, grads, slots, slots.shape[1], *given)
+            scalars = step.scalars[spans[k, 2]]
+            call(step.update, (step.params, grads, slots, scalars, first, last))
 
 
 @njit(**JIT)
@@ -435,16 +435,8 @@ def update(address, params, grads, slots, scalars, spans):
     """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see
     `train_step`), on one thread."""
     for k in range(len(spans)):
-        call_update(
-            address,
-            params,
-            grads,
-            slots,
-            slots.shape[1],
-            scalars[spans[k, 2]],
-            spans[k, 0],
-            spans[k, 1],
-        )
+        row = scalars[spans[k, 2]]
+        call(address, (params, grads, slots, row, spans[k, 0], spans[k, 1]))
 
 
 def reduction_blocks(count: int) -> int:
