@@ -46,18 +46,21 @@ def kernel_address(row, name: str, dtype, ranks: tuple[int, ...] = ()) -> int:
     function = getattr(module, name, None) or getattr(module, usual, None)
     if function is None:
         return 0
-    numbers = types.Array(from_dtype(np.dtype(dtype)), 1, "C")
+    return compiled(function, *argument_types(usual, dtype)).address
+
+
+def argument_types(name: str, dtype) -> tuple[types.Type, ...]:
+    """Those of the function ``name`` of an operation, compiled for float32 or float64."""
+    number = from_dtype(np.dtype(dtype))
+    numbers, works = number[::1], number[:, ::1]
     sample = types.int64, types.uint64, types.int64  # n, key, first_sample
     arguments = {
         "forward": (numbers, numbers, *sample),
         "backward": (numbers, numbers, numbers, numbers, *sample),
-        "transpose": (numbers, numbers),
-        "prepare": (numbers, numbers),
-        "combine": (numbers, types.Array(numbers.dtype, 2, "C")),
-        "combine_backward": (numbers, types.Array(numbers.dtype, 2, "C")),
-        "finish": (numbers, numbers),
-    }[usual]
-    return compiled(function, TABLE, *arguments).address
+        "combine": (numbers, works),
+        "combine_backward": (numbers, works),
+    }
+    return TABLE, *arguments.get(name, (numbers, numbers))
 
 
 @njit(**JIT)

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import from_dtype, njit, types
+from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.call import TABLE, call, compiled
+from minicnn.kernels.cpu.call import call, compiled
+from minicnn.kernels.cpu.passes import argument_types
 from minicnn.kernels.cpu.rules import numbers_at
 from minicnn.kernels.cpu.tile import ENTRY, JIT
 from minicnn.program.plan import RECORD
@@ -76,17 +77,11 @@ TIMED = {"forward": _forward, "backward": _backward, "transpose": _transpose}
 def timed(plan: Plan, dtype: Any) -> tuple[Plan, np.ndarray]:
     """``plan`` with functions that count, and the ticks [operations, `TIMED`] counted so far, for
     one thread."""
-    row, table = from_dtype(np.dtype(dtype))[::1], plan.table.copy()
-    sample = types.int64, types.uint64, types.int64  # n, key, first_sample
-    arguments = {
-        "forward": (row, row, *sample),
-        "backward": (row, row, row, row, *sample),
-        "transpose": (row, row),
-    }
+    table = plan.table.copy()
     rows = np.zeros((len(table), 2 * len(TIMED)))
     for k, (name, function) in enumerate(TIMED.items()):
         rows[:, k] = table[name]  # an address has fewer digits than a float64
-        address = compiled(function, TABLE, *arguments[name]).address
+        address = compiled(function, *argument_types(name, dtype)).address
         table[name] = np.where(table[name] != 0, address, 0)
     places = rows.ctypes.data + rows.strides[0] * np.arange(len(table))
     table.view(RECORD)["digest"] = places[:, np.newaxis].view(np.uint8)
