@@ -247,26 +247,22 @@ def _wanted_gradients(graph: Graph) -> set[int]:
     return wants
 
 
-def _kept(graph: Graph, value: int, wants: set[int]) -> bool:
-    """Whether a backward pass reads ``value``."""
-    for node in graph.nodes:
-        reads = node.row.reads if node.output in wants else ()
-        named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
-        if any(named.get(name) == value for name in reads):
-            return True
-    return False
+def _read_back(node: Node, wants: set[int]) -> set[int]:
+    """The values that the backward pass of ``node`` reads."""
+    named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
+    reads = node.row.reads if node.output in wants else ()
+    return {named[name] for name in reads if name in named}
 
 
 def _join_values(graph: Graph, values: _Joined, wants: set[int], keep: bool) -> None:
     """Let y lie where x lies, where the operation may, nobody reads x after it, and no backward
     pass reads x."""
+    kept = {graph.output}.union(*(_read_back(node, wants) for node in graph.nodes))
     for i, node in enumerate(graph.nodes):
         x, row = node.inputs[0], node.row
         together = [value for value in graph.shapes if values.owner(value) == values.owner(x)]
-        later = {value for other in graph.nodes[i + 1 :] for value in other.inputs} | {graph.output}
-        free = not keep and not any(
-            value in later or _kept(graph, value, wants) for value in together
-        )
+        later = {value for other in graph.nodes[i + 1 :] for value in other.inputs}
+        free = not keep and kept.isdisjoint(together) and later.isdisjoint(together)
         if row.view or (row.in_place and free):
             values.join(node.output, x)
 
@@ -279,9 +275,7 @@ def _lives_of_values(graph: Graph, values: _Joined, wants: set[int]) -> dict[int
     for i, node in enumerate(graph.nodes):
         for value in (*node.inputs, node.output):
             times[values.owner(value)].append(i)
-            back = node.row.reads if node.output in wants else ()
-            named = dict(zip(("x", "x2"), node.inputs, strict=False)) | {"y": node.output}
-            if any(named.get(name) == value for name in back):
+            if value in _read_back(node, wants):
                 times[values.owner(value)].append(2 * loss - i)
     return {value: (min(of), max(of)) for value, of in times.items()}
 
