@@ -1,23 +1,11 @@
 """The geometry of windows along one axis of an image, height or width: tap t of the window of
 output p reads the input at p·stride + t·dilation − padding."""
 
-from typing import NamedTuple
-
 import numpy as np
 from numba import njit
 
+from minicnn.kernels.common import Axis
 from minicnn.kernels.cpu.tile import JIT
-
-
-class Axis(NamedTuple):
-    """One axis of a convolution or a pooling."""
-
-    size: int  # of the input
-    outputs: int
-    taps: int  # of a window
-    stride: int
-    dilation: int
-    padding: int  # before the input
 
 
 @njit(**JIT)

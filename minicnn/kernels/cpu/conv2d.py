@@ -22,10 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from minicnn.kernels.common import Axis
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.arrays import filters, inputs, outputs
 from minicnn.kernels.cpu.axis import (
-    Axis,
     height,
     input_of,
     output_of,

@@ -13,16 +13,10 @@ mixing function is that of SplitMix64 (Steele et al. 2014).
 import numpy as np
 from numba import njit
 
+from minicnn.kernels import common
 from minicnn.kernels.cpu.tile import JIT
 
-
-@njit(**JIT)
-def mix(value):
-    """A 64-bit hash of a 64-bit number: SplitMix64's finalizer."""
-    z = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+mix = njit(**JIT)(common.mix)
 
 
 @njit(**JIT)

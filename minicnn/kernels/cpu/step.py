@@ -16,6 +16,7 @@ from collections import namedtuple
 import numpy as np
 from numba import from_dtype, njit, types
 
+from minicnn.kernels import common
 from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cpu.batch_statistics import saved_size
 from minicnn.kernels.cpu.cache import cached
@@ -38,14 +39,7 @@ _BLOCK = 4096
 MEET_STATISTICS, MEET_GRADIENTS, MEET_BUCKET = 0, 1, 2  # what processes meet for
 
 
-@njit(**JIT)
-def _largest(row):
-    """Index of the first largest number: the predicted class."""
-    best = 0
-    for k in range(1, len(row)):
-        if row[k] > row[best]:
-            best = k
-    return best
+_largest = njit(**JIT)(common.largest)
 
 
 # What the threads share of a step: the arguments of `train_step`.

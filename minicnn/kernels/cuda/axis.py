@@ -1,22 +1,10 @@
 """The geometry of windows along one axis of an image, height or width, in 32 bits: tap t of the
 window of output p reads the input at p·stride + t·dilation − padding."""
 
-from typing import NamedTuple
-
 import numpy as np
 
+from minicnn.kernels.common import Axis
 from minicnn.kernels.cuda.tile import device, digits, divide
-
-
-class Axis(NamedTuple):
-    """One axis of a convolution or a pooling."""
-
-    size: int  # of the input
-    outputs: int
-    taps: int  # of a window
-    stride: int
-    dilation: int
-    padding: int  # before the input
 
 
 @device

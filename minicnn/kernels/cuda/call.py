@@ -11,7 +11,7 @@ from typing import Any
 import numba_cuda
 from numba import cuda, from_dtype, types
 
-from minicnn.kernels import augment
+from minicnn.kernels import augment, common, generated
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS, device, launch_bounds
 from minicnn.kernels.generated import imported
 from minicnn.program import plan
@@ -34,7 +34,8 @@ def digest() -> str:
     """What machine code for the device depends on besides a rule: the kernels' sources and the
     compiler's version."""
     here = Path(__file__).parent
-    shared = here.parent / "generated.py", Path(augment.__file__), Path(plan.__file__)
+    modules = augment, common, generated, plan
+    shared = [Path(module.__file__) for module in modules]
     sources = *sorted(here.glob("*.py")), *shared
     made = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     return f"{made[:12]}_{numba_cuda.__version__.replace('.', '_')}"

@@ -4,18 +4,12 @@
 import numpy as np
 from numba import cuda
 
+from minicnn.kernels import common
 from minicnn.kernels.cuda.add import store
 from minicnn.kernels.cuda.launches import Launch
 from minicnn.kernels.cuda.tile import THREADS, device, divide
 
-
-@device
-def mix(value):
-    """A 64-bit hash of a 64-bit number: SplitMix64's finalizer."""
-    z = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return z ^ (z >> np.uint64(31))
+mix = device(common.mix)
 
 
 @device

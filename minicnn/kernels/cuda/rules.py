@@ -11,6 +11,7 @@ import numpy as np
 from numba import types
 
 from minicnn.errors import PluginError
+from minicnn.kernels import common
 from minicnn.kernels.cuda.call import digest, launchable
 from minicnn.kernels.cuda.launches import Launch, each_gradient, each_output
 from minicnn.kernels.cuda.step import INTEGER, NUMBERS, ROWS, TABLE
@@ -229,14 +230,7 @@ def _compile(kind: str, name: str, function: Any, source: str) -> Any:
     return compile_rule(kind, name, function, np.float32, source, digest(), device, {})
 
 
-@device
-def largest(row):
-    """Index of the first largest number: the predicted class."""
-    best = 0
-    for k in range(1, len(row)):
-        if row[k] > row[best]:
-            best = k
-    return best
+largest = device(common.largest)
 
 
 def as_tuple(value: object) -> object:
