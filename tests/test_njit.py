@@ -16,7 +16,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import minicnn
 from minicnn import Conv2d, Dense, Dropout, Flatten, MaxPool2d, Model, Network, ReLU, Trainer
-from minicnn.kernels.cpu import passes, step
+from minicnn.kernels.cpu import infer, passes, step
 from minicnn.training.run import Run
 from tests.training import small
 
@@ -212,7 +212,12 @@ def test_a_training_step_makes_no_large_array_on_the_host_and_keeps_none():
 
 def test_nothing_is_compiled_at_the_second_step_for_the_second_network_or_another_batch_size():
     def signatures():
-        functions = [*vars(step).values(), *vars(passes).values(), one_image_at_a_time]
+        functions = [
+            *vars(step).values(),
+            *vars(infer).values(),
+            *vars(passes).values(),
+            one_image_at_a_time,
+        ]
         dispatchers = [getattr(function, "dispatcher", function) for function in functions]
         return {
             id(entry): len(entry.signatures)
@@ -228,7 +233,7 @@ def test_nothing_is_compiled_at_the_second_step_for_the_second_network_or_anothe
     before = signatures()
     assert (
         before[id(step.train_step.dispatcher)] > 0
-        and before[id(step.infer.dispatcher)] > 0
+        and before[id(infer.infer.dispatcher)] > 0
         and before[id(one_image_at_a_time)] == 1
     )
     for network in NETWORKS[:3]:

@@ -18,6 +18,7 @@ from minicnn.kernels.cpu import (
     batch_statistics,
     config,
     gather,
+    infer,
     passes,
     step,
     tensor,
@@ -316,7 +317,7 @@ class Inference:
         out = np.empty((count, self._outputs), params.dtype)
         rows = images.reshape(len(images), self._row)
         at = gather.gather_address(out.dtype, rows.dtype, False)
-        data = step.opaque(rows), order, scale_rows(scale, out.dtype), _NO_VIEWS
+        data = gather.opaque(rows), order, scale_rows(scale, out.dtype), _NO_VIEWS
         if count == 1:
             self._one(at, data, out)
             return out
@@ -325,8 +326,8 @@ class Inference:
         except IndexError:
             work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
         threads = 1 if count < self._worth_a_thread else self.threads
-        address = step.infer_address(out.dtype)
-        step.infer(threads, address, self.plan.table, params, work[:threads], at, *data, out)
+        address = infer.infer_address(out.dtype)
+        infer.infer(threads, address, self.plan.table, params, work[:threads], at, *data, out)
         self._workspaces.append(work)
         return out
 
@@ -524,7 +525,7 @@ class Training:
             self._work,
             self._grads,
             gather.gather_address(params.dtype, data.images.dtype, batch.views is not None),
-            step.opaque(data.images),
+            gather.opaque(data.images),
             data.labels,
             self._no_weights if data.sample_weights is None else data.sample_weights,
             batch.order,

@@ -25,7 +25,7 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 
 from minicnn.kernels import cpu as kernels
-from minicnn.kernels.cpu import beside, call, tile, vector, workers
+from minicnn.kernels.cpu import beside, call, gather, infer, tile, vector, vector_sums, workers
 from tests.kernels import test_graphs, test_passes, test_winograd
 from tests.kernels.geometries import GEOMETRIES
 from tests.training import test_batch_normalization
@@ -177,13 +177,13 @@ def route_to_first_maximum(upper, upper_next, lower, lower_next, largest, gradie
 
 def dots(a, a_rows, b, b_rows, length, sums):
     width = lanes(a.array)
-    for i in range(vector.DOTS[0]):
-        for j in range(vector.DOTS[1]):
+    for i in range(vector_sums.DOTS[0]):
+        for j in range(vector_sums.DOTS[1]):
             x = a.offset + min(i, a_rows - 1) * a.row
             y = b.offset + min(j, b_rows - 1) * b.row
             product = a.array[x : x + length] * b.array[y : y + length]
             product = np.pad(product, (0, -length % width)).reshape(-1, width).sum(0)
-            at = sums + (i * vector.DOTS[1] + j) * width
+            at = sums + (i * vector_sums.DOTS[1] + j) * width
             a.array[at : at + width] += product
 
 
@@ -340,7 +340,8 @@ def make_plain():
     """The kernels of this process become plain Python."""
     modules = [importlib.import_module(f"minicnn.kernels.cpu.{name}") for name in MODULES]
     passes, step = (sys.modules[f"minicnn.kernels.cpu.{name}"] for name in ("passes", "step"))
-    swaps = {id(getattr(vector, name)): new for name, new in VECTORS.items()}
+    vectors = {**vars(vector), **vars(vector_sums)}
+    swaps = {id(vectors[name]): new for name, new in VECTORS.items()}
     swaps |= {
         id(tile.multiply): multiply,
         id(call.compiled): compiled,
@@ -349,7 +350,7 @@ def make_plain():
         id(passes._check_types): lambda *_: None,
         id(beside.compile_beside): lambda *_: None,
         id(call.spread): spread,
-        id(step.opaque): lambda images: images,
+        id(gather.opaque): lambda images: images,
     }
     old = {}
     for module in modules:
@@ -358,17 +359,18 @@ def make_plain():
             for key, value in vars(module).items()
             if isinstance(value, Dispatcher) and value.py_func.__module__ == module.__name__
         }
-    old |= {id(step.train_step): (step, "train_step"), id(step.infer): (step, "infer")}
+    old |= {id(step.train_step): (step, "train_step"), id(infer.infer): (infer, "infer")}
     keep = [getattr(module, key) for module, key in old.values()]  # so that no id is given anew
     for module, name in zip(modules, MODULES, strict=True):
         plain(module, name, "@njit(")
-    parallel = ast.parse(inspect.getsource(step))
-    parallel.body = [
-        Watch("step").visit(node)
-        for node in parallel.body
-        if isinstance(node, ast.FunctionDef) and "over_threads" in ast.unparse(node)
-    ]
-    exec(compile(ast.fix_missing_locations(parallel), step.__file__, "exec"), vars(step))
+    for module, name in ((step, "step"), (infer, "infer")):
+        parallel = ast.parse(inspect.getsource(module))
+        parallel.body = [
+            Watch(name).visit(node)
+            for node in parallel.body
+            if isinstance(node, ast.FunctionDef) and "over_threads" in ast.unparse(node)
+        ]
+        exec(compile(ast.fix_missing_locations(parallel), module.__file__, "exec"), vars(module))
     for module in [
         m for name, m in sys.modules.items() if name.split(".")[0] in ("minicnn", "tests")
     ]:
@@ -382,9 +384,9 @@ def make_plain():
                 setattr(module, key, MACHINE[key])
     for name in ("forward", "forward_keep", "backward", "prepare"):
         setattr(passes, name, with_table(vars(passes)[name]))
-    for name in ("infer", "train_step"):
-        function = with_table(vars(step)[name])
-        setattr(step, name, lambda threads, *a, function=function: function(0, *a))
+    for module, name in ((infer, "infer"), (step, "train_step")):
+        function = with_table(vars(module)[name])
+        setattr(module, name, lambda threads, *a, function=function: function(0, *a))
     workers.infer_one = with_table(workers.infer_one.py_func)  # by the calling thread alone
     return keep
 

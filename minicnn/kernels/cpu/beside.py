@@ -11,14 +11,14 @@ from pathlib import Path
 
 from numba import config
 
-from minicnn.kernels.cpu import passes, step, team, tile
+from minicnn.kernels.cpu import infer, passes, step, team, tile
 from minicnn.kernels.cpu.cache import is_empty
 from minicnn.program.operations import OPERATIONS
 
 # What is compiled for all networks, by name.
 STEPS = {
-    "infer": step.compile_infer,
-    "infer_part": step.infer_address,
+    "infer": infer.compile_infer,
+    "infer_part": infer.infer_address,
     "step": step.compile_step,
     "step_part": step.part_address,
     "team": lambda dtype: team.address(),

@@ -23,9 +23,7 @@ from numba import njit
 from minicnn.kernels.cpu.arrays import filters, inputs, outputs
 from minicnn.kernels.cpu.tile import ENTRY, JIT, Rows, Scalars, Vectors, multiply
 from minicnn.kernels.cpu.vector import (
-    DOTS,
     add,
-    dots,
     lanes_of,
     load,
     maximum,
@@ -35,6 +33,7 @@ from minicnn.kernels.cpu.vector import (
     zero_unless_less,
 )
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
+from minicnn.kernels.cpu.vector_sums import DOTS, dots
 from minicnn.memory import ALIGNMENT
 
 

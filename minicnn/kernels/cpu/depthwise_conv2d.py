@@ -28,12 +28,11 @@ from minicnn.kernels.cpu.vector import (
     add,
     lanes_of,
     load,
-    multiply_nine,
     put,
     repeat,
     store,
-    weigh_nine,
 )
+from minicnn.kernels.cpu.vector_sums import multiply_nine, weigh_nine
 
 _NEAR = 1 << 17  # numbers of samples that are read and written before those of others
 _FORWARD, _BACKWARD, _WEIGHTS = map(np.int64, range(3))

@@ -99,3 +99,9 @@ def _view(x, images, image, views, scale, shape, into):
 def show(gather, plan, out, images, order, scale, views):
     """Write the views of the images ``order`` into ``out``, for the image's sizes in ``plan[0]``."""
     call(gather, (plan, out, images, order, 0, len(order), scale, views))
+
+
+def opaque(images: np.ndarray) -> np.ndarray:
+    """``images`` [N, numbers] as an array of bytes of that shape, which only the compiled gather
+    knows how to read: what hands them on is compiled once for all dtypes."""
+    return images if images.dtype == np.uint8 else np.ndarray(images.shape, np.uint8, images)

@@ -1,4 +1,4 @@
-"""What Python calls: one training step, and inference, over the threads.
+"""What Python calls: one training step over the threads.
 
 A batch is cut into as many shards as there are gradient buffers; a shard goes chunk by chunk
 through all operations forward, through the loss, and back. Threads take the shards, and their
@@ -175,7 +175,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` those of the images,
     or empty, ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more], ``squares`` [blocks];
     ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and ``images`` is
-    `opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, in their order and
+    `gather.opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, in their order and
     all of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows, S];
     what lies between is frozen, and its gradient is 0. Parameters and state stay as they are when
     the loss or the norm is not finite, the parameters also when ``update`` is 0; ``grads[0]`` is
@@ -346,64 +346,11 @@ def _clip(grads, begin, end, shrink, clip_value):
             grads[i] = min(max(grads[i], -clip_value), clip_value)
 
 
-@njit(**JIT)
-def _infer_part(job, index):
-    """The logits of the samples of part ``index``, chunk by chunk."""
-    plan, params, works, gather, images, order, scale, views, logits = job[0]
-    first, last, work, total = plan[0], plan[len(plan) - 1], works[index], len(order)
-    begin, end = index * total // len(works), (index + 1) * total // len(works)
-    for start in range(begin, end, first.chunk):
-        n = min(first.chunk, end - start)
-        call(gather, (plan, work, images, order, start, n, scale, views))
-        forward_chunk(plan, params, work, n, np.uint64(0), start)
-        for i in range(n):
-            for k in range(last.output_size):
-                logits[start + i, k] = work[last.y + i * last.output_size + k]
-
-
-def _infer_types(plan, dtype):
-    number, integer = from_dtype(np.dtype(dtype)), types.int64
-    table = number[:, ::1]
-    data = integer, types.uint8[:, ::1], integer[::1], table, types.float32[:, ::1]
-    return plan, number[::1], table, *data, table
-
-
-@functools.cache
-def infer_address(dtype) -> int:
-    """Address of a thread's part of inference, compiled for parameters of ``dtype``."""
-    job = types.Tuple(_infer_types(TABLE, dtype))
-    return compiled(_infer_part, types.CPointer(job), types.int64).address
-
-
-@over_threads
-def infer(team, part_at, plan, params, work, *data):
-    """logits[i] of images[order[i]], chunk by chunk over the threads; ``work`` is [threads,
-    work_size].
-
-    ``part_at`` is the `infer_address`, ``data`` (gather, images, order, scale, views, logits), with
-    the address of a compiled function and `opaque` images.
-    """
-    spread(team, part_at, (plan, params, work, *data), len(work))
-
-
 def compile_step(dtype) -> None:
     """Compile `train_step`, or load it from the cache."""
     fields = types.Tuple(_step_types(PLAN, dtype))
     numbers = types.int64, types.int64, types.float64, types.float64
     train_step.dispatcher.compile((*numbers, fields))
-
-
-def compile_infer(dtype) -> None:
-    """Compile `infer`, or load it from the cache."""
-    plan, params, work, *data = _infer_types(PLAN, dtype)
-    given = types.int64, types.int64, plan, params, work
-    infer.dispatcher.compile((*given, types.Tuple(data)))
-
-
-def opaque(images: np.ndarray) -> np.ndarray:
-    """``images`` [N, numbers] as an array of bytes of that shape, which only the compiled gather
-    knows how to read: what hands them on is compiled once for all dtypes."""
-    return images if images.dtype == np.uint8 else np.ndarray(images.shape, np.uint8, images)
 
 
 @cached

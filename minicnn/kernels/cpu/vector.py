@@ -15,7 +15,6 @@ from numba.extending import intrinsic, models, register_model
 
 from minicnn.kernels.cpu.tile import (
     JIT,
-    REGISTERS,
     VECTOR_BYTES,
     Rows,
     bytes_of,
@@ -48,7 +47,7 @@ def _llvm_type(kind: Vector) -> ir.VectorType:
     return ir.VectorType(element, kind.lanes)
 
 
-def _place(context, builder, kind, array, offset, vector=None):
+def place_of(context, builder, kind, array, offset, vector=None):
     """Where the ``vector`` at array[offset] lies, one of the machine's width by default."""
     data = context.make_array(kind)(context, builder, array).data
     vector = vector or _llvm_type(Vector(kind.dtype))
@@ -77,7 +76,7 @@ def load(typing_context, array, offset, count):
 
     def generate(context, builder, signature, values):
         mask = first_lanes(builder, values[2], signature.return_type.lanes)
-        return masked_load(builder, _place(context, builder, array, *values[:2]), mask)
+        return masked_load(builder, place_of(context, builder, array, *values[:2]), mask)
 
     return Vector(array.dtype)(array, types.int64, types.int64), generate
 
@@ -88,7 +87,7 @@ def store(typing_context, array, offset, vector, count):
 
     def generate(context, builder, signature, values):
         mask = first_lanes(builder, values[3], vector.lanes)
-        masked_store(builder, values[2], _place(context, builder, array, *values[:2]), mask)
+        masked_store(builder, values[2], place_of(context, builder, array, *values[:2]), mask)
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), generate
@@ -100,7 +99,7 @@ def store_whole(typing_context, array, offset, vector):
     processors."""
 
     def generate(context, builder, signature, values):
-        place = _place(context, builder, array, *values[:2])
+        place = place_of(context, builder, array, *values[:2])
         builder.store(values[2], place, align=bytes_of(values[2].type))
         return context.get_dummy_value()
 
@@ -135,7 +134,7 @@ def _transposing(few_rows: bool, few_columns: bool):
                         builder.icmp_signed("<", distance, last), distance, last
                     )
                     offset, part = builder.add(start, distance), ir.VectorType(element, lanes)
-                    yield _place(context, builder, kind.types[0], array, offset, part)
+                    yield place_of(context, builder, kind.types[0], array, offset, part)
 
             mask = first_lanes(builder, columns, width)
             vectors = [
@@ -314,145 +313,3 @@ def route_to_first_maximum(typing_context, upper, upper_next, lower, lower_next,
         return context.make_tuple(builder, signature.return_type, results)
 
     return types.UniTuple(upper, 4)(*[upper] * 6), generate
-
-
-# Rows and columns of the sums that `dots` keeps in registers, beside the vectors of the rows.
-DOTS = (5, 3) if REGISTERS == 32 else (5, 2)
-
-
-@intrinsic
-def dots(typing_context, a, a_rows, b, b_rows, length, sums):
-    """sums[i, j] += Σ_q a[i, q] · b[j, q] of `Rows` a and b, every lane of a vector by itself.
-
-    ``sums`` is a place in the array of a: a vector for each of the `DOTS` pairs. Where there are
-    fewer rows than that, the last one counts again.
-    """
-    array, integer = a.types[0], types.int64
-
-    def generate(context, builder, signature, values):
-        a, a_rows, b, b_rows, length, sums = values
-        lanes, i64 = Vector(array.dtype).lanes, ir.IntType(64)
-        flat = cgutils.unpack_tuple(builder, a)[0]
-
-        def place(offset):
-            return _place(context, builder, array, flat, offset)
-
-        def starts(matrix, rows, most):
-            _, first, step = cgutils.unpack_tuple(builder, matrix)
-            last = builder.sub(rows, i64(1))
-            for n in range(most):
-                number = builder.select(builder.icmp_signed("<", i64(n), last), i64(n), last)
-                yield builder.add(first, builder.mul(step, number))
-
-        sides = list(starts(a, a_rows, DOTS[0])), list(starts(b, b_rows, DOTS[1]))
-        places = [place(builder.add(sums, i64(n * lanes))) for n in range(DOTS[0] * DOTS[1])]
-        size = bytes_of(places[0].type.pointee)
-        totals = [cgutils.alloca_once_value(builder, builder.load(at, align=size)) for at in places]
-
-        def add_products(q, mask):
-            def read(start):
-                at = place(builder.add(start, q))
-                return masked_load(builder, at, mask) if mask else builder.load(at, align=size)
-
-            rows, columns = [[read(start) for start in side] for side in sides]
-            for n, total in enumerate(totals):
-                factors = rows[n // DOTS[1]], columns[n % DOTS[1]]
-                builder.store(fused(builder, *factors, builder.load(total)), total)
-
-        rest = builder.srem(length, i64(lanes))
-        whole = builder.sub(length, rest)
-        with cgutils.for_range_slice(builder, i64(0), whole, i64(lanes), i64) as (q, _):
-            add_products(q, None)
-        with builder.if_then(builder.icmp_signed(">", rest, i64(0))):
-            add_products(whole, first_lanes(builder, rest, lanes))
-        for at, total in zip(places, totals, strict=True):
-            builder.store(builder.load(total), at, align=size)
-        return context.get_dummy_value()
-
-    return types.void(a, integer, b, integer, integer, integer), generate
-
-
-def _nine(is_gradient: bool):
-    """What `weigh_nine` and `multiply_nine` have in common: nine x for each y."""
-
-    @intrinsic
-    def over(typing_context, array, along, taps, nine, start, adds, valid):
-        def generate(context, builder, signature, values):
-            flat, along, taps, nine, start, adds, valid = values
-            along, taps = (cgutils.unpack_tuple(builder, value) for value in (along, taps))
-            (x, y, count, *moves), vector, i64 = along, start.type, ir.IntType(64)
-            nine = [
-                cgutils.alloca_once_value(builder, value)
-                for line in cgutils.unpack_tuple(builder, nine)
-                for value in cgutils.unpack_tuple(builder, line)
-            ]
-            # Each line has a pointer of its own, of which LLVM does not know how it is related to
-            # the others: else it would keep nine addresses.
-            data = context.make_array(signature.args[0])(context, builder, flat).data
-            hide = ir.FunctionType(data.type, [data.type])
-            lines = [
-                builder.asm(hide, "", "=r,0", [builder.gep(data, [builder.add(x, line)])], False)
-                for line in (i64(0), *taps[:2])
-            ]
-
-            def emit(mask):
-                places = [
-                    cgutils.alloca_once_value(builder, at)
-                    for at in (*lines, builder.gep(data, [y]))
-                ]
-
-                def read(pointer, offset):
-                    at = builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
-                    if mask:
-                        return masked_load(builder, at, mask)
-                    return builder.load(at, align=bytes_of(vector))
-
-                with cgutils.for_range(builder, count):
-                    *rows, to = [builder.load(place) for place in places]
-                    numbers = [(row, column) for row in rows for column in (i64(0), *taps[2:])]
-                    if is_gradient:
-                        gradient = read(to, i64(0))
-                        for total, at in zip(nine, numbers, strict=True):
-                            sum_ = fused(builder, read(*at), gradient, builder.load(total))
-                            builder.store(sum_, total)
-                    else:
-                        total = cgutils.alloca_once_value(builder, start)
-                        with builder.if_then(cgutils.is_not_null(builder, adds)):
-                            builder.store(read(to, i64(0)), total)
-                        result = builder.load(total)
-                        for weight, at in zip(nine, numbers, strict=True):
-                            result = fused(builder, read(*at), builder.load(weight), result)
-                        target = builder.bitcast(to, vector.as_pointer())
-                        if mask:
-                            masked_store(builder, result, target, mask)
-                        else:
-                            builder.store(result, target, align=bytes_of(vector))
-                    for place, move in zip(places, [moves[0]] * 3 + [moves[1]], strict=True):
-                        builder.store(builder.gep(builder.load(place), [move]), place)
-
-            is_whole = builder.icmp_signed(">=", valid, i64(vector.count))
-            with builder.if_else(is_whole) as (whole, part):
-                with whole:
-                    emit(None)
-                with part:
-                    emit(first_lanes(builder, valid, vector.count))
-            if not is_gradient:
-                return context.get_dummy_value()
-            sums, kind = [builder.load(total) for total in nine], signature.return_type
-            rows = [context.make_tuple(builder, kind[0], sums[k : k + 3]) for k in (0, 3, 6)]
-            return context.make_tuple(builder, kind, rows)
-
-        integers = types.int64, types.int64
-        result = nine if is_gradient else types.void
-        return result(array, along, taps, nine, start, *integers), generate
-
-    return over
-
-
-# weigh_nine(array, along, taps, weights, start, adds, valid): y = start + Σ x · weight over three
-# times three taps, for the first ``valid`` lanes of each of some elements; where ``adds`` is not 0,
-# y itself is the start. multiply_nine(array, along, taps, sums, start, adds, valid): the sums, each
-# plus Σ x · y over the elements. ``along`` are the places in ``array`` of the first x and the first
-# y, how many elements there are, and how far the next x and the next y are; ``taps`` how far the
-# second and the third line, and the second and the third column, are from the first.
-weigh_nine, multiply_nine = _nine(False), _nine(True)
