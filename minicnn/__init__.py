@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from minicnn.backends.cpu import Passes as Passes
+    from minicnn.backends.cpu_passes import Passes as Passes
     from minicnn.data import Dataset as Dataset
     from minicnn.data import load_dataset as load_dataset
     from minicnn.data.augment import Augment as Augment
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 _NAMES = {  # by the module that has them
-    "backends.cpu": ["Passes"],
+    "backends.cpu_passes": ["Passes"],
     "data": ["Dataset", "load_dataset"],
     "data.augment": ["Augment"],
     "errors": ["MinicnnError"],

@@ -14,11 +14,13 @@ from numba import cuda
 
 from minicnn.backends import Batch, Data, StepResult, check_scalars
 from minicnn.backends.cpu import thread_count
+from minicnn.backends.cuda_passes import Passes, loss_rows
 from minicnn.backends.gpu import (
     Images,
     LaidOut,
     Vector,
     blocks_for,
+    check_float32,
     empty,
     free_memory,
     largest_chunk,
@@ -26,9 +28,8 @@ from minicnn.backends.gpu import (
     vector,
     views_there,
 )
-from minicnn.errors import SettingError
 from minicnn.kernels.cuda import step, tensor
-from minicnn.kernels.cuda.call import launch, launchable
+from minicnn.kernels.cuda.call import launchable
 from minicnn.kernels.cuda.rules import compile_loss, compile_update
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS
 from minicnn.network.network import Network
@@ -88,9 +89,7 @@ def axpy(factor: float, x: Vector, y: Vector) -> None:
 
 def scale(factor: float, x: Vector) -> None:
     """x ← factor · x of vectors or matrices."""
-    launch(
-        tensor.scale, tensor.SIGNATURES[tensor.scale], blocks_for(x.size), factor, x.reshape(x.size)
-    )
+    run_kernel(tensor.scale, blocks_for(x.size), factor, x.reshape(x.size))
 
 
 def norm(x: Vector) -> float:
@@ -104,126 +103,14 @@ def norm(x: Vector) -> float:
 def dot(x: Vector, y: Vector) -> float:
     """Σ x·y of vectors or matrices."""
     sums = empty(blocks_for(x.size))
-    launch(
-        tensor.products,
-        tensor.SIGNATURES[tensor.products],
-        len(sums),
-        x.reshape(x.size),
-        y.reshape(y.size),
-        sums,
-    )
+    run_kernel(tensor.products, len(sums), x.reshape(x.size), y.reshape(y.size), sums)
     return float(sums.copy_to_host().astype(np.float64).sum())
 
 
 def matmul(a: Vector, b: Vector, out: Vector, transpose_a: bool, transpose_b: bool) -> None:
     """out ← A · B of matrices, A being ``a`` or its transpose, B likewise."""
     rows, columns = (-(-size // tensor.SIDE) for size in out.shape)
-    launch(
-        tensor.matmul,
-        tensor.SIGNATURES[tensor.matmul],
-        rows * columns,
-        a,
-        b,
-        out,
-        transpose_a,
-        transpose_b,
-    )
-
-
-def loss_rows(
-    rule: LossRule,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    targets: np.ndarray,
-    class_weights: np.ndarray,
-    hyperparameters: np.ndarray,
-) -> tuple[float, np.ndarray]:
-    """(summed loss, dlogits of each row's own loss) of ``logits`` [N, outputs], all of them on the
-    host."""
-    n, outputs = logits.shape
-    work, partials = (
-        vector(np.append(logits.reshape(-1), np.zeros(logits.size, np.float32))),
-        empty(-(-n // THREADS), 2),
-    )
-    table = np.zeros((1, step.SCALARS), np.float32)
-    table[0, step.DIVISOR] = 1
-    given = [
-        vector(array)
-        for array in (
-            labels,
-            np.ones(1, np.float32),
-            np.arange(n),
-            targets,
-            class_weights,
-            hyperparameters,
-            table,
-        )
-    ]
-    places = 0, n * outputs, outputs
-    run_kernel(
-        compile_loss(rule),
-        len(partials),
-        work,
-        *places,
-        *given[:3],
-        0,
-        n,
-        *given[3:],
-        0,
-        partials,
-        0,
-        views_there(None),
-        empty(1, 1),
-    )
-    return float(partials.copy_to_host()[:, 0].sum()), work.copy_to_host()[n * outputs :].reshape(
-        n, outputs
-    )
-
-
-class Passes:
-    """The forward and the backward pass of one batch as calls of their own; arrays are on the host.
-
-    ``params`` [flat_size] is float32, used and never changed; ``key`` numbers the step for dropout.
-    """
-
-    def __init__(self, network: Network, params: np.ndarray, batch_size: int):
-        _check_float32(params)
-        self.params, self._network = params, network
-        self._on_gpu, self._laid_out = vector(params), LaidOut(network, batch_size, True)
-        self._grads, self._squares = (
-            vector(np.zeros_like(params)),
-            empty(blocks_for(len(params)), 2),
-        )
-        self._n = 0
-
-    def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
-        """logits [N, outputs] of the scaled images x [N, H, W, C], N at most ``batch_size``."""
-        fetch_at, outputs, n = self._laid_out.logits_at, self._network.outputs, len(x)
-        self._on_gpu.copy_to_device(self.params)
-        rows = np.ascontiguousarray(x, np.float32).reshape(n, -1)
-        Images(rows, n, True).gather(self._laid_out, np.arange(n), vector(np.arange(n)), 0, n, 1.0)
-        self._laid_out.forward(self._on_gpu, n, key, 0)
-        return (
-            self._laid_out.work[fetch_at : fetch_at + n * outputs]
-            .copy_to_host()
-            .reshape(n, outputs)
-        )
-
-    def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
-        """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on the same
-        batch."""
-        there = self._laid_out.work[
-            self._laid_out.dlogits_at : self._laid_out.dlogits_at + dlogits.size
-        ]
-        there.copy_to_device(np.ascontiguousarray(dlogits, np.float32).reshape(-1))
-        self._laid_out.backward(self._on_gpu, len(dlogits), key, 0)
-        self._laid_out.add_parts(self._grads, self._squares)
-        return self._grads.copy_to_host()
-
-
-def _check_float32(params: np.ndarray) -> None:
-    if params.dtype != np.float32:
-        raise SettingError(f"device cuda computes with float32, not {params.dtype}")
+    run_kernel(tensor.matmul, rows * columns, a, b, out, transpose_a, transpose_b)
 
 
 class Inference:
@@ -263,10 +150,7 @@ class Inference:
             rows = order[start : start + laid_out.chunk]
             source.gather(laid_out, rows, self._orders, 0, len(rows), scale)
             laid_out.forward(self.params, len(rows), 0, start)
-            there = laid_out.work[
-                laid_out.logits_at : laid_out.logits_at + len(rows) * laid_out.outputs
-            ]
-            out[start : start + len(rows)] = there.copy_to_host().reshape(len(rows), -1)
+            out[start : start + len(rows)] = laid_out.logits(len(rows))
         return out
 
 
@@ -331,7 +215,7 @@ class Training:
         frozen: bool = False,
         ranks: Any = None,
     ):
-        _check_float32(params)
+        check_float32(params)
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.
         self.at_once = max(1, min(_AT_ONCE, _MOST_ORDERS // batch_size)) if self._update else 1

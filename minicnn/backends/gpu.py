@@ -9,7 +9,7 @@ from minicnn.backends import scale_rows
 from minicnn.errors import DeviceError, SettingError
 from minicnn.kernels.augment import COLUMNS, PARTNER
 from minicnn.kernels.cuda import layout as at
-from minicnn.kernels.cuda import step
+from minicnn.kernels.cuda import step, tensor
 from minicnn.kernels.cuda.call import launch, launchable
 from minicnn.kernels.cuda.gather import (
     channels_signature,
@@ -66,11 +66,18 @@ def blocks_for(count: int) -> int:
 
 
 def run_kernel(kernel: Any, blocks: int, *arguments: Any) -> None:
-    """Launch a rule's `Kernel`, or one of the functions in ``step.py``."""
+    """Launch a rule's `Kernel`, or one of the functions in ``step.py`` and ``tensor.py``."""
     if isinstance(kernel, Kernel):
         launch(kernel.function, kernel.signature, blocks, *arguments)
     else:
-        launch(kernel, step.SIGNATURES[kernel], blocks, *arguments)
+        module = tensor if kernel in tensor.SIGNATURES else step
+        launch(kernel, module.SIGNATURES[kernel], blocks, *arguments)
+
+
+def check_float32(params: np.ndarray) -> None:
+    """Raise `SettingError` for parameters of another dtype."""
+    if params.dtype != np.float32:
+        raise SettingError(f"device cuda computes with float32, not {params.dtype}")
 
 
 def free_memory() -> float:
@@ -197,6 +204,11 @@ class LaidOut:
         """From the first operation's x to the logits; sample 0 is number ``first`` of its batch."""
         for op in range(len(self.table)):
             self._launch("forward", op, params, n, key, first)
+
+    def logits(self, n: int) -> np.ndarray:
+        """Those of the last forward pass, [n, outputs], on the host."""
+        there = self.work[self.logits_at : self.logits_at + n * self.outputs]
+        return there.copy_to_host().reshape(n, self.outputs)
 
     def backward(self, params: Vector, n: int, key: int, first: int) -> None:
         """From dlogits to the parts of all gradients, added to those of the chunks before, if

@@ -19,6 +19,7 @@ from minicnn import (
     load,
 )
 from minicnn.backends import cpu
+from minicnn.backends.layout import lay_out
 from minicnn.cli import main
 from minicnn.errors import NetworkError, SettingError, UnknownNameError
 from minicnn.training.checkpoint import load_checkpoint
@@ -155,8 +156,8 @@ def test_frozen_normalization_trains_with_its_running_statistics():
 
 
 def test_layers_before_the_first_that_is_trained_have_no_backward_pass():
-    frozen = cpu.lay_out(NETWORK.freeze(["conv1", "batchnorm1"]), 4, True, np.dtype(np.float32))
-    whole = cpu.lay_out(NETWORK, 4, True, np.dtype(np.float32))
+    frozen = lay_out(NETWORK.freeze(["conv1", "batchnorm1"]), 4, True, np.dtype(np.float32))
+    whole = lay_out(NETWORK, 4, True, np.dtype(np.float32))
     assert (whole.table["backward"] != 0).all()
     without = [
         node.layers[-1]
