@@ -13,9 +13,9 @@ from minicnn.network.network import Network
 from minicnn.plugins import find
 from minicnn.rules import AnyOptimizer, LossRule, ScheduleRule, resolve
 from minicnn.training.distributed import connect
-from minicnn.training.optimizer import tensor_table
 from minicnn.training.schedules import find_schedule
 from minicnn.training.settings import Settings, check_names
+from minicnn.training.tensors import tensor_table
 
 
 class Setup:
