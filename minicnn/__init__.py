@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from minicnn.formats.torch import from_torch as from_torch
     from minicnn.hookspecs import hookimpl as hookimpl
     from minicnn.inference import Model as Model
-    from minicnn.inference import load as load
-    from minicnn.inference import save as save
     from minicnn.kernels.cpu.passes import forward as forward
+    from minicnn.model_file import load as load
+    from minicnn.model_file import save as save
     from minicnn.network.activations import *
     from minicnn.network.blocks import Branches as Branches
     from minicnn.network.blocks import Residual as Residual
@@ -54,8 +54,9 @@ _NAMES = {  # by the module that has them
     "formats.onnx_in": ["from_onnx"],
     "formats.torch": ["from_torch"],
     "hookspecs": ["hookimpl"],
-    "inference": ["Model", "load", "save"],
+    "inference": ["Model"],
     "kernels.cpu.passes": ["forward"],
+    "model_file": ["load", "save"],
     "network.blocks": ["Branches", "Residual"],
     "network.description": ["network_from_toml"],
     "network.network": ["Network"],

@@ -24,23 +24,14 @@ from minicnn.data.dataset import (
 from minicnn.data.labels import Classes
 from minicnn.data.reading import check_maximum, note
 from minicnn.data.tta import Averaged, suited
-from minicnn.errors import DataError, MinicnnError, ModelFileError, SettingError, short
+from minicnn.errors import DataError, MinicnnError, SettingError, short
 from minicnn.evaluation.loss import Loss
-from minicnn.evaluation.metrics import Evaluation
+from minicnn.evaluation.metrics import Evaluation, evaluate
 from minicnn.evaluation.profile import Profile, profile
 from minicnn.memory import aligned_copy, aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network, check_network
 from minicnn.program.fold import fold
-from minicnn.storage import MALFORMED, as_path, check_types, read_tensors, write_tensors
-
-_TRAINING = {
-    "data": str,
-    "settings": dict,
-    "loss": dict,
-    "figures": dict,
-    "fingerprint": str,
-}  # what may be there
 
 # The range ``seen`` of a model whose images are standardised elsewhere.
 ANY_VALUES = (-float(np.finfo(np.float32).max), float(np.finfo(np.float32).max))
@@ -239,8 +230,6 @@ class Model:
         Raises `DataError` for no image, images that do not fit, and labels that are none of the
         classes; they have the forms that `Trainer.fit` takes.
         """
-        from minicnn.evaluation.metrics import evaluate
-
         checked, truth, scale = self.check_labelled(images, labels, maximum)
         if loss is None and "loss" in self.training:
             loss = self.trained_loss()
@@ -376,89 +365,4 @@ class Model:
 
     def save(self, path: str | Path) -> None:
         """Write the model as safetensors: named tensors, and all that `load` needs as metadata."""
-        metadata = {
-            "network": self.network.to_dict(),
-            "classes": list(self.classes),
-            "maximum": self.maximum,
-            "image_dtype": self.image_dtype,
-            "probabilities": self.probabilities,
-            "labels": None if self.labels is None else list(self.labels),
-            "task": self.task,
-            "seen": None if self.seen is None else list(self.seen),
-            "normalization": self.normalization,
-            "training": dict(self.training),
-        }
-        write_tensors(as_path("path", path), "model", self.weights, metadata)
-
-
-def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> Model:
-    """Load a model that `Model.save` or `train` wrote; a run folder means its `model.safetensors`.
-
-    Raises `ModelFileError`, which names the file, if it is missing, damaged, truncated or foreign,
-    and `DeviceError` for a ``device`` that cannot be used.
-    """
-    from minicnn.backends import check_device
-
-    check_device(device)
-    path = as_path("path", path)
-    if path.is_dir() and (path / "model.safetensors").exists():
-        path = path / "model.safetensors"
-    tensors, metadata = read_tensors(path, "model")
-    try:
-        check_types(
-            metadata,
-            network=dict,
-            classes=list,
-            maximum=(int, float),
-            image_dtype=str,
-            probabilities=str,
-            training=dict,
-        )
-        made = {name: kind for name, kind in _TRAINING.items() if name in metadata["training"]}
-        check_types(metadata["training"], **made)
-        if "loss" in made:
-            _check_loss(metadata["training"]["loss"])
-        if not all(isinstance(name, str) for name in metadata["classes"]):
-            raise ValueError("its classes are no names")
-        network = Network.from_dict(metadata["network"])
-        return Model(
-            network=network,
-            params=network.flatten(tensors),
-            classes=tuple(metadata["classes"]),
-            maximum=float(metadata["maximum"]),
-            image_dtype=metadata["image_dtype"],
-            probabilities=metadata["probabilities"],
-            threads=threads,
-            training=dict(metadata["training"]),
-            device=device,
-            labels=tuple(metadata["labels"]) if metadata.get("labels") else None,
-            task=metadata.get("task", "classification"),
-            seen=_range(metadata.get("seen")),
-            normalization=metadata.get("normalization"),
-        )
-    except MALFORMED as error:
-        raise ModelFileError(f"{path} does not hold a usable model: {error}") from None
-
-
-def _check_loss(loss: Mapping[str, Any]) -> None:
-    """Raise `ValueError` unless `Model.trained_loss` can be made of it."""
-    check_types(loss, name=str, hyperparameters=dict, class_weights=(list, type(None)))
-    for value in (*loss["hyperparameters"].values(), *(loss["class_weights"] or ())):
-        if not isinstance(value, float | int) or not math.isfinite(float(value)):
-            raise ValueError(f"its loss has the value {short(value)}")
-
-
-def _range(seen: Any) -> tuple[float, float] | None:
-    if seen is None:
-        return None
-    low, high = map(float, seen)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ValueError(f"its images were seen from {low} to {high}")
-    return low, high
-
-
-def save(model: Model, path: str | Path) -> None:
-    """Write ``model`` to ``path``; the same as ``model.save(path)``."""
-    if not isinstance(model, Model):
-        raise SettingError(f"model must be a Model, not {short(model)}")
-    model.save(path)
+        importlib.import_module("minicnn.model_file").save(self, path)

@@ -272,7 +272,7 @@ def begin(settings: "Settings", dataset: "Dataset") -> "Network | Model":
     """What a run begins with: the trained model of ``--init``, or the network of ``--model``."""
     if settings.init is None:
         return build_network(settings.model, dataset.image_shape, len(dataset.classes))
-    from minicnn.inference import load
+    from minicnn.model_file import load
 
     return load(settings.init, settings.threads)
 

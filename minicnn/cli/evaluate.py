@@ -59,7 +59,7 @@ def model_and_data(
     """
     from minicnn.data.catalog import load_judged
     from minicnn.data.labels import Classes
-    from minicnn.inference import load
+    from minicnn.model_file import load
     from minicnn.training.inputs import fingerprint
 
     common.use_plugins(arguments)

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the model."""
-    from minicnn.inference import load
+    from minicnn.model_file import load
     from minicnn.storage import write_atomically
 
     model, out, form = load(arguments.model), arguments.out, arguments.format

@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, then print or write an image a row, while the next ones are read."""
-    from minicnn.inference import load
+    from minicnn.model_file import load
 
     form = _format(arguments)
     model = load(arguments.model, arguments.threads, arguments.device)

@@ -77,7 +77,7 @@ def _network(arguments: argparse.Namespace) -> "Network":
             raise UsageError("MODEL says all by itself: leave out --model and --data")
         check_trained(arguments.trained)
 
-        from minicnn.inference import load
+        from minicnn.model_file import load
 
         return load(arguments.trained).network
 

@@ -205,8 +205,8 @@ def train_into(
     """
     from minicnn.cli.report import write_page
     from minicnn.cli.run_folder import FILES, final_report
-    from minicnn.inference import load
     from minicnn.insight.advice import Advice, advised
+    from minicnn.model_file import load
     from minicnn.report.console import ConsoleReporter, make_console
     from minicnn.report.jsonl import JsonlReporter, write_json
     from minicnn.storage import write_atomically

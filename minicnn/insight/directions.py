@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from minicnn.errors import SettingError
-from minicnn.inference import Model, load
+from minicnn.inference import Model
 from minicnn.insight import weights
 from minicnn.insight.batch_loss import BatchLoss
+from minicnn.model_file import load
 from minicnn.network.network import Network
 from minicnn.training.record import load_record
 

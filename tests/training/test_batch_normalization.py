@@ -23,7 +23,7 @@ from minicnn import (
     plugins,
 )
 from minicnn.backends import Batch, Data, cpu, layout
-from minicnn.inference import load
+from minicnn.model_file import load
 from minicnn.program.fold import fold
 from tests.graphs import graphs
 from tests.networks import oracle_inference, oracle_training, random_params
