@@ -22,12 +22,13 @@ from minicnn.data.dataset import (
     check_values,
 )
 from minicnn.data.labels import Classes
-from minicnn.data.reading import check_maximum, note
+from minicnn.data.reading import note
 from minicnn.data.tta import Averaged, suited
 from minicnn.errors import DataError, MinicnnError, SettingError, short
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.metrics import Evaluation, evaluate
 from minicnn.evaluation.profile import Profile, profile
+from minicnn.kinds import POSITIVE
 from minicnn.memory import aligned_copy, aligned_zeros, check_array
 from minicnn.network.checks import integer
 from minicnn.network.network import Network, check_network
@@ -100,7 +101,7 @@ class Model:
         if not np.isfinite(self.params).all():
             raise MinicnnError("params hold what is no finite number")
         self.__setstate__({"params": self.params})
-        check_maximum(self.maximum)
+        POSITIVE.check("maximum", self.maximum)
         normalization = as_normalization(self.normalization, self.network.input_shape[2])
         vars(self).update(normalization=normalization)
         for name, known in (
@@ -275,7 +276,7 @@ class Model:
         """(images as uint8 or float32 [N, H, W, C], their `channel_scale`); see `logits` for what is admitted
         without ``maximum``."""
         if maximum is not None:
-            check_maximum(maximum)
+            POSITIVE.check("maximum", maximum)
         array = as_array("images", images)
         wanted = self.network.input_shape
         if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:

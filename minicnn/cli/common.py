@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from minicnn.errors import MinicnnError, PluginError, UsageError, literal
+from minicnn.kinds import DURATION, Kind
 from minicnn.training.recipes import recipes
-from minicnn.training.settings import DURATION, Kind, seconds
+from minicnn.training.settings import seconds
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset

@@ -19,7 +19,8 @@ from minicnn.cli.settings import (
     given,
     load_data,
 )
-from minicnn.training.settings import COUNT, make_augment
+from minicnn.kinds import COUNT
+from minicnn.training.settings import make_augment
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

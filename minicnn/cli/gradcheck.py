@@ -16,7 +16,8 @@ from minicnn.cli.common import (
 from minicnn.cli.evaluate import model_and_data
 from minicnn.cli.settings import DATA_OPTIONS, add_data_options, add_option, given, load_data
 from minicnn.errors import DataError, MinicnnError, UsageError
-from minicnn.training.settings import COUNT, Settings
+from minicnn.kinds import COUNT
+from minicnn.training.settings import Settings
 
 if TYPE_CHECKING:
     from minicnn.insight.batch_loss import BatchLoss

@@ -12,7 +12,7 @@ from minicnn.cli import common
 from minicnn.cli.evaluate import add_model_and_data, model_and_data
 from minicnn.cli.settings import add_option, key_value
 from minicnn.errors import UsageError
-from minicnn.training.settings import COUNT, INDEX, POSITIVE, Kind
+from minicnn.kinds import COUNT, INDEX, POSITIVE, Kind
 
 if TYPE_CHECKING:
     import numpy as np

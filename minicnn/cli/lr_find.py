@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from minicnn.cli import common
 from minicnn.cli.settings import add_settings, load_data, new_settings
+from minicnn.kinds import COUNT
 from minicnn.training.recipes import DEFAULT
-from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     from minicnn.insight.range_test import RangeTest

@@ -28,7 +28,7 @@ from minicnn.cli.common import (
 )
 from minicnn.cli.settings import Settings, add_option
 from minicnn.errors import DataError, UsageError
-from minicnn.training.settings import COUNT
+from minicnn.kinds import COUNT
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,7 +19,7 @@ from minicnn.cli.settings import (
 )
 from minicnn.cli.train import interruptible, on_first, status_of
 from minicnn.errors import UsageError
-from minicnn.training.settings import COUNT
+from minicnn.kinds import COUNT
 
 if TYPE_CHECKING:
     from minicnn.training.distributed import Ranks

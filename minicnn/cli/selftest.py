@@ -6,7 +6,7 @@ from pathlib import Path
 
 from minicnn.cli.common import add_json, add_number, add_output, print_json
 from minicnn.cli.settings import add_option
-from minicnn.training.settings import INDEX
+from minicnn.kinds import INDEX
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,18 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.cli.common import value_of
 from minicnn.errors import UsageError
+from minicnn.kinds import FLAG, PATTERNS, SIZE, TABLE, WEIGHTS
 from minicnn.toml import read_toml
 from minicnn.training.recipes import recipe
-from minicnn.training.settings import (
-    BELONGS,
-    FLAG,
-    PATTERNS,
-    SIZE,
-    TABLE,
-    WEIGHTS,
-    Settings,
-    read_settings,
-)
+from minicnn.training.settings import BELONGS, Settings, read_settings
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset

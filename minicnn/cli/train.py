@@ -19,8 +19,8 @@ from minicnn.cli.settings import (
     resumed_settings,
 )
 from minicnn.errors import DivergedError, UsageError
+from minicnn.kinds import COUNT
 from minicnn.training.recipes import DEFAULT, recipe_file
-from minicnn.training.settings import COUNT
 
 if TYPE_CHECKING:
     from minicnn.data import Dataset

@@ -21,8 +21,23 @@ from minicnn.kernels.augment import (
     SHARE,
     SHIFT,
 )
+from minicnn.kinds import FLAG, FRACTION, INDEX, Kind, one_of
 
 _MOST = 1 << 24  # whole numbers up to this are float32
+_SHARE = Kind(float, "a number from 0 to 1", within=lambda value: 0 <= value <= 1)
+_KINDS = {
+    "flip": Kind(
+        (bool, str),
+        "true, false or alternating",
+        within=(True, False, "alternating").__contains__,
+    ),
+    "flip_vertical": FLAG,
+    "crop": INDEX,
+    "border": one_of(*BORDERS),
+    "cutout": INDEX,
+    "rotate": Kind(float, "degrees from 0 to 180", within=lambda value: 0 <= value <= 180),
+    "scale": FRACTION,
+}
 
 
 @dataclass(frozen=True)
@@ -57,22 +72,9 @@ class Augment:
     cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        kinds: dict[str, tuple[str, Any]] = {
-            "flip": ("true, false or alternating", lambda v: v in (True, False, "alternating")),
-            "flip_vertical": ("true or false", lambda v: v in (True, False)),
-            "border": (" or ".join(BORDERS), BORDERS.__contains__),
-            "crop": ("a whole number from 0 on", _is_count),
-            "cutout": ("a whole number from 0 on", _is_count),
-            "rotate": ("degrees from 0 to 180", lambda v: 0 <= v <= 180),
-            "scale": ("a number from 0 to below 1", lambda v: 0 <= v < 1),
-            "brightness": ("a number from 0 to 1", lambda v: 0 <= v <= 1),
-        }
         for setting in fields(self):
-            name, value = setting.name, getattr(self, setting.name)
-            words, admits = kinds.get(name, kinds["brightness"])
-            is_word = name in ("flip", "flip_vertical", "border")
-            if not (is_word or isinstance(value, int | float)) or not admits(value):
-                raise SettingError(f"augment: {name} must be {words}, not {value!r}")
+            kind = _KINDS.get(setting.name, _SHARE)
+            kind.check(f"augment: {setting.name}", getattr(self, setting.name))
 
     def __repr__(self) -> str:
         return (
@@ -165,7 +167,3 @@ class Augment:
             pasted = sides[0] * sides[1] / (height * width)
             views[:, SHARE] = np.where(paste, 1 - pasted, 1 - part)
         return views
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from minicnn.data.labels import Array, find_classes
-from minicnn.data.reading import check_maximum, note, one_line
+from minicnn.data.reading import note, one_line
 from minicnn.errors import DataError, SettingError, short
+from minicnn.kinds import POSITIVE
 from minicnn.rules import LossRule
 
 ARRAYS = "arrays"  # the name of a set that is no file
@@ -73,7 +74,7 @@ class Dataset:
 
     def check(self) -> None:
         """Raise `DataError` for what is wrong now, as arrays may be written to."""
-        check_maximum(self.maximum)
+        POSITIVE.check("maximum", self.maximum)
         for split in (self.train, *self.splits.values()):
             if not isinstance(split, Split):
                 raise DataError(f"{self.name}: a split must be a Split, not {short(split)}")

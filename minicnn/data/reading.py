@@ -11,19 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.errors import DataError, MinicnnError, SettingError, short
+from minicnn.errors import DataError, MinicnnError, SettingError
+from minicnn.kinds import FLAG, INDEX, POSITIVE, SIZE, one_of
 
 
 def note(text: str) -> None:
     """Say in a line what was made of the data: on stderr, where nothing else is set up for the
     logger "minicnn"."""
     logging.getLogger("minicnn").warning(text)
-
-
-def check_maximum(maximum: Any) -> None:
-    """Raise `SettingError` for what no image value can be that is scaled to 1."""
-    if not isinstance(maximum, int | float | np.number) or not 0 < maximum < math.inf:
-        raise SettingError(f"maximum must be a finite number above 0, not {maximum!r}")
 
 
 DATA_GB = 4.0  # what the arrays of a packed file may take, unless the user allows more
@@ -46,6 +41,16 @@ class Reader:
 
 
 ALONE = Reader()
+
+_KINDS = {
+    "maximum": POSITIVE,
+    "seed": INDEX,
+    "channels": one_of("first", "last"),
+    "data_gb": POSITIVE,
+    "resize": SIZE,
+    "grayscale": FLAG,
+    "rgb": FLAG,
+}
 
 
 @dataclass(frozen=True)
@@ -70,30 +75,12 @@ class ReadOptions:
     reader: Reader = ALONE
 
     def __post_init__(self) -> None:
-        if self.channels not in ("first", "last"):
-            raise SettingError(f"channels must be first or last, not {self.channels!r}")
-        if self.maximum is not None:
-            check_maximum(self.maximum)
-        for name, admits, words in (
-            ("seed", lambda v: hasattr(v, "__index__") and v >= 0, "a whole number from 0 on"),
-            (
-                "data_gb",
-                lambda v: isinstance(v, int | float | np.number) and v > 0,
-                "a number above 0",
-            ),
-            ("grayscale", lambda v: isinstance(v, bool), "True or False"),
-            ("rgb", lambda v: isinstance(v, bool), "True or False"),
-        ):
-            if not admits(getattr(self, name)):
-                raise SettingError(f"{name} must be {words}, not {short(getattr(self, name))}")
+        for name, kind in _KINDS.items():
+            value = getattr(self, name)
+            if value is not getattr(ReadOptions, name):
+                kind.check(name, value)
         if self.grayscale and self.rgb:
             raise SettingError("grayscale= and rgb= exclude each other")
-        if self.resize is not None and (
-            not isinstance(self.resize, tuple | list)
-            or len(self.resize) != 2
-            or not all(int(side) == side > 0 for side in self.resize)
-        ):
-            raise SettingError(f"resize must be (height, width), not {self.resize!r}")
 
     @property
     def converts(self) -> bool:

@@ -8,8 +8,9 @@ from typing import Any
 
 from minicnn.data.augment import Augment
 from minicnn.errors import MissingExtraError, SettingError, UnknownNameError
+from minicnn.kinds import COUNT, FLAG, INDEX, PATTERNS, SIZE, TABLE
 from minicnn.training.events import EpochDone, Event, RunEnded
-from minicnn.training.settings import BELONGS, COUNT, FLAG, INDEX, PATTERNS, SIZE, TABLE, Settings
+from minicnn.training.settings import BELONGS, Settings
 from minicnn.training.trainer import Trainer
 
 # Without what a schedule plans for, which is no option.

@@ -2,8 +2,7 @@
 and their help, the checks, and `config.toml`."""
 
 import re
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from reprlib import repr as shortened
@@ -11,75 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from minicnn.backends import DEVICES
 from minicnn.errors import SettingError, check_known
+from minicnn.kinds import (
+    AMOUNT,
+    COUNT,
+    DATA,
+    DURATION,
+    FLAG,
+    FRACTION,
+    INDEX,
+    MODEL,
+    NAME,
+    PATTERNS,
+    POSITIVE,
+    SIZE,
+    TABLE,
+    WEIGHTS,
+    Kind,
+    one_of,
+    plain,
+)
 from minicnn.toml import read_toml
 
 if TYPE_CHECKING:
     from minicnn.data.augment import Augment
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The values that a setting admits: those of ``type`` that are ``within`` its range."""
-
-    type: Any
-    words: str
-    metavar: str
-    within: Callable[[Any], bool] = lambda value: True
-
-    def admits(self, value: object) -> bool:
-        """Whether ``value`` is one of them; an int is a float too, a bool is no number."""
-        of = (int, float) if self.type is float else self.type
-        is_number = self.type is bool or not isinstance(value, bool)
-        return isinstance(value, of) and is_number and self.within(value)
-
-
-_MOST = sys.float_info.max  # whole numbers have no end
-COUNT = Kind(int, "a whole number from 1 on", "N", lambda value: value >= 1)
-INDEX = Kind(int, "a whole number from 0 on", "N", lambda value: value >= 0)
-AMOUNT = Kind(float, "a finite number from 0 on", "X", lambda value: 0 <= value <= _MOST)
-POSITIVE = Kind(float, "a finite number above 0", "X", lambda value: 0 < value <= _MOST)
-FRACTION = Kind(float, "a number from 0 to below 1", "X", lambda value: 0 <= value < 1)
-NAME = Kind(str, "a name", "NAME")
-DATA = Kind(str, "a name or path", "NAME|PATH")
-MODEL = Kind(str, "a name or path", "NAME|FILE.toml")
-SIZE = Kind(
-    list,
-    "[height, width]",
-    "HxW",
-    lambda value: len(value) == 2 and all(type(side) is int and side > 0 for side in value),
-)
-PATTERNS = Kind(
-    list,
-    "names or patterns",
-    "PATTERN",
-    lambda value: bool(value) and all(type(pattern) is str for pattern in value),
-)
-FLAG = Kind(bool, "true or false", "")
-
-
-def _are_weights(value: Any) -> bool:
-    numbers = list(value.values() if isinstance(value, dict) else value)
-    return value == "balanced" or (numbers != [] and all(map(POSITIVE.admits, numbers)))
-
-
-WEIGHTS = Kind(
-    (str, list, dict),
-    "balanced, numbers above 0, one a class, or class=number",
-    "X|CLASS=X",
-    _are_weights,
-)
-TABLE = Kind(dict, "a table of names and values", "K=V")
-DURATION = Kind(
-    float,
-    "seconds above 0, or text such as 90s, 10m or 1.5h",
-    "TIME",
-    lambda value: 0 < value <= _MOST,
-)
-
-
-def one_of(*names: str) -> Kind:
-    """The kind of a setting that has one of these values."""
-    return Kind(str, " or ".join(names), "|".join(names), names.__contains__)
 
 
 def _setting(
@@ -298,15 +251,13 @@ class Settings:
         for setting in fields(self):
             name, kind = setting.name, setting.metadata["kind"]
             value = getattr(self, name)
-            value = _plain(value.to_dict() if hasattr(value, "to_dict") else value)
+            value = plain(value.to_dict() if hasattr(value, "to_dict") else value)
             if kind is DURATION and isinstance(value, str):
                 value = seconds(value)
             object.__setattr__(self, name, value)
-            if not kind.admits(value) and not (value is None is setting.default):
-                raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
+            if not (value is None is setting.default):
+                kind.check(name, value)
             for key, item in value.items() if kind is TABLE else ():
-                if not isinstance(key, str):
-                    raise SettingError(f"{name} must be {kind.words}, not {shortened(value)}")
                 listed = item if isinstance(item, list) else [item]
                 if not all(isinstance(one, int | float | str) for one in listed):
                     raise SettingError(f"{name}: {key} must be a number, not {shortened(item)}")
@@ -387,15 +338,3 @@ def seconds(text: str) -> float | str:
     """``10m`` as 600.0; what means no time, as it is."""
     found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) *([smh]?)", text)
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else text
-
-
-def _plain(value: Any, levels: int = 2) -> Any:
-    """``value`` with Python's numbers and lists in the place of others, such as NumPy's, as deep as
-    settings go."""
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if levels and isinstance(value, dict):
-        return {key: _plain(item, levels - 1) for key, item in value.items()}
-    if levels and isinstance(value, list | tuple):
-        return [_plain(item, levels - 1) for item in value]
-    return value

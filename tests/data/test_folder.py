@@ -187,7 +187,7 @@ def test_options_bring_images_together_and_the_errors_name_them(tmp_path):
     assert colour.train.images[14, 0, 0].tolist() == [104] * 3
     with pytest.raises(SettingError, match="grayscale= and rgb= exclude each other"):
         load_dataset(tmp_path, grayscale=True, rgb=True)
-    with pytest.raises(SettingError, match=r"resize must be \(height, width\), not"):
+    with pytest.raises(SettingError, match=r"resize must be \[height, width\], not"):
         load_dataset(tmp_path, resize=(0, 4))
     with pytest.raises(UnknownNameError, match="did you mean 'resize'"):
         load_dataset(tmp_path, rezise=(4, 4))
