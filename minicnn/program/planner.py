@@ -76,49 +76,6 @@ def make_plan(
     graph = fuse(
         lower(network, frozen or not training), lanes, training, not training and chunk == 1
     )
-    plan = lay_out(graph, chunk, training, lanes, keep, apart, parts)
-    plan.table["params_size"] = network.flat_size
-    return plan
-
-
-@dataclass
-class _Buffer:
-    size: int = 0
-    alive: list[tuple[int, int]] = field(default_factory=list)  # first and last time of each life
-    offset: int = -1
-    stride: int = 0  # from one part to the next
-
-    def meets(self, other: "_Buffer") -> bool:
-        """Whether both are alive at some time."""
-        return any(a <= d and c <= b for a, b in self.alive for c, d in other.alive)
-
-
-class _Joined:
-    """Values, or gradients, that lie in one buffer: each points to another, the last one to
-    itself."""
-
-    def __init__(self) -> None:
-        self._with: dict[int, int] = {}
-
-    def owner(self, value: int) -> int:
-        while value in self._with:
-            value = self._with[value]
-        return value
-
-    def join(self, value: int, other: int) -> None:
-        self._with[value] = self.owner(other)
-
-
-def lay_out(
-    graph: Graph,
-    chunk: int,
-    training: bool,
-    lanes: int,
-    keep: bool = False,
-    apart: int = 0,
-    parts: int = 1,
-) -> Plan:
-    """The plan of ``graph``; see `make_plan`."""
     nodes = graph.nodes
     table = np.zeros(len(nodes), RECORD)
     for record, node in zip(table, nodes, strict=True):
@@ -186,13 +143,13 @@ def lay_out(
     ]
     # of the logits, also where what is left out wrote them
     table[working[-1]]["dy"], strides[working[-1], _DY] = table[-1]["dy"], strides[-1, _DY]
-    table["work_size"] = work_size
+    table["params_size"], table["work_size"] = network.flat_size, work_size
     table["image_height"], table["image_width"], table["image_channels"] = _image(graph.shapes[0])
     working_nodes = tuple(nodes[i] for i in working)
     return Plan(table[working], work_size, working_nodes, strides[working], parts)
 
 
-def _longer_than_a_segment(nodes: Sequence[Node], buffers: Mapping[Any, _Buffer]) -> set[Any]:
+def _longer_than_a_segment(nodes: Sequence[Node], buffers: Mapping[Any, "_Buffer"]) -> set[Any]:
     """The buffers that live in more than one segment; they live through the whole of each now."""
     of, segment = [], 0
     for node in nodes:
@@ -209,6 +166,34 @@ def _longer_than_a_segment(nodes: Sequence[Node], buffers: Mapping[Any, _Buffer]
             buffer.alive = [(begin[first], end[last]) for first, last in lives]
             result.add(key)
     return result
+
+
+@dataclass
+class _Buffer:
+    size: int = 0
+    alive: list[tuple[int, int]] = field(default_factory=list)  # first and last time of each life
+    offset: int = -1
+    stride: int = 0  # from one part to the next
+
+    def meets(self, other: "_Buffer") -> bool:
+        """Whether both are alive at some time."""
+        return any(a <= d and c <= b for a, b in self.alive for c, d in other.alive)
+
+
+class _Joined:
+    """Values, or gradients, that lie in one buffer: each points to another, the last one to
+    itself."""
+
+    def __init__(self) -> None:
+        self._with: dict[int, int] = {}
+
+    def owner(self, value: int) -> int:
+        while value in self._with:
+            value = self._with[value]
+        return value
+
+    def join(self, value: int, other: int) -> None:
+        self._with[value] = self.owner(other)
 
 
 def _does_nothing(node: Node, record: np.void) -> bool:
