@@ -135,22 +135,17 @@ class Inference:
     ) -> np.ndarray:
         """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), scaled
         (`minicnn.backends.scale_rows`)."""
-        with self._lock:
-            return self._logits(images, scale, order)
-
-    def _logits(
-        self, images: np.ndarray, scale: float | np.ndarray, order: np.ndarray | None
-    ) -> np.ndarray:
         order = np.arange(len(images)) if order is None else order
         out, laid_out = np.empty((len(order), self.network.outputs), np.float32), self._laid_out
         source = Images(
             images.reshape(len(images), math.prod(images.shape[1:])), laid_out.chunk, False
         )
-        for start in range(0, len(order), laid_out.chunk):
-            rows = order[start : start + laid_out.chunk]
-            source.gather(laid_out, rows, self._orders, 0, len(rows), scale)
-            laid_out.forward(self.params, len(rows), 0, start)
-            out[start : start + len(rows)] = laid_out.logits(len(rows))
+        with self._lock:
+            for start in range(0, len(order), laid_out.chunk):
+                rows = order[start : start + laid_out.chunk]
+                source.gather(laid_out, rows, self._orders, 0, len(rows), scale)
+                laid_out.forward(self.params, len(rows), 0, start)
+                out[start : start + len(rows)] = laid_out.logits(len(rows))
         return out
 
 

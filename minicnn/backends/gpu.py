@@ -137,7 +137,7 @@ class Images:
     from the host."""
 
     def __init__(self, images: np.ndarray, most: int, resident: bool):
-        self.host, self.signature = images, gather_signature(from_dtype(images.dtype))
+        self.host, self._kind = images, from_dtype(images.dtype)
         self._all = vector(images) if resident else None
         self._scale: float | np.ndarray | None = None
         if not resident:
@@ -157,27 +157,23 @@ class Images:
         """``n`` images, those in ``order``, which is what ``orders`` on the GPU holds from
         ``start`` on. ``views`` are those of all images, on the host and on the GPU; None: the
         images as they are."""
-        host, views_here = views
-        if host is not None:
-            whole, source = int(self._all is not None), self._all
-            if source is None:
-                partners = np.maximum(host[order, PARTNER], 0).astype(np.int64)
-                source = vector(self.host[np.concatenate([order, partners])])
-            given = laid_out.plan, laid_out.work, source, orders, start, n
-            signature = views_signature(from_dtype(self.host.dtype))
-            launch(gather_views, signature, n, *given, self._rows(scale), views_here, whole)
-            return
-        if self._all is None:
+        (host, views_here), source = views, self._all
+        if source is None and host is not None:
+            partners = np.maximum(host[order, PARTNER], 0).astype(np.int64)
+            source = vector(self.host[np.concatenate([order, partners])])
+        elif source is None:
             self._some[:n].copy_to_device(np.ascontiguousarray(self.host[order]))
             source, orders, start = self._some, self._in_order, 0
+        given = n, laid_out.plan, laid_out.work, source, orders, start, n
+        if host is not None:
+            whole = int(self._all is not None)
+            signature = views_signature(self._kind)
+            launch(gather_views, signature, *given, self._rows(scale), views_here, whole)
+        elif isinstance(scale, float):
+            launch(gather, gather_signature(self._kind), *given, scale)
         else:
-            source = self._all
-        given = laid_out.plan, laid_out.work, source, orders, start, n
-        if isinstance(scale, float):
-            launch(gather, self.signature, n, *given, scale)
-            return
-        signature = channels_signature(from_dtype(self.host.dtype))
-        launch(gather_channels, signature, n, *given, self._rows(scale))
+            signature = channels_signature(self._kind)
+            launch(gather_channels, signature, *given, self._rows(scale))
 
     def _rows(self, scale: float | np.ndarray) -> Vector:
         if self._scale is not scale:
