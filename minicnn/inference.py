@@ -155,14 +155,17 @@ class Model:
     def scale(self) -> float | np.ndarray:
         """The factor from image values as they were trained on to the network's input, image ·
         scale + offset: 1 / maximum, or that of each channel [C] where they are normalized."""
-        scale = channel_scale(self.maximum, self.normalization)
-        return scale if isinstance(scale, float) else scale[0]
+        return self._scale_and_offset[0]
 
     @property
     def offset(self) -> float | np.ndarray:
         """What is added after the `scale`: 0, or that of each channel [C]."""
+        return self._scale_and_offset[1]
+
+    @property
+    def _scale_and_offset(self) -> Any:
         scale = channel_scale(self.maximum, self.normalization)
-        return 0.0 if isinstance(scale, float) else scale[1]
+        return (scale, 0.0) if isinstance(scale, float) else scale
 
     def logits(
         self, images: ArrayLike, maximum: float | None = None, tta: str | None = None
