@@ -60,13 +60,12 @@ def read_arrays(
         headers = {key: _header(path, archive.zip, member) for key, member in members.items()}
         sizes = (max(members[key].file_size, head.size) for key, head in headers.items())
         check_unpacked(path, sum(sizes), data_gb)
-        arrays = {
+        return {
             key: _read(path, archive.zip, members[key], head, reader)
             if _is_plain(members[key], head)
             else archive[members[key].filename]
             for key, head in headers.items()
         }
-    return arrays
 
 
 def _header(path: Path, archive: ZipFile, member: ZipInfo) -> _Header:

@@ -60,7 +60,7 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     work_size = plan.work_size
     for node, record in zip(plan.nodes, plan.table, strict=True):
         fields = {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
-        touched = _touched(node, fields)
+        touched = _touched(fields)
         bounds, by_filter = _joining(stages[-1], node, fields, touched), False
         if bounds is None:
             by_filter = _by_filter(node, fields)
@@ -95,7 +95,7 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     return Pieces(table, np.array(tasks, np.int64), work_size)
 
 
-def _touched(node: Node, fields: Mapping[str, int]) -> list[tuple[int, int]]:
+def _touched(fields: Mapping[str, int]) -> list[tuple[int, int]]:
     sizes = {"x": fields["input_size"], "x2": fields["second_size"], "y": fields["output_size"]}
     return [
         (fields[name], fields[name] + size) for name, size in sizes.items() if fields[name] >= 0

@@ -17,10 +17,10 @@ from minicnn.kernels.sources import digest_of
 
 
 class _Cache(FunctionCache):
-    def __init__(self, function, form):
+    def __init__(self, function):
         super().__init__(function)
         if function.__module__.startswith("minicnn."):  # a rule's module has a digest in its name
-            name, stamp = self._impl.filename_base + form, digest_of(function.__module__)
+            name, stamp = self._impl.filename_base, digest_of(function.__module__)
             self._cache_file = IndexDataCacheFile(self.cache_path, name, stamp)
 
     def load_overload(self, sig, target_context):
@@ -39,10 +39,9 @@ class _Cache(FunctionCache):
             _warn(error)
 
 
-def cached(dispatcher, form=""):
-    """``dispatcher``, made by `numba.njit`, with the disk cache; ``form`` tells what is compiled of
-    one function in several ways apart."""
-    dispatcher._cache = _cache_of(dispatcher.py_func, form)
+def cached(dispatcher):
+    """``dispatcher``, made by `numba.njit`, with the disk cache."""
+    dispatcher._cache = _cache_of(dispatcher.py_func)
     return dispatcher
 
 
@@ -67,9 +66,9 @@ def cfunction(signature, **options):
     return compile
 
 
-def _cache_of(function, form=""):
+def _cache_of(function):
     try:
-        return _Cache(function, form)
+        return _Cache(function)
     except RuntimeError as error:  # no folder can be written
         _warn(error)
         return NullCache()
