@@ -42,13 +42,3 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             yield from modules
             if len(modules) < len(inner):
                 yield str(node.module)
-
-
-def digest_of_folders(*folders: str) -> str:
-    """A digest of all sources in ``folders`` of this package, such as ``kernels``."""
-    digest = hashlib.sha256()
-    for path in sorted(
-        path for folder in folders for path in (_ROOT / "minicnn" / folder).rglob("*.py")
-    ):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
