@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minicnn.data.labels import Array, find_classes
+from minicnn.data.labels import Array, check_numbers, find_classes
 from minicnn.data.reading import note, one_line
 from minicnn.errors import DataError, SettingError, short
 from minicnn.kinds import POSITIVE
@@ -112,13 +112,8 @@ class Dataset:
                 f"{self.name}: {kind} labels must be {'int64' if has_classes else 'float32'} {list(wanted)}, "
                 f"not {labels.dtype} {list(labels.shape)}"
             )
-        outside = (labels < 0) | (labels >= len(self.classes))
-        if has_classes and outside.any():
-            first = int(outside.argmax())
-            raise DataError(
-                f"{self.name}: label {labels[first]} of {kind} image {first} is outside "
-                f"the {len(self.classes)} classes (0 to {len(self.classes) - 1})"
-            )
+        if has_classes:
+            check_numbers(self.name, labels, len(self.classes), f"{kind} ")
         if split.weights is not None:
             as_weights(self.name, split.weights, len(images))
         check_values(self.name, images, self.maximum, self.seen)

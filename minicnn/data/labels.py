@@ -108,12 +108,7 @@ class Classes:
         Errors name the set and the ``kind`` of its images, such as "test ".
         """
         if self.values is None and labels.dtype.kind == "i":
-            outside = (labels < 0) | (labels >= len(self.names))
-            if outside.any():
-                raise DataError(
-                    f"{name}: label {labels[outside][0]} of {kind}image {outside.argmax()} is outside the "
-                    f"{len(self.names)} classes (0 to {len(self.names) - 1})"
-                )
+            check_numbers(name, labels, len(self.names), kind)
             return labels
         known = self.names if self.values is None or labels.dtype.kind == "U" else self.values
         places: dict[int | str, int] = {value: i for i, value in enumerate(known)}
@@ -123,6 +118,18 @@ class Classes:
                 f"{name}: the {kind}label {unknown[0]!r} is none of the classes {listing(known)}"
             )
         return np.array([places[label] for label in labels.tolist()], np.int64)
+
+
+def check_numbers(name: str, labels: Array, count: int, kind: str) -> None:
+    """Raise `DataError`, which names the set and the ``kind`` of its images, such as "test ", for a
+    label that is none of the class numbers below ``count``."""
+    outside = (labels < 0) | (labels >= count)
+    if outside.any():
+        first = int(outside.argmax())
+        raise DataError(
+            f"{name}: label {labels[first]} of {kind}image {first} is outside the {count} classes "
+            f"(0 to {count - 1})"
+        )
 
 
 def find_classes(
