@@ -172,14 +172,10 @@ def _faster(graph: Graph, node: Node, training: bool, one: bool) -> Node:
         return node
     fields, channels = node.fields, graph.shapes[node.inputs[0]][2]
     height, width, filters = graph.shapes[node.output]
-
-    def is_plain(size: int) -> bool:
-        wanted = ("kernel", size), ("stride", 1), ("dilation", 1)
-        return all(
-            fields[f"{what}_{side}"] == of for what, of in wanted for side in ("height", "width")
-        )
-
-    if is_plain(1) and graph.shapes[node.inputs[0]][:2] == (height, width):
+    if _are(fields, kernel=1, stride=1, dilation=1) and graph.shapes[node.inputs[0]][:2] == (
+        height,
+        width,
+    ):
         return node._replace(operation="dense")
     if os.environ.get("MINICNN_WINOGRAD") == "0":
         return node
@@ -188,13 +184,19 @@ def _faster(graph: Graph, node: Node, training: bool, one: bool) -> Node:
         few = WINOGRAD_OUTPUTS_OF_ONE
     inside = height * width / (16 * -(-height // 4) * -(-width // 4))
     if (
-        not is_plain(3)
+        not _are(fields, kernel=3, stride=1, dilation=1)
         or min(channels, filters) < WINOGRAD_CHANNELS
         or height * width < few
         or inside < WINOGRAD_INSIDE
     ):
         return node
     return node._replace(operation="winograd_conv2d", fields={**fields, "a0": WINOGRAD_TILES})
+
+
+def _are(fields: Mapping[str, float], **wanted: int) -> bool:
+    """Whether the fields are ``wanted``, for height and width."""
+    sides = "height", "width"
+    return all(fields[f"{name}_{side}"] == of for name, of in wanted.items() for side in sides)
 
 
 def _before(nodes: list[Node], node: Node) -> Node | None:
@@ -219,14 +221,7 @@ def _planes(graph: Graph, before: Node, node: Node, lanes: int) -> Node | None:
         graph.shapes[before.output],
     )
     conv, pool = before.fields, node.fields
-    halves = all(
-        pool[f"{what}_{side}"] == 2 for what in ("kernel", "stride") for side in ("height", "width")
-    )
-    plain = all(
-        fields[f"{what}_{side}"] == 1
-        for fields, what in ((conv, "stride"), (conv, "dilation"), (pool, "dilation"))
-        for side in ("height", "width")
-    )
+    plain, halves = _are(conv, stride=1, dilation=1), _are(pool, kernel=2, stride=2, dilation=1)
     valid = (rows, columns) == (
         height - conv["kernel_height"] + 1,
         width - conv["kernel_width"] + 1,

@@ -16,7 +16,7 @@ import numpy as np
 
 from minicnn.memory import ALIGNMENT, round_up
 from minicnn.program.graph import Node
-from minicnn.program.plan import RECORD
+from minicnn.program.plan import fields_of
 from minicnn.program.planner import Plan
 from minicnn.rules import ActivationRule
 
@@ -59,7 +59,7 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     stages = [_Stage([[]], {}, [])]
     work_size = plan.work_size
     for node, record in zip(plan.nodes, plan.table, strict=True):
-        fields = {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
+        fields = fields_of(record)
         touched = _touched(fields)
         bounds, by_filter = _joining(stages[-1], node, fields, touched), False
         if bounds is None:

@@ -97,3 +97,8 @@ def record_type(name: str) -> np.dtype:
 
 
 RECORD = record_type("digest")
+
+
+def fields_of(record: np.void) -> dict[str, int]:
+    """The whole numbers of a record, by name."""
+    return {name: int(record[name]) for name in (*_INTEGERS, *ADDRESSES)}

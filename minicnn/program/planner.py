@@ -24,7 +24,7 @@ from minicnn.memory import round_up
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.program.graph import Graph, Node, fuse, lower
-from minicnn.program.plan import PLACES, RECORD
+from minicnn.program.plan import PLACES, RECORD, fields_of
 
 
 class Plan(NamedTuple):
@@ -106,7 +106,7 @@ def make_plan(
             times += [loss] if value == graph.output else []
             live(("gradient", gradients.owner(value)), sizes[value], min(times), max(times))
     for i, (node, record) in enumerate(zip(nodes, table, strict=True)):
-        row, fields = node.row, {name: int(record[name]) for name in RECORD.names[:-3]}  # type: ignore[index]
+        row, fields = node.row, fields_of(record)
         back = 2 * loss - i if node.output in wants else i
         if size := row.saved(fields, lanes):
             live(("saved", node.output), size, i, 2 * loss if row.finishes else back)
