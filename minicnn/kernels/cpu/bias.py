@@ -5,6 +5,8 @@ from numba import njit
 from minicnn.kernels.cpu.tile import JIT
 from minicnn.kernels.cpu.vector import add, lanes_of, load, store
 
+_ROWS = 1024  # in a sum, before it is added to that of the rows before
+
 
 @njit(**JIT)
 def backward(op, work, grads, rows):
@@ -13,16 +15,17 @@ def backward(op, work, grads, rows):
     K, lanes = op.output_channels, lanes_of(work)
     for k in range(0, K, lanes):
         count = K - k
-        dy = op.dy + k
-        first = load(grads, op.bias + k, count)
-        second = third = fourth = load(work, dy, 0)  # zeros
-        whole = rows // 4 * 4
-        for m in range(0, whole, 4):
-            at = dy + m * K
-            first = add(first, load(work, at, count))
-            second = add(second, load(work, at + K, count))
-            third = add(third, load(work, at + 2 * K, count))
-            fourth = add(fourth, load(work, at + 3 * K, count))
-        for m in range(whole, rows):
-            first = add(first, load(work, dy + m * K, count))
-        store(grads, op.bias + k, add(add(first, second), add(third, fourth)), count)
+        for begin in range(0, rows, _ROWS):
+            end = min(rows, begin + _ROWS)
+            whole = end - (end - begin) % 4
+            first = second = third = fourth = load(work, op.dy, 0)  # zeros
+            for m in range(begin, whole, 4):
+                at = op.dy + m * K + k
+                first = add(first, load(work, at, count))
+                second = add(second, load(work, at + K, count))
+                third = add(third, load(work, at + 2 * K, count))
+                fourth = add(fourth, load(work, at + 3 * K, count))
+            for m in range(whole, end):
+                first = add(first, load(work, op.dy + m * K + k, count))
+            total = add(add(first, second), add(third, fourth))
+            store(grads, op.bias + k, add(load(grads, op.bias + k, count), total), count)

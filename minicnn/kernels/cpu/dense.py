@@ -14,6 +14,7 @@ from minicnn.kernels.cpu.tile import ENTRY, JIT, Rows, Scalars, Vectors, multipl
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 
 _ROWS = 256  # of a product: a slice of x stays in the cache for all outputs
+_TERMS = 512  # of a sum, before those of the next are added
 
 
 @njit(**ENTRY)
@@ -39,14 +40,24 @@ def forward(plan, params, work, n, key, first_sample):
     inputs, pixels = op.input_channels, op.input_height * op.input_width
     rows, outputs = n * pixels, op.output_size // pixels
     for m in range(0, rows, _ROWS):
+        count, y = min(_ROWS, rows - m), Rows(work, op.y + m * outputs, outputs)
         multiply(
             op.multiply,
-            (min(_ROWS, rows - m), op.output_channels, 1, inputs),
+            (count, op.output_channels, 1, min(_TERMS, inputs)),
             Scalars(work, op.x + m * inputs, inputs, 0, 1),
             Vectors(params, op.weight, 0, outputs),
             Rows(params, op.bias, 0),
-            Rows(work, op.y + m * outputs, outputs),
+            y,
         )
+        for i in range(_TERMS, inputs, _TERMS):
+            multiply(
+                op.multiply,
+                (count, op.output_channels, 1, min(_TERMS, inputs - i)),
+                Scalars(work, op.x + m * inputs + i, inputs, 0, 1),
+                Vectors(params, op.weight + i * outputs, 0, outputs),
+                y,
+                y,
+            )
 
 
 @njit(**JIT)
