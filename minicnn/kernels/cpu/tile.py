@@ -56,10 +56,10 @@ BLOCK_ROWS = {1: 12, 2: 12 if REGISTERS == 32 else 6} | dict.fromkeys(range(3, 9
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 # Rows, columns, outer and inner length; row, outer and inner stride of A; outer and inner stride of
-# B; row stride of init and of C. A product is handed them in memory: as arguments, most would go by
-# the stack, and be copied there from one call to the next by vector moves that stall on what was
-# just stored.
-_SHAPE = ir.ArrayType(_I64, 11)
+# B; row stride of init and of C; whether C is added to, and init is null. A product is handed them
+# in memory: as arguments, most would go by the stack, and be copied there from one call to the next
+# by vector moves that stall on what was just stored.
+_SHAPE = ir.ArrayType(_I64, 12)
 
 
 class Scalars(NamedTuple):
@@ -177,7 +177,7 @@ def _emit_block(
         ("entry", "from_init", "from_zero", "outer", "inner", "outer_end", "done", "alone", "adds"),
     )
     build = ir.IRBuilder(entry)
-    _, _, outer, inner, a_row, a_outer, a_inner, b_outer, b_inner, init_row, c_row = _read_shape(
+    _, _, outer, inner, a_row, a_outer, a_inner, b_outer, b_inner, init_row, c_row, _ = _read_shape(
         build, shape
     )
     zero = ir.Constant(vector, [0.0] * lanes)
@@ -215,11 +215,8 @@ def _emit_block(
         starts = [builder.gep(base, [builder.mul(row, _I64(m))]) for m in range(rows)]
         return [(builder, start, j) for start in starts for j in range(vectors)]
 
-    # What is added to C is a sum by itself: a sum of such sums errs much less in float32 than one
-    # long sum.
     is_null = build.icmp_unsigned("==", build.ptrtoint(init, _I64), _I64(0))
-    is_c = build.icmp_unsigned("==", init, c)
-    build.cbranch(build.or_(is_null, is_c), from_zero, from_init)
+    build.cbranch(is_null, from_zero, from_init)
     build = ir.IRBuilder(from_init)
     first = [load(*at) for at in each(build, init, init_row)]
     build.branch(outer_loop)
@@ -275,7 +272,11 @@ def _emit_block(
     backward_branch = build.cbranch(build.icmp_signed("<", next_o, outer), outer_loop, done)
     backward_branch.set_metadata("llvm.loop", _never_unroll(module))
 
-    ir.IRBuilder(done).cbranch(is_c, adds, alone)
+    # What is added to C is a sum by itself: a sum of such sums errs much less in float32 than one
+    # long sum. Whether it is, is read here: a register more would be one less for the loops.
+    build = ir.IRBuilder(done)
+    is_added = build.icmp_signed("!=", _read_shape(build, shape)[-1], _I64(0))
+    build.cbranch(is_added, adds, alone)
     for block in (alone, adds):
         build = ir.IRBuilder(block)
         at = each(build, c, c_row)
@@ -306,7 +307,7 @@ def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Functio
     function.attributes.add("nounwind")
     shape, a, b, init, c = function.args
     build = ir.IRBuilder(function.append_basic_block("entry"))
-    rows, columns, _, _, a_row, _, _, _, _, init_row, c_row = _read_shape(build, shape)
+    rows, columns, _, _, a_row, _, _, _, _, init_row, c_row, _ = _read_shape(build, shape)
     no_init = build.icmp_unsigned("==", build.ptrtoint(init, _I64), _I64(0))
     width = build.select(build.icmp_signed("==", rows, _I64(1)), _I64(max(BLOCK_ROWS)), _I64(2))
     with cgutils.for_range_slice(build, _I64(0), columns, build.mul(width, _I64(lanes)), _I64) as (
@@ -418,10 +419,11 @@ def multiply(typing_context, address, shape, a, b, init, c):
             numbers += [
                 context.cast(builder, *pair, types.int64) for pair in zip(members, of, strict=True)
             ]
-        absent = builder.icmp_signed("<", offsets[2], _I64(0))
+        adds = builder.icmp_unsigned("==", *places[2:])
+        absent = builder.or_(adds, builder.icmp_signed("<", offsets[2], _I64(0)))
         places[2] = builder.select(absent, ir.Constant(places[2].type, None), places[2])
         memory = cgutils.alloca_once(builder, _SHAPE)
-        for field, number in enumerate(numbers):
+        for field, number in enumerate((*numbers, builder.zext(adds, _I64))):
             builder.store(number, cgutils.gep_inbounds(builder, memory, 0, field))
         arguments = [memory, *places]
         function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
