@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,39 @@ def test_a_peer_of_a_lower_precision_may_round_and_is_never_the_best(benchmarks)
     row = Row("inference", "x", 1, {"low": None, "exact": None})
     row.microseconds = {"minicnn": 1.0, "low": 2.0, "exact": 3.0}
     assert passes._best(context, row) == "exact"
+
+
+STRONG = {"optimizer_kwargs": {"momentum": 0.85, "weight_decay": 1.0}}
+ADAMW = {"optimizer": "adamw", "learning_rate": 0.01, "optimizer_kwargs": {"weight_decay": 1.0}}
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("name", "changes"), [("cifar10-15min", STRONG), ("resnet8-cifar10", ADAMW)]
+)
+def test_a_recipe_takes_the_same_steps_in_pytorch(benchmarks, name, changes):
+    """With its groups of tensors, label smoothing, augmentation, and an average of the weights."""
+    pytest.importorskip("torch")
+    import accuracy
+    import torch
+    from peers.torch_recipe import TorchRecipe
+
+    import minicnn
+    from minicnn.data.dataset import build_dataset
+
+    x = np.random.default_rng(0).integers(0, 256, (24, 32, 32, 3), dtype=np.uint8)
+    dataset = build_dataset("noise", (x, np.arange(24) % 10), (x[:4], np.arange(4)))
+    few = {"batch_size": 8, "epochs": 1, "threads": 1, "ema": 0.5}
+    settings = replace(minicnn.recipe(name), **few, **changes)
+    ours, theirs = (accuracy.run_of(settings, dataset) for _ in range(2))
+    assert list(ours.events())
+    twin = TorchRecipe(theirs, torch.contiguous_format)
+    for images, labels, rate in accuracy.batches_of(theirs, 1):
+        twin.step(twin.tensors(images), torch.from_numpy(labels), rate)
+    inference = accuracy.Inference(ours.network, ours.progress.last, 1)
+    expected = inference.logits(x, ours.inputs.scale)
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(twin.logits(x, ours.inputs.scale), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_the_model_of_ranks(monkeypatch):
