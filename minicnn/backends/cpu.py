@@ -310,6 +310,7 @@ class Training:
 
     @plan.setter
     def plan(self, plan: Plan) -> None:
+        """Walk another."""
         self._plan, self._records = plan, plan.records()
 
     @property
