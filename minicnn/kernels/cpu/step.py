@@ -20,7 +20,7 @@ from minicnn.kernels import common
 from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cpu.batch_statistics import saved_size
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.call import TABLE, call, call_loss, compiled, spread
+from minicnn.kernels.cpu.call import TABLE, call, call_loss, compiled, denormals, spread
 from minicnn.kernels.cpu.passes import (
     PLAN,
     backward_chunk,
@@ -129,6 +129,7 @@ def _part(job, index):
     """Part ``index`` of a job, a pointer to a `Step`, what is asked for, the segment, and the
     factor and limit of the gradients."""
     step, task, first_op, end_op, shrink, limit = job[0]
+    mode = denormals(np.int64(-1))  # square roots of vanishing second moments are slow
     parts = len(step.work)
     first, end = index * len(step.squares) // parts, (index + 1) * len(step.squares) // parts
     if task == _WHOLE:
@@ -143,6 +144,7 @@ def _part(job, index):
         _update(step, first * _BLOCK, min(step.trained, end * _BLOCK), shrink, limit)
     else:
         _shard(step, index, index, task, first_op, end_op)
+    denormals(mode)
 
 
 def _step_types(plan, dtype):
