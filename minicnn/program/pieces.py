@@ -32,10 +32,16 @@ _WINDOWS = {
     "avg_pool2d": 1,
 }
 # Multiply-adds, or numbers written, that a thread makes in a microsecond (AVX-512; AVX2 makes half).
-_SPEED = {"conv2d": 1e5, "winograd_conv2d": 3e5, "dense": 3e4, "depthwise_conv2d": 4e4}
-_SPEED_OF_OTHERS = 4e4
+_SPEED = {
+    "conv2d": 1e5,
+    "winograd_conv2d": 3e5,
+    "dense": 3e4,
+    "depthwise_conv2d": 4e4,
+    "relu": 4e4,
+}
+_SPEED_OF_RULES, _SPEED_OF_OTHERS = 5e3, 4e4
 _LARGE = 1 << 17  # weights that do not stay in a core's own cache
-_WORTH = 2.0  # microseconds from which on an operation begins a stage of several tasks
+_WORTH = 1.0  # microseconds from which on an operation begins a stage of several tasks
 
 _Bounds = tuple[int, ...]  # where the pieces of a value begin, and the end of the last, in numbers
 
@@ -124,8 +130,9 @@ def _beginning(node: Node, fields: Mapping[str, int], parts: int, by_filter: boo
     if "weight" in node.fields and node.operation in _WINDOWS:
         taps = max(1, fields["kernel_height"] * fields["kernel_width"])
         work *= taps * fields["input_channels"] // fields["groups"]
-    speed = _SPEED.get("conv2d" if rows > 1 and node.operation == "dense" else node.operation)
-    if work < _WORTH * (speed or _SPEED_OF_OTHERS):
+    others = _SPEED_OF_RULES if node.row.rule else _SPEED_OF_OTHERS
+    name = "conv2d" if rows > 1 and node.operation == "dense" else node.operation
+    if work < _WORTH * _SPEED.get(name, others):
         return 0, size
     unit = size // rows
     if by_filter:
