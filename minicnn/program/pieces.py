@@ -35,7 +35,7 @@ _WINDOWS = {
 _SPEED = {
     "conv2d": 1e5,
     "winograd_conv2d": 3e5,
-    "dense": 3e4,
+    "dense": 5e4,
     "depthwise_conv2d": 4e4,
     "relu": 4e4,
 }

@@ -107,7 +107,9 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
     With ``adds`` y is added to in place of the bias.
     """
     rows, columns, C, K, row, _, y = geometry
-    bytes_read = rows.taps * columns.taps * C * K * work.itemsize
+    bytes_read = (
+        rows.taps * columns.taps * C * row * work.itemsize
+    )  # of all pieces: one order of sums
     if columns.dilation == 1 and bytes_read <= _CACHED:
         _by_run(op, geometry, n, work, weights, bias, adds)
         return
