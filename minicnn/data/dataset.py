@@ -314,22 +314,15 @@ def build_dataset(
             f"{name}: all training images are of one class, {found.names[0]!r}: there is nothing to tell apart"
         )
 
-    is_of_1 = train[0].dtype.kind in "bf"
-
     def split(kind: str, arrays: Arrays) -> Split:
         images, labels, *weights = arrays
-        if maximum is None and (images.dtype.kind in "bf") != is_of_1:
-            raise DataError(
-                f"{name}: {kind} images are {images.dtype}, which has another scale than the "
-                f"{train[0].dtype} of training: bring them to one dtype"
-            )
         return Split(
             as_images(name, images),
             found.targets(name, labels, f"{kind} "),
             as_weights(name, weights[0], len(images)) if weights else None,
         )
 
-    first, seen = split("training", train), None
+    first, seen, is_known = split("training", train), None, maximum is not None
     if maximum is None and train[0].dtype.kind == "f" and train[0].size and train[0].min() < 0:
         maximum, seen = 1.0, (float(train[0].min()), float(train[0].max()))
     dataset = Dataset(
@@ -344,6 +337,13 @@ def build_dataset(
         found.task,
         seen,
     )
+    for kind, arrays in (("test", test), ("validation", validation)):
+        dtypes = train[0].dtype, (arrays or train)[0].dtype
+        if not is_known and len({dtype.kind in "bf" for dtype in dtypes}) > 1:
+            raise DataError(
+                f"{name}: {kind} images are {dtypes[1]}, which has another scale than the "
+                f"{dtypes[0]} of training: bring them to one dtype"
+            )
     if found.task == "classification":
         present = np.bincount(first.labels, minlength=len(found.names))
         if not present.all():

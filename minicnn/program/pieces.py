@@ -41,7 +41,7 @@ _SPEED = {
 }
 _SPEED_OF_RULES, _SPEED_OF_OTHERS = 5e3, 4e4
 _LARGE = 1 << 17  # weights that do not stay in a core's own cache
-_WORTH = 1.0  # microseconds from which on an operation begins a stage of several tasks
+_WORTH = 1.6  # microseconds from which on an operation begins a stage of several tasks
 
 _Bounds = tuple[int, ...]  # where the pieces of a value begin, and the end of the last, in numbers
 

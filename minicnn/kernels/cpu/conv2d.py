@@ -71,8 +71,7 @@ class Pass(NamedTuple):
 
 @njit(**JIT)
 def _end_of_run(columns, q):
-    """One past the last output column, from ``q`` on, that reads the same filter columns as
-    ``q``."""
+    """One past the last output, from ``q`` on, that reads the same taps as ``q``."""
     taps = taps_inside(columns, q)
     q += 1
     while q < columns.outputs and taps_inside(columns, q) == taps:
@@ -102,79 +101,65 @@ def _ordered(columns, lines, samples):
 @njit(**JIT)
 def _correlate(op, geometry, n, work, weights, bias, adds):
     """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the filters and, unless it is −1,
-    the place ``bias`` are in ``weights``.
+    the place ``bias`` are in ``weights``. Large filters are read once, a tap after the other.
 
     With ``adds`` y is added to in place of the bias.
     """
     rows, columns, C, K, row, _, y = geometry
-    bytes_read = (
-        rows.taps * columns.taps * C * row * work.itemsize
-    )  # of all pieces: one order of sums
-    if columns.dilation == 1 and bytes_read <= _CACHED:
-        _by_run(op, geometry, n, work, weights, bias, adds)
+    given = weights, bias, adds
+    size = rows.taps * columns.taps * C * row  # of all filters, whatever piece this is
+    if columns.dilation == 1 and size * work.itemsize <= _CACHED:
+        _by_run(op, geometry, n, work, given)
         return
     if adds == 0:
         _begin(Rows(work, y, row), n * rows.outputs * columns.outputs, K, weights, bias)
-    _by_tap(op, geometry, n, work, weights)
-
-
-@njit(**JIT)
-def _by_tap(op, geometry, n, work, weights):
-    """y += x ⋆ w, a tap after the other, so that large filters are read once."""
-    rows, columns, C, K, row, x, y = geometry
-    W, Q = columns.size, columns.outputs
     for r in range(rows.taps):
-        p, p_end = outputs_inside(rows, r)
+        lines = outputs_inside(rows, r)
         for s in range(columns.taps):
-            q, q_end = outputs_inside(columns, s)
-            along, outer, inner = _ordered(
-                (q_end - q, columns.stride * C, row),
-                (p_end - p, rows.stride * W * C, Q * row),
-                (n, rows.size * W * C, rows.outputs * Q * row),
-            )
-            x0 = x + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
-            y0 = y + (p * Q + q) * row
-            filters = Vectors(weights, op.weight + (r * columns.taps + s) * C * row, 0, row)
-            for i in range(outer[0]):  # none, where the tap is outside for all
-                for j in range(inner[0]):
-                    pixels = Scalars(work, x0 + i * outer[1] + j * inner[1], along[1], 0, 1)
-                    sums = Rows(work, y0 + i * outer[2] + j * inner[2], along[2])
-                    multiply(op.multiply, (along[0], K, 1, C), pixels, filters, sums, sums)
+            outputs, taps = (*lines, *outputs_inside(columns, s)), (r, r + 1, s, s + 1)
+            _products(op, geometry, n, work, outputs, taps, (weights, bias, np.int64(1)))
 
 
 @njit(**JIT)
-def _by_run(op, geometry, n, work, weights, bias, adds):
+def _by_run(op, geometry, n, work, given):
     """`_correlate` in runs of outputs that read the same taps, all in one product."""
-    rows, columns, C, K, row, x, y = geometry
-    S, W, Q = columns.taps, columns.size, columns.outputs
-    q = np.int64(0)
-    while q < Q:
+    rows, columns, q = geometry.rows, geometry.columns, np.int64(0)
+    while q < columns.outputs:
         q_end, p = _end_of_run(columns, q), np.int64(0)
-        s, s_end = taps_inside(columns, q)
         while p < rows.outputs:
             p_end = _end_of_run(rows, p)
-            r, r_end = taps_inside(rows, p)
-            along, outer, inner = _ordered(
-                (q_end - q, columns.stride * C, row),
-                (p_end - p, rows.stride * W * C, Q * row),
-                (n, rows.size * W * C, rows.outputs * Q * row),
-            )
-            x0 = x + (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
-            y0, place = y + (p * Q + q) * row, op.weight + (r * S + s) * C * row
-            filters = Vectors(weights, place, S * C * row, row)
-            shape = along[0], K, r_end - r, (s_end - s) * C  # (s, c) is contiguous in x and in w
-            for i in range(outer[0]):
-                for j in range(inner[0]):
-                    sums = Rows(work, y0 + i * outer[2] + j * inner[2], along[2])
-                    init = sums if adds != 0 else Rows(weights, bias, np.int64(0))
-                    if shape[2] > 0 and shape[3] > 0:
-                        first = x0 + i * outer[1] + j * inner[1]
-                        pixels = Scalars(work, first, along[1], rows.dilation * W * C, 1)
-                        multiply(op.multiply, shape, pixels, filters, init, sums)
-                    else:  # never of dx: every pixel is read
-                        _begin(sums, along[0], K, weights, bias)
+            taps = (*taps_inside(rows, p), *taps_inside(columns, q))
+            _products(op, geometry, n, work, (p, p_end, q, q_end), taps, given)
             p = p_end
         q = q_end
+
+
+@njit(**JIT)
+def _products(op, geometry, n, work, outputs, taps, given):
+    """``outputs`` (p, end of p, q, end of q) by ``taps`` (r, end, s, end), which they all read
+    inside the image."""
+    (rows, columns, C, K, row, x, y), (weights, bias, adds) = geometry, given
+    (p, p_end, q, q_end), (r, r_end, s, s_end) = outputs, taps
+    S, W, Q = columns.taps, columns.size, columns.outputs
+    along, outer, inner = _ordered(
+        (q_end - q, columns.stride * C, row),
+        (p_end - p, rows.stride * W * C, Q * row),
+        (n, rows.size * W * C, rows.outputs * Q * row),
+    )
+    x += (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
+    y += (p * Q + q) * row
+    filters = Vectors(weights, op.weight + (r * S + s) * C * row, S * C * row, row)
+    shape = along[0], K, r_end - r, (s_end - s) * C  # (s, c) is contiguous in x and in w
+    for i in range(outer[0]):  # none, where a tap is outside for all
+        for j in range(inner[0]):
+            sums = Rows(work, y + i * outer[2] + j * inner[2], along[2])
+            init = sums if adds != 0 else Rows(weights, bias, np.int64(0))
+            if shape[2] > 0 and shape[3] > 0:
+                first, line = x + i * outer[1] + j * inner[1], rows.dilation * W * C
+                pixels = Scalars(work, first, along[1], line, 1)
+                multiply(op.multiply, shape, pixels, filters, init, sums)
+            else:  # never of dx: every pixel is read
+                _begin(sums, along[0], K, weights, bias)
 
 
 @njit(**JIT)
