@@ -80,7 +80,7 @@ def test_threads_that_share_a_model_get_their_own_answers():
 
 @pytest.mark.parametrize(
     ("images", "module", "name", "work"),
-    [(1, workers, "infer_one", -1), (2, cpu.step, "infer", 4)],
+    [(1, workers, "infer_one", -1), (2, cpu.infer, "infer", 4)],
     ids=["one image", "two images"],
 )
 def test_calls_at_once_have_workspaces_of_their_own(monkeypatch, images, module, name, work):
