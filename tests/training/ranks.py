@@ -179,7 +179,7 @@ def on_device(device, through="host"):
 def overlapped():
     """Train in order and with buckets of every size, in chunks of two; say whether the bits are the
     same, and how many sums a step has."""
-    cpu._BUCKET, layout._LARGEST_CHUNK = 1, 2
+    cpu._BUCKET, layout._LARGEST_CHUNK, layout._WHOLE_BYTES = 1, 2, 0
     found, frozen = {}, {"freeze": ["dense*"]}
     for name, options in (("plain", {}), ("normalized", {}), ("plain", frozen)):
         ordered, trainer = train(name, 1, True, **options)
