@@ -80,58 +80,41 @@ def _end_of_run(columns, q):
 
 
 @njit(**JIT)
-def _begin(sums, m, K, weights, bias):
-    """``m`` rows of K sums are the bias, or 0."""
-    for i in range(m):
-        for k in range(K):
-            sums.array[sums.offset + i * sums.row + k] = weights[bias + k] if bias >= 0 else 0
-
-
-@njit(**JIT)
-def _ordered(columns, lines, samples):
-    """The three, each (how many, from one to the next in x, in y); the first is that which the rows
-    of a product go along: the columns, or the lines or the samples where these few fill no block."""
-    if columns[0] < 8 and columns[0] < max(lines[0], samples[0]):
-        if lines[0] >= samples[0]:
-            return lines, columns, samples
-        return samples, lines, columns
-    return columns, lines, samples
-
-
-@njit(**JIT)
 def _correlate(op, geometry, n, work, weights, bias, adds):
     """y[n,p,q,k] = bias[k] + Σ_{r,s,c} x[n,h,v,c] · w[r,s,c,k]; the filters and, unless it is −1,
-    the place ``bias`` are in ``weights``. Large filters are read once, a tap after the other.
+    the place ``bias`` are in ``weights``.
 
     With ``adds`` y is added to in place of the bias.
     """
     rows, columns, C, K, row, _, y = geometry
-    given = weights, bias, adds
+    P, Q, none = rows.outputs, columns.outputs, np.int64(0)
     size = rows.taps * columns.taps * C * row  # of all filters, whatever piece this is
-    if columns.dilation == 1 and size * work.itemsize <= _CACHED:
-        _by_run(op, geometry, n, work, given)
+    before = max(rows.padding - rows.taps, columns.padding - columns.taps)
+    after = max(
+        input_of(rows, P - 1, none) - rows.size, input_of(columns, Q - 1, none) - columns.size
+    )
+    all_read = max(before, after) < 0
+    if columns.dilation == 1 and size * work.itemsize <= _CACHED and all_read:
+        q = none
+        while q < Q:
+            q_end, p = _end_of_run(columns, q), none
+            while p < P:
+                p_end = _end_of_run(rows, p)
+                taps = taps_inside(rows, p) + taps_inside(columns, q)
+                given = weights, bias, adds
+                _products(op, geometry, n, work, (p, p_end, q, q_end), taps, given)
+                p = p_end
+            q = q_end
         return
-    if adds == 0:
-        _begin(Rows(work, y, row), n * rows.outputs * columns.outputs, K, weights, bias)
+    for pixel in range(n * P * Q if adds == 0 else 0):
+        for k in range(K):
+            work[y + pixel * row + k] = weights[bias + k] if bias >= 0 else 0
     for r in range(rows.taps):
         lines = outputs_inside(rows, r)
         for s in range(columns.taps):
-            outputs, taps = (*lines, *outputs_inside(columns, s)), (r, r + 1, s, s + 1)
-            _products(op, geometry, n, work, outputs, taps, (weights, bias, np.int64(1)))
-
-
-@njit(**JIT)
-def _by_run(op, geometry, n, work, given):
-    """`_correlate` in runs of outputs that read the same taps, all in one product."""
-    rows, columns, q = geometry.rows, geometry.columns, np.int64(0)
-    while q < columns.outputs:
-        q_end, p = _end_of_run(columns, q), np.int64(0)
-        while p < rows.outputs:
-            p_end = _end_of_run(rows, p)
-            taps = (*taps_inside(rows, p), *taps_inside(columns, q))
-            _products(op, geometry, n, work, (p, p_end, q, q_end), taps, given)
-            p = p_end
-        q = q_end
+            outputs, taps = lines + outputs_inside(columns, s), (r, r + 1, s, s + 1)
+            given = weights, bias, np.int64(1)
+            _products(op, geometry, n, work, outputs, taps, given)
 
 
 @njit(**JIT)
@@ -141,25 +124,26 @@ def _products(op, geometry, n, work, outputs, taps, given):
     (rows, columns, C, K, row, x, y), (weights, bias, adds) = geometry, given
     (p, p_end, q, q_end), (r, r_end, s, s_end) = outputs, taps
     S, W, Q = columns.taps, columns.size, columns.outputs
-    along, outer, inner = _ordered(
-        (q_end - q, columns.stride * C, row),
-        (p_end - p, rows.stride * W * C, Q * row),
-        (n, rows.size * W * C, rows.outputs * Q * row),
-    )
+    # How many, and from one to the next in x and in y. The rows of a product go along the columns,
+    # or where these few fill no block, along the lines or the samples.
+    along, outer = (q_end - q, columns.stride * C, row), (p_end - p, rows.stride * W * C, Q * row)
+    inner = n, rows.size * W * C, rows.outputs * Q * row
+    if along[0] < 8 and along[0] < max(outer[0], n):
+        if outer[0] >= n:
+            along, outer = outer, along
+        else:
+            along, inner = inner, along
     x += (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
     y += (p * Q + q) * row
     filters = Vectors(weights, op.weight + (r * S + s) * C * row, S * C * row, row)
     shape = along[0], K, r_end - r, (s_end - s) * C  # (s, c) is contiguous in x and in w
     for i in range(outer[0]):  # none, where a tap is outside for all
         for j in range(inner[0]):
+            first, line = x + i * outer[1] + j * inner[1], rows.dilation * W * C
             sums = Rows(work, y + i * outer[2] + j * inner[2], along[2])
             init = sums if adds != 0 else Rows(weights, bias, np.int64(0))
-            if shape[2] > 0 and shape[3] > 0:
-                first, line = x + i * outer[1] + j * inner[1], rows.dilation * W * C
-                pixels = Scalars(work, first, along[1], line, 1)
-                multiply(op.multiply, shape, pixels, filters, init, sums)
-            else:  # never of dx: every pixel is read
-                _begin(sums, along[0], K, weights, bias)
+            pixels = Scalars(work, first, along[1], line, 1)
+            multiply(op.multiply, shape, pixels, filters, init, sums)
 
 
 @njit(**JIT)
@@ -248,7 +232,7 @@ def _scatter(op, transposed, work, n):
     for h in range(rows.size):
         # The filter rows that read line h are equally far apart, and so are the lines p of dy that
         # they were read for.
-        first, lines, step = 0, 0, 1
+        first, lines, step = np.int64(0), 0, 1
         for r in range(rows.taps):
             if output_of(rows, h, r) >= 0:
                 if lines == 0:
