@@ -12,8 +12,8 @@ elements, -1 for none:
              numbers that a forward pass keeps for its backward pass  saved
              numbers that live during one pass of one operation       scratch
 
-Where an operation needs the whole batch, the workspace has room for all chunks of a shard, its parts:
-each has records of its own.
+Where an operation needs the whole batch, the workspace may have room for all chunks of a shard, its
+parts: each has records of its own.
 
 A value of one sample is ``height * width * channels`` numbers (NHWC); sample n of a chunk begins at
 ``y + n * output_size``. All fields have eight bytes, so that CUDA reads the same memory as int64.

@@ -145,10 +145,10 @@ class Trainer(Setup):
 
         Options: every event goes to each of ``reporters``; ``progress`` shows them as the command
         line does, and None does so in a terminal or a notebook if there are no ``reporters``; in
-        ``output``, a folder without a run, the model and the checkpoint are written; ``resume`` is a `Checkpoint`,
-        or the run folder that has one, to go on from. Each call begins anew, from the first weights
-        that the seed gives (or from those of the model that the trainer was made with); to train
-        further, use ``Trainer(trainer.model)``.
+        ``output``, a folder without a run, the model and the checkpoint are written; ``resume`` is a
+        `Checkpoint`, or the run folder that has one, to go on from. Each call begins anew, from the
+        first weights that the seed gives (or from those of the model that the trainer was made
+        with); to train further, use ``Trainer(trainer.model)``.
 
         Raises `DataError`, `NetworkError` or `SettingError` for what does not fit and
         `DivergedError` when the loss is no longer finite; the last good weights are kept.

@@ -14,7 +14,7 @@ algorithm for computing sample variances, 1979), in float64.
 of the distances d of this shard from a number near its mean, Σ dy and Σ dy · (x − μ), then mean and
 unbiased variance of the batch. What all shards use follows: for each channel μ (until they are
 combined, the number near the shard's mean), ρ, the factors a, b of y = a·x + b, and the factors
-p, q, r of dx = p·dy + q·x + r. Backward, the place of Σ d and Σ d² has the sums of a part of the shard.
+p, q, r of dx = p·dy + q·x + r. Backward, the sums of a part of the shard are where Σ d and Σ d² were.
 """
 
 import math

@@ -100,9 +100,9 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
             q_end, p = _end_of_run(columns, q), none
             while p < P:
                 p_end = _end_of_run(rows, p)
+                outputs = p, p_end, q, q_end
                 taps = taps_inside(rows, p) + taps_inside(columns, q)
-                given = weights, bias, adds
-                _products(op, geometry, n, work, (p, p_end, q, q_end), taps, given)
+                _products(op, geometry, n, work, outputs, taps, (weights, bias, adds))
                 p = p_end
             q = q_end
         return
@@ -113,14 +113,13 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
         lines = outputs_inside(rows, r)
         for s in range(columns.taps):
             outputs, taps = lines + outputs_inside(columns, s), (r, r + 1, s, s + 1)
-            given = weights, bias, np.int64(1)
-            _products(op, geometry, n, work, outputs, taps, given)
+            _products(op, geometry, n, work, outputs, taps, (weights, bias, np.int64(1)))
 
 
 @njit(**JIT)
 def _products(op, geometry, n, work, outputs, taps, given):
     """``outputs`` (p, end of p, q, end of q) by ``taps`` (r, end, s, end), which they all read
-    inside the image."""
+    inside the image; ``given`` are weights, bias and adds of `_correlate`."""
     (rows, columns, C, K, row, x, y), (weights, bias, adds) = geometry, given
     (p, p_end, q, q_end), (r, r_end, s, s_end) = outputs, taps
     S, W, Q = columns.taps, columns.size, columns.outputs

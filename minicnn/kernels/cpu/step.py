@@ -45,9 +45,9 @@ _largest = njit(**JIT)(common.largest)
 # What the threads share of a step: the arguments of `train_step`.
 Step = namedtuple(
     "Step",
-    "plan operations trained params transposed work grads gather images labels sample_weights order scale "
-    "targets class_weights loss loss_hyper divisor key views mixed totals squares update slots "
-    "scalars spans meet first_shard met met_plan borders",
+    "plan operations trained params transposed work grads gather images labels sample_weights "
+    "order scale targets class_weights loss loss_hyper divisor key views mixed totals squares "
+    "update slots scalars spans meet first_shard met met_plan borders",
 )
 # What a thread is asked for: all passes of its shards, a segment of one shard forward, or backward
 # for its last chunk, its blocks of the sum over the shards, its part of the update.
@@ -177,11 +177,11 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     work_size], ``grads`` [shards, P], ``scale`` [2, channels or 1], ``views`` those of the images,
     or empty, ``mixed`` [shards, outputs], ``totals`` [all shards, 2 or more], ``squares`` [blocks];
     ``gather``, ``loss`` and ``update`` are addresses of compiled functions, and ``images`` is
-    `gather.opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, in their order and
-    all of them among the first ``trained`` of ``params``, with that row of ``scalars`` [rows, S];
-    what lies between is frozen, and its gradient is 0. Parameters and state stay as they are when
-    the loss or the norm is not finite, the parameters also when ``update`` is 0; ``grads[0]`` is
-    left with the clipped gradient.
+    `gather.opaque`. ``spans`` [count, (begin, end, row)] are the parameters to update, in their
+    order and all of them among the first ``trained`` of ``params``, with that row of ``scalars``
+    [rows, S]; what lies between is frozen, and its gradient is 0. Parameters and state stay as they
+    are when the loss or the norm is not finite, the parameters also when ``update`` is 0;
+    ``grads[0]`` is left with the clipped gradient.
 
     A plan of several segments has as many threads as shards, and a batch of fewer samples fewer of
     both.
