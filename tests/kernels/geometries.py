@@ -72,6 +72,10 @@ GEOMETRIES = {
     "convolution of few channels": Network(
         (6, 6, 2), [Conv2d(2, 1), Conv2d(3, 3, padding=1), Flatten()]
     ),
+    "taps that read padding alone, above and below": Network(
+        (1, 3, 2),
+        [Conv2d(2, 1), Conv2d(3, (2, 1), padding="same", dilation=(2, 1)), Flatten()],
+    ),
     "groups, taps that read padding alone": Network(
         (2, 2, 4),
         [Conv2d(4, 1), Conv2d(4, 3, padding=2, dilation=2, groups=2), Flatten()],

@@ -93,7 +93,8 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
     after = max(
         input_of(rows, P - 1, none) - rows.size, input_of(columns, Q - 1, none) - columns.size
     )
-    all_read = max(before, after) < 0
+    # Taps further apart than the image is high may miss it on both sides.
+    all_read = max(before, after) < 0 and rows.dilation <= rows.size
     if columns.dilation == 1 and size * work.itemsize <= _CACHED and all_read:
         q = none
         while q < Q:
