@@ -26,6 +26,8 @@ WINOGRAD_INSIDE = 0.75
 # than to multiply them with fewer outputs of a channel than that.
 WINOGRAD_READ, WINOGRAD_OUTPUTS_OF_ONE = 1 << 15, 128
 WINOGRAD_TILES = 24  # of a block: what they need stays in a core's own cache
+# What can end with the ReLU after it, beside sums and batch normalization, which can in training too.
+_RECTIFYING = {"conv2d", "depthwise_conv2d", "winograd_conv2d", "dense", "scale_shift"}
 
 
 class Node(NamedTuple):
@@ -161,6 +163,11 @@ def fuse(graph: Graph, lanes: int, training: bool = True, one: bool = False) -> 
             nodes.remove(before)
             node = fused
         nodes.append(_faster(graph, node, training, one) if lanes > 1 else node)
+    if lanes > 1:
+        for node in [node for node in nodes if node.operation == "relu"]:
+            before = _before(nodes, node)
+            if before is not None and readers[before.output] == 1:
+                _end_with_relu(nodes, before, node, training)
     return Graph(tuple(nodes), graph.shapes, graph.output)
 
 
@@ -209,6 +216,29 @@ def _relu_into_pool(before: Node, node: Node) -> Node | None:
         return None
     layers = (*before.layers, *node.layers)
     return node._replace(inputs=before.inputs, layers=layers, fields={**node.fields, "relu": 1})
+
+
+def _end_with_relu(nodes: list[Node], before: Node, relu: Node, training: bool) -> None:
+    """Let ``before`` end with the ``relu`` after it, if it can: a pass less over its output.
+
+    Backward, a sum knows from y where that was 0, and batch normalization from x; of that the first
+    half makes dx, and must know too. A convolution knows nothing of y.
+    """
+    operation, rectified = before.operation, {**before.fields, "relu": 1}
+    if operation == "batch_norm":
+        first = next(node for node in nodes if node.output == before.inputs[0])
+        nodes[nodes.index(first)] = first._replace(fields=rectified)
+    elif operation == "add":
+        operation = "add_relu"
+    elif training or operation not in _RECTIFYING:
+        return
+    nodes.remove(relu)
+    nodes[nodes.index(before)] = before._replace(
+        operation=operation,
+        output=relu.output,
+        layers=(*before.layers, *relu.layers),
+        fields=rectified,
+    )
 
 
 def _planes(graph: Graph, before: Node, node: Node, lanes: int) -> Node | None:

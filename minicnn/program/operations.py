@@ -137,6 +137,7 @@ OPERATIONS: dict[str, Operation] = {
     "global_avg_pool2d": Operation("avg_pool2d", of.GlobalAvgPool2d),
     "flatten": Operation("identity", of.Flatten, in_place=True, view=True),
     "add": Operation("add", of.Add, in_place=True),
+    "add_relu": Operation("add", None, _reads("y"), in_place=True, fields={"relu": 1}),
     "concat": Operation("concat", of.Concat),
     "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
     # Batch normalization is two operations, between which all shards are combined; with frozen

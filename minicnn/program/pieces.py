@@ -110,7 +110,7 @@ def _touched(fields: Mapping[str, int]) -> list[tuple[int, int]]:
 
 def _by_number(node: Node) -> bool:
     """Whether each number of y is made of that of x, and of x2, in the same place."""
-    return node.operation == "add" or isinstance(node.row.rule, ActivationRule)
+    return node.row.module == "add" or isinstance(node.row.rule, ActivationRule)
 
 
 def _by_filter(node: Node, fields: Mapping[str, int]) -> bool:

@@ -206,8 +206,8 @@ def blocks(rows, columns, width):
 
 
 def multiply(address, shape, a, b, init, c):
-    rows, columns, outer, inner = shape
-    assert min(shape) > 0
+    rows, columns, outer, inner, *relu = shape
+    assert min(shape[:4]) > 0
     for block in blocks(rows, columns, lanes(c.array)):
         note(block, True)
     o, i = np.arange(outer)[:, None], np.arange(inner)
@@ -220,6 +220,8 @@ def multiply(address, shape, a, b, init, c):
         result += init.array[init.offset + np.arange(rows)[:, None] * init.row + np.arange(columns)]
     for k in range(len(right)):  # in the order of the tile, whatever the shape
         result += left[:, k, None] * right[k]
+    if any(relu):
+        result[result < 0] = 0
     c.array[c.offset + np.arange(rows)[:, None] * c.row + np.arange(columns)] = result
 
 
@@ -232,15 +234,16 @@ def nine_windows(array, along, taps):
         yield at, y + i * y_move
 
 
-def weigh_nine(array, along, taps, weights, start, adds, valid):
+def weigh_nine(array, along, taps, weights, start, ends, valid):
+    adds, relu = ends
     for places, to in nine_windows(array, along, taps):
         total = load(array, to, valid) if adds else start
         for at, weight in zip(places, itertools.chain(*weights), strict=True):
             total = total + load(array, at, valid) * weight
-        store(array, to, total, valid)
+        store(array, to, np.where(total < 0, 0, total) if relu else total, valid)
 
 
-def multiply_nine(array, along, taps, sums, start, adds, valid):
+def multiply_nine(array, along, taps, sums, start, ends, valid):
     sums = list(itertools.chain(*sums))
     for places, to in nine_windows(array, along, taps):
         y = load(array, to, valid)

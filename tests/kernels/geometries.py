@@ -143,6 +143,41 @@ GEOMETRIES = {
         (3, 2, 64), [Conv2d(64, 1), Conv2d(128, 3, padding=1), Flatten()]
     ),
     "depthwise": Network((4, 5, 3), [Conv2d(3, 1), Conv2d(3, 3, groups=3), Flatten()]),
+    "normalization and ReLU": Network((4, 5, 3), [Conv2d(3, 1), BatchNorm2d(), ReLU(), Flatten()]),
+    "a sum and ReLU": Network(
+        (4, 5, 3),
+        [
+            Conv2d(3, 1, name="a"),
+            Conv2d(3, 1, name="b"),
+            Add(inputs=("b", "a"), name="c"),
+            ReLU(name="d"),
+            Multiply(inputs=("d", "a")),
+            Flatten(),
+        ],
+    ),
+    "a sum with the images": Network(
+        (4, 5, 3), [Conv2d(3, 1), Add(inputs=("conv1", "input")), Flatten()]
+    ),
+    "the images": Network((2, 1, 3), [Flatten()]),
+    "a sum of one value and ReLU": Network(
+        (4, 5, 3), [Conv2d(3, 1, name="a"), Add(inputs=("a", "a")), ReLU(), Flatten()]
+    ),
+    "convolution and ReLU": Network(
+        (6, 5, 3), [Conv2d(4, 3, padding=1), ReLU(), Conv2d(2, 2, 2), ReLU(), Flatten()]
+    ),
+    "3×3 convolution of many channels and ReLU": Network(
+        (8, 8, 16), [Conv2d(16, 3, padding="same"), ReLU(), Flatten()]
+    ),
+    "filters larger than a core's cache and ReLU": Network(
+        (3, 2, 64), [Conv2d(128, 3, padding=1), ReLU(), Flatten()]
+    ),
+    "depthwise and ReLU, taps that read padding alone": Network(
+        (2, 2, 3),
+        [Conv2d(3, 1), Conv2d(3, 2, padding=2, dilation=3, groups=3), ReLU(), Flatten()],
+    ),
+    "dense and ReLU": Network(
+        (9, 10, 6), [Flatten(), Dense(4), ReLU(), Dense(7), ReLU(), Dense(2)]
+    ),
     "layer normalization": Network((2, 3, 3), [Conv2d(3, 1), LayerNorm(), Flatten()]),
     "layer normalization added to": _added_to(_reads(LayerNorm)),
     "dropout added to": _added_to(_reads(Dropout, 0.5)),

@@ -21,6 +21,7 @@ from minicnn import (
     Network,
     ReLU,
     Residual,
+    Tanh,
     preset,
 )
 from minicnn.backends import cpu
@@ -53,7 +54,7 @@ FILTERS = Network(  # by which large convolutions are cut
     (6, 5, 64),
     [
         *(Conv2d(260, 3, padding="same"), ReLU(), MaxPool2d(2), GELU()),
-        *(Conv2d(72, 3, 2, padding=1), Flatten(), Dense(48), ReLU(), Dense(5)),
+        *(Conv2d(72, 3, 2, padding=1), ReLU(), Flatten(), Dense(48), Tanh(), Dense(5)),
     ],
 )
 ONE_LINE = Network((1, 40, 3), [Conv2d(32, 1), ReLU(), Conv2d(48, 1), Flatten(), Dense(64)])

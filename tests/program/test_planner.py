@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicnn import Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
+from minicnn import Add, BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
 from minicnn.backends.layout import lay_out
 from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
@@ -121,6 +121,40 @@ def test_a_relu_that_only_a_max_pooling_reads_is_fused_into_it_and_the_node_stan
         ("conv2d", (0,)),
         ("max_pool2d", (1, 2)),
     ]
+
+
+def ended_with_relu(layers, training, lanes=8):
+    """The operations of a network of these layers that end with a ReLU."""
+    network = Network((6, 5, 3), [*layers, Flatten(), Dense(2)])
+    nodes = fuse(lower(network, frozen=not training), lanes, training).nodes
+    return [
+        (node.operation, len(node.layers))
+        for node in nodes
+        if node.fields.get("relu") or node.row.fields.get("relu")
+    ]
+
+
+def test_operations_end_with_the_relu_after_them():
+    conv = Conv2d(3, 3, padding=1, name="a")
+    depthwise = Conv2d(3, 3, groups=3)
+    total = [conv, Conv2d(3, 1, name="b"), Add(inputs=("a", "b")), ReLU()]
+    assert ended_with_relu([conv, ReLU(), depthwise, ReLU()], False) == [
+        ("conv2d", 2),
+        ("depthwise_conv2d", 2),
+    ]
+    assert ended_with_relu([conv, ReLU(), depthwise, ReLU()], True) == []  # dx would need y
+    norm = [conv, BatchNorm2d(), ReLU()]
+    assert ended_with_relu(norm, True) == [("batch_statistics", 1), ("batch_norm", 2)]
+    assert ended_with_relu(norm, False) == [("scale_shift", 2)]
+    assert [ended_with_relu(total, training) for training in (False, True)] == [
+        [("add_relu", 2)]
+    ] * 2
+    assert ended_with_relu(norm, True, lanes=1) == []  # CUDA, and who looks at each layer
+
+
+def test_an_output_that_another_layer_reads_does_not_end_with_a_relu():
+    read_twice = [Conv2d(3, 1, name="a"), ReLU(name="b"), Add(inputs=("a", "b"))]
+    assert ended_with_relu(read_twice, False) == []
 
 
 def test_a_program_can_be_cut_where_only_one_value_is_read_later():

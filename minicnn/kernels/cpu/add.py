@@ -2,6 +2,8 @@
 
     y = x + x2          dx = dy, dx2 = dy
 
+With ``relu`` also y = max(0, y), a ReLU after it: where y is not above 0, dy counts as 0.
+
 Where x has no other reader, y lies where x lies and dx where dy lies, and nothing is copied for
 them.
 """
@@ -9,7 +11,14 @@ them.
 from numba import njit
 
 from minicnn.kernels.cpu.tile import JIT
-from minicnn.kernels.cpu.vector import add, lanes_of, load, store
+from minicnn.kernels.cpu.vector import (
+    add,
+    lanes_of,
+    load,
+    put,
+    zero_unless_less,
+    zero_where_less,
+)
 
 
 @njit(**JIT)
@@ -18,12 +27,10 @@ def forward(plan, params, work, n, key, first_sample):
     op = plan[0]
     count = n * op.output_size
     for i in range(0, count, lanes_of(work)):
-        store(
-            work,
-            op.y + i,
-            add(load(work, op.x + i, count - i), load(work, op.x2 + i, count - i)),
-            count - i,
-        )
+        y = add(load(work, op.x + i, count - i), load(work, op.x2 + i, count - i))
+        if op.relu != 0:
+            y = zero_where_less(y, y, work.dtype.type(0))
+        put(work, op.y + i, y, count - i)
 
 
 @njit(**JIT)
@@ -32,17 +39,22 @@ def hand_on(work, dy, dx, accumulate, count):
     if dx >= 0 and dx != dy:
         for i in range(0, count, lanes_of(work)):
             gradient = load(work, dy + i, count - i)
-            store(
-                work,
-                dx + i,
-                add(gradient, load(work, dx + i, count - i)) if accumulate else gradient,
-                count - i,
-            )
+            if accumulate:
+                gradient = add(gradient, load(work, dx + i, count - i))
+            put(work, dx + i, gradient, count - i)
 
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """Both inputs get dy."""
+    """Both inputs get dy; one after the other for each vector, since they may be the same."""
     op = plan[0]
-    hand_on(work, op.dy, op.dx, op.accumulate != 0, n * op.output_size)
-    hand_on(work, op.dy, op.dx2, op.accumulate2 != 0, n * op.output_size)
+    count, zeros = n * op.output_size, load(work, op.dy, 0)
+    for i in range(0, count, lanes_of(work)):
+        dy, left = load(work, op.dy + i, count - i), count - i
+        if op.relu != 0:
+            dy = zero_unless_less(dy, zeros, load(work, op.y + i, left))
+        if op.dx >= 0 and (op.dx != op.dy or op.relu != 0):
+            put(work, op.dx + i, add(dy, load(work, op.dx + i, left if op.accumulate else 0)), left)
+        if op.dx2 >= 0:
+            before = load(work, op.dx2 + i, left if op.accumulate2 else 0)
+            put(work, op.dx2 + i, add(dy, before), left)

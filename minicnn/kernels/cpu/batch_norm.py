@@ -4,6 +4,7 @@
     y[n,h,w,c] = γ[c] · x̂ + β[c]     x̂ = (x − μ[c]) / √(σ²[c] + ε)
     dβ[c] = Σ dy     dγ[c] = Σ dy · x̂          over n, h, w
 
+With ``relu`` also y = max(0, y), a ReLU after it: where y is not above 0, dy counts as 0.
 The backward pass hands dy on; the operation before makes dx of it once the sums of all shards are
 there. Source: Ioffe, Szegedy: Batch normalization: accelerating deep network training by reducing
 internal covariate shift, 2015.
@@ -25,6 +26,8 @@ from minicnn.kernels.cpu.vector import (
     repeat,
     store,
     subtract,
+    zero_unless_less,
+    zero_where_less,
 )
 
 
@@ -38,13 +41,14 @@ def plain(plan, params, work, n, key, first_sample):
         deviation = np.sqrt(((x[..., c] - mean) ** 2).mean() + op.f0)
         for i, h, v in np.ndindex(x.shape[:3]):
             normal = (x[i, h, v, c] - mean) / deviation
-            y[i, h, v, c] = params[op.weight + c] * normal + params[op.bias + c]
+            scaled = params[op.weight + c] * normal + params[op.bias + c]
+            y[i, h, v, c] = np.maximum(scaled, 0.0) if op.relu else scaled
 
 
 @njit(**JIT)
-def scale_and_shift(work, x, a, b, y, channels, rows):
-    """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``. The factors stay in registers for
-    a block of rows."""
+def scale_and_shift(work, x, a, b, y, channels, rows, relu):
+    """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``. With ``relu`` what is below 0 is 0.
+    The factors stay in registers for a block of rows."""
     size, width, step = block(work, channels, rows)
     for begin in range(0, size, step):
         for c in range(0, width, lanes_of(work)):
@@ -53,6 +57,8 @@ def scale_and_shift(work, x, a, b, y, channels, rows):
             for at in range(begin + c, min(size, begin + step), width):
                 count = min(size - at, width - c)
                 scaled = multiply_add(factor, load(work, x + at, count), shift)
+                if relu != 0:
+                    scaled = zero_where_less(scaled, scaled, work.dtype.type(0))
                 put(work, y + at, scaled, count)
 
 
@@ -61,9 +67,8 @@ def forward(plan, params, work, n, key, first_sample):
     """y = a·x + b for the first ``n`` samples of the shard."""
     op = plan[0]
     C, at = op.input_channels, shared_numbers(op, work.itemsize)
-    scale_and_shift(
-        work, op.x, at + 2 * C, at + 3 * C, op.y, C, n * op.input_height * op.input_width
-    )
+    rows = n * op.input_height * op.input_width
+    scale_and_shift(work, op.x, at + 2 * C, at + 3 * C, op.y, C, rows, op.relu)
 
 
 @njit(**JIT)
@@ -83,13 +88,14 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     for begin in range(0, rows, ROWS):
         for c in range(0, C, lanes):
             count, mean = C - c, load(work, at + c, C - c)
-            sum_dy = sum_product = load(work, at, 0)  # zeros
+            a, b = load(work, at + 2 * C + c, count), load(work, at + 3 * C + c, count)
+            sum_dy = sum_product = zeros = load(work, at, 0)
             for m in range(begin, min(rows, begin + ROWS)):
-                dy = load(work, op.dy + m * C + c, count)
+                dy, x = load(work, op.dy + m * C + c, count), load(work, op.x + m * C + c, count)
+                if op.relu != 0:
+                    dy = zero_unless_less(dy, zeros, multiply_add(a, x, b))
                 sum_dy = add(sum_dy, dy)
-                sum_product = multiply_add(
-                    dy, subtract(load(work, op.x + m * C + c, count), mean), sum_product
-                )
+                sum_product = multiply_add(dy, subtract(x, mean), sum_product)
             store(work, partial + c, sum_dy, count)
             store(work, partial + C + c, sum_product, count)
         for c in range(C):

@@ -32,6 +32,7 @@ from minicnn.kernels.cpu.vector import (
     repeat,
     store,
     subtract,
+    zero_unless_less,
 )
 
 # that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
@@ -182,21 +183,26 @@ def finish(plan, params, work):
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """dx = p·dy + q·x + r for the first ``n`` samples of the shard."""
+    """dx = p·dy + q·x + r for the first ``n`` samples of the shard; with ``relu`` dy is that of the
+    ReLU after a·x + b."""
     op = plan[0]
     if op.dx < 0:
         return
-    C, at = op.input_channels, shared_numbers(op, work.itemsize)
+    C, at, zeros = op.input_channels, shared_numbers(op, work.itemsize), load(work, op.dy, 0)
     size, width, step = block(work, C, n * op.input_height * op.input_width)
     for begin in range(0, size, step):
         for c in range(0, width, lanes_of(work)):
+            a = repeat(load(work, at + 2 * C + c, C - c), C)
+            b = repeat(load(work, at + 3 * C + c, C - c), C)
             p = repeat(load(work, at + 4 * C + c, C - c), C)
             q = repeat(load(work, at + 5 * C + c, C - c), C)
             r = repeat(load(work, at + 6 * C + c, C - c), C)
             for here in range(begin + c, min(size, begin + step), width):
                 count, dx = min(size - here, width - c), r
+                dy, x = load(work, op.dy + here, count), load(work, op.x + here, count)
+                if op.relu != 0:
+                    dy = zero_unless_less(dy, zeros, multiply_add(a, x, b))
                 if op.accumulate != 0:
                     dx = add(dx, load(work, op.dx + here, count))
-                dx = multiply_add(q, load(work, op.x + here, count), dx)
-                dx = multiply_add(p, load(work, op.dy + here, count), dx)
+                dx = multiply_add(p, dy, multiply_add(q, x, dx))
                 put(work, op.dx + here, dx, count)

@@ -50,7 +50,7 @@ def plain(plan, params, work, n, key, first_sample):
             v = q * op.stride_width + s * op.dilation_width - op.padding_left
             if 0 <= h < op.input_height and 0 <= v < op.input_width:
                 total += x[i, h, v, k // (K // op.groups) * C + c] * w[r, s, c, k]
-        y[i, p, q, k] = total
+        y[i, p, q, k] = np.maximum(total, 0.0) if op.relu else total
 
 
 # Bytes of filters that stay in a core's own cache from one product to the next.
@@ -103,7 +103,7 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
                 p_end = _end_of_run(rows, p)
                 outputs = p, p_end, q, q_end
                 taps = taps_inside(rows, p) + taps_inside(columns, q)
-                _products(op, geometry, n, work, outputs, taps, (weights, bias, adds))
+                _products(op, geometry, n, work, outputs, taps, (weights, bias, adds, op.relu))
                 p = p_end
             q = q_end
         return
@@ -114,14 +114,18 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
         lines = outputs_inside(rows, r)
         for s in range(columns.taps):
             outputs, taps = lines + outputs_inside(columns, s), (r, r + 1, s, s + 1)
-            _products(op, geometry, n, work, outputs, taps, (weights, bias, np.int64(1)))
+            _products(op, geometry, n, work, outputs, taps, (weights, bias, np.int64(1), none))
+    for pixel in range(n * P * Q if op.relu != 0 else 0):
+        for k in range(y + pixel * row, y + pixel * row + K):
+            work[k] = 0 if work[k] < 0 else work[k]
 
 
 @njit(**JIT)
 def _products(op, geometry, n, work, outputs, taps, given):
     """``outputs`` (p, end of p, q, end of q) by ``taps`` (r, end, s, end), which they all read
-    inside the image; ``given`` are weights, bias and adds of `_correlate`."""
-    (rows, columns, C, K, row, x, y), (weights, bias, adds) = geometry, given
+    inside the image; ``given`` are weights, bias and adds of `_correlate`, and whether a ReLU ends
+    it."""
+    (rows, columns, C, K, row, x, y), (weights, bias, adds, relu) = geometry, given
     (p, p_end, q, q_end), (r, r_end, s, s_end) = outputs, taps
     S, W, Q = columns.taps, columns.size, columns.outputs
     # How many, and from one to the next in x and in y. The rows of a product go along the columns,
@@ -136,7 +140,7 @@ def _products(op, geometry, n, work, outputs, taps, given):
     x += (input_of(rows, p, r) * W + input_of(columns, q, s)) * C
     y += (p * Q + q) * row
     filters = Vectors(weights, op.weight + (r * S + s) * C * row, S * C * row, row)
-    shape = along[0], K, r_end - r, (s_end - s) * C  # (s, c) is contiguous in x and in w
+    shape = along[0], K, r_end - r, (s_end - s) * C, relu  # (s, c) is contiguous in x and in w
     for i in range(outer[0]):  # none, where a tap is outside for all
         for j in range(inner[0]):
             first, line = x + i * outer[1] + j * inner[1], rows.dilation * W * C

@@ -30,7 +30,7 @@ def plain(plan, params, work, n, key, first_sample):
         total = params[op.bias + o] if op.bias >= 0 else params.dtype.type(0)
         for i in range(inputs):
             total += x[m, i] * w[i, o]
-        y[m, o] = total
+        y[m, o] = np.maximum(total, 0.0) if op.relu else total
 
 
 @njit(**JIT)
@@ -43,16 +43,17 @@ def forward(plan, params, work, n, key, first_sample):
         count, y = min(_ROWS, rows - m), Rows(work, op.y + m * outputs, outputs)
         multiply(
             op.multiply,
-            (count, op.output_channels, 1, min(_TERMS, inputs)),
+            (count, op.output_channels, 1, min(_TERMS, inputs), op.relu if inputs <= _TERMS else 0),
             Scalars(work, op.x + m * inputs, inputs, 0, 1),
             Vectors(params, op.weight, 0, outputs),
             Rows(params, op.bias, 0),
             y,
         )
         for i in range(_TERMS, inputs, _TERMS):
+            left = inputs - i
             multiply(
                 op.multiply,
-                (count, op.output_channels, 1, min(_TERMS, inputs - i)),
+                (count, op.output_channels, 1, min(_TERMS, left), op.relu if left <= _TERMS else 0),
                 Scalars(work, op.x + m * inputs + i, inputs, 0, 1),
                 Vectors(params, op.weight + i * outputs, 0, outputs),
                 y,

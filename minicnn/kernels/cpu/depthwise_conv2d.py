@@ -31,6 +31,7 @@ from minicnn.kernels.cpu.vector import (
     put,
     repeat,
     store,
+    zero_where_less,
 )
 from minicnn.kernels.cpu.vector_sums import multiply_nine, weigh_nine
 
@@ -148,9 +149,12 @@ def _correlating(kind):
                 w = op.weight + (r.first * op.kernel_width + s.first) * C
                 w += i * w_line + j * w_column
                 adds = 1 if i + j > 0 or (kind == _BACKWARD and op.accumulate != 0) else 0
+                last = i + 3 >= r.count and j + 3 >= s.count
+                ends = adds, (op.relu if last and kind == _FORWARD else none)
                 for c in range(0, C, lanes):
                     valid, x, y, at = C - c, x0 + i * line + j * column + c, y0 + c, w + c
                     start = load(params, op.bias + c, valid if has_bias else none)
+                    alone = zero_where_less(start, start, work.dtype.type(0)) if ends[1] else start
                     count = none if kind == _WEIGHTS else valid  # sums of products begin at 0
                     nine = (
                         _three(params, at, w_column, count if high > 0 else none, wide),
@@ -160,7 +164,7 @@ def _correlating(kind):
                         ),
                     )
                     if shared > 1:
-                        start = repeat(start, C)
+                        start, alone = repeat(start, C), repeat(alone, C)
                         nine = _repeated(nine[0], C), _repeated(nine[1], C), _repeated(nine[2], C)
                     count = valid * shared
                     for k in range(d[0]):
@@ -168,11 +172,11 @@ def _correlating(kind):
                             along = x + k * d[1] + m * b[1], y + k * d[2] + m * b[2], *a
                             if high <= 0 or wide <= 0:
                                 for e in range(a[0] if adds == 0 and kind != _WEIGHTS else 0):
-                                    put(work, along[1] + e * a[2], start, count)
+                                    put(work, along[1] + e * a[2], alone, count)
                             elif kind == _WEIGHTS:
-                                nine = multiply_nine(work, along, taps, nine, start, adds, count)
+                                nine = multiply_nine(work, along, taps, nine, start, ends, count)
                             else:
-                                weigh_nine(work, along, taps, nine, start, adds, count)
+                                weigh_nine(work, along, taps, nine, start, ends, count)
                     for k in range(high if kind == _WEIGHTS else 0):
                         for m in range(wide):
                             dw = at + k * w_line + m * w_column

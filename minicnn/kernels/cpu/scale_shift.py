@@ -33,7 +33,8 @@ def forward(plan, params, work, n, key, first_sample):
     """y = a·x + b for the first ``n`` samples of the chunk."""
     op = plan[0]
     a, b = _factors(op, params, work)
-    scale_and_shift(work, op.x, a, b, op.y, op.input_channels, n * op.input_height * op.input_width)
+    rows = n * op.input_height * op.input_width
+    scale_and_shift(work, op.x, a, b, op.y, op.input_channels, rows, op.relu)
 
 
 @njit(**JIT)

@@ -56,10 +56,11 @@ BLOCK_ROWS = {1: 12, 2: 12 if REGISTERS == 32 else 6} | dict.fromkeys(range(3, 9
 _I64 = ir.IntType(64)
 _I32 = ir.IntType(32)
 # Rows, columns, outer and inner length; row, outer and inner stride of A; outer and inner stride of
-# B; row stride of init and of C; whether C is added to, and init is null. A product is handed them
+# B; row stride of init and of C; whether what is below 0 ends as 0; whether C is added to, and init
+# is null. A product is handed them
 # in memory: as arguments, most would go by the stack, and be copied there from one call to the next
 # by vector moves that stall on what was just stored.
-_SHAPE = ir.ArrayType(_I64, 12)
+_SHAPE = ir.ArrayType(_I64, 13)
 
 
 class Scalars(NamedTuple):
@@ -172,13 +173,13 @@ def _emit_block(
     function.attributes.add("nounwind")
     shape, a, b, init, c, valid = function.args
 
-    entry, from_init, from_zero, outer_loop, inner_loop, outer_end, done, alone, adds = map(
-        function.append_basic_block,
-        ("entry", "from_init", "from_zero", "outer", "inner", "outer_end", "done", "alone", "adds"),
+    names = "entry from_init from_zero outer inner outer_end done adds added relu end"
+    entry, from_init, from_zero, outer_loop, inner_loop, outer_end, done, adds, added, relu, end = (
+        map(function.append_basic_block, names.split())
     )
     build = ir.IRBuilder(entry)
-    _, _, outer, inner, a_row, a_outer, a_inner, b_outer, b_inner, init_row, c_row, _ = _read_shape(
-        build, shape
+    _, _, outer, inner, a_row, a_outer, a_inner, b_outer, b_inner, init_row, c_row, _, _ = (
+        _read_shape(build, shape)
     )
     zero = ir.Constant(vector, [0.0] * lanes)
     count = range(rows * vectors)
@@ -275,18 +276,35 @@ def _emit_block(
     # What is added to C is a sum by itself: a sum of such sums errs much less in float32 than one
     # long sum. Whether it is, is read here: a register more would be one less for the loops.
     build = ir.IRBuilder(done)
-    is_added = build.icmp_signed("!=", _read_shape(build, shape)[-1], _I64(0))
-    build.cbranch(is_added, adds, alone)
-    for block in (alone, adds):
-        build = ir.IRBuilder(block)
-        at = each(build, c, c_row)
-        if block is adds:  # loads first: what was just stored with a mask is slow to load
-            before = [load(*to) for to in at]
-            results = [build.fadd(*pair) for pair in zip(results, before, strict=True)]
-        for result, to in zip(results, at, strict=True):
-            store(result, *to)
-        build.ret_void()
+    *_, is_rectified, is_added = _read_shape(build, shape)
+    build.cbranch(build.icmp_signed("!=", is_added, _I64(0)), adds, added)
+    build = ir.IRBuilder(adds)
+    # loads first: what was just stored with a mask is slow to load
+    before = [load(*to) for to in each(build, c, c_row)]
+    sums = [build.fadd(*pair) for pair in zip(results, before, strict=True)]
+    build.branch(added)
+    build = ir.IRBuilder(added)
+    results = _either(build, (done, results), (adds, sums))
+    build.cbranch(build.icmp_signed("!=", is_rectified, _I64(0)), relu, end)
+    build = ir.IRBuilder(relu)
+    below = [build.fcmp_ordered("<", result, zero) for result in results]
+    positive = [build.select(is_below, zero, r) for is_below, r in zip(below, results, strict=True)]
+    build.branch(end)
+    build = ir.IRBuilder(end)
+    results = _either(build, (added, results), (relu, positive))
+    for result, to in zip(results, each(build, c, c_row), strict=True):
+        store(result, *to)
+    build.ret_void()
     return function
+
+
+def _either(build, *choices):
+    """The values of the block, of those in the pairs (block, values), that came before."""
+    phis = [build.phi(value.type) for value in choices[0][1]]
+    for block, values in choices:
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(value, block)
+    return phis
 
 
 def _read_shape(build: ir.IRBuilder, shape: ir.Value) -> list[ir.Value]:
@@ -307,7 +325,7 @@ def _emit_product(module: ir.Module, element: ir.Type, lanes: int) -> ir.Functio
     function.attributes.add("nounwind")
     shape, a, b, init, c = function.args
     build = ir.IRBuilder(function.append_basic_block("entry"))
-    rows, columns, _, _, a_row, _, _, _, _, init_row, c_row, _ = _read_shape(build, shape)
+    rows, columns, _, _, a_row, _, _, _, _, init_row, c_row, *_ = _read_shape(build, shape)
     no_init = build.icmp_unsigned("==", build.ptrtoint(init, _I64), _I64(0))
     width = build.select(build.icmp_signed("==", rows, _I64(1)), _I64(max(BLOCK_ROWS)), _I64(2))
     with cgutils.for_range_slice(build, _I64(0), columns, build.mul(width, _I64(lanes)), _I64) as (
@@ -400,9 +418,9 @@ def multiply(typing_context, address, shape, a, b, init, c):
     """C = init + A·B; see the formula at the top of this file.
 
     ``address`` is the plan's ``multiply``, ``shape`` (rows, columns, outer, inner), none of them 0;
-    ``a`` are `Scalars`, ``b`` `Vectors`, ``init`` and ``c`` `Rows` of contiguous arrays. ``init`` is
-    ``c`` to add to C itself, has rows 0 apart to start each with one bias vector, and the offset −1
-    to start at zero.
+    a fifth number other than 0 makes 0 of what is below 0 in C. ``a`` are `Scalars`, ``b``
+    `Vectors`, ``init`` and ``c`` `Rows` of contiguous arrays. ``init`` is ``c`` to add to C itself,
+    has rows 0 apart to start each with one bias vector, and the offset −1 to start at zero.
     """
 
     def generate(context, builder, signature, values):
@@ -419,11 +437,12 @@ def multiply(typing_context, address, shape, a, b, init, c):
             numbers += [
                 context.cast(builder, *pair, types.int64) for pair in zip(members, of, strict=True)
             ]
+        relu = numbers.pop(4) if len(shape) == 5 else _I64(0)
         adds = builder.icmp_unsigned("==", *places[2:])
         absent = builder.or_(adds, builder.icmp_signed("<", offsets[2], _I64(0)))
         places[2] = builder.select(absent, ir.Constant(places[2].type, None), places[2])
         memory = cgutils.alloca_once(builder, _SHAPE)
-        for field, number in enumerate((*numbers, builder.zext(adds, _I64))):
+        for field, number in enumerate((*numbers, relu, builder.zext(adds, _I64))):
             builder.store(number, cgutils.gep_inbounds(builder, memory, 0, field))
         arguments = [memory, *places]
         function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])

@@ -1,6 +1,8 @@
 """Loops over vectors whose sums, or weights, stay in registers: what a fused convolution and a
 depthwise one are made of."""
 
+import math
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -13,6 +15,7 @@ from minicnn.kernels.cpu.tile import (
     fused,
     masked_load,
     masked_store,
+    splat,
 )
 from minicnn.kernels.cpu.vector import Vector, place_of
 
@@ -76,16 +79,21 @@ def _nine(is_gradient: bool):
     """What `weigh_nine` and `multiply_nine` have in common: nine x for each y."""
 
     @intrinsic
-    def over(typing_context, array, along, taps, nine, start, adds, valid):
+    def over(typing_context, array, along, taps, nine, start, ends, valid):
         def generate(context, builder, signature, values):
-            flat, along, taps, nine, start, adds, valid = values
-            along, taps = (cgutils.unpack_tuple(builder, value) for value in (along, taps))
+            flat, along, taps, nine, start, ends, valid = values
+            along, taps, (adds, relu) = (
+                cgutils.unpack_tuple(builder, value) for value in (along, taps, ends)
+            )
             (x, y, count, *moves), vector, i64 = along, start.type, ir.IntType(64)
             nine = [
                 cgutils.alloca_once_value(builder, value)
                 for line in cgutils.unpack_tuple(builder, nine)
                 for value in cgutils.unpack_tuple(builder, line)
             ]
+            bounds = (ir.Constant(vector.element, bound) for bound in (0.0, -math.inf))
+            least = builder.select(cgutils.is_not_null(builder, relu), *bounds)
+            least = splat(builder, least, vector.count)
             # Each line has a pointer of its own, of which LLVM does not know how it is related to
             # the others: else it would keep nine addresses.
             data = context.make_array(signature.args[0])(context, builder, flat).data
@@ -122,6 +130,8 @@ def _nine(is_gradient: bool):
                         result = builder.load(total)
                         for weight, at in zip(nine, numbers, strict=True):
                             result = fused(builder, read(*at), builder.load(weight), result)
+                        below = builder.fcmp_ordered("<", result, least)
+                        result = builder.select(below, least, result)
                         target = builder.bitcast(to, vector.as_pointer())
                         if mask:
                             masked_store(builder, result, target, mask)
@@ -142,16 +152,16 @@ def _nine(is_gradient: bool):
             rows = [context.make_tuple(builder, kind[0], sums[k : k + 3]) for k in (0, 3, 6)]
             return context.make_tuple(builder, kind, rows)
 
-        integers = types.int64, types.int64
         result = nine if is_gradient else types.void
-        return result(array, along, taps, nine, start, *integers), generate
+        return result(array, along, taps, nine, start, ends, types.int64), generate
 
     return over
 
 
-# weigh_nine(array, along, taps, weights, start, adds, valid): y = start + Σ x · weight over three
-# times three taps, for the first ``valid`` lanes of each of some elements; where ``adds`` is not 0,
-# y itself is the start. multiply_nine(array, along, taps, sums, start, adds, valid): the sums, each
+# weigh_nine(array, along, taps, weights, start, (adds, relu), valid): y = start + Σ x · weight over
+# three times three taps, for the first ``valid`` lanes of each of some elements; where ``adds`` is
+# not 0, y itself is the start, and where ``relu`` is not 0, what is below 0 ends as 0.
+# multiply_nine(array, along, taps, sums, start, (0, 0), valid): the sums, each
 # plus Σ x · y over the elements. ``along`` are the places in ``array`` of the first x and the first
 # y, how many elements there are, and how far the next x and the next y are; ``taps`` how far the
 # second and the third line, and the second and the third column, are from the first.

@@ -41,6 +41,7 @@ from minicnn.kernels.cpu.vector import (
     scale,
     store_whole,
     subtract,
+    zero_where_less,
 )
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 from minicnn.memory import ALIGNMENT
@@ -178,9 +179,9 @@ def _collecting(transform):
     """The opposite of `_spreading`."""
 
     @njit(**JIT)
-    def collect(source, patch, c, count, start, adds, own):
-        """The patch becomes ``start``, or with ``adds`` what it is, plus ``transform`` of columns
-        and rows of the points of ``source``."""
+    def collect(source, patch, c, count, start, ends, own):
+        """The patch becomes ``start``, or with adds what it is, plus ``transform`` of columns and
+        rows of the points of ``source``; ``ends`` are adds and whether a ReLU follows."""
         lanes = lanes_of(source.array)
         for j in range(6):
             at = source.offset + j * source.row
@@ -194,20 +195,23 @@ def _collecting(transform):
             r = transform(_six(source.array, own + 6 * i * lanes, lanes, lanes))
             at = patch.at + c + i * patch.line
             left = min(patch.size, patch.right)
-            _put(patch.array, at, r[0], count, start, adds)
+            _put(patch.array, at, r[0], count, start, ends)
             if left > 1:
-                _put(patch.array, at + patch.column, r[1], count, start, adds)
+                _put(patch.array, at + patch.column, r[1], count, start, ends)
             if left > 2:
-                _put(patch.array, at + 2 * patch.column, r[2], count, start, adds)
+                _put(patch.array, at + 2 * patch.column, r[2], count, start, ends)
             if left > 3:
-                _put(patch.array, at + 3 * patch.column, r[3], count, start, adds)
+                _put(patch.array, at + 3 * patch.column, r[3], count, start, ends)
 
     return collect
 
 
 @njit(**JIT)
-def _put(array, at, value, count, start, adds):
+def _put(array, at, value, count, start, ends):
+    adds, relu = ends
     value = add(value, load(array, at, count) if adds != 0 else start)
+    if relu != 0:
+        value = zero_where_less(value, value, array.dtype.type(0))
     put(array, at, value, count)
 
 
@@ -315,7 +319,7 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
             for k in range(0, K, lanes):
                 start = load(weights, bias + k, K - k if bias >= 0 else 0)
                 points = Rows(work, products + t * K_row + k, _plane(count * K_row))
-                _collect_output(points, patch, k, K - k, start, adds, op.scratch)
+                _collect_output(points, patch, k, K - k, start, (adds, op.relu), op.scratch)
 
 
 @njit(**JIT)
@@ -394,4 +398,5 @@ def _correlate_filter(op, rows, columns, n, work, grads):
         patch = _Patch(grads, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
         for k in range(0, K, lanes):
             source = Rows(work, filters + c * K_row + k, _plane(C * K_row))
-            _collect_filter(source, patch, k, K - k, zero, np.int64(1), op.scratch)
+            adds = np.int64(1), np.int64(0)
+            _collect_filter(source, patch, k, K - k, zero, adds, op.scratch)
