@@ -50,7 +50,7 @@ def _convolution(draw, shape):
     channels = shape[-1]
     groups = draw(st.sampled_from([g for g in range(1, channels + 1) if channels % g == 0]))
     filters = groups * draw(st.integers(1, max(1, 6 // groups)))
-    side = st.integers(0, 2)
+    side = st.integers(0, 3)
     padding = draw(
         st.one_of(
             st.just("same"),
@@ -59,20 +59,20 @@ def _convolution(draw, shape):
             st.tuples(side, side, side, side),
         )
     )
-    pair = st.tuples(st.integers(1, 2), st.integers(1, 2))
-    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     return lambda **k: Conv2d(
         filters, kernel, draw(pair), padding, draw(pair), draw(st.booleans()), groups, **k
     )
 
 
 def _pooling(draw, shape):
-    kernel = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
+    kernel = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
     padding = draw(st.one_of(st.just("same"), st.tuples(*(st.integers(0, k // 2) for k in kernel))))
     ceil = draw(st.booleans())
     if draw(st.booleans()):
-        dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
+        dilation = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
         return lambda **k: MaxPool2d(kernel, stride, padding, dilation, ceil, **k)
     return lambda **k: AvgPool2d(kernel, stride, padding, ceil, draw(st.booleans()), **k)
 

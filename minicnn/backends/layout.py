@@ -55,7 +55,12 @@ def linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
     table = plan.table.view(passes.PLAN_RECORD)
     # An operation without a gradient, such as those before the first weights that are trained, has
     # no backward pass.
-    wanted = [_wanted(record) if record["dy"] >= 0 else {"forward": "forward"} for record in table]
+    wanted = [
+        _wanted(record)
+        if record["dy"] >= 0 and (node.trained or max(record["dx"], record["dx2"]) >= 0)
+        else {"forward": "forward"}
+        for record, node in zip(table, plan.nodes, strict=True)
+    ]
     tasks = [("", name) for name in beside]
     for names, node in zip(wanted, plan.nodes, strict=True):
         tasks += [(node.operation, name) for name in names.values() if not node.rule]

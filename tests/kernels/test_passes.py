@@ -21,6 +21,7 @@ from minicnn.network.layers import (
     AvgPool2d,
     Conv2d,
     Dense,
+    Dropout,
     Flatten,
     GlobalAvgPool2d,
     MaxPool2d,
@@ -278,6 +279,29 @@ def test_global_average_pooling_equals_the_oracle():
 
 def test_a_network_of_flatten_alone_hands_its_input_on():
     assert_equals_oracle(Network((2, 3, 1), [Flatten()]))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [GlobalAvgPool2d()],
+        [AvgPool2d(2), Flatten()],
+        [MaxPool2d(2), Flatten()],
+        [MaxPool2d(3, 1), Flatten()],
+        [Dropout(0.5), Flatten()],
+    ],
+    ids=str,
+)
+def test_a_backward_pass_that_no_weight_needs_writes_nothing(layers):
+    """There is no place for dx: it was written before the workspace, or at its end."""
+    passes = Passes(Network((4, 4, 2), layers), np.zeros(0), 2)
+    around = np.full(len(passes.work) + 32, 7.0)
+    passes.work = around[16:-16]
+    logits = passes.forward(np.ones((2, 4, 4, 2)))
+    passes.work[passes.plan.table[-1]["dy"] :][: logits.size] = 1
+    before = around.copy()
+    assert passes.backward(np.ones(logits.shape)).size == 0
+    np.testing.assert_array_equal(around, before)
 
 
 LENET = [Conv2d(6, 5), ReLU(), MaxPool2d(2), Conv2d(16, 5), ReLU(), MaxPool2d(2), Flatten()]
