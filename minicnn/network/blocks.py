@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from minicnn.errors import MinicnnError, NetworkError, SettingError, check_known
+from minicnn.errors import MinicnnError, NetworkError, SettingError, check_known, short
 from minicnn.network.layer import Layer
 from minicnn.network.layers import Add, Concat
 from minicnn.network.tables import layer_from_dict
@@ -27,10 +27,16 @@ class Branches:
     join: Layer
 
     def __init__(self, *branches: Sequence["Layer | Branches"], join: Layer | None = None):
-        join = Concat() if join is None else join
+        join, own = Concat() if join is None else join, type(self).__name__
         if len(branches) < 2:
+            raise NetworkError(f"{own} needs at least two branches, not {len(branches)}")
+        for branch in branches:
+            if not isinstance(branch, Iterable):
+                raise NetworkError(f"{own} needs lists of layers, not {short(branch)}")
+        if not isinstance(join, Layer) or join.inputs:
             raise NetworkError(
-                f"{type(self).__name__} needs at least two branches, not {len(branches)}"
+                f"{own}: join must be a layer without inputs, since it reads the ends of the branches, "
+                f"not {short(join)}"
             )
         vars(self).update(branches=tuple(map(tuple, branches)), join=join)  # the class is frozen
 

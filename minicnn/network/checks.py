@@ -85,13 +85,24 @@ def names(layer: str, value: object) -> tuple[str, ...]:
 
 
 def number(
-    layer: str, field: str, value: object, minimum: float = -math.inf, below: float = math.inf
+    layer: str,
+    field: str,
+    value: object,
+    minimum: float = -math.inf,
+    below: float = math.inf,
+    closed: bool = False,
 ) -> float:
-    """A finite number in [minimum, below)."""
+    """A finite number in [minimum, below), or with ``closed`` in [minimum, below]."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if is_number and minimum <= value < below and math.isfinite(value):  # type: ignore[operator, arg-type]
+    if (
+        is_number
+        and math.isfinite(value)
+        and (minimum <= value < below or (closed and value == below))
+    ):  # type: ignore[operator, arg-type]
         return float(value)  # type: ignore[arg-type]
-    wanted = "a finite number" if math.isinf(below) else f"a number in [{minimum:g}, {below:g})"
+    wanted = f"a number in [{minimum:g}, {below:g}{']' if closed else ')'}"
+    if math.isinf(below):
+        wanted = "a finite number" + (f" from {minimum:g} on" if minimum == 0 else "")
     raise SettingError(f"{layer}: {field} must be {wanted}, not {value!r}")
 
 

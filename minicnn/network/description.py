@@ -68,8 +68,6 @@ def network_from_toml(
 
 def _checked(description: dict[str, Any]) -> dict[str, Any]:
     check_known("key", description, ("name", "layers"))
-    if not isinstance(description.get("name", ""), str):
-        raise SettingError(f"name must be a text, not {description['name']!r}")
     if not isinstance(description.get("layers"), list):
         raise SettingError("describes no layers; a layer is a [[layers]] table")
     return description

@@ -75,6 +75,8 @@ class Network:
     ):
         if not isinstance(layers, Iterable):
             raise NetworkError(f"layers must be a list of layers, not {short(layers)}")
+        if not isinstance(name, str):
+            raise SettingError(f"name must be a text, not {short(name)}")
         flat, names = expand(layers)
         vars(self).update(
             input_shape=_image_shape(input_shape),
@@ -120,12 +122,13 @@ class Network:
                     f"{own}: the name is used twice, for layer {value_of[name]} as well"
                 )
             for wanted in layer.inputs:
-                if wanted == name or wanted in self.layer_names[number:]:
+                if wanted in value_of:
+                    continue
+                if wanted in self.layer_names[number - 1 :]:
                     raise NetworkError(
                         f"{own} reads {wanted!r}, which does not come before it: that would be a cycle"
                     )
-                if wanted not in value_of:
-                    raise NetworkError(f"{own}: {UnknownNameError('input', wanted, value_of)}")
+                raise NetworkError(f"{own}: {UnknownNameError('input', wanted, value_of)}")
             values = tuple(value_of[wanted] for wanted in layer.inputs) or (number - 1,)
             least, most = layer.arity
             if len(values) < least or (most is not None and len(values) > most):

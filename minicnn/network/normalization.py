@@ -28,7 +28,7 @@ class _Normalization(Layer, eps=partial(checks.number, minimum=0)):
 
 
 @dataclass(frozen=True)
-class BatchNorm2d(_Normalization, momentum=partial(checks.number, minimum=0, below=1.0000001)):
+class BatchNorm2d(_Normalization, momentum=partial(checks.number, minimum=0, below=1, closed=True)):
     """Batch normalization of each channel, of an image or of a row of features: weight, bias (C,).
 
     μ and σ² are mean and (biased) variance over the whole batch and all pixels in training;

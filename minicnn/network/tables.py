@@ -84,7 +84,7 @@ def _of_plugin(name: str, values: dict[str, Any]) -> Layer:
                 "--plugin"
             )
         known = [layer.__name__ for layer in LAYERS.values()] + [
-            entry.name for entry in found if entry.enabled
+            entry.name for entry in found if entry.enabled and not own_layer(entry.name)
         ]
         raise UnknownNameError("layer", name, known)
     entry = plugins.select(found, "layer", name)

@@ -115,6 +115,10 @@ def test_a_branch_without_layers_hands_the_value_on_and_blocks_nest():
             r"^layer 2 \(softmax1\): Softmax must be the last",
         ),
         ([Residual([ReLU()], [ReLU, ReLU()])], r"not a layer; write ReLU\(\.\.\.\)"),
+        (
+            [Residual([ReLU(name="a")]), Residual([ReLU(name="a")])],
+            r"^layer 3 \(a\): the name is used twice, for layer 1 as well",
+        ),
     ],
 )
 def test_what_does_not_fit_names_the_layer_and_says_what_would(layers, text):
@@ -122,9 +126,24 @@ def test_what_does_not_fit_names_the_layer_and_says_what_would(layers, text):
         Network((8, 8), [*layers, *([] if isinstance(layers[-1], Softmax) else HEAD)])
 
 
-def test_one_branch_is_no_block():
-    with pytest.raises(NetworkError, match="Branches needs at least two branches, not 1"):
-        Branches([ReLU()])
+@pytest.mark.parametrize(
+    ("block", "text"),
+    [
+        (lambda: Branches([ReLU()]), "Branches needs at least two branches, not 1"),
+        (lambda: Branches(ReLU(), []), r"Branches needs lists of layers, not ReLU\(name=None"),
+        (lambda: Residual(ReLU()), "Residual needs lists of layers, not ReLU"),
+        (lambda: Residual([ReLU()], None), "Residual needs lists of layers, not None"),
+        (lambda: Branches([ReLU()], [], join=Add), "Branches: join must be a layer without inputs"),
+        (lambda: Branches([ReLU()], [], join="add"), "join must be a layer .*, not 'add'"),
+        (
+            lambda: Branches([ReLU()], [], join=Add(inputs=("a", "b"))),
+            "join must be a layer without inputs, since it reads the ends of the branches, not Add",
+        ),
+    ],
+)
+def test_a_block_says_what_it_is_made_of(block, text):
+    with pytest.raises(NetworkError, match=text):
+        block()
 
 
 def test_softmax_may_be_the_last_layer():

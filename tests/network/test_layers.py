@@ -335,8 +335,15 @@ def test_a_kernel_larger_than_its_input_names_the_layer_its_input_and_what_would
         ),
         (lambda: AvgPool2d(0), "AvgPool2d: kernel_size must be"),
         (lambda: AvgPool2d(2, count_include_pad=0), "AvgPool2d: count_include_pad must be true"),
-        (lambda: BatchNorm2d(eps=-1), "BatchNorm2d: eps must be"),
-        (lambda: BatchNorm2d(momentum=2), "BatchNorm2d: momentum must be"),
+        (
+            lambda: BatchNorm2d(eps=-1),
+            r"BatchNorm2d: eps must be a finite number from 0 on, not -1",
+        ),
+        (
+            lambda: BatchNorm2d(momentum=2),
+            r"BatchNorm2d: momentum must be a number in \[0, 1\], not 2",
+        ),
+        (lambda: BatchNorm2d(momentum=1.00000005), "BatchNorm2d: momentum must be"),
         (lambda: GroupNorm(0), "GroupNorm: groups must be a whole number from 1 on, not 0"),
         (lambda: GELU("erf"), 'GELU: approximate must be "none" or "tanh", not \'erf\''),
         (
@@ -385,9 +392,12 @@ def test_poolings_of_one_window_but_another_kind_differ():
     assert MaxPool2d(2) != AvgPool2d(2)
 
 
-def test_an_unknown_layer_type_lists_near_matches():
-    with pytest.raises(UnknownNameError, match="unknown layer 'Conv3d'; did you mean 'Conv2d'"):
+def test_an_unknown_layer_type_lists_near_matches_and_each_layer_once():
+    with pytest.raises(
+        UnknownNameError, match="unknown layer 'Conv3d'; did you mean 'Conv2d'"
+    ) as caught:
         layer_from_dict({"type": "Conv3d"})
+    assert "ReLU6" in str(caught.value) and "relu6" not in str(caught.value)
 
 
 def test_an_unknown_field_lists_near_matches():

@@ -91,6 +91,12 @@ def test_an_image_without_whole_positive_sides_is_refused(shape):
         Network(shape, [Flatten(), Dense(3)])
 
 
+@pytest.mark.parametrize("name", [3, None, ["a"]])
+def test_a_name_that_is_no_text_is_refused(name):
+    with pytest.raises(SettingError, match="name must be a text, not"):
+        Network((8, 8), [Flatten(), Dense(3)], name)
+
+
 def test_layers_that_do_not_fit_name_the_layer_its_place_its_input_and_what_would_fit():
     with pytest.raises(NetworkError) as caught:
         Network((8, 8), [Conv2d(6, 5), ReLU(), MaxPool2d(2), Conv2d(16, 5), Flatten(), Dense(10)])
