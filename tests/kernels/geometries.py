@@ -89,6 +89,12 @@ GEOMETRIES = {
     "depthwise of few channels in steps": Network(
         (5, 6, 2), [Conv2d(2, 1), Conv2d(2, 3, 2, padding=1, groups=2), Flatten()]
     ),
+    "depthwise of the images, of few channels": Network(
+        (5, 6, 2), [Conv2d(2, 3, padding=1, groups=2), Flatten()]
+    ),
+    "the image added": Network(
+        (3, 4, 2), [Conv2d(2, 1, name="a"), Add(inputs=("a", "input")), Flatten()]
+    ),
     "a factor added to": _added_to(Multiply(inputs=("a", "a"))),
     "a factor of the image": Network(
         (3, 4, 2),

@@ -58,7 +58,21 @@ FILTERS = Network(  # by which large convolutions are cut
     ],
 )
 ONE_LINE = Network((1, 40, 3), [Conv2d(32, 1), ReLU(), Conv2d(48, 1), Flatten(), Dense(64)])
-NETWORKS = [WINDOWS, BRANCHES, FILTERS, ONE_LINE, preset("mobilenet-v1-025", (32, 32, 3), 10)]
+PADDED = Network(  # above and below by as many rows as the filters have
+    (12, 7, 3),
+    [
+        *(Conv2d(8, 3, padding="same", dilation=(3, 1)), ReLU()),
+        *(Conv2d(8, 3, padding=(5, 3, 3, 4)), GELU(), Flatten(), Dense(5)),
+    ],
+)
+NETWORKS = {
+    "windows": WINDOWS,
+    "branches": BRANCHES,
+    "filters": FILTERS,
+    "line": ONE_LINE,
+    "padded": PADDED,
+    "mobilenet": preset("mobilenet-v1-025", (32, 32, 3), 10),
+}
 
 
 def model_of(network, threads):
@@ -102,9 +116,7 @@ def test_plans_of_all_models_share_one_dtype():
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
-@pytest.mark.parametrize(
-    "network", NETWORKS, ids=["windows", "branches", "filters", "line", "mobilenet"]
-)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
     one, image = one_of(network, parts), images_of(network, 1)
     table, tasks, plan, params = one._job
@@ -129,9 +141,7 @@ def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_p
     assert len(set(tasks[:, 2])) < len(plan)  # and stages have several operations
 
 
-@pytest.mark.parametrize(
-    "network", NETWORKS, ids=["windows", "branches", "filters", "line", "mobilenet"]
-)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_threads_change_no_bit_of_one_image(network, everything_pays):
     images = images_of(network, 6)
     alone, two = (model_of(network, threads) for threads in (1, 2))
@@ -142,7 +152,7 @@ def test_threads_change_no_bit_of_one_image(network, everything_pays):
 
 def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
-    network = NETWORKS[0]
+    network = WINDOWS
     expected = model_of(network, 1).logits(images_of(network, 1))
     one, out = one_of(network, 4), np.empty((1, network.outputs), np.float32)
     alone = workers.Workers(4)
@@ -172,7 +182,7 @@ def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while
 ):
     made = workers.Workers(2)
     monkeypatch.setattr(workers, "of", lambda threads: made)
-    network, state = NETWORKS[0], made.call()
+    network, state = WINDOWS, made.call()
     model, image = model_of(network, 2), images_of(network, 1)
 
     def shared(least):

@@ -93,9 +93,15 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
     after = max(
         input_of(rows, P - 1, none) - rows.size, input_of(columns, Q - 1, none) - columns.size
     )
-    # Taps further apart than the image is high may miss it on both sides.
+    # Taps further apart than the image is high may miss it on both sides. What no tap reads has the
+    # bias alone. How the others are summed does not depend on that: a piece has other padding.
     all_read = max(before, after) < 0 and rows.dilation <= rows.size
-    if columns.dilation == 1 and size * work.itemsize <= _CACHED and all_read:
+    runs = columns.dilation == 1 and size * work.itemsize <= _CACHED
+    rest = 0 if runs and all_read else n * P * Q  # what the products do not begin and end
+    for pixel in range(rest if adds == 0 else 0):
+        for k in range(K):
+            work[y + pixel * row + k] = weights[bias + k] if bias >= 0 else 0
+    if runs:
         q = none
         while q < Q:
             q_end, p = _end_of_run(columns, q), none
@@ -106,16 +112,12 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
                 _products(op, geometry, n, work, outputs, taps, (weights, bias, adds, op.relu))
                 p = p_end
             q = q_end
-        return
-    for pixel in range(n * P * Q if adds == 0 else 0):
-        for k in range(K):
-            work[y + pixel * row + k] = weights[bias + k] if bias >= 0 else 0
-    for r in range(rows.taps):
+    for r in range(0 if runs else rows.taps):
         lines = outputs_inside(rows, r)
         for s in range(columns.taps):
             outputs, taps = lines + outputs_inside(columns, s), (r, r + 1, s, s + 1)
             _products(op, geometry, n, work, outputs, taps, (weights, bias, np.int64(1), none))
-    for pixel in range(n * P * Q if op.relu != 0 else 0):
+    for pixel in range(rest if op.relu != 0 else 0):
         for k in range(y + pixel * row, y + pixel * row + K):
             work[k] = 0 if work[k] < 0 else work[k]
 
@@ -141,7 +143,7 @@ def _products(op, geometry, n, work, outputs, taps, given):
     y += (p * Q + q) * row
     filters = Vectors(weights, op.weight + (r * S + s) * C * row, S * C * row, row)
     shape = along[0], K, r_end - r, (s_end - s) * C, relu  # (s, c) is contiguous in x and in w
-    for i in range(outer[0]):  # none, where a tap is outside for all
+    for i in range(outer[0] if min(shape[2:4]) > 0 else 0):  # none, where a tap is outside for all
         for j in range(inner[0]):
             first, line = x + i * outer[1] + j * inner[1], rows.dilation * W * C
             sums = Rows(work, y + i * outer[2] + j * inner[2], along[2])
