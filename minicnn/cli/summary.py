@@ -27,7 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
     from minicnn.network.checks import times
     from minicnn.network.summary import summary_rows
 
-    network = _network(arguments).freeze(arguments.freeze or ())
+    network = _network(arguments)
+    if arguments.freeze:
+        network = network.freeze(arguments.freeze)
     *layers, total = rows = summary_rows(network)
     if arguments.json:
         print_json(

@@ -236,8 +236,8 @@ class Network:
             frozen |= found
         network = copy.copy(self)
         vars(network)["frozen"] = frozenset(frozen)
-        if frozen and not network.trained_count:
-            raise NetworkError(f"freeze leaves no parameter of the network {self.name} to train")
+        if not network.trained_count:
+            raise NetworkError(f"no parameter of the network {self.name} is left to train")
         return network
 
     @property

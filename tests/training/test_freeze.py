@@ -200,7 +200,7 @@ def test_a_model_that_was_trained_so_is_a_model_like_any_other():
             r"unknown layer to freeze 'conv9\*'.*batchnorm1, conv1, dense1",
         ),
         (["relu1"], UnknownNameError, "known: batchnorm1, conv1, dense1, dense2, mid"),
-        (["*"], NetworkError, "freeze leaves no parameter of the network network to train"),
+        (["*"], NetworkError, "no parameter of the network network is left to train"),
         (["conv1", "Mid"], UnknownNameError, "did you mean 'mid'"),
         ([], SettingError, r"freeze must be names or patterns, not \[\]"),
         ("conv1", SettingError, "freeze must be names or patterns, not 'conv1'"),
@@ -210,6 +210,11 @@ def test_a_model_that_was_trained_so_is_a_model_like_any_other():
 def test_what_cannot_be_frozen_is_refused(freeze, error, words):
     with pytest.raises(error, match=words):
         Trainer(NETWORK, freeze=freeze)
+
+
+def test_a_network_without_parameters_is_not_trained():
+    with pytest.raises(NetworkError, match="no parameter of the network network is left to train"):
+        Trainer(Network((6, 6, 1), [Flatten()]))
 
 
 def test_the_settings_survive_their_file(tmp_path):
