@@ -98,7 +98,8 @@ class ELU(_Activation):
 
 
 class Sigmoid(_Activation):
-    """``1 / (1 + exp(−x))``."""
+    """``1 / (1 + exp(−x))``. Rumelhart, Hinton, Williams: Learning representations by
+    back-propagating errors, 1986."""
 
     rule = smooth.SIGMOID
 
@@ -110,7 +111,7 @@ class HardSigmoid(_Activation):
 
 
 class Tanh(_Activation):
-    """The hyperbolic tangent."""
+    """``tanh(x)``, the hyperbolic tangent. LeCun, Bottou, Orr, Müller: Efficient BackProp, 1998."""
 
     rule = smooth.TANH
 
@@ -167,7 +168,8 @@ class Softmax(Layer):
     """``exp(x_k) / Σ_j exp(x_j)``, as the last layer of networks made elsewhere: a loss has a
     softmax of its own.
 
-    A network that ends with it gives probabilities where others give logits.
+    A network that ends with it gives probabilities where others give logits. Bridle: Probabilistic
+    interpretation of feedforward classification network outputs, 1990.
     """
 
     def output_shape(self, *input_shapes: Shape) -> Shape:

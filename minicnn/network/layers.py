@@ -15,7 +15,10 @@ __all__ += windows.__all__
 
 
 class Flatten(Layer):
-    """All elements in one row, in the order height, width, channel: (H, W, C) to (H·W·C,)."""
+    """All elements in one row, in the order height, width, channel: (H, W, C) to (H·W·C,).
+
+    ``y[(h·W + w)·C + c] = x[h,w,c]``
+    """
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         return (math.prod(input_shapes[0]),)
@@ -23,7 +26,10 @@ class Flatten(Layer):
 
 @dataclass(frozen=True)
 class Dense(Layer, units=checks.integer, bias=checks.flag):
-    """The fully connected layer ``y = x · weight + bias``: weight (in, units), bias (units,)."""
+    """The fully connected layer ``y = x · weight + bias``: weight (in, units), bias (units,).
+
+    Rumelhart, Hinton, Williams: Learning representations by back-propagating errors, 1986.
+    """
 
     units: int
     bias: bool = True
@@ -61,8 +67,10 @@ class Add(Layer):
 
 
 class Concat(Layer):
-    """The channels of all inputs, one after another: (H, W, C₁) and (H, W, C₂) to (H, W, C₁ +
-    C₂)."""
+    """The channels of all inputs, one after another: (H, W, C₁) and (H, W, C₂) to (H, W, C₁ + C₂).
+
+    ``y[h,w,:] = (x₁[h,w,:], x₂[h,w,:], …)``. Szegedy et al.: Going deeper with convolutions, 2015.
+    """
 
     arity = (2, None)
 
@@ -80,6 +88,8 @@ class Multiply(Layer):
     """The product of two values of one shape, or of an image and one number a channel, (1, 1, C) or
     (C,): a gate.
 
+    ``y[h,w,c] = x[h,w,c] · g``, g being x₂[h,w,c] or x₂[c]
+
     Hu, Shen, Sun: Squeeze-and-excitation networks, 2018.
     """
 
@@ -96,8 +106,8 @@ class Multiply(Layer):
 
 @dataclass(frozen=True)
 class Dropout(Layer, rate=partial(checks.number, minimum=0, below=1)):
-    """In training, an element is zero with probability ``rate``, else divided by ``1 − rate``;
-    otherwise unchanged.
+    """In training ``y = x · m / (1 − rate)``, where the m of an element is 0 with probability
+    ``rate``, else 1; otherwise ``y = x``.
 
     Srivastava et al.: Dropout: a simple way to prevent neural networks from overfitting, 2014.
     """
@@ -109,10 +119,10 @@ class Dropout(Layer, rate=partial(checks.number, minimum=0, below=1)):
 
 
 class Dropout2d(Dropout):
-    """Dropout of whole channels of a sample. Tompson et al.: Efficient object localization using
-    CNNs, 2015."""
+    """Dropout of whole channels of a sample: ``y[h,w,c] = x[h,w,c] · m[c] / (1 − rate)``, m[c]
+    being 0 or 1. Tompson et al.: Efficient object localization using CNNs, 2015."""
 
 
 class DropPath(Dropout):
-    """Dropout of whole samples of a branch: stochastic depth. Huang et al.: Deep networks with
-    stochastic depth, 2016."""
+    """Dropout of whole samples of a branch: stochastic depth. ``y = x · m / (1 − rate)``, m being 0
+    or 1. Huang et al.: Deep networks with stochastic depth, 2016."""

@@ -31,6 +31,8 @@ class _Normalization(Layer, eps=partial(checks.number, minimum=0)):
 class BatchNorm2d(_Normalization, momentum=partial(checks.number, minimum=0, below=1, closed=True)):
     """Batch normalization of each channel, of an image or of a row of features: weight, bias (C,).
 
+    ``y[h,w,c] = γ[c] · (x[h,w,c] − μ[c]) / √(σ²[c] + eps) + β[c]``
+
     μ and σ² are mean and (biased) variance over the whole batch and all pixels in training;
     otherwise the running ones, which are kept with the weights: running ← (1 − momentum) · running
     + momentum · batch, the variance unbiased. PyTorch's convention. Ioffe, Szegedy: Batch
@@ -52,6 +54,8 @@ class GroupNorm(_Normalization, groups=checks.integer):
     """Normalization of each sample over all pixels and the channels of each of ``groups`` groups:
     weight, bias (C,).
 
+    ``y[h,w,c] = γ[c] · (x[h,w,c] − μ) / √(σ² + eps) + β[c]``, μ and σ² of the group of c
+
     Wu, He: Group normalization, 2018.
     """
 
@@ -71,6 +75,8 @@ class GroupNorm(_Normalization, groups=checks.integer):
 class LayerNorm(_Normalization):
     """Normalization of each sample over all of its numbers: weight and bias have the sample's
     shape.
+
+    ``y[h,w,c] = γ[h,w,c] · (x[h,w,c] − μ) / √(σ² + eps) + β[h,w,c]``
 
     Ba, Kiros, Hinton: Layer normalization, 2016.
     """

@@ -109,6 +109,9 @@ class Conv2d(
 
     ``y[p,q,k] = b[k] + Σ_{r,s,c} x[p·stride + r·dilation − top, q·stride + s·dilation − left, c] ·
     w[r,s,c,k]``
+
+    LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998;
+    in groups Krizhevsky, Sutskever, Hinton, 2012; depthwise Howard et al.: MobileNets, 2017.
     """
 
     filters: int
@@ -191,8 +194,13 @@ class _Pool2d(_Window, ceil_mode=checks.flag):
 
 @dataclass(frozen=True)
 class MaxPool2d(_Pool2d, dilation=checks.pair):
-    """The largest element of each window, by channel. ``stride`` is the kernel size unless given;
-    padding is −∞."""
+    """The largest element of each window, by channel: (H, W, C) to (P, Q, C). ``stride`` is the
+    kernel size unless given; padding is −∞.
+
+    ``y[p,q,c] = max over r,s of x[p·stride + r·dilation − top, q·stride + s·dilation − left, c]``
+
+    Ranzato, Huang, Boureau, LeCun: Unsupervised learning of invariant feature hierarchies, 2007.
+    """
 
     kernel_size: IntOrPair
     stride: IntOrPair | None = None
@@ -203,10 +211,15 @@ class MaxPool2d(_Pool2d, dilation=checks.pair):
 
 @dataclass(frozen=True)
 class AvgPool2d(_Pool2d, count_include_pad=checks.flag):
-    """The mean of each window, by channel. ``stride`` is the kernel size unless given.
+    """The mean of each window, by channel: (H, W, C) to (P, Q, C). ``stride`` is the kernel size
+    unless given.
 
-    Padded zeros are counted, or with ``count_include_pad`` False they are not: the divisor is the
+    Padded zeros are counted, or with ``count_include_pad`` False they are not: the divisor D is the
     number of elements inside.
+
+    ``y[p,q,c] = Σ over r,s of x[p·stride + r − top, q·stride + s − left, c] / D``
+
+    LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998.
     """
 
     kernel_size: IntOrPair
@@ -236,8 +249,15 @@ class _GlobalPool2d(Layer):
 
 
 class GlobalAvgPool2d(_GlobalPool2d):
-    """The mean of each channel over the whole image: (H, W, C) to (C,)."""
+    """The mean of each channel over the whole image: (H, W, C) to (C,).
+
+    ``y[c] = Σ_{h,w} x[h,w,c] / (H·W)``. Lin, Chen, Yan: Network in network, 2014.
+    """
 
 
 class GlobalMaxPool2d(_GlobalPool2d):
-    """The largest element of each channel over the whole image: (H, W, C) to (C,)."""
+    """The largest element of each channel over the whole image: (H, W, C) to (C,).
+
+    ``y[c] = max over h,w of x[h,w,c]``. Oquab, Bottou, Laptev, Sivic: Is object localization for
+    free?, 2015.
+    """

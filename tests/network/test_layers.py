@@ -370,6 +370,13 @@ def test_a_value_that_a_field_does_not_admit_names_layer_and_field(make, text):
         make()
 
 
+@pytest.mark.parametrize("layer", {type(layer): layer for layer in EVERY_LAYER}.values(), ids=str)
+def test_every_layer_says_its_formula_and_its_source(layer):
+    text = type(layer).__doc__
+    assert re.search(r"``[^`]*[(·/=][^`]*``", text)
+    assert re.search(r"\b(19|20)\d\d\b", text) or isinstance(layer, Flatten)
+
+
 def test_every_layer_type_is_tried_here():
     import minicnn
 
