@@ -4,6 +4,7 @@
 import math
 import operator
 import re
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -93,13 +94,10 @@ def number(
     closed: bool = False,
 ) -> float:
     """A finite number in [minimum, below), or with ``closed`` in [minimum, below]."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if (
-        is_number
-        and math.isfinite(value)
-        and (minimum <= value < below or (closed and value == below))
-    ):  # type: ignore[operator, arg-type]
-        return float(value)  # type: ignore[arg-type]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        inside = minimum <= value < below or (closed and value == below)
+        if inside and abs(value) <= sys.float_info.max:
+            return float(value)
     wanted = f"a number in [{minimum:g}, {below:g}{']' if closed else ')'}"
     if math.isinf(below):
         wanted = "a finite number" + (f" from {minimum:g} on" if minimum == 0 else "")

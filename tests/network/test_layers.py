@@ -343,6 +343,7 @@ def test_a_kernel_larger_than_its_input_names_the_layer_its_input_and_what_would
             lambda: BatchNorm2d(momentum=2),
             r"BatchNorm2d: momentum must be a number in \[0, 1\], not 2",
         ),
+        (lambda: BatchNorm2d(eps=10**400), "BatchNorm2d: eps must be a finite number from 0 on"),
         (lambda: BatchNorm2d(momentum=1.00000005), "BatchNorm2d: momentum must be"),
         (lambda: GroupNorm(0), "GroupNorm: groups must be a whole number from 1 on, not 0"),
         (lambda: GELU("erf"), 'GELU: approximate must be "none" or "tanh", not \'erf\''),
