@@ -97,7 +97,8 @@ class BatchLoss:
             self.images, 1.0
         )
         shape = (1, 1, *shape) if flat else shape
-        names = ["before" if flat else "input", *network.layer_names[layer:]]
+        before = max(network.layer_names, key=len) + "_"  # which no layer is called
+        names = [before if flat else "input", *network.layer_names[layer:]]
         following = [
             replace(
                 network.layers[layer + i],
@@ -106,9 +107,7 @@ class BatchLoss:
             )
             for i, values in enumerate(reads)
         ]
-        tail = Network(
-            shape, [*([Flatten(name="before")] if flat else []), *following], network.name
-        )
+        tail = Network(shape, [*([Flatten(name=before)] if flat else []), *following], network.name)
         params, images = self.params[head.flat_size :], activations.reshape(-1, *shape)
         return replace(self, network=tail, params=params, images=images)
 

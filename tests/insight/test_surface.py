@@ -5,12 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
+from minicnn import Dense, Flatten, Loss, Network, ReLU, Softmax
+from minicnn.backends import cpu
 from minicnn.errors import DataError, SettingError, UnknownNameError
 from minicnn.insight.batch_loss import BatchLoss, first_layer
 from minicnn.insight.directions import Direction, chosen
 from minicnn.insight.surface import Surface, loss_surface, two_directions
+from tests.graphs import graphs
 from tests.insight.small import CONVOLUTIONAL, small_data, small_model
+from tests.networks import random_params
 
 FIRST, LAST, MIDDLE = "conv1.weight[0,1,0,2]", "dense2.weight[3,1]", "conv2.bias[4]"
 
@@ -182,3 +188,25 @@ def test_the_losses_along_a_line_are_those_of_evaluation_and_leave_the_weights(t
         there = replace(model, params=model.params + np.float32(coordinate) * one.vector)
         assert loss == pytest.approx(there.evaluate(x, y).loss, rel=2e-6)
     np.testing.assert_array_equal(model.params, before)
+
+
+@settings(max_examples=10, deadline=None)
+@given(network=graphs(), seed=st.integers(0, 99))
+@example(
+    network=Network((2, 2), [Flatten(), Dense(5), ReLU(), Dense(4, name="before"), Dense(3)]),
+    seed=0,
+)
+def test_a_graph_is_cut_only_where_the_rest_is_the_same_function(network, seed):
+    assume(network.outputs > 1 and not isinstance(network.layers[-1], Softmax))
+    rng = np.random.default_rng(seed)
+    params, x = random_params(network, rng), rng.normal(size=(3, *network.input_shape))
+    labels = rng.integers(0, network.outputs, 3)
+    loss = Loss("cross_entropy", network.outputs, None, np.float64)
+    batch_loss = BatchLoss(network, params, x, labels, loss, 1)
+    for spec in network.parameters:
+        if spec.kind != "state":
+            vector = np.zeros_like(params)
+            vector[spec.offset :][: spec.size] = rng.normal(size=spec.size)
+            (found,) = batch_loss.along(vector, np.array([0.3]))
+            whole = cpu.Inference(network, params + 0.3 * vector, 1).logits(x, 1.0)
+            assert found == pytest.approx(loss(whole, labels)[0], rel=1e-9)
