@@ -161,9 +161,6 @@ GEOMETRIES = {
             Flatten(),
         ],
     ),
-    "a sum with the images": Network(
-        (4, 5, 3), [Conv2d(3, 1), Add(inputs=("conv1", "input")), Flatten()]
-    ),
     "the images": Network((2, 1, 3), [Flatten()]),
     "a sum of one value and ReLU": Network(
         (4, 5, 3), [Conv2d(3, 1, name="a"), Add(inputs=("a", "a")), ReLU(), Flatten()]
