@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn import Loss, Network, Optimizer, preset
-from minicnn.backends import Batch
+from minicnn.backends import Batch, StepOptions
 from minicnn.backends.cpu import Training
 from minicnn.plugins import find
 from minicnn.training.distributed import Ranks, connect
@@ -52,7 +52,9 @@ def steps_of(network: Network, batch: int, threads: int, ranks: Ranks | None) ->
     images = rng.integers(0, 256, (IMAGES, math.prod(network.input_shape)), dtype=np.uint8)
     labels = rng.integers(0, 10, IMAGES)
     rules = find("optimizer", "adam"), find("loss", "cross_entropy")
-    training = Training(network, network.initialize(rng), batch, *rules, threads, ranks=ranks)
+    training = Training(
+        network, network.initialize(rng), batch, *rules, threads, StepOptions(ranks=ranks)
+    )
     optimizer, loss = Optimizer(rules[0], network), Loss(rules[1], network.outputs)
     data, count = loss.data(images, labels, 1 / 255), 0
 

@@ -91,7 +91,7 @@ def _of_factor(scale: float, dtype: np.dtype) -> np.ndarray:
 
 
 class Data(NamedTuple):
-    """What is the same in all steps of a run."""
+    """What is fixed for a run."""
 
     images: np.ndarray  # [N, H·W·C], uint8 or the dtype of the parameters
     labels: np.ndarray  # int64 [N]
@@ -103,7 +103,7 @@ class Data(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What is another in every step."""
+    """What changes from step to step."""
 
     order: np.ndarray  # int64 [batch]: which images
     divisor: float  # turns the summed loss into the mean
@@ -114,6 +114,18 @@ class Batch(NamedTuple):
     views: np.ndarray | None = (
         None  # of all images, by `Augment.draw`; None: the images as they are
     )
+
+
+class StepOptions(NamedTuple):
+    """How a step clips, what it updates, and with whom it meets."""
+
+    clip_norm: float = 0.0  # the largest norm of a gradient; 0: any
+    clip_value: float = 0.0  # the largest size of its elements; 0: any
+    # [count, (begin, end, row)]: the parameters to update, and with which row of an optimizer's
+    # scalars; None: all, with row 0
+    spans: np.ndarray | None = None
+    frozen: bool = False  # batch normalization keeps its running statistics and uses them
+    ranks: Any = None  # the processes that train together, `minicnn.training.distributed.Ranks`
 
 
 class StepResult(NamedTuple):

@@ -3,13 +3,12 @@
 import ctypes
 import functools
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
-from minicnn.backends import Batch, Data, StepResult, check_scalars, scale_rows
+from minicnn.backends import Batch, Data, StepOptions, StepResult, check_scalars, scale_rows
 from minicnn.backends.cpu_passes import Passes as Passes
 from minicnn.backends.cpu_passes import loss_rows as loss_rows
 from minicnn.backends.layout import plan_for_batch, prepared
@@ -204,7 +203,7 @@ class Training:
     """Everything one fused training step needs: gradients per shard, workspaces per thread, the
     compiled rules."""
 
-    at_once = 1  # steps that `steps` is best asked for
+    at_once = 1  # steps that `steps` takes
 
     def __init__(
         self,
@@ -214,14 +213,9 @@ class Training:
         optimizer: AnyOptimizer,
         loss: LossRule,
         threads: int | None = None,
-        clip_norm: float = 0.0,
-        clip_value: float = 0.0,
-        spans: np.ndarray | None = None,
-        frozen: bool = False,
-        ranks: Any = None,
+        options: StepOptions = StepOptions(),
     ):
-        dtype = params.dtype
-        threads = thread_count(threads)
+        dtype, ranks, threads = params.dtype, options.ranks, thread_count(threads)
         self.params, self._ranks = params, ranks
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
         every = min(threads * (ranks.size if ranks else 1), batch_size)
@@ -230,7 +224,9 @@ class Training:
         shards = self._starts[ranks.rank + 1] - self._first if ranks else every
         # a run is validated by inference
         beside = list(STEPS) if self.threads > 1 else [name for name in STEPS if name != "team"]
-        self.plan = plan_for_batch(network, -(-batch_size // every), True, dtype, frozen, beside)
+        self.plan = plan_for_batch(
+            network, -(-batch_size // every), True, dtype, options.frozen, beside
+        )
         self._trained = network.trainable_size
         segmented = bool(
             self.plan.table["combine"].any()
@@ -250,8 +246,9 @@ class Training:
         self._update = (
             compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
         )
-        self._spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
-        self._clip = float(clip_norm), float(clip_value)
+        every_span = np.array([[0, self._trained, 0]])
+        self._spans = every_span if options.spans is None else options.spans
+        self._clip = float(options.clip_norm), float(options.clip_value)
         self._no_weights = np.empty(0, dtype)
         self._meet = _Meet(self._gather) if ranks else _Meet()
         self._error: BaseException | None = None
@@ -318,21 +315,6 @@ class Training:
         """The gradient [flat_size] of the last step, clipped."""
         return self._grads[0, : len(self.params)]
 
-    def step(self, data: Data, batch: Batch, slots: np.ndarray) -> StepResult:
-        """Forward, loss, backward, update on ``data.images[batch.order]``.
-
-        The update is left out for an optimizer that is not elementwise: it does its own with
-        ``grads``.
-        """
-        result = self._launch(self.params, data, batch, slots, self._ranks is not None)
-        if self._error is not None:
-            raise self._error
-        return result
-
-    def steps(self, data: Data, batches: Sequence[Batch], slots: np.ndarray) -> list[StepResult]:
-        """A step on each of ``batches``."""
-        return list(map(functools.partial(self.step, data, slots=slots), batches))
-
     def gather(self, data: Data, batch: Batch) -> None:
         """Bring the images of ``batch`` into a workspace, chunk by chunk, and do nothing with
         them: to time that."""
@@ -350,11 +332,18 @@ class Training:
         rows = self._spans[:, 2].max() + 1
         scalars = np.ones((rows, self._update.scalars if self._update else 0), self.params.dtype)
         batch = Batch(np.zeros(1, np.int64), 1.0, 0, scalars)
-        self._launch(self.params.copy(), data._replace(scale=0.0), batch, slots.copy())
+        self.step(data._replace(scale=0.0), batch, slots.copy(), self.params.copy())
 
-    def _launch(
-        self, params: np.ndarray, data: Data, batch: Batch, slots: np.ndarray, meets: bool = False
+    def step(
+        self, data: Data, batch: Batch, slots: np.ndarray, params: np.ndarray | None = None
     ) -> StepResult:
+        """Forward, loss, backward, update on ``data.images[batch.order]``.
+
+        The update is left out for an optimizer that is not elementwise: it does its own with
+        ``grads``. With ``params`` in the place of its own, the step is of this process alone.
+        """
+        meets = params is None and self._ranks is not None
+        params = self.params if params is None else params
         number = params.dtype.type
         if self._update:
             check_scalars(self._name, self._update.scalars, batch.scalars)
@@ -396,4 +385,6 @@ class Training:
             self._met_plan,
             self._borders if overlaps else self._borders[:0],
         )
+        if self._error is not None:
+            raise self._error
         return StepResult(total / batch.divisor, int(correct), norm)

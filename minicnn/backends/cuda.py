@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from minicnn.backends import Batch, Data, StepResult, check_scalars
+from minicnn.backends import Batch, Data, StepOptions, StepResult, check_scalars
 from minicnn.backends.cpu import thread_count
 from minicnn.backends.cuda_passes import Passes, loss_rows
 from minicnn.backends.gpu import (
@@ -190,11 +190,7 @@ class Update:
 
 class Training:
     """Everything the training steps need on the GPU: weights, gradients, workspace, data set, the
-    compiled rules.
-
-    ``spans`` [count, (begin, end, row)] are the parameters to update, and with which row of an
-    optimizer's scalars.
-    """
+    compiled rules."""
 
     def __init__(
         self,
@@ -204,13 +200,10 @@ class Training:
         optimizer: AnyOptimizer,
         loss: LossRule,
         threads: int | None = None,
-        clip_norm: float = 0.0,
-        clip_value: float = 0.0,
-        spans: np.ndarray | None = None,
-        frozen: bool = False,
-        ranks: Any = None,
+        options: StepOptions = StepOptions(),
     ):
         check_float32(params)
+        ranks, frozen = options.ranks, options.frozen
         self._update = compile_update(optimizer) if isinstance(optimizer, OptimizerRule) else None
         # Rules that are not elementwise ask for the loss of their step.
         self.at_once = max(1, min(_AT_ONCE, _MOST_ORDERS // batch_size)) if self._update else 1
@@ -236,11 +229,12 @@ class Training:
         self._views: tuple[np.ndarray | None, Vector] = (None, views_there(None))
         self._squares = vector(np.zeros((blocks_for(len(params)), 2), np.float32))
         self._partials = empty(batch_size // THREADS + batch_size // self._laid_out.chunk + 2, 2)
-        spans = np.array([[0, network.trainable_size, 0]]) if spans is None else spans
+        every_span = np.array([[0, network.trainable_size, 0]])
+        spans = every_span if options.spans is None else options.spans
         scalars = (spans[:, 2].max() + 1) * self._update.scalars if self._update else 0
         self._spans = vector(spans)
         self._table = np.zeros((self.at_once, step.SCALARS + scalars), np.float32)
-        self._table[:, step.CLIP_NORM], self._table[:, step.CLIP_VALUE] = clip_norm, clip_value
+        self._table[:, [step.CLIP_NORM, step.CLIP_VALUE]] = options[:2]
         self._orders = np.zeros(self.at_once * whole_batch, np.int64)
         self._results = np.zeros((self.at_once, 4), np.float32)
         self._table_there, self._orders_there = vector(self._table), vector(self._orders)

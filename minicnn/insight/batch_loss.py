@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends import Batch, cpu
+from minicnn.backends import Batch, StepOptions, cpu
 from minicnn.data.dataset import as_array
 from minicnn.data.dataset import scaled as as_read
 from minicnn.errors import DataError, SettingError, short
@@ -143,7 +143,7 @@ class BatchLoss:
             no_update,
             self.loss.rule,
             self.threads,
-            frozen=True,
+            StepOptions(frozen=True),
         )
 
 

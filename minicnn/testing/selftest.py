@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backends import Batch, backend, cpu
+from minicnn.backends import Batch, StepOptions, backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.data.augment import Augment
 from minicnn.errors import SettingError
@@ -268,7 +268,7 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
     scale = np.outer([1 / 64, -2], np.linspace(0.9, 1.1, network.input_shape[2]))
     for module in (cpu, tested):
         given = network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule
-        training = module.Training(*given, None, 0.5, 0.1, frozen=frozen)
+        training = module.Training(*given, None, StepOptions(0.5, 0.1, frozen=frozen))
         data = loss.data(images, numbers % 2, scale.astype(np.float32))
         batch, slots = Batch(numbers, _SAMPLES, 7, none), module.vector(none)
         training.step(data, batch._replace(views=views), slots)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backends import Batch, StepResult, backend
+from minicnn.backends import Batch, StepOptions, StepResult, backend
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.profile import Profile, profile
 from minicnn.rules import OptimizerRule
@@ -58,12 +58,12 @@ class Engine:
         vectors = self._optimizer.vectors
         if isinstance(self._optimizer.rule, OptimizerRule):
             batch = self._batch(order, self._optimizer.scalars(**scheduled))
-            return self.training.steps(self._data, [batch], vectors)[0]
+            return self.training.step(self._data, batch, vectors)
         results: list[StepResult] = []
 
         def gradient(params: np.ndarray) -> tuple[float, np.ndarray]:
             batch = self._batch(order, np.empty((1, 0), params.dtype))
-            results.extend(self.training.steps(self._data, [batch], vectors))
+            results.append(self.training.step(self._data, batch, vectors))
             if not is_finite(results[-1]):
                 raise _NotFinite(results[-1])
             return results[-1].loss, self.training.grads
@@ -139,10 +139,12 @@ class Engine:
             self._optimizer.rule,
             self._loss.rule,
             self._threads,
-            settings.clip_grad or 0.0,
-            settings.clip_grad_value or 0.0,
-            spans=self._optimizer.spans,
-            **({} if self._ranks is None else {"ranks": self._ranks}),
+            StepOptions(
+                settings.clip_grad or 0.0,
+                settings.clip_grad_value or 0.0,
+                self._optimizer.spans,
+                ranks=self._ranks,
+            ),
         )
         self._frozen = [
             (spec.offset, spec.offset + spec.size)

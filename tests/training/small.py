@@ -1,5 +1,5 @@
 """A small run that has all that a run can have: dropout, a last batch that is smaller, validation,
-two lanes."""
+two shards."""
 
 from dataclasses import replace
 from pathlib import Path

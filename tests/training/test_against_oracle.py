@@ -38,15 +38,16 @@ CASES = {
 def trained(monkeypatch, **options):
     """(trainer, first weights, [(images of the step, its result)]) of a run of small batches, the
     last one smaller."""
-    steps, original = [], cpu.Training.steps
+    steps, original = [], cpu.Training.step
 
-    def spy(self, data, batches, slots):
+    def spy(self, data, batch, slots, params=None):
         before = self.params.copy()
-        results = original(self, data, batches, slots)
-        steps.append((batches[0].order.copy(), results[0], before))
-        return results
+        result = original(self, data, batch, slots, params)
+        if params is None:  # else the step that compiles
+            steps.append((batch.order.copy(), result, before))
+        return result
 
-    monkeypatch.setattr(cpu.Training, "steps", spy)
+    monkeypatch.setattr(cpu.Training, "step", spy)
     chosen = {
         "optimizer": "sgd",
         "learning_rate": 0.2,

@@ -79,8 +79,10 @@ def images_of_steps(options, **places):
     """(workspaces, images' numbers, images as the first operation has them) of each step."""
     steps, original = [], cpu.Training.step
 
-    def step(training, data, batch, slots):
-        result = original(training, data, batch, slots)
+    def step(training, data, batch, slots, params=None):
+        result = original(training, data, batch, slots, params)
+        if params is not None:  # the step that compiles
+            return result
         works = training._work[: len(batch.order)]
         x, cuts = training.plan.table[0]["x"], np.arange(len(works) + 1) * len(batch.order)
         sizes = np.diff(cuts // len(works)) * X[0].size

@@ -22,7 +22,7 @@ from minicnn import (
     Trainer,
     plugins,
 )
-from minicnn.backends import Batch, Data, cpu, layout
+from minicnn.backends import Batch, Data, StepOptions, cpu, layout
 from minicnn.model_file import load
 from minicnn.program.fold import fold
 from tests.graphs import graphs
@@ -55,12 +55,12 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None, network=N
         plugins.find("optimizer", rule),
         loss.rule,
         threads,
-        spans=optimizer.spans,
+        StepOptions(spans=optimizer.spans),
     )
     rows = images.reshape(len(images), -1)
     data = Data(rows, labels, 1.0, loss.one_hot, loss.class_weights, loss.hyperparameters)
     batch = Batch(np.arange(len(images)), float(len(images)), 0, optimizer.scalars())
-    return training, training.steps(data, [batch], optimizer.slots)[0]
+    return training, training.step(data, batch, optimizer.slots)
 
 
 def go_in_parts(monkeypatch):

@@ -1,6 +1,7 @@
 """Which images a run trains on, in which batches, what is held out, and how often the test set is
 touched."""
 
+import sys
 import traceback
 
 import numpy as np
@@ -18,13 +19,14 @@ from tests.training import small
 @pytest.fixture
 def steps(monkeypatch):
     """The images of every step: indices into the training images."""
-    orders, original = [], cpu.Training.steps
+    orders, original = [], cpu.Training.step
 
-    def spy(self, data, batches, slots):
-        orders.extend(batch.order.copy() for batch in batches)
-        return original(self, data, batches, slots)
+    def spy(self, data, batch, slots, params=None):
+        if params is None:  # else the step that compiles
+            orders.append(batch.order.copy())
+        return original(self, data, batch, slots, params)
 
-    monkeypatch.setattr(cpu.Training, "steps", spy)
+    monkeypatch.setattr(cpu.Training, "step", spy)
     return orders
 
 
@@ -339,3 +341,24 @@ def test_eight_frames_lead_from_the_users_loop_to_the_kernel(monkeypatch):
         : found[-1].index("test_eight_frames_lead_from_the_users_loop_to_the_kernel")
     ]
     assert len([name for name in frames if name not in ("launched", "<listcomp>")]) <= 8
+
+
+# --- from the loop to the kernel ------------------------------------------------------------------
+
+
+def test_a_batch_passes_few_calls_between_the_loop_and_the_compiled_step(monkeypatch):
+    """Each frame of Python costs up to a microsecond per step, and a reader a look."""
+    depths, compiled = [], cpu.step.train_step
+
+    def spy(*arguments):
+        frame, depth = sys._getframe(1), 0
+        while frame.f_code is not here:
+            frame, depth = frame.f_back, depth + 1
+        depths.append(depth)
+        return compiled(*arguments)
+
+    here = sys._getframe(0).f_code
+    monkeypatch.setattr(cpu.step, "train_step", spy)
+    for _ in Trainer(small.network(), small.settings(epochs=1)).run(small.dataset()):
+        pass
+    assert len(depths) > small.BATCHES and max(depths) + 1 <= 8  # `train_step` is one more
