@@ -5,9 +5,9 @@ NumPy nor Numba. The layers are those that `minicnn.network` names in ``__all__`
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+TYPE_CHECKING = False  # without `typing`: what is imported here is imported before Ctrl-C is heard
 
 if TYPE_CHECKING:
     from minicnn.backends.cpu_passes import Passes as Passes
@@ -89,7 +89,7 @@ def __dir__() -> list[str]:
 
 if not TYPE_CHECKING:  # a type checker refuses a name that is not imported above
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         if name == "__all__":
             return __dir__()
         # A layer is a class; names in lower case that are not known are asked for by imports of

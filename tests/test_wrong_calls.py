@@ -98,7 +98,12 @@ def batch_loss(**changed):
             "crop must be below the sides .*6x6, not 6",
         ),
         (lambda: fit(options={"augment": {"cutout": 9}}), "cutout must be below the sides"),
-        (lambda: fit(options={"limit": 1}), "limit 1 leaves images of one class alone"),
+        (lambda: fit(options={"limit": 1}), "limit 1 leaves no image of class '[012]' to train on"),
+        (lambda: fit(options={"limit": 2}), "limit 2 leaves no image of class '[012]' to train on"),
+        (
+            lambda: fit(options={"data_max": 1e300}),
+            r"values up to \d+, so on a scale that ends at 1e\+300 they are black; .* data_max=",
+        ),
         (lambda: Trainer(NETWORK).dry_run(X), r"load_dataset\(\) gives a Dataset, and this is"),
         (lambda: next(Trainer(NETWORK).run(X)), r"load_dataset\(\) gives a Dataset"),
         (lambda: Trainer(NETWORK).profile(None), r"load_dataset\(\) gives a Dataset"),

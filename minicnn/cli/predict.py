@@ -249,7 +249,10 @@ def _batches(
     names: list[str] = []
     parts: list[np.ndarray] = []
     for path, hidden in _files(arguments.inputs):
-        found, images = _read_file(path, model, arguments, done)
+        try:
+            found, images = _read_file(path, model, arguments, done)
+        except DataError as error:
+            raise DataError(str(error).replace(hidden, "")) from None
         for first in range(0, len(images), most):
             part = images[first : first + most]
             if parts and (part.dtype != parts[0].dtype or len(names) + len(part) > most):

@@ -302,7 +302,8 @@ def build_dataset(
     Labels may have any form that `plain_labels` takes or, for a ``loss`` on values, be these;
     ``classes`` and ``outputs`` are as in `find_classes`; with ``outputs`` the set also keeps what
     the labels called its classes. Floats with negative values and no ``maximum`` are standardised
-    images. Raises `DataError` for a class without a training image, and for a single class.
+    images. Raises `DataError` for a class without a training image, for a single class, and for a
+    ``maximum`` that makes all images black.
     """
     if train[1].ndim < 3 and len(train[1]) != len(
         train[0]
@@ -337,6 +338,11 @@ def build_dataset(
         found.task,
         seen,
     )
+    if is_known and 0 < (high := float(first.images.max())) < dataset.maximum / 1000:
+        raise DataError(
+            f"{name}: the training images hold values up to {high:g}, so on a scale that ends at "
+            f"{maximum:g} they are black; declare the maximum with maximum="
+        )
     for kind, arrays in (("test", test), ("validation", validation)):
         dtypes = train[0].dtype, (arrays or train)[0].dtype
         if not is_known and len({dtype.kind in "bf" for dtype in dtypes}) > 1:

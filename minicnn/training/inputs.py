@@ -72,9 +72,11 @@ class Inputs:
             self.validation = self.dataset.train if len(self.held_out) else None
         if len(self.train) == 0:
             raise DataError(f"{self.dataset.name}: no image is left to train on")
-        if self.has_classes and settings.limit and np.ptp(self.strata[self.train]) == 0:
+        left_out = np.setdiff1d(self.strata, self.strata[self.train])
+        if left_out.size:  # every class keeps an image where there is room for it
             raise SettingError(
-                f"limit {settings.limit} leaves images of one class alone: there is nothing to tell apart"
+                f"limit {settings.limit} leaves no image of class "
+                f"{self.dataset.classes[left_out[0]]!r} to train on"
             )
 
     def first(self, count: int = 5000) -> np.ndarray:

@@ -113,7 +113,7 @@ def test_the_limit_is_applied_before_the_split(steps):
     assert len(np.concatenate(steps)) == 50
 
 
-@pytest.mark.parametrize(("limit", "counts"), [(9, [3, 3, 3]), (20, [7, 7, 6]), (2, None)])
+@pytest.mark.parametrize(("limit", "counts"), [(9, [3, 3, 3]), (20, [7, 7, 6]), (3, [1, 1, 1])])
 def test_the_limit_takes_of_every_class_its_share_where_images_come_class_by_class(
     limit, counts, steps
 ):
@@ -125,8 +125,7 @@ def test_the_limit_takes_of_every_class_its_share_where_images_come_class_by_cla
         ).fit(x, y)
     runs = [np.sort(np.concatenate(steps[i * limit : (i + 1) * limit])) for i in range(3)]
     assert len(steps) == 3 * limit and runs[0].tolist() == runs[1].tolist() != runs[2].tolist()
-    if counts is not None:
-        assert sorted(np.bincount(y[runs[0]])) == sorted(counts)
+    assert sorted(np.bincount(y[runs[0]])) == sorted(counts)
 
 
 def test_without_a_validation_share_nothing_is_held_out(evaluated, steps):
