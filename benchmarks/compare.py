@@ -43,7 +43,7 @@ from rich.console import Console
 from rows import Context, Row, RowFailed, Task, title_of
 from timing import Effort
 
-from minicnn.backends.cpu import thread_count
+from minicnn.backends.cpu import resolve_threads
 from minicnn.kernels.cpu.tile import VECTOR_BYTES
 
 _PEERS = ("torch", "jax", "tensorflow_cpu", "onnxruntime", "openvino", "ai-edge-litert", "ncnn")
@@ -58,7 +58,7 @@ def main() -> int:
         print(report.markdown(options.markdown))
         return 0
     console = Console(width=None if sys.stdout.isatty() else 160)
-    threads = sorted({thread_count(int(text)) for text in options.threads.split(",")})
+    threads = sorted({resolve_threads(int(text)) for text in options.threads.split(",")})
     effort = QUICK if options.quick else FULL
     if options.repetitions:
         effort = Effort(options.repetitions, effort.turn)

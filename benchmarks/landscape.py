@@ -31,7 +31,7 @@ from torch.func import functional_call, vmap
 from torch.nn import functional
 
 import minicnn
-from minicnn.backends.cpu import thread_count
+from minicnn.backends.cpu import resolve_threads
 from minicnn.insight.batch_loss import BatchLoss
 from minicnn.insight.directions import Direction
 from minicnn.insight.surface import loss_surface, two_directions
@@ -226,7 +226,7 @@ def main() -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile takes part")
     parser.add_argument("--only", type=int, help="the pair with this number, from 1")
     options = parser.parse_args()
-    threads = thread_count(options.threads)
+    threads = resolve_threads(options.threads)
     torch.set_num_threads(threads)
     data = minicnn.load_dataset("fashion-mnist-12k")
     trainer = minicnn.Trainer(NETWORK, epochs=1, threads=threads)

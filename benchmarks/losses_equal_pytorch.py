@@ -26,8 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 import minicnn
-from minicnn.backends import Batch
-from minicnn.backends.cpu import Training
+from minicnn.backends import StepInputs
+from minicnn.backends.cpu import TrainStep
 
 STEPS, BATCH, ORDERS = 50, 64, 3
 FIRST, TOLERANCE, FACTOR = 10, 1e-5, 2.0
@@ -79,13 +79,13 @@ def losses_by_fused_step(job: Job, threads: int | None = None) -> list[float]:
     """The one call a step that `Trainer` makes."""
     loss = minicnn.Loss("cross_entropy", job.network.outputs)
     optimizer = minicnn.Optimizer(job.optimizer, job.network)
-    training = Training(job.network, job.params.copy(), BATCH, optimizer.rule, loss.rule, threads)
+    training = TrainStep(job.network, job.params.copy(), BATCH, optimizer.rule, loss.rule, threads)
     rows = job.images.reshape(len(job.images), -1)
     data = loss.data(rows, job.labels, 1 / 255)
     losses = []
     for number, order in enumerate(job.order):
         divisor = loss.divisor(job.labels[order])
-        batch = Batch(order, divisor, number, optimizer.scalars())
+        batch = StepInputs(order, divisor, number, optimizer.scalars())
         losses.append(training.step(data, batch, optimizer.slots).loss)
     return losses
 

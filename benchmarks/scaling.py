@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from minicnn import Loss, Network, Optimizer, preset
-from minicnn.backends import Batch, StepOptions
-from minicnn.backends.cpu import Training
+from minicnn.backends import StepInputs, StepOptions
+from minicnn.backends.cpu import TrainStep
 from minicnn.plugins import find
 from minicnn.training.distributed import Ranks, connect
 
@@ -52,7 +52,7 @@ def steps_of(network: Network, batch: int, threads: int, ranks: Ranks | None) ->
     images = rng.integers(0, 256, (IMAGES, math.prod(network.input_shape)), dtype=np.uint8)
     labels = rng.integers(0, 10, IMAGES)
     rules = find("optimizer", "adam"), find("loss", "cross_entropy")
-    training = Training(
+    training = TrainStep(
         network, network.initialize(rng), batch, *rules, threads, StepOptions(ranks=ranks)
     )
     optimizer, loss = Optimizer(rules[0], network), Loss(rules[1], network.outputs)
@@ -62,7 +62,9 @@ def steps_of(network: Network, batch: int, threads: int, ranks: Ranks | None) ->
         nonlocal count
         order = np.arange(count * batch, (count + 1) * batch) % IMAGES
         count += 1
-        training.step(data, Batch(order, float(batch), count, optimizer.scalars()), optimizer.slots)
+        training.step(
+            data, StepInputs(order, float(batch), count, optimizer.scalars()), optimizer.slots
+        )
 
     step()
     return step

@@ -163,9 +163,9 @@ def test_a_worker_takes_no_more_threads_than_joblib_leaves_to_it():
 
 
 def _threads() -> int:
-    from minicnn.backends.cpu import thread_count
+    from minicnn.backends.cpu import resolve_threads
 
-    return thread_count()
+    return resolve_threads()
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch):

@@ -7,8 +7,8 @@ import numpy as np
 from numba import njit
 
 import minicnn
-from minicnn.backends import Batch
-from minicnn.backends.cpu import Training
+from minicnn.backends import StepInputs
+from minicnn.backends.cpu import TrainStep
 from minicnn.plugins import find
 from peers.jobs import InferenceJob, Peer, TrainingJob
 from peers.layout import scaled
@@ -19,7 +19,7 @@ def training(job: TrainingJob, optimizer: str = "adam") -> Callable[[], float]:
     weights."""
     network, params = job.network, job.params.copy()
     rules = find("optimizer", optimizer), find("loss", "cross_entropy")
-    step = Training(network, params, job.batch, *rules, job.threads)
+    step = TrainStep(network, params, job.batch, *rules, job.threads)
     state = minicnn.Optimizer(rules[0], network.flat_size)
     loss = minicnn.Loss(rules[1], network.outputs)
     places = np.random.default_rng(5).permutation(
@@ -38,7 +38,7 @@ def training(job: TrainingJob, optimizer: str = "adam") -> Callable[[], float]:
         nonlocal count
         order = orders[count % len(orders)]
         count += 1
-        batch = Batch(order, loss.divisor(labels[order]), count, state.scalars())
+        batch = StepInputs(order, loss.divisor(labels[order]), count, state.scalars())
         return step.step(data, batch, state.slots).loss
 
     return next_step

@@ -1,8 +1,8 @@
 """Backends own the buffers of a device and launch its kernels. Both have the same names; `backend`
 gives one of them.
 
-A vector is a flat array on the device: on the CPU NumPy's own, so that ``vector`` and ``fetch``
-copy nothing there.
+A vector is a flat array on the device: on the CPU NumPy's own, so that ``to_device`` and
+``to_host`` copy nothing there.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _of_factor(scale: float, dtype: np.dtype) -> np.ndarray:
     return numpy.array([[scale], [0.0]], dtype)
 
 
-class Data(NamedTuple):
+class RunInputs(NamedTuple):
     """What is fixed for a run."""
 
     images: np.ndarray  # [N, H·W·C], uint8 or the dtype of the parameters
@@ -102,7 +102,7 @@ class Data(NamedTuple):
     sample_weights: np.ndarray | None = None  # [N], in the dtype of the parameters; None: 1 each
 
 
-class Batch(NamedTuple):
+class StepInputs(NamedTuple):
     """What changes from step to step."""
 
     order: np.ndarray  # int64 [batch]: which images

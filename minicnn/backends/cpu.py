@@ -8,9 +8,16 @@ from typing import Any
 import numpy as np
 from llvmlite.binding import get_host_cpu_name
 
-from minicnn.backends import Batch, Data, StepOptions, StepResult, check_scalars, scale_rows
+from minicnn.backends import (
+    RunInputs,
+    StepInputs,
+    StepOptions,
+    StepResult,
+    check_scalars,
+    scale_rows,
+)
 from minicnn.backends.cpu_passes import Passes as Passes
-from minicnn.backends.cpu_passes import loss_rows as loss_rows
+from minicnn.backends.cpu_passes import batch_loss as batch_loss
 from minicnn.backends.layout import plan_for_batch, prepared
 from minicnn.backends.one_image import OneImage
 from minicnn.errors import SettingError
@@ -40,7 +47,7 @@ _FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
 _Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
-def thread_count(threads: int | None = None) -> int:
+def resolve_threads(threads: int | None = None) -> int:
     """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the
     number of cores."""
     most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
@@ -55,10 +62,10 @@ def thread_count(threads: int | None = None) -> int:
 
 def describe() -> dict[str, Any]:
     """The processor and the threads, for a report."""
-    return {"processor": get_host_cpu_name(), "threads": thread_count()}
+    return {"processor": get_host_cpu_name(), "threads": resolve_threads()}
 
 
-class Update:
+class CompiledUpdate:
     """An elementwise rule, compiled for ``dtype``; raises `PluginError` if it does not compile."""
 
     def __init__(self, rule: OptimizerRule, dtype: np.dtype):
@@ -87,12 +94,12 @@ class Update:
         step.update(self._compiled.address, params, grads, slots, scalars, spans)
 
 
-def vector(array: np.ndarray) -> np.ndarray:
+def to_device(array: np.ndarray) -> np.ndarray:
     """``array`` where the device computes with it: here, itself."""
     return array
 
 
-def fetch(vector: np.ndarray, array: np.ndarray) -> None:
+def to_host(vector: np.ndarray, array: np.ndarray) -> None:
     """Copy a vector back into the array that it was made of: here, nothing to do."""
 
 
@@ -141,7 +148,7 @@ class Inference:
         constant: bool = False,
     ):
         self.network, self.params = network, params
-        self.threads = thread_count(threads)
+        self.threads = resolve_threads(threads)
         chunk, beside = -(-batch_size // self.threads), ("infer", "infer_part", "tile")
         self.plan = plan_for_batch(network, chunk, False, params.dtype, beside=beside)
         if constant:
@@ -199,11 +206,11 @@ def show(
     return out
 
 
-class Training:
+class TrainStep:
     """Everything one fused training step needs: gradients per shard, workspaces per thread, the
     compiled rules."""
 
-    at_once = 1  # steps that `steps` takes
+    steps_per_call = 1  # a step is a call of its own
 
     def __init__(
         self,
@@ -215,7 +222,7 @@ class Training:
         threads: int | None = None,
         options: StepOptions = StepOptions(),
     ):
-        dtype, ranks, threads = params.dtype, options.ranks, thread_count(threads)
+        dtype, ranks, threads = params.dtype, options.ranks, resolve_threads(threads)
         self.params, self._ranks = params, ranks
         self.threads = threads if 3 * batch_size * network.multiply_adds > _WORTH_A_THREAD else 1
         every = min(threads * (ranks.size if ranks else 1), batch_size)
@@ -315,7 +322,7 @@ class Training:
         """The gradient [flat_size] of the last step, clipped."""
         return self._grads[0, : len(self.params)]
 
-    def gather(self, data: Data, batch: Batch) -> None:
+    def gather(self, data: RunInputs, batch: StepInputs) -> None:
         """Bring the images of ``batch`` into a workspace, chunk by chunk, and do nothing with
         them: to time that."""
         views = _NO_VIEWS if batch.views is None else batch.views
@@ -326,16 +333,20 @@ class Training:
             order = batch.order[at : at + chunk]
             gather.show(address, table, self._work[0], data.images, order, scale, views)
 
-    def compile(self, data: Data, slots: np.ndarray) -> None:
+    def compile(self, data: RunInputs, slots: np.ndarray) -> None:
         """Compile the step, or load it from the cache, by running it on one image and copies of
         what it changes."""
         rows = self._spans[:, 2].max() + 1
         scalars = np.ones((rows, self._update.scalars if self._update else 0), self.params.dtype)
-        batch = Batch(np.zeros(1, np.int64), 1.0, 0, scalars)
+        batch = StepInputs(np.zeros(1, np.int64), 1.0, 0, scalars)
         self.step(data._replace(scale=0.0), batch, slots.copy(), self.params.copy())
 
     def step(
-        self, data: Data, batch: Batch, slots: np.ndarray, params: np.ndarray | None = None
+        self,
+        data: RunInputs,
+        batch: StepInputs,
+        slots: np.ndarray,
+        params: np.ndarray | None = None,
     ) -> StepResult:
         """Forward, loss, backward, update on ``data.images[batch.order]``.
 

@@ -18,7 +18,7 @@ from minicnn.rules import LossRule
 _compiled_loss = functools.cache(compile_loss)  # to find it on the disk takes longer than a batch
 
 
-def loss_rows(
+def batch_loss(
     rule: LossRule,
     logits: np.ndarray,
     labels: np.ndarray,

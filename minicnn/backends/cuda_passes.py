@@ -4,14 +4,14 @@ host."""
 import numpy as np
 
 from minicnn.backends.gpu import (
+    DeviceNetwork,
     Images,
-    LaidOut,
     blocks_for,
     check_float32,
     empty,
     run_kernel,
-    vector,
-    views_there,
+    to_device,
+    views_on_gpu,
 )
 from minicnn.kernels.cuda import step
 from minicnn.kernels.cuda.rules import compile_loss
@@ -20,7 +20,7 @@ from minicnn.network.network import Network
 from minicnn.rules import LossRule
 
 
-def loss_rows(
+def batch_loss(
     rule: LossRule,
     logits: np.ndarray,
     labels: np.ndarray,
@@ -32,13 +32,13 @@ def loss_rows(
     host."""
     n, outputs = logits.shape
     work, partials = (
-        vector(np.append(logits.reshape(-1), np.zeros(logits.size, np.float32))),
+        to_device(np.append(logits.reshape(-1), np.zeros(logits.size, np.float32))),
         empty(-(-n // THREADS), 2),
     )
     table = np.zeros((1, step.SCALARS), np.float32)
     table[0, step.DIVISOR] = 1
     given = [
-        vector(array)
+        to_device(array)
         for array in (
             labels,
             np.ones(1, np.float32),
@@ -62,7 +62,7 @@ def loss_rows(
         0,
         partials,
         0,
-        views_there(None),
+        views_on_gpu(None),
         empty(1, 1),
     )
     dlogits = work.copy_to_host()[n * outputs :].reshape(n, outputs)
@@ -78,8 +78,11 @@ class Passes:
     def __init__(self, network: Network, params: np.ndarray, batch_size: int):
         check_float32(params)
         self.params = params
-        self._on_gpu, self._laid_out = vector(params), LaidOut(network, batch_size, True)
-        self._grads = vector(np.zeros_like(params))
+        self._on_gpu, self._device_network = (
+            to_device(params),
+            DeviceNetwork(network, batch_size, True),
+        )
+        self._grads = to_device(np.zeros_like(params))
         self._squares = empty(blocks_for(len(params)), 2)
 
     def forward(self, x: np.ndarray, key: int = 0) -> np.ndarray:
@@ -87,15 +90,19 @@ class Passes:
         n = len(x)
         self._on_gpu.copy_to_device(self.params)
         rows = np.ascontiguousarray(x, np.float32).reshape(n, -1)
-        Images(rows, n, True).gather(self._laid_out, np.arange(n), vector(np.arange(n)), 0, n, 1.0)
-        self._laid_out.forward(self._on_gpu, n, key, 0)
-        return self._laid_out.logits(n)
+        Images(rows, n, True).gather(
+            self._device_network, np.arange(n), to_device(np.arange(n)), 0, n, 1.0
+        )
+        self._device_network.forward(self._on_gpu, n, key, 0)
+        return self._device_network.logits(n)
 
     def backward(self, dlogits: np.ndarray, key: int = 0) -> np.ndarray:
         """The gradient [flat_size] of the loss with respect to the parameters, after `forward` on
         the same batch."""
         rows = np.ascontiguousarray(dlogits, np.float32).reshape(-1)
-        self._laid_out.work[self._laid_out.dlogits_at :][: rows.size].copy_to_device(rows)
-        self._laid_out.backward(self._on_gpu, len(dlogits), key, 0)
-        self._laid_out.add_parts(self._grads, self._squares)
+        self._device_network.work[self._device_network.dlogits_at :][: rows.size].copy_to_device(
+            rows
+        )
+        self._device_network.backward(self._on_gpu, len(dlogits), key, 0)
+        self._device_network.add_parts(self._grads, self._squares)
         return self._grads.copy_to_host()

@@ -37,7 +37,7 @@ def choose(number: int) -> None:
         cuda.select_device(number % len(cuda.gpus))
 
 
-def vector(array: np.ndarray) -> Vector:
+def to_device(array: np.ndarray) -> Vector:
     """A copy of ``array`` on the GPU; what is there already is returned as it is."""
     if not isinstance(array, np.ndarray):
         return array
@@ -51,13 +51,13 @@ def empty(*shape: int) -> Vector:
     return cuda.device_array(shape, np.float32)
 
 
-def views_there(views: np.ndarray | None) -> Vector:
+def views_on_gpu(views: np.ndarray | None) -> Vector:
     """The views of all images on the GPU; of none a row that stands for every image, without a
     partner."""
     if views is None:
         views = np.zeros((1, COLUMNS), np.float32)
         views[0, PARTNER] = -1
-    return vector(views)
+    return to_device(views)
 
 
 def blocks_for(count: int) -> int:
@@ -138,15 +138,15 @@ class Images:
 
     def __init__(self, images: np.ndarray, most: int, resident: bool):
         self.host, self._kind = images, from_dtype(images.dtype)
-        self._all = vector(images) if resident else None
+        self._all = to_device(images) if resident else None
         self._scale: float | np.ndarray | None = None
         if not resident:
             self._some = cuda.device_array((most, images.shape[1]), images.dtype)
-            self._in_order = vector(np.arange(most))
+            self._in_order = to_device(np.arange(most))
 
     def gather(
         self,
-        laid_out: "LaidOut",
+        device_network: "DeviceNetwork",
         order: np.ndarray,
         orders: Vector,
         start: int,
@@ -160,11 +160,11 @@ class Images:
         (host, views_here), source = views, self._all
         if source is None and host is not None:
             partners = np.maximum(host[order, PARTNER], 0).astype(np.int64)
-            source = vector(self.host[np.concatenate([order, partners])])
+            source = to_device(self.host[np.concatenate([order, partners])])
         elif source is None:
             self._some[:n].copy_to_device(np.ascontiguousarray(self.host[order]))
             source, orders, start = self._some, self._in_order, 0
-        given = n, laid_out.plan, laid_out.work, source, orders, start, n
+        given = n, device_network.plan, device_network.work, source, orders, start, n
         if host is not None:
             whole = int(self._all is not None)
             signature = views_signature(self._kind)
@@ -177,11 +177,14 @@ class Images:
 
     def _rows(self, scale: float | np.ndarray) -> Vector:
         if self._scale is not scale:
-            self._scale, self._scale_there = scale, vector(scale_rows(scale, np.dtype(np.float32)))
-        return self._scale_there
+            self._scale, self._scale_on_gpu = (
+                scale,
+                to_device(scale_rows(scale, np.dtype(np.float32))),
+            )
+        return self._scale_on_gpu
 
 
-class LaidOut:
+class DeviceNetwork:
     """A network on the GPU: its plan, room for ``chunk`` samples, and the launches of its
     passes."""
 
@@ -192,9 +195,9 @@ class LaidOut:
         size = layout.work_size
         if self.dlogits_at < 0:  # nothing is trained: the loss writes them, and nobody reads them
             self.dlogits_at, size = size, size + chunk * network.outputs
-        self.plan = vector(layout.table)
-        self.work = vector(np.zeros(size, np.float32))
-        self.sums, self._sum_count = vector(layout.sums), len(layout.sums)
+        self.plan = to_device(layout.table)
+        self.work = to_device(np.zeros(size, np.float32))
+        self.sums, self._sum_count = to_device(layout.sums), len(layout.sums)
 
     def forward(self, params: Vector, n: int, key: int, first: int) -> None:
         """From the first operation's x to the logits; sample 0 is number ``first`` of its batch."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends import Data
+from minicnn.backends import RunInputs
 from minicnn.errors import DataError, SettingError, check_known
 from minicnn.plugins import find
 from minicnn.rules import LossRule, resolve
@@ -91,11 +91,11 @@ class Loss:
         labels: np.ndarray,
         scale: float | np.ndarray,
         sample_weights: np.ndarray | None = None,
-    ) -> Data:
+    ) -> RunInputs:
         """What a training step reads: ``images`` [N, ...] with ``labels`` as `table` takes them."""
         rows, table = self.table(labels)
         loss = self.class_weights, self.hyperparameters
-        return Data(images.reshape(len(images), -1), rows, scale, table, *loss, sample_weights)
+        return RunInputs(images.reshape(len(images), -1), rows, scale, table, *loss, sample_weights)
 
     def divisor(self, labels: np.ndarray, sample_weights: np.ndarray | None = None) -> float:
         """What the summed loss of a batch is divided by: the sum of the weights of its samples,
@@ -148,7 +148,7 @@ class Loss:
                     f"sample_weights must be {len(labels)} finite numbers, not {list(sample_weights.shape)}"
                 )
         rows, table = self.table(labels)
-        total, dlogits = cpu.loss_rows(
+        total, dlogits = cpu.batch_loss(
             self.rule,
             logits,
             rows,

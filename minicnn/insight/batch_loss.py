@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.backends import Batch, StepOptions, cpu
+from minicnn.backends import StepInputs, StepOptions, cpu
 from minicnn.data.dataset import as_array
 from minicnn.data.dataset import scaled as as_read
 from minicnn.errors import DataError, SettingError, short
@@ -129,14 +129,14 @@ class BatchLoss:
         training.params[:] = params
         data, none = loss.data(self.images, self.labels, 1.0), np.empty((0, 0), np.float32)
         everyone = np.arange(len(self.images))
-        batch = Batch(everyone, loss.divisor(self.labels), 0, none)
+        batch = StepInputs(everyone, loss.divisor(self.labels), 0, none)
         result = training.step(data, batch, none)
         return result.loss, training.grads.copy()
 
     @functools.cached_property
-    def _training(self) -> cpu.Training:
+    def _training(self) -> cpu.TrainStep:
         no_update = StepRule("gradient", lambda step: None, ())
-        return cpu.Training(
+        return cpu.TrainStep(
             self.network,
             self.params.copy(),
             len(self.images),
@@ -156,7 +156,7 @@ def side_by_side(
     Where steps are small, that is what threads are best used for: inside of a step they wait for
     each other many times, and where other programs compute too, each time for long.
     """
-    with ThreadPoolExecutor(cpu.thread_count(threads)) as pool:
+    with ThreadPoolExecutor(cpu.resolve_threads(threads)) as pool:
         waiting = [pool.submit(function, item) for item in items]
         try:
             for one in waiting:

@@ -196,7 +196,7 @@ def device_gradcheck(batch_loss: BatchLoss, device: str) -> list[TensorCheck]:
     for place in (backend(device), cpu):
         passes = place.Passes(network, batch_loss.params.astype(np.float32), len(labels))
         logits = passes.forward(batch_loss.images.astype(np.float32))
-        _, dlogits = place.loss_rows(
+        _, dlogits = place.batch_loss(
             loss.rule, logits.copy(), labels, *(array.astype(np.float32) for array in arrays)
         )
         gradients.append(passes.backward(dlogits / np.float32(loss.divisor(labels))))

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backends import Batch, StepOptions, backend, cpu
+from minicnn.backends import StepInputs, StepOptions, backend, cpu
 from minicnn.data import Dataset, Split, load_dataset
 from minicnn.data.augment import Augment
 from minicnn.errors import SettingError
@@ -187,7 +187,7 @@ def loss_equals(tested: Any, rule: LossRule, dtype: Any = np.float64) -> str:
     def rows(module: Any, number: Any) -> tuple[float, np.ndarray]:
         loss = Loss(rule, 5, weights, number)
         arrays = loss.one_hot, loss.class_weights, loss.hyperparameters
-        found: tuple[float, np.ndarray] = module.loss_rows(
+        found: tuple[float, np.ndarray] = module.batch_loss(
             rule, logits.astype(number), labels, *arrays
         )
         return found
@@ -211,11 +211,13 @@ def updates_equal(tested: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> s
     for module, number in ((cpu, dtype), (tested, np.float32)):
         optimizer = Optimizer(rule, network, number, module.__name__.rpartition(".")[2])
         params = start.astype(number)
-        there = module.vector(params)
+        there = module.to_device(params)
         optimizer.compile()
         for grads in gradients:
-            optimizer.update(there, partial(_same_everywhere, module.vector(grads.astype(number))))
-        module.fetch(there, params)
+            optimizer.update(
+                there, partial(_same_everywhere, module.to_device(grads.astype(number)))
+            )
+        module.to_host(there, params)
         optimizer.fetch()
         results.append(np.append(params, optimizer.slots))
     return close("weights and slots after 3 updates", results[1], results[0], _TOLERANCE)
@@ -242,7 +244,7 @@ ALL_OPERATIONS = StepRule("selftest", _all_operations, (), scratch=("product", "
 
 def _vectors(tested: Any) -> str:
     x, y = np.random.default_rng(3).normal(size=(2, 1000)).astype(np.float32)
-    one, other = tested.vector(x.copy()), tested.vector(y.copy())
+    one, other = tested.to_device(x.copy()), tested.to_device(y.copy())
     tested.axpy(0.5, one, other)
     tested.copy(other, one)
     found = _fetched(tested, one, len(y))
@@ -253,7 +255,7 @@ def _vectors(tested: Any) -> str:
 def _fetched(module: Any, there: Any, size: int) -> np.ndarray:
     """The vector that a backend has, in the memory of the host."""
     found = there if module is cpu else np.empty(size, np.float32)
-    module.fetch(there, found)
+    module.to_host(there, found)
     return found
 
 
@@ -268,9 +270,9 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
     scale = np.outer([1 / 64, -2], np.linspace(0.9, 1.1, network.input_shape[2]))
     for module in (cpu, tested):
         given = network, _random(network)[0], _SAMPLES, ALL_OPERATIONS, rule
-        training = module.Training(*given, None, StepOptions(0.5, 0.1, frozen=frozen))
+        training = module.TrainStep(*given, None, StepOptions(0.5, 0.1, frozen=frozen))
         data = loss.data(images, numbers % 2, scale.astype(np.float32))
-        batch, slots = Batch(numbers, _SAMPLES, 7, none), module.vector(none)
+        batch, slots = StepInputs(numbers, _SAMPLES, 7, none), module.to_device(none)
         training.step(data, batch._replace(views=views), slots)
         result = training.step(data, batch, slots)
         vectors = training.params, training.grads

@@ -50,13 +50,13 @@ class Progress:
     optimizer_state: dict[str, float]
     schedule_state: dict[str, float]
     counters: Counters = field(default_factory=Counters)
-    evaluated: np.ndarray | None = None
+    eval_params: np.ndarray | None = None
     seconds: float = 0.0  # spent so far, compile time left out
 
     @property
     def last(self) -> np.ndarray:
         """The last weights, as they are evaluated."""
-        return self.params if self.evaluated is None else self.evaluated
+        return self.params if self.eval_params is None else self.eval_params
 
 
 def save_checkpoint(
@@ -74,7 +74,7 @@ def save_checkpoint(
     for prefix, params in (
         ("weights", progress.params),
         ("best", progress.best_params),
-        ("evaluated", progress.evaluated),
+        ("evaluated", progress.eval_params),
     ):
         if params is not None:
             tensors |= {
@@ -151,7 +151,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 best,
                 slots,
                 counters=Counters(**counters),
-                evaluated=evaluated,
+                eval_params=evaluated,
                 seconds=metadata["seconds"],
                 **numbers,
             ),

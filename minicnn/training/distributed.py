@@ -273,7 +273,7 @@ class Ranks:
                 total += self._parts[k, rank]
         self._comm.Allgather(self._mpi.IN_PLACE, grads[0])
 
-    def add_up_there(self, grads: Any, parts: Any, add: Callable[[], None]) -> None:
+    def add_up_on_gpu(self, grads: Any, parts: Any, add: Callable[[], None]) -> None:
         """`add_up` of one shard a rank, ``grads`` [P], in the memory of a GPU. ``parts`` [R, P / R]
         receives all shards' pieces of this rank, and ``add`` () leaves their sum in its place in
         ``grads``."""

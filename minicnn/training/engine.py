@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.backends import Batch, StepOptions, StepResult, backend
+from minicnn.backends import StepInputs, StepOptions, StepResult, backend
 from minicnn.evaluation.loss import Loss
 from minicnn.evaluation.profile import Profile, profile
 from minicnn.rules import OptimizerRule
@@ -81,13 +81,13 @@ class Engine:
         """The steps from batch ``first`` of the epoch's ``order`` on, as many as the device makes at
         once, with the hyperparameters ``scheduled`` (batch); their results, and the last learning
         rate."""
-        batches: list[Batch] = []
+        batches: list[StepInputs] = []
         values: dict[str, float] = {}
-        at_once = self.training.at_once if self._settings.ema is None else 1
-        for index in range(first, min(first + at_once, self._inputs.batches)):
+        steps_per_call = self.training.steps_per_call if self._settings.ema is None else 1
+        for index in range(first, min(first + steps_per_call, self._inputs.batches)):
             values = scheduled(index)
             images = self._inputs.batch(order, index)
-            if at_once == 1:
+            if steps_per_call == 1:
                 result = self.step(images, values)
                 if self._settings.ema is not None:
                     self._average(self._settings.ema)
@@ -118,10 +118,10 @@ class Engine:
             self._inputs.labels[order], None if weights is None else weights[order]
         )
 
-    def _batch(self, order: np.ndarray, scalars: np.ndarray) -> Batch:
+    def _batch(self, order: np.ndarray, scalars: np.ndarray) -> StepInputs:
         key = (self._settings.seed * 0x9E3779B97F4A7C15 + self._optimizer.step) % 2**64
         views = self._inputs.views(self._progress.counters.epoch)
-        return Batch(order, self.divisor(order), key, scalars, views)
+        return StepInputs(order, self.divisor(order), key, scalars, views)
 
     def compile(self) -> None:
         """Compile or load every kernel by a step that changes nothing, one rank after another."""
@@ -132,7 +132,7 @@ class Engine:
 
     def _compile(self) -> None:
         settings = self._settings
-        self.training = self._backend.Training(
+        self.training = self._backend.TrainStep(
             self._network,
             self._progress.params,
             self._inputs.batch_size,
@@ -153,10 +153,10 @@ class Engine:
         ]
         self._first: Any = None
         if self._frozen:
-            self._first = self._backend.vector(self._progress.params.copy())
-        evaluated = self._progress.evaluated
+            self._first = self._backend.to_device(self._progress.params.copy())
+        evaluated = self._progress.eval_params
         self.weights = (
-            self.training.params if evaluated is None else self._backend.vector(evaluated)
+            self.training.params if evaluated is None else self._backend.to_device(evaluated)
         )
         self.inference = self.inference_of(self.weights)
         self.training.compile(self._data, self._optimizer.vectors)
@@ -179,16 +179,16 @@ class Engine:
 
     def fetch(self) -> None:
         """Bring weights and slots to the host from where they are trained, the same on all ranks."""
-        self._backend.fetch(self.training.params, self._progress.params)
-        if self._progress.evaluated is not None:
-            self._backend.fetch(self.weights, self._progress.evaluated)
+        self._backend.to_host(self.training.params, self._progress.params)
+        if self._progress.eval_params is not None:
+            self._backend.to_host(self.weights, self._progress.eval_params)
         self._optimizer.fetch()
         if self._ranks is None:
             return
         if self._settings.batch_statistics == "local":  # the running ones become those of all
             pairs = [(self._progress.params, self.training.params)]
-            if self._progress.evaluated is not None:
-                pairs.append((self._progress.evaluated, self.weights))
+            if self._progress.eval_params is not None:
+                pairs.append((self._progress.eval_params, self.weights))
             for host, there in pairs:
                 self._ranks.average(host[self._network.trainable_size :])
                 self._backend.copy(host, there)

@@ -104,7 +104,7 @@ class Optimizer:
     @functools.cached_property
     def vectors(self) -> Any:
         """The slots where the device has them: made of ``slots`` when they are first needed."""
-        return self.slots if self._device == "cpu" else self.backend.vector(self.slots)
+        return self.slots if self._device == "cpu" else self.backend.to_device(self.slots)
 
     @functools.cached_property
     def _parts(self) -> "dict[str, _Part]":
@@ -117,7 +117,7 @@ class Optimizer:
 
     def fetch(self) -> None:
         """Bring ``slots`` up to date with what the steps on the device left."""
-        self.backend.fetch(self.vectors, self.slots)
+        self.backend.to_host(self.vectors, self.slots)
 
     def trained(self, vector: Any) -> Any:
         """What is trained of a flat vector; state, such as running means, is behind it."""
@@ -142,7 +142,9 @@ class Optimizer:
         for part in self._parts.values():
             part.compiled  # noqa: B018
         if isinstance(self.rule, StepRule):
-            one, other = (self.backend.vector(np.zeros((1, 1), self.slots.dtype)) for _ in range(2))
+            one, other = (
+                self.backend.to_device(np.zeros((1, 1), self.slots.dtype)) for _ in range(2)
+            )
             self._work.axpy(self._work.norm(one) * self._work.dot(one, one), one, one)
             self._work.scale(0.0, one)
             self._work.matmul(one, one, other)
@@ -223,7 +225,9 @@ class _Part:
 
     @functools.cached_property
     def compiled(self) -> Callable[..., None]:
-        compiled: Callable[..., None] = self.owner.backend.Update(self.rule, self.slots.dtype)
+        compiled: Callable[..., None] = self.owner.backend.CompiledUpdate(
+            self.rule, self.slots.dtype
+        )
         return compiled
 
     def prepare(
@@ -284,8 +288,8 @@ class _Step:
             name: owner.vectors[k] for k, name in enumerate(owner.slot_names)
         }
         empty = np.zeros(owner.size, owner.slots.dtype)
-        vector = np.copy if owner._device == "cpu" else owner.backend.vector
-        self.scratch: dict[str, Any] = {name: vector(empty) for name in rule.scratch}
+        to_device = np.copy if owner._device == "cpu" else owner.backend.to_device
+        self.scratch: dict[str, Any] = {name: to_device(empty) for name in rule.scratch}
         self.number = 0
         self.hyper = owner.hyperparameters
         self.params: Any = None

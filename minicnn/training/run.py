@@ -160,7 +160,7 @@ class Run(RunState):
         counters, settings = self.counters, self.settings
         loss = counters.epoch_loss / counters.epoch_divisor
         accuracy = self._accuracy()
-        if self.other_weights:
+        if self.has_eval_params:
             self.engine.use_own_weights()
         self.engine.fetch()
         validation = (

@@ -64,7 +64,7 @@ class Setup:
                 "initialization is for first weights: the model to go on from has some"
             )
         self.network = whole.freeze(self.settings.freeze or ())
-        backend(self.settings.device).thread_count(self.settings.threads)
+        backend(self.settings.device).resolve_threads(self.settings.threads)
         weights = self.settings.class_weights
         # Names are known when there are data.
         ones = [1.0] * self.network.outputs if weights else None

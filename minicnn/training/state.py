@@ -88,13 +88,13 @@ class RunState:
         self.counters = self.progress.counters
         self._kept_weights = self.progress.best_params
         rule = self.optimizer.rule
-        self.other_weights = isinstance(rule, StepRule) and rule.evaluation is not None
-        if self.other_weights and settings.ema is not None:
+        self.has_eval_params = isinstance(rule, StepRule) and rule.evaluation is not None
+        if self.has_eval_params and settings.ema is not None:
             raise SettingError(f"optimizer {rule.name} averages the weights itself: leave ema out")
         threads = settings.threads if self.ranks is None else self._join(self.ranks)
-        kept, self.progress.evaluated = self.progress.evaluated, None
-        if self.other_weights or settings.ema is not None:
-            self.progress.evaluated = aligned_copy(self.progress.params if kept is None else kept)
+        kept, self.progress.eval_params = self.progress.eval_params, None
+        if self.has_eval_params or settings.ema is not None:
+            self.progress.eval_params = aligned_copy(self.progress.params if kept is None else kept)
         self.engine = Engine(setup, inputs, self.loss, self.optimizer, self.progress, threads)
         self.recorder: Recorder | None = None
         if settings.record is not None and (self.ranks is None or self.ranks.rank == 0):

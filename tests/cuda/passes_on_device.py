@@ -281,19 +281,19 @@ def test_running_statistics_after_a_step_and_inference_with_them_equal_the_oracl
         (3, 4, 2), [Conv2d(5, 1), BatchNorm2d(momentum=0.3), Flatten(), Dense(3), BatchNorm2d()]
     )
     params, x, dlogits = example(network, 4)
-    laid_out, there, results = (
-        gpu.LaidOut(network, 4, True),
-        cuda.vector(params),
+    device_network, there, results = (
+        gpu.DeviceNetwork(network, 4, True),
+        cuda.to_device(params),
         np.zeros((2, 4), np.float32),
     )
     cuda.Images(x.reshape(4, -1), 4, True).gather(
-        laid_out, np.arange(4), cuda.vector(np.arange(4)), 0, 4, 1.0
+        device_network, np.arange(4), cuda.to_device(np.arange(4)), 0, 4, 1.0
     )
-    laid_out.forward(there, 4, 0, 0)
+    device_network.forward(there, 4, 0, 0)
     results[0, 3] = 1  # a step that is not finite, and changes nothing
-    laid_out.finish(there, 4, 0, cuda.vector(results))
+    device_network.finish(there, 4, 0, cuda.to_device(results))
     np.testing.assert_array_equal(there.copy_to_host(), params)
-    laid_out.finish(there, 4, 1, cuda.vector(results))
+    device_network.finish(there, 4, 1, cuda.to_device(results))
     after = oracle_training(network, params, x, dlogits).params_after
     assert_close(there.copy_to_host(), after)
     assert_close(
@@ -397,10 +397,10 @@ def test_not_a_number_passes_through_pooling_and_relu():
 @pytest.mark.parametrize("size", [*range(1, 10), 64, 67])
 def test_vectors_of_any_length_are_added_and_measured_whole(size):
     x, y = (np.random.default_rng(size).normal(size=size).astype(np.float32) for _ in range(2))
-    there = cuda.vector(y)
-    cuda.axpy(0.5, cuda.vector(x), there)
+    there = cuda.to_device(y)
+    cuda.axpy(0.5, cuda.to_device(x), there)
     np.testing.assert_allclose(there.copy_to_host(), y + np.float32(0.5) * x, rtol=1e-6)
-    assert cuda.norm(cuda.vector(x)) == pytest.approx(
+    assert cuda.norm(cuda.to_device(x)) == pytest.approx(
         np.linalg.norm(x.astype(np.float64)), rel=1e-6
     )
 
@@ -415,8 +415,8 @@ def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
     scalars = np.array([[0.1, 0.9, 1.0, 0.01]], np.float32)[:, : compile_update(rule).scalars]
     results = []
     for backend in (cpu, cuda):
-        vectors = [backend.vector(array.copy()) for array in (params, grads, slots)]
-        backend.Update(rule, np.dtype(np.float32))(*vectors, scalars, spans)
+        vectors = [backend.to_device(array.copy()) for array in (params, grads, slots)]
+        backend.CompiledUpdate(rule, np.dtype(np.float32))(*vectors, scalars, spans)
         results.append([array.copy_to_host() if backend is cuda else array for array in vectors])
     for there, here in zip(*results, strict=True):
         np.testing.assert_allclose(here, there, rtol=1e-6)
@@ -425,13 +425,13 @@ def test_an_update_changes_its_tensors_alone_wherever_they_lie(offset, count):
 
 @pytest.mark.parametrize("resident", [True, False])
 def test_gather_gives_each_channel_its_factor_and_offset(resident):
-    laid_out = gpu.LaidOut(Network((2, 3, 3), [Flatten()]), 4, False)
+    device_network = gpu.DeviceNetwork(Network((2, 3, 3), [Flatten()]), 4, False)
     images = np.arange(72, dtype=np.uint8).reshape(4, 2, 3, 3)
     scale, order = np.array([[0.5, 1.0, 2.0], [1.0, 0.0, -3.0]]), np.array([3, 0, 2])
     source = gpu.Images(images.reshape(4, -1), 4, resident)
-    source.gather(laid_out, order, cuda.vector(order), 0, 3, scale)
-    x = int(laid_out.table[0]["x"])
-    found = laid_out.work.copy_to_host()[x : x + 54].reshape(3, 2, 3, 3)
+    source.gather(device_network, order, cuda.to_device(order), 0, 3, scale)
+    x = int(device_network.table[0]["x"])
+    found = device_network.work.copy_to_host()[x : x + 54].reshape(3, 2, 3, 3)
     np.testing.assert_array_equal(found, images[order] * scale[0] + scale[1])
 
 
@@ -446,15 +446,15 @@ def test_gather_gives_each_channel_its_factor_and_offset(resident):
     ids=["moved", "turned", "mixed"],
 )
 def test_gathered_views_are_those_of_the_oracle(augment, resident):
-    laid_out = gpu.LaidOut(Network((4, 5, 3), [Flatten()]), 3, False)
+    device_network = gpu.DeviceNetwork(Network((4, 5, 3), [Flatten()]), 3, False)
     images = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), np.uint8)
     order, size = np.array([5, 0, 3]), images[0].size
     source = gpu.Images(images.reshape(6, -1), 3, resident)
-    views, x = augment.draw(0, 1, images), int(laid_out.table[0]["x"])
+    views, x = augment.draw(0, 1, images), int(device_network.table[0]["x"])
     for scale in (1 / 255, np.array([[0.5, 1.0, 2.0], [1.0, 0.0, -3.0]], np.float32)):
-        given = cuda.vector(np.append(0, order)), 1, 3, scale, (views, cuda.vector(views))
-        source.gather(laid_out, order, *given)
-        found = laid_out.work.copy_to_host()[x : x + 3 * size].reshape(3, 4, 5, 3)
+        given = cuda.to_device(np.append(0, order)), 1, 3, scale, (views, cuda.to_device(views))
+        source.gather(device_network, order, *given)
+        found = device_network.work.copy_to_host()[x : x + 3 * size].reshape(3, 4, 5, 3)
         expected = [mixed_view(images, i, views, *scale_rows(scale, np.float64)) for i in order]
         assert_close(found, np.array(expected))
 

@@ -86,7 +86,7 @@ from minicnn.backends import cuda
 answers = []
 for dtype in (np.float32, np.float64):
     try:
-        answers.append(cuda.axpy(1.0, cuda.vector(np.ones(3, dtype)), cuda.vector(np.ones(3, np.float32))))
+        answers.append(cuda.axpy(1.0, cuda.to_device(np.ones(3, dtype)), cuda.to_device(np.ones(3, np.float32))))
     except TypeError as error:
         answers.append(str(error))
 print(json.dumps(answers))

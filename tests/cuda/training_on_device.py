@@ -27,7 +27,7 @@ from minicnn import (
     load,
     plugins,
 )
-from minicnn.backends import Batch, Data, backend, cpu, cuda, gpu
+from minicnn.backends import RunInputs, StepInputs, backend, cpu, cuda, gpu
 from minicnn.cli import main
 from minicnn.errors import DeviceError, DivergedError, SettingError
 from minicnn.kernels.cuda import step
@@ -233,7 +233,7 @@ def test_training_with_normalization_and_joins_equals_the_cpu():
 
 
 def test_results_read_in_parts_make_no_difference(monkeypatch):
-    monkeypatch.setattr(cuda, "_AT_ONCE", 2)
+    monkeypatch.setattr(cuda, "_STEPS_PER_CALL", 2)
     assert_same_training(network=CONVOLUTIONAL)
 
 
@@ -242,8 +242,8 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
         preset("lenet5", (28, 28, 1), 10),
         (plugins.find("optimizer", "adam"), plugins.find("loss", "mse")),
     )
-    training = cuda.Training(network, network.initialize(np.random.default_rng(0)), 64, *rules)
-    data = Data(
+    training = cuda.TrainStep(network, network.initialize(np.random.default_rng(0)), 64, *rules)
+    data = RunInputs(
         np.zeros((64, 784), np.uint8),
         np.zeros(64, np.int64),
         1.0,
@@ -256,11 +256,13 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
     monkeypatch.setattr(
         gpu, "launch", lambda kernel, signature, blocks, *arguments: events.append(kernel.__name__)
     )
-    training._results_there = type(
+    training._results_on_gpu = type(
         "Results", (), {"copy_to_host": lambda self, array: events.append("read")}
     )()
     monkeypatch.setattr(cuda.cuda, "to_device", None)
-    batch = Batch(np.arange(64), 64.0, 0, np.zeros((1, compiled_scalars(rules[0])), np.float32))
+    batch = StepInputs(
+        np.arange(64), 64.0, 0, np.zeros((1, compiled_scalars(rules[0])), np.float32)
+    )
     training.steps(data, [batch, batch], None)
     assert events == [*events[: len(events) // 2] * 2, "read"]
     # What is compiled of rules: two activations forward and backward, the loss, the update.
@@ -274,12 +276,15 @@ def test_a_step_of_lenet_takes_a_launch_an_operation_and_nothing_is_read_in_betw
 
 def test_the_data_are_copied_to_the_card_once_however_often_a_step_is_made(monkeypatch):
     rules = plugins.find("optimizer", "gd"), plugins.find("loss", "mse")
-    training = cuda.Training(LINEAR, LINEAR.initialize(np.random.default_rng(0)), 2, *rules)
+    training = cuda.TrainStep(LINEAR, LINEAR.initialize(np.random.default_rng(0)), 2, *rules)
     ones, none = np.ones(3, np.float32), np.zeros(0, np.float32)
     rows, targets = images(LINEAR, 3).reshape(3, -1), np.eye(3, dtype=np.float32)
-    data = Data(rows, np.arange(3), 1 / 255, targets, ones, none)
+    data = RunInputs(rows, np.arange(3), 1 / 255, targets, ones, none)
     scalars = np.full((1, compiled_scalars(rules[0])), 0.1, np.float32)
-    batch, slots = Batch(np.arange(2), 2.0, 0, scalars), cuda.vector(np.zeros((0, 1), np.float32))
+    batch, slots = (
+        StepInputs(np.arange(2), 2.0, 0, scalars),
+        cuda.to_device(np.zeros((0, 1), np.float32)),
+    )
     first = training.step(data, batch, slots)
     monkeypatch.setattr(cuda.cuda, "to_device", None)
     assert training.step(data, batch, slots).loss < first.loss
@@ -291,7 +296,7 @@ def test_float_images_and_a_batch_of_one_equal_the_cpu():
 
 def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkeypatch):
     whole, _, figures = train("cuda", CONVOLUTIONAL, batch_size=5)
-    two, seen, original = 4 * gpu.LaidOut(CONVOLUTIONAL, 2, True).work.size, [], cuda.Images
+    two, seen, original = 4 * gpu.DeviceNetwork(CONVOLUTIONAL, 2, True).work.size, [], cuda.Images
 
     def images_elsewhere(images, most, resident):
         seen.append(most)
@@ -308,7 +313,7 @@ def test_data_and_batches_that_do_not_fit_the_card_are_taken_part_by_part(monkey
 @pytest.mark.filterwarnings("ignore:.*:RuntimeWarning")  # NumPy's, in the simulator
 def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
     x = images(LINEAR, 6, np.float32)
-    data = Data(
+    data = RunInputs(
         x.reshape(6, -1).copy(),
         np.arange(6) % 3,
         1.0,
@@ -320,11 +325,11 @@ def test_a_step_that_is_not_finite_leaves_the_weights_alone_and_ends_the_run():
     rules = plugins.find("optimizer", "sgd"), plugins.find("loss", "cross_entropy")
     params = LINEAR.initialize(np.random.default_rng(0))
     scalars = np.full((1, compiled_scalars(rules[0])), 0.1, np.float32)
-    training = cuda.Training(LINEAR, params, 2, *rules)
-    batches = [Batch(np.array(order), 2.0, 0, scalars) for order in ([0, 1], [2, 3], [4, 5])]
-    first = cuda.Training(LINEAR, params, 2, *rules)
-    first.steps(data, batches[:1], cuda.vector(np.zeros((0, 1), np.float32)))
-    results = training.steps(data, batches, cuda.vector(np.zeros((0, 1), np.float32)))
+    training = cuda.TrainStep(LINEAR, params, 2, *rules)
+    batches = [StepInputs(np.array(order), 2.0, 0, scalars) for order in ([0, 1], [2, 3], [4, 5])]
+    first = cuda.TrainStep(LINEAR, params, 2, *rules)
+    first.steps(data, batches[:1], cuda.to_device(np.zeros((0, 1), np.float32)))
+    results = training.steps(data, batches, cuda.to_device(np.zeros((0, 1), np.float32)))
     assert np.isfinite(results[0].loss) and not np.isfinite(results[1].loss)
     np.testing.assert_array_equal(training.params.copy_to_host(), first.params.copy_to_host())
     with pytest.raises(DivergedError, match="epoch 1"):
@@ -346,8 +351,10 @@ def test_the_parts_of_a_gradient_are_added_in_their_order_and_its_norm_is_that_o
         sums = np.array(
             [[0, 50, 10, 55, 7], [52, 4, 60, 55, 7]]
         )  # offset, count, place, distance of two splits, splits
-        there, squares = cuda.vector(grads), cuda.vector(np.zeros((3, 2), np.float32))
-        gpu.run_kernel(step.add_parts, 3, cuda.vector(parts), cuda.vector(sums), there, squares)
+        there, squares = cuda.to_device(grads), cuda.to_device(np.zeros((3, 2), np.float32))
+        gpu.run_kernel(
+            step.add_parts, 3, cuda.to_device(parts), cuda.to_device(sums), there, squares
+        )
         for offset, count, place, distance, splits in sums:
             for split in range(splits):
                 grads[offset : offset + count] += parts[place + split * distance :][:count]
@@ -411,7 +418,7 @@ def test_both_backends_do_the_same_on_the_same_data():
             passes.backward(logits),
             device.Inference(LINEAR, params).logits(x, 0.5),
         ]
-        results += device.loss_rows(
+        results += device.batch_loss(
             loss,
             logits,
             labels,
@@ -420,17 +427,17 @@ def test_both_backends_do_the_same_on_the_same_data():
             np.zeros(1, np.float32),
         )
         p, g, s = (
-            device.vector(array.copy())
+            device.to_device(array.copy())
             for array in (params, grads, np.zeros((1, len(params)), np.float32))
         )
         scalars = np.full((1, compiled_scalars(rule)), 0.1, np.float32)
-        device.Update(rule, np.dtype(np.float32))(p, g, s, scalars, spans)
+        device.CompiledUpdate(rule, np.dtype(np.float32))(p, g, s, scalars, spans)
         device.axpy(0.5, g, p)
-        results += [device.norm(g), device.norm(device.vector(np.full(5, 1e30, np.float32)))]
+        results += [device.norm(g), device.norm(device.to_device(np.full(5, 1e30, np.float32)))]
         device.copy(p, g)
         for there in (p, g, s):
             host = np.empty(there.shape, np.float32)
-            device.fetch(there, host)
+            device.to_host(there, host)
             results.append(there if device is cpu else host)
         found.append(results)
     for one, other in zip(*found, strict=True):
@@ -534,7 +541,9 @@ def test_training_on_augmented_images_equals_the_cpus(options, monkeypatch):
         for augment in ({}, options["augment"])
     )
     assert np.abs(augmented - plain).max() > 1e-4
-    monkeypatch.setattr(gpu, "free_memory", lambda: 4 * gpu.LaidOut(network, 1, True).work.size)
+    monkeypatch.setattr(
+        gpu, "free_memory", lambda: 4 * gpu.DeviceNetwork(network, 1, True).work.size
+    )
     original = cuda.Images
     monkeypatch.setattr(cuda, "Images", lambda images, most, _: original(images, most, False))
     one_by_one = train("cuda", network, **options)[0].progress.params

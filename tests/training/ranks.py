@@ -165,8 +165,8 @@ def on_device(device, through="host"):
     trainer = Trainer(Network((4, 4, 1), layers), distributed=True, threads=1, **options)
     ranks, sums = trainer.ranks, []
     if through == "memory":  # the simulator's vectors lie in NumPy arrays, which MPI takes
-        add_up, ranks.takes_gpu_memory = ranks.add_up_there, True
-        ranks.add_up_there = lambda grads, parts, add: sums.append(
+        add_up, ranks.takes_gpu_memory = ranks.add_up_on_gpu, True
+        ranks.add_up_on_gpu = lambda grads, parts, add: sums.append(
             add_up(grads._ary, parts._ary, add)
         )
     x, y = arrays(12, 1)

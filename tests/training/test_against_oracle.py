@@ -38,7 +38,7 @@ CASES = {
 def trained(monkeypatch, **options):
     """(trainer, first weights, [(images of the step, its result)]) of a run of small batches, the
     last one smaller."""
-    steps, original = [], cpu.Training.step
+    steps, original = [], cpu.TrainStep.step
 
     def spy(self, data, batch, slots, params=None):
         before = self.params.copy()
@@ -47,7 +47,7 @@ def trained(monkeypatch, **options):
             steps.append((batch.order.copy(), result, before))
         return result
 
-    monkeypatch.setattr(cpu.Training, "step", spy)
+    monkeypatch.setattr(cpu.TrainStep, "step", spy)
     chosen = {
         "optimizer": "sgd",
         "learning_rate": 0.2,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from minicnn import Augment, BatchNorm2d, Conv2d, Dense, Flatten, Loss, Network, ReLU, Trainer, load
-from minicnn.backends import Batch, cpu, layout
+from minicnn.backends import StepInputs, cpu, layout
 from minicnn.data.dataset import channel_scale, measure
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.plugins import find
@@ -36,8 +36,8 @@ def test_the_views_of_a_batch_are_the_same_in_any_chunk_and_thread(monkeypatch):
     for smallest, largest in ((1, 1), (8, 16)):
         monkeypatch.setattr(layout, "_SMALLEST_CHUNK", smallest)
         monkeypatch.setattr(layout, "_LARGEST_CHUNK", largest)
-        training = cpu.Training(network, params.copy(), 16, rule, loss.rule, 1)
-        batch = Batch(np.arange(16), 16.0, 0, np.zeros((1, 2), np.float32)[:, :1], views)
+        training = cpu.TrainStep(network, params.copy(), 16, rule, loss.rule, 1)
+        batch = StepInputs(np.arange(16), 16.0, 0, np.zeros((1, 2), np.float32)[:, :1], views)
         scalars = np.zeros((1, training._update.scalars), np.float32)
         result = training.step(
             loss.data(X, Y, 1 / 255),
@@ -54,11 +54,11 @@ def test_the_loss_of_a_mixture_is_cross_entropy_on_soft_targets():
     params = network.initialize(np.random.default_rng(0))
     views, order = Augment(mixup=1.0, cutmix=1.0).draw(0, 1, X), np.arange(20)
     loss, rule = Loss("cross_entropy", 3, label_smoothing=0.1), find("optimizer", "sgd")
-    training = cpu.Training(network, params, 20, rule, loss.rule)
+    training = cpu.TrainStep(network, params, 20, rule, loss.rule)
     scalars = np.zeros((1, training._update.scalars), np.float32)
     result = training.step(
         loss.data(X, Y, 1 / 255),
-        Batch(order, 20.0, 0, scalars, views),
+        StepInputs(order, 20.0, 0, scalars, views),
         np.empty((0, len(params)), np.float32),
     )
     x = cpu.show(X, order, 1 / 255, views).reshape(20, -1).astype(np.float64)
@@ -77,7 +77,7 @@ def test_the_loss_of_a_mixture_is_cross_entropy_on_soft_targets():
 
 def images_of_steps(options, **places):
     """(workspaces, images' numbers, images as the first operation has them) of each step."""
-    steps, original = [], cpu.Training.step
+    steps, original = [], cpu.TrainStep.step
 
     def step(training, data, batch, slots, params=None):
         result = original(training, data, batch, slots, params)
@@ -94,7 +94,7 @@ def images_of_steps(options, **places):
     network = Network((6, 6, 3), [Conv2d(4, 3), BatchNorm2d(), ReLU(), Flatten(), Dense(3)])
     given = {"epochs": 3, "batch_size": 16, "augment": AUGMENT, "val_split": 0.0, "normalize": True}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu.Training, "step", step)
+        patch.setattr(cpu.TrainStep, "step", step)
         patch.setattr(cpu, "_WORTH_A_THREAD", 0)
         Trainer(network, **(given | options)).fit(X, Y, **places)
     return steps

@@ -22,7 +22,7 @@ from minicnn import (
     Trainer,
     plugins,
 )
-from minicnn.backends import Batch, Data, StepOptions, cpu, layout
+from minicnn.backends import RunInputs, StepInputs, StepOptions, cpu, layout
 from minicnn.model_file import load
 from minicnn.program.fold import fold
 from tests.graphs import graphs
@@ -48,7 +48,7 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None, network=N
     """(training, result) of one step on all ``images`` [N, H, W, C], with loss cross-entropy."""
     loss = Loss("cross_entropy", network.outputs, None, params.dtype)
     optimizer = minicnn.Optimizer(rule, network, params.dtype)
-    training = cpu.Training(
+    training = cpu.TrainStep(
         network,
         params,
         batch_size or len(images),
@@ -58,8 +58,8 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None, network=N
         StepOptions(spans=optimizer.spans),
     )
     rows = images.reshape(len(images), -1)
-    data = Data(rows, labels, 1.0, loss.one_hot, loss.class_weights, loss.hyperparameters)
-    batch = Batch(np.arange(len(images)), float(len(images)), 0, optimizer.scalars())
+    data = RunInputs(rows, labels, 1.0, loss.one_hot, loss.class_weights, loss.hyperparameters)
+    batch = StepInputs(np.arange(len(images)), float(len(images)), 0, optimizer.scalars())
     return training, training.step(data, batch, optimizer.slots)
 
 

@@ -19,14 +19,14 @@ from tests.training import small
 @pytest.fixture
 def steps(monkeypatch):
     """The images of every step: indices into the training images."""
-    orders, original = [], cpu.Training.step
+    orders, original = [], cpu.TrainStep.step
 
     def spy(self, data, batch, slots, params=None):
         if params is None:  # else the step that compiles
             orders.append(batch.order.copy())
         return original(self, data, batch, slots, params)
 
-    monkeypatch.setattr(cpu.Training, "step", spy)
+    monkeypatch.setattr(cpu.TrainStep, "step", spy)
     return orders
 
 

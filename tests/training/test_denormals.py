@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from minicnn import Dense, Flatten, Loss, Network, Optimizer
-from minicnn.backends import Batch
-from minicnn.backends.cpu import Training
+from minicnn.backends import StepInputs
+from minicnn.backends.cpu import TrainStep
 
 
 @pytest.mark.skipif(
@@ -23,8 +23,8 @@ def test_a_step_has_zeros_in_their_place_and_the_caller_keeps_them(threads):
     labels = np.arange(32) % 16
     loss, optimizer = Loss("cross_entropy", 16), Optimizer("adam", network)
     rules = optimizer.rule, loss.rule
-    training = Training(network, network.initialize(rng), 32, *rules, threads)
-    batch = Batch(np.arange(32), loss.divisor(labels), 0, optimizer.scalars())
+    training = TrainStep(network, network.initialize(rng), 32, *rules, threads)
+    batch = StepInputs(np.arange(32), loss.divisor(labels), 0, optimizer.scalars())
     training.step(loss.data(images, labels, 1.0), batch, optimizer.slots)
     first, second = np.abs(optimizer.slots)
     assert first.max() > 0

@@ -28,16 +28,16 @@ def test_it_is_the_arithmetic_by_hand_with_the_statistics_of_batch_normalization
     expected = weights[0].astype(np.float64)
     for params in weights[1:]:
         expected = 0.75 * expected + 0.25 * params
-    np.testing.assert_allclose(trainer.progress.evaluated, expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(trainer.progress.eval_params, expected, rtol=1e-5, atol=1e-7)
     statistics = slice(NETWORK.trainable_size, None)
-    assert (trainer.progress.evaluated[statistics] != weights[-1][statistics]).any()
+    assert (trainer.progress.eval_params[statistics] != weights[-1][statistics]).any()
 
 
 def test_it_is_what_is_validated_and_kept_and_training_is_the_same_without_it():
     plain, _ = small.train(epochs=1)
     trainer, _ = small.train(epochs=1, ema=0.5)
     np.testing.assert_array_equal(trainer.progress.params, plain.progress.params)
-    np.testing.assert_array_equal(trainer.model.params, trainer.progress.evaluated)
+    np.testing.assert_array_equal(trainer.model.params, trainer.progress.eval_params)
     assert (trainer.model.params != plain.model.params).any()
 
 
@@ -49,9 +49,9 @@ def test_a_run_that_is_resumed_ends_bitwise_the_same(batch, tmp_path):
     small.train(parts, ema=0.9, reporters=[stop_at(2, batch)])
     small.resume(parts)
     small.assert_same_run(parts, whole)
-    average = load_checkpoint(parts / "last.safetensors").progress.evaluated
+    average = load_checkpoint(parts / "last.safetensors").progress.eval_params
     np.testing.assert_array_equal(
-        average, load_checkpoint(whole / "last.safetensors").progress.evaluated
+        average, load_checkpoint(whole / "last.safetensors").progress.eval_params
     )
 
 

@@ -106,7 +106,7 @@ def test_a_step_is_that_of_the_gradient_with_the_frozen_part_left_out(threads, c
     captured = {}
 
     def run(freeze, clip):
-        original = cpu.Training.step
+        original = cpu.TrainStep.step
 
         def spy(self, data, batch, slots, params=None):
             before = self.params.copy()
@@ -117,7 +117,7 @@ def test_a_step_is_that_of_the_gradient_with_the_frozen_part_left_out(threads, c
             return result
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(cpu.Training, "step", spy)
+            patch.setattr(cpu.TrainStep, "step", spy)
             options = {"optimizer": "sgd", "learning_rate": 0.5, "clip_grad": clip or None}
             settings = small.settings(
                 freeze=freeze, epochs=1, threads=threads, val_split=0.0, **options

@@ -59,7 +59,7 @@ def test_the_same_seed_and_threads_give_the_same_run_bit_by_bit(network, threads
 
 def test_two_threads_differ_from_one_by_rounding_alone():
     rules = Trainer(WIDE).optimizer_rule, Trainer(WIDE).loss_rule
-    training = cpu.Training(WIDE, WIDE.initialize(np.random.default_rng(0)), 12, *rules, threads=2)
+    training = cpu.TrainStep(WIDE, WIDE.initialize(np.random.default_rng(0)), 12, *rules, threads=2)
     assert training.threads == 2 and len(training._grads) == 2
     one, two = run(WIDE, 1), run(WIDE, 2)
     np.testing.assert_allclose(two[1], one[1], rtol=1e-5)
