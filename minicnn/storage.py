@@ -51,6 +51,15 @@ def as_path(name: str, given: Any) -> Path:
     raise SettingError(f"{name} must be a path, not {short(given)}")
 
 
+def make_folder(folder: Path) -> Path:
+    """Make ``folder`` if it is not there; raises `MinicnnError` where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
 def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write ``content``, or its pieces, to a temporary name beside ``path``, then rename: a kill
     leaves the last good file.

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from minicnn.errors import MinicnnError, PluginError, UsageError, literal
+from minicnn.errors import PluginError, UsageError, literal
 from minicnn.kinds import DURATION, Kind
 from minicnn.training.recipes import recipes
 from minicnn.training.settings import seconds
@@ -217,27 +217,22 @@ def tell(text: str) -> None:
 def folders(model: str, output: Path | None) -> tuple[Path, Path]:
     """(the folder that a model is in, the folder to write to: ``output``, made if it is not there,
     or the same)."""
+    from minicnn.storage import make_folder
+
     place = Path(model) if Path(model).is_dir() else Path(model).parent
     return place, make_folder(output or place)
 
 
-def make_folder(folder: Path) -> Path:
-    """Make ``folder`` if it is not there; raises `MinicnnError` where that cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
-    return folder
-
-
 def write_results(folder: Path, tables: "Tables", pictures: "Pictures") -> list[str]:
-    """Write the tables to ``folder`` as CSV, the pictures as PNG and SVG; return the files' names.
+    """Write the tables to ``folder`` as CSV, the pictures as PNG and SVG, and make it if it is not
+    there; return the files' names.
 
     Without matplotlib there are no pictures, and a warning.
     """
     from minicnn.report import plots
-    from minicnn.storage import write_csv
+    from minicnn.storage import make_folder, write_csv
 
+    make_folder(folder)
     for name, (columns, rows) in tables.items():
         write_csv(folder / f"{name}.csv", columns, rows)
     if pictures and not plots.available():

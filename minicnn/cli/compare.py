@@ -114,6 +114,7 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     """Train with each optimizer of ``--opt`` in a folder of its own; (what the runs did, the exit
     status)."""
     from minicnn.insight.compare import read_run
+    from minicnn.storage import make_folder
     from minicnn.training.trainer import Trainer
 
     common.use_plugins(arguments)
@@ -125,7 +126,7 @@ def _train(arguments: argparse.Namespace, folder: Path) -> "tuple[list[RunCurves
     common.warn_of_plugins()
     for i, (text, trainer) in enumerate(zip(arguments.opt, trainers, strict=True), 1):
         print(f"training {i} of {len(trainers)}: {text}", file=sys.stderr)
-        place = common.make_folder(folder / text.replace(":", "-").replace(",", "-"))
+        place = make_folder(folder / text.replace(":", "-").replace(",", "-"))
         report, status = train_into(place, trainer, dataset, arguments)
         runs.append(read_run(place))
         if report["reason"] == "interrupted":

@@ -7,7 +7,6 @@ from minicnn.cli.common import (
     add_json,
     add_number,
     add_output,
-    make_folder,
     print_json,
     write_results,
 )
@@ -150,7 +149,7 @@ def _show(arguments: argparse.Namespace) -> int:
         axes.set(xticks=[], yticks=[], title=f"{dataset.name}, epoch {arguments.epoch}: {augment}")
         return drawn
 
-    for file in write_results(make_folder(arguments.output), {}, {"batch": draw}):
+    for file in write_results(arguments.output, {}, {"batch": draw}):
         print(file)
     return 0
 

@@ -75,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output:
         table = ("learning_rate", "loss", "smoothed"), zip(*arrays.values(), strict=True)
         files = common.write_results(
-            common.make_folder(arguments.output),
+            arguments.output,
             {"lr-find": table},
             {"lr-find": lambda: range_test(result)},
         )

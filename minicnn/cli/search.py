@@ -17,7 +17,7 @@ from minicnn.cli.settings import (
     new_settings,
     read_options,
 )
-from minicnn.cli.train import interruptible, on_first, status_of
+from minicnn.cli.train import interruptible, on_first, status_of, with_ranks
 from minicnn.errors import UsageError
 from minicnn.kinds import COUNT
 
@@ -66,13 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     processes, they share the trials."""
     from minicnn.training.watch import launched
 
-    if launched()[1] == 1:
-        return _run(arguments, None)
-    from minicnn.training.distributed import connect
-
-    ranks = connect()
-    with ranks.together():
-        return _run(arguments, ranks)
+    return _run(arguments, None) if launched()[1] == 1 else with_ranks(_run, arguments)
 
 
 def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:

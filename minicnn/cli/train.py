@@ -66,13 +66,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, train, and return the exit status."""
-    if not arguments.distributed:
-        return _run(arguments, None) if common.is_alone("add --distributed") else 0
+    if arguments.distributed:
+        return with_ranks(_run, arguments)
+    return _run(arguments, None) if common.is_alone("add --distributed") else 0
+
+
+def with_ranks(
+    run: "Callable[[argparse.Namespace, Ranks], int]", arguments: argparse.Namespace
+) -> int:
+    """``run`` with the processes that ``mpirun`` started, which end together."""
     from minicnn.training.distributed import connect
 
     ranks = connect()
     with ranks.together():
-        return _run(arguments, ranks)
+        return run(arguments, ranks)
 
 
 def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:

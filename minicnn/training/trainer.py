@@ -21,7 +21,6 @@ from minicnn.data.reading import ReadOptions
 from minicnn.errors import (
     DataError,
     DivergedError,
-    MinicnnError,
     NetworkError,
     SettingError,
     check_known,
@@ -30,7 +29,7 @@ from minicnn.errors import (
 from minicnn.evaluation.profile import Profile
 from minicnn.inference import Model
 from minicnn.network.network import Network
-from minicnn.storage import as_path
+from minicnn.storage import as_path, make_folder
 from minicnn.training.checkpoint import Checkpoint, Progress, load_checkpoint
 from minicnn.training.engine import is_finite
 from minicnn.training.events import EpochDone, Event, RunEnded
@@ -271,7 +270,7 @@ class Trainer(Setup):
         run = Run(self, dataset, folder, resume)
         run.compile_seconds = compile_seconds
         if folder is not None:  # now that nothing is refused any more
-            _make(folder)
+            make_folder(folder)
         self._recorder, self.progress = run.recorder, run.progress
         try:
             for event in run.events():
@@ -390,13 +389,6 @@ def _checkpoint(resume: Any) -> Checkpoint | None:
     if not isinstance(resume, Checkpoint | None):
         raise SettingError(f"resume must be a Checkpoint or a run folder, not {short(resume)}")
     return resume
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MinicnnError(f"cannot make the folder {folder}: {error.strerror}") from None
 
 
 def _is_notebook() -> bool:
