@@ -1,5 +1,5 @@
-"""The hooks through which optimizers, losses, schedules and layers come in, the built-in ones by
-the same road as anybody's.
+"""The hooks through which optimizers, losses, schedules and layers come in. Built-in rules use the
+same entry points as third-party plugins.
 
 A distribution offers a rule by an entry point in the group ``minicnn`` whose name says what it
 offers, ``<kind>.<name>``, and whose value is a module that implements the hook of that kind:

@@ -115,13 +115,13 @@ class Model:
                 )
 
     def __getstate__(self) -> dict[str, Any]:
-        """What is pickled: all but what is made when it is first used, which belongs to this
+        """What is pickled: everything but the cached compiled state, which belongs to this
         process."""
         made = ("_inference", "_folded")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take over what was pickled, with weights of its own."""
+        """Restore the pickled state with its own copy of the weights."""
         vars(self).update(state, params=aligned_copy(state["params"]))
         self.params.flags.writeable = False
 

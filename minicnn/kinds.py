@@ -1,4 +1,4 @@
-"""The values that an option admits, said once for its check, its message and its help."""
+"""The values that an option admits, defined once for its check, its error message and its help."""
 
 import sys
 from collections.abc import Callable

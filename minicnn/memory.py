@@ -14,8 +14,8 @@ CACHE_LINE = 64  # bytes
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
-    """Zeros that begin where a cache line does, and that are written and not only promised, as
-    `np.zeros` does.
+    """Zeros that begin on a cache line and are written at once, where `np.zeros` leaves that to the
+    first access.
 
     NumPy begins large arrays 16 bytes into a line, so that every vector of 64 bytes would be read
     from two: with lines of its own, a step of LeNet-5 is 7% faster. And a masked load or store
@@ -31,7 +31,7 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
 
 
 def aligned_copy(array: np.ndarray) -> np.ndarray:
-    """A copy that begins where a cache line does."""
+    """A copy that begins on a cache line."""
     copy = aligned_zeros(array.shape, array.dtype)
     copy[...] = array
     return copy

@@ -57,12 +57,12 @@ class Entry:
 
     @property
     def owner(self) -> str:
-        """Whose it is, such as ``minicnn-adan 0.1.0``."""
+        """Name and version of its distribution, such as ``minicnn-adan 0.1.0``."""
         return f"{self.distribution} {self.version}".rstrip()
 
     @property
     def enabled(self) -> bool:
-        """Whether it counts: the built-in rules and files always do, others as ``MINICNN_PLUGINS``
+        """Whether it is enabled: built-in rules and files always are, others as ``MINICNN_PLUGINS``
         says."""
         wanted = os.environ.get("MINICNN_PLUGINS")
         distribution = canonical_name(self.distribution)
@@ -73,8 +73,8 @@ class Entry:
         )
 
     def conflict(self, entries: "Sequence[Entry]") -> str | None:
-        """What is wrong as far as it is known without an import: a name that is offered twice, or
-        of no kind."""
+        """What is wrong as far as the metadata tell: a name that is offered twice, or an unknown
+        kind."""
         if self.version and self.kind not in _KINDS:
             return f"entry point {self.kind}.{self.name} of {self.owner}: the kinds are {', '.join(_KINDS)}"
         same = [
@@ -88,7 +88,7 @@ class Entry:
         return f"{self.kind} {self.name!r} is offered by {owners}; uninstall all but one, or choose with MINICNN_PLUGINS"
 
     def state(self, entries: "Sequence[Entry]") -> str:
-        """``ok``, ``off`` if it does not count, or what is wrong; imports the module to know."""
+        """``ok``, ``off`` if it is disabled, or what is wrong, for which the module is imported."""
         problem = self.conflict(entries)
         if problem is not None or not self.enabled:
             return problem or "off"
@@ -138,8 +138,7 @@ def find(kind: Kind, name: str | Rule) -> Any:
 
 
 def select(among: Sequence[Entry], kind: str, name: str) -> Entry:
-    """The one entry of that name that counts; raises what `find` raises without importing
-    anything."""
+    """The one enabled entry of that name; raises what `find` raises, without importing anything."""
     found = [entry for entry in among if entry.name == canonical_name(name)]
     if not found:
         known = {entry.name for entry in among if entry.enabled}
@@ -172,8 +171,8 @@ _files: list[Path] = []
 
 
 def use_files(paths: Iterable[str | Path]) -> None:
-    """From now on, and instead of those named before, the rules of these files count like those of
-    distributions.
+    """From now on the rules in these files are offered like those of distributions; files named
+    before no longer are.
 
     Raises `PluginError` for the first of them that cannot be loaded or offers nothing.
     """

@@ -1,5 +1,5 @@
-"""The built-in activations: rules like anybody's, each a value and its derivative of one
-element."""
+"""The built-in activations, found through entry points like those of third-party plugins. Each is
+the value and the derivative of one element."""
 
 from minicnn.activations import piecewise, smooth
 from minicnn.hookspecs import hookimpl

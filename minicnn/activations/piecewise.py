@@ -1,5 +1,5 @@
-"""Activations made of straight lines, and hard swish, of a parabola between them. A choice of
-values, and no branch, is what a vector can do: NaN goes through each of them.
+"""Piecewise linear activations, and hard swish, which has a parabola between its lines. They choose
+between values instead of branching, so that LLVM can vectorize them. All of them propagate NaN.
 """
 
 from minicnn.rules import ActivationRule, Hyperparameter

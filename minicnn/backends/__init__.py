@@ -1,5 +1,5 @@
-"""Backends own the buffers of a device and launch its kernels. Both have the same names; `backend`
-gives one of them.
+"""Backends own the buffers of a device and launch its kernels. The two have the same interface;
+`backend` returns one of them.
 
 A vector is a flat array on the device: on the CPU NumPy's own, so that ``to_device`` and
 ``to_host`` copy nothing there.
@@ -23,7 +23,7 @@ LEAST_CAPABILITY = (7, 5)  # that CUDA 13 compiles for
 
 def check_device(device: str) -> None:
     """Raise `DeviceError`, which says what is missing, if ``device`` cannot be used. For the CPU
-    this imports nothing."""
+    nothing is imported."""
     if device not in DEVICES:
         raise SettingError(f"device must be {' or '.join(DEVICES)}, not {device!r}")
     if (reason := missing(device)) is not None:

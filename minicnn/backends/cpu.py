@@ -48,8 +48,8 @@ _Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 def resolve_threads(threads: int | None = None) -> int:
-    """Check a number of threads; None is all cores. Raises `SettingError` below 1 or above the
-    number of cores."""
+    """The number of threads to use; None means all cores. Raises `SettingError` below 1 or above
+    the number of cores."""
     most: int = config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
     if threads is None:
         return most
@@ -95,12 +95,12 @@ class CompiledUpdate:
 
 
 def to_device(array: np.ndarray) -> np.ndarray:
-    """``array`` where the device computes with it: here, itself."""
+    """``array`` in the memory of the device: on the CPU, the array itself."""
     return array
 
 
 def to_host(vector: np.ndarray, array: np.ndarray) -> None:
-    """Copy a vector back into the array that it was made of: here, nothing to do."""
+    """Copy a vector back into the array it was made from. On the CPU they are the same array."""
 
 
 def copy(x: np.ndarray, y: np.ndarray) -> None:
@@ -136,8 +136,8 @@ def matmul(
 
 
 class Inference:
-    """Forward passes alone, in workspaces that keep nothing; any number of Python threads may call
-    at once. With ``constant`` ``params`` never change."""
+    """Forward passes only; no activations are kept. Any number of Python threads may call at once.
+    ``constant`` promises that ``params`` never change."""
 
     def __init__(
         self,
@@ -272,9 +272,9 @@ class TrainStep:
             self._borders = self._buckets(network)
 
     def _buckets(self, network: Network) -> np.ndarray:
-        """For each operation, where the gradients begin that are complete, and enough for a bucket,
-        when the backward pass is through it; -1: too few. That of the last is left to the step's
-        end."""
+        """For each operation, where its bucket begins: the gradients from there on are complete
+        once the backward pass has gone through it. −1 where too few are complete. The last bucket
+        is summed at the end of the step."""
         ends = np.zeros(len(network.layers), np.int64)
         for spec in network.parameters:
             if spec.kind != "state":
@@ -289,8 +289,8 @@ class TrainStep:
         return borders
 
     def _gather(self, which: int, every: int, size: int) -> None:
-        """What a step calls where all ranks meet. An error waits for the end of the step, for no
-        exception passes through compiled code."""
+        """Called by a step where all ranks meet. An error is raised at the end of the step, since
+        no exception can pass through compiled code."""
         try:
             if self._error is not None:
                 return
@@ -309,12 +309,12 @@ class TrainStep:
 
     @property
     def plan(self) -> Plan:
-        """What a step walks."""
+        """The plan that a step executes."""
         return self._plan
 
     @plan.setter
     def plan(self, plan: Plan) -> None:
-        """Walk another."""
+        """Execute another plan."""
         self._plan, self._records = plan, plan.records()
 
     @property
@@ -323,8 +323,8 @@ class TrainStep:
         return self._grads[0, : len(self.params)]
 
     def gather(self, data: RunInputs, batch: StepInputs) -> None:
-        """Bring the images of ``batch`` into a workspace, chunk by chunk, and do nothing with
-        them: to time that."""
+        """Gather the images of ``batch`` into a workspace, chunk by chunk, and do nothing else, so
+        that this can be timed."""
         views = _NO_VIEWS if batch.views is None else batch.views
         given = self.params.dtype, data.images.dtype, batch.views is not None
         address, scale = gather.gather_address(*given), scale_rows(data.scale, given[0])
@@ -350,8 +350,8 @@ class TrainStep:
     ) -> StepResult:
         """Forward, loss, backward, update on ``data.images[batch.order]``.
 
-        The update is left out for an optimizer that is not elementwise: it does its own with
-        ``grads``. With ``params`` in the place of its own, the step is of this process alone.
+        An optimizer that is not elementwise makes its own update from ``grads``. With ``params``,
+        the step works on them instead of its own parameters and does not meet other processes.
         """
         meets = params is None and self._ranks is not None
         params = self.params if params is None else params

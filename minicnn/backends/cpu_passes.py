@@ -1,5 +1,5 @@
-"""The passes of one batch and its loss on the CPU as calls of their own, for a loop written out by
-hand."""
+"""The passes of one batch and its loss on the CPU as calls of their own, for training loops written
+by hand."""
 
 import functools
 from typing import Any
@@ -37,11 +37,11 @@ def batch_loss(
 
 
 class Passes:
-    """The forward and the backward pass of one batch as calls of their own, for a loop written out
-    by hand.
+    """The forward and the backward pass of one batch as calls of their own, for training loops
+    written by hand.
 
     ``params`` [flat_size], float32 or float64, is used and never changed; ``key`` numbers the step
-    for dropout. ``by_operation`` is for those who want to look at each operation. Raises
+    for dropout. The methods ``*_by_operation`` return the values of every operation. Raises
     `SettingError` for arrays that do not fit the network or the batch.
     """
 
@@ -80,8 +80,7 @@ class Passes:
     def forward_by_operation(
         self, x: np.ndarray | None = None, key: int = 0, first: int = 0
     ) -> list[np.ndarray]:
-        """The outputs [N, numbers in a sample] of the operations of the plan, for whoever wants to
-        look at each.
+        """The outputs [N, numbers in a sample] of all operations of the plan.
 
         ``x`` [N, H, W, C] are scaled images. None begins with operation ``first``, on what the last
         pass left before it.

@@ -1,7 +1,7 @@
 """A CUDA GPU: owns the buffers in its memory, compiles or loads the kernels, and launches them.
 
-Vectors are flat float32 arrays on the GPU. A step is a handful of launches that wait for nothing;
-their results are read once for `TrainStep.steps_per_call` steps.
+Vectors are flat float32 arrays on the GPU. The launches of a step do not wait for each other on the
+host; results are read once every `TrainStep.steps_per_call` steps.
 """
 
 import math
@@ -73,7 +73,7 @@ def describe() -> dict[str, Any]:
 
 
 def to_host(vector: Vector, array: np.ndarray) -> None:
-    """Copy a vector back into the array that it was made of."""
+    """Copy a vector back into the array it was made from."""
     if array.size:
         vector.copy_to_host(array)
 
@@ -115,8 +115,8 @@ def matmul(a: Vector, b: Vector, out: Vector, transpose_a: bool, transpose_b: bo
 
 
 class Inference:
-    """Forward passes alone, in a workspace that keeps nothing. ``params`` is on the host or a
-    vector."""
+    """Forward passes only; no activations are kept. ``params`` is an array on the host or a vector
+    on the GPU."""
 
     def __init__(
         self,
@@ -256,13 +256,12 @@ class TrainStep:
     def step(self, data: RunInputs, batch: StepInputs, slots: np.ndarray) -> StepResult:
         """Forward, loss, backward, update on ``data.images[batch.order]``.
 
-        The update is left out for an optimizer that is not elementwise: it does its own with
-        ``grads``.
+        An optimizer that is not elementwise makes its own update from ``grads``.
         """
         return self.steps(data, [batch], slots)[0]
 
     def compile(self, data: RunInputs, slots: np.ndarray) -> None:
-        """Copy the data to the GPU, and compile all that a step launches."""
+        """Copy the data to the GPU, and compile every kernel that a step launches."""
         self._place(data)
         self._device_network.compile()
         for kernel in (step.add_parts, step.finish):
@@ -272,7 +271,7 @@ class TrainStep:
                 rule.compile()
 
     def _place(self, data: RunInputs) -> None:
-        """Copy to the GPU what is the same in all steps: the whole data set, if it fits."""
+        """Copy the inputs of the run to the GPU: the whole data set, if it fits."""
         if self._data is not None and all(
             one is other for one, other in zip(data, self._data, strict=True)
         ):
@@ -290,8 +289,8 @@ class TrainStep:
     def steps(
         self, data: RunInputs, batches: Sequence[StepInputs], slots: np.ndarray
     ) -> list[StepResult]:
-        """A step on each of ``batches``, at most ``steps_per_call``. After one that is not finite the
-        weights stay as they are."""
+        """One step for each of ``batches``, at most ``steps_per_call`` of them. After a step that
+        is not finite the weights no longer change."""
         self._place(data)
         size, chunk = self.batch_size, self._device_network.chunk
         for row, batch in enumerate(batches):

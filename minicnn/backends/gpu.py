@@ -1,4 +1,4 @@
-"""What the CUDA backend is made of: arrays on the GPU, launches, and a network laid out there."""
+"""Parts of the CUDA backend: arrays on the GPU, launches, and a network in GPU memory."""
 
 from typing import Any
 
@@ -32,13 +32,13 @@ _FRACTION_OF_MEMORY = 0.8  # what is left of the GPU's free memory is for others
 
 
 def choose(number: int) -> None:
-    """Compute on GPU ``number`` of this machine from now on, counted in a circle."""
+    """From now on compute on GPU ``number`` modulo the number of GPUs of this machine."""
     if not SIMULATED:
         cuda.select_device(number % len(cuda.gpus))
 
 
 def to_device(array: np.ndarray) -> Vector:
-    """A copy of ``array`` on the GPU; what is there already is returned as it is."""
+    """A copy of ``array`` on the GPU; an array that is there already is returned as it is."""
     if not isinstance(array, np.ndarray):
         return array
     return cuda.to_device(
@@ -47,13 +47,13 @@ def to_device(array: np.ndarray) -> Vector:
 
 
 def empty(*shape: int) -> Vector:
-    """An array of float32 on the GPU that holds anything."""
+    """An uninitialized float32 array on the GPU."""
     return cuda.device_array(shape, np.float32)
 
 
 def views_on_gpu(views: np.ndarray | None) -> Vector:
-    """The views of all images on the GPU; of none a row that stands for every image, without a
-    partner."""
+    """The views of all images on the GPU; for None, one row without a partner, which stands for
+    every image."""
     if views is None:
         views = np.zeros((1, COLUMNS), np.float32)
         views[0, PARTNER] = -1
@@ -81,7 +81,7 @@ def check_float32(params: np.ndarray) -> None:
 
 
 def free_memory() -> float:
-    """Bytes on the GPU that may be taken."""
+    """Bytes of GPU memory that may be used."""
     return _FRACTION_OF_MEMORY * cuda.current_context().get_memory_info()[0]
 
 
@@ -90,8 +90,8 @@ def lay_out(
 ) -> tuple[at.Layout, list[dict[str, tuple[Launch, ...]]]]:
     """The layout of ``network``, and what is launched for each operation.
 
-    ``frozen`` is that of `make_plan`. Raises `SettingError`, which names the layer, for what CUDA
-    does not have.
+    ``frozen`` is that of `make_plan`. Raises `SettingError`, which names the layer, for an
+    operation that CUDA lacks.
     """
     plan = make_plan(network, chunk, training, 1, frozen=frozen)
     sizes = {spec.offset: spec.size for spec in network.parameters if spec.kind != "state"}
@@ -200,7 +200,8 @@ class DeviceNetwork:
         self.sums, self._sum_count = to_device(layout.sums), len(layout.sums)
 
     def forward(self, params: Vector, n: int, key: int, first: int) -> None:
-        """From the first operation's x to the logits; sample 0 is number ``first`` of its batch."""
+        """The forward pass, from the first operation's x to the logits; sample 0 is number
+        ``first`` of its batch."""
         for op in range(len(self.table)):
             self._launch("forward", op, params, n, key, first)
 

@@ -42,7 +42,7 @@ def lay_out(
     """The plan of ``network`` for this machine: chunks of ``chunk`` samples, kernels compiled for
     ``dtype``.
 
-    ``plain`` leaves out what is there for vectors alone, so that every value lies in ``work`` as
+    ``plain`` leaves out the layouts meant for vector code, so that every value lies in ``work`` as
     NHWC; ``keep`` and ``frozen`` are those of `minicnn.program.planner.make_plan`. ``beside`` names
     `minicnn.kernels.cpu.beside.STEPS` that will be needed too.
     """
@@ -75,8 +75,8 @@ def linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
 
 
 def prepared(plan: Plan, params: np.ndarray) -> tuple[Plan, np.ndarray]:
-    """A ``plan`` of inference and its parameters, which never change from now on, so that kernels
-    find behind them what else would be made of them in each chunk."""
+    """A ``plan`` of inference and its parameters, extended by the weights in the order that kernels
+    want, which would otherwise be made in each chunk. The parameters must not change any more."""
     table, lanes = plan.table.copy(), VECTOR_BYTES // params.itemsize
     size = round_up(len(params))
     for record, node in zip(table, plan.nodes, strict=True):

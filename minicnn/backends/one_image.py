@@ -20,12 +20,13 @@ _NOBODY = np.empty(0, np.int64)
 
 
 class OneImage:
-    """The forward pass of one image at a time, whose operations several ``threads`` share where
-    that pays; ``whole`` is the plan of many images, whose prepared weights in ``params`` it reads.
+    """The forward pass of one image at a time; several ``threads`` share its operations where that
+    pays; ``whole`` is the plan of many images, whose prepared weights in ``params`` it reads.
 
-    Where an image took far longer so than by one thread, another thread has lost its core to other
-    work; where none of some takes less, it gets no core, or takes that of the calling thread. The
-    next images are computed by this one alone, twice as many each time.
+    Where an image took far longer than on one thread, another thread has lost its core to other
+    work; where none of several images was faster, that thread has no core, or shares that of the
+    calling thread. The next images are computed by the calling thread alone, twice as many each
+    time.
     """
 
     def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):

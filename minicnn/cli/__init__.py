@@ -48,7 +48,7 @@ VERBS = {
 
 
 class _Notes(logging.Handler):
-    """Prints on stderr, a line each, what was made of the data."""
+    """Prints notes about the data on stderr, one per line."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tell(as_options(record.getMessage()))
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_silent(argv: Sequence[str]) -> bool:
-    """Whether this is a rank of several that leaves it to rank 0 to say what went wrong."""
+    """Whether this rank leaves it to rank 0 to report errors."""
     from minicnn.training.watch import launched
 
     return "--distributed" in argv and launched()[0] > 0

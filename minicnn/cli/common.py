@@ -1,4 +1,4 @@
-"""What several verbs share: options of the same words, JSON on stdout, warnings on stderr."""
+"""What several verbs share: common options, JSON on stdout, warnings on stderr."""
 
 import argparse
 import json
@@ -152,8 +152,8 @@ def is_alone(instead: str) -> bool:
 
 
 def warn_of_plugins() -> None:
-    """Print a line for each name that is offered twice and each entry point of no kind; nothing is
-    imported to know."""
+    """Print a warning for each name that is offered twice and each entry point of an unknown kind,
+    without importing any plugin."""
     from minicnn import plugins
 
     entries = plugins.entries()
@@ -163,7 +163,7 @@ def warn_of_plugins() -> None:
 
 
 def value_of(kind: Kind) -> Callable[[str], Any]:
-    """What reads a value of ``kind`` for argparse."""
+    """A function that reads a value of ``kind`` for argparse."""
 
     def read(text: str) -> Any:
         try:
@@ -183,8 +183,8 @@ def path(text: str) -> Path:
 
 
 def release_closed_streams() -> None:
-    """Write out what stdout and stderr hold back; drop from then on what cannot be written, or
-    Python would try again at the end and complain."""
+    """Flush stdout and stderr. What cannot be written is dropped from then on, so that Python does
+    not complain about it at exit."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -245,7 +245,7 @@ def write_results(folder: Path, tables: "Tables", pictures: "Pictures") -> list[
 
 
 def plain(evaluation: "Evaluation") -> dict[str, Any]:
-    """An `Evaluation` as JSON has it, F1 and images a second included."""
+    """An `Evaluation` as plain data for JSON, with F1 and images per second."""
     return {
         **asdict(evaluation),
         "f1": evaluation.f1,

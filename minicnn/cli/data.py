@@ -166,7 +166,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
 
 
 def _progress(file: str, done: int, total: int) -> None:
-    """A line a file on stderr, which counts up on a terminal."""
+    """One progress line per file on stderr, updated in place on a terminal."""
     text = f"{file}  {done / 1e6:.1f}" + (f" of {total / 1e6:.1f}" if total else "") + " MB"
     if sys.stderr.isatty():
         print(f"\r{text}", end="\n" if done == total else "", file=sys.stderr, flush=True)

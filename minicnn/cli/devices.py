@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print a row a device."""
+    """Print one row per device."""
     from minicnn.backends import DEVICES, backend, missing
 
     rows = []

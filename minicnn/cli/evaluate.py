@@ -51,11 +51,9 @@ def add_model_and_data(parser: argparse.ArgumentParser) -> None:
 def model_and_data(
     arguments: argparse.Namespace, device: str = "cpu"
 ) -> "tuple[Model, Dataset, Split]":
-    """(model, data set that fits it, its test split); the data are the model's own unless
-    ``--data`` names others.
-
-    A model whose loss is not installed any more comes without what it knows of its training, with a
-    warning.
+    """(model, data set that fits it, its test split); the data set is the one the model was trained
+    on unless ``--data`` names another. If the loss of a model is no longer installed, the loss is
+    left out, with a warning.
     """
     from minicnn.data.catalog import load_judged
     from minicnn.data.labels import Classes

@@ -99,8 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class _Seen:
-    """What was computed: figures for ``--json``, tables and pictures by name, and what prints it to
-    the terminal."""
+    """The results: figures for ``--json``, tables and pictures by name, and a function that shows
+    them in the terminal."""
 
     figures: dict[str, Any]
     tables: common.Tables
@@ -110,7 +110,7 @@ class _Seen:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Compute, show, and write what is asked for."""
+    """Compute the landscape, show it and write its files."""
     model, dataset, test = model_and_data(arguments)
 
     from minicnn.evaluation.loss import Loss

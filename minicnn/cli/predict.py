@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Predict, then print or write an image a row, while the next ones are read."""
+    """Predict, and print or write one row per image as the images are read."""
     from minicnn.model_file import load
 
     form = _format(arguments)
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass
 class _Done:
-    """What has been done so far."""
+    """Counts and times so far."""
 
     images: int = 0
     resized: int = 0
@@ -116,7 +116,7 @@ class _Done:
 
 
 def _format(arguments: argparse.Namespace) -> str:
-    """The format that the options mean: table, csv, jsonl or json."""
+    """The output format that the options choose: table, csv, jsonl or json."""
     output, chosen = arguments.output, "json" if arguments.json else arguments.format
     if arguments.json and arguments.format:
         raise UsageError("--json and --format exclude each other")
@@ -216,7 +216,7 @@ def _prediction(
 
 @contextmanager
 def _standard_input() -> Iterator[Path]:
-    """What comes on standard input, as a file."""
+    """The content of standard input as a file."""
     if sys.stdin is None:  # closed, as by <&-
         raise UsageError("the input - is standard input, which is closed")
     with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +227,7 @@ def _standard_input() -> Iterator[Path]:
 
 
 def _files(inputs: list[str]) -> Iterator[tuple[Path, str]]:
-    """Each file, and what is not shown of its name."""
+    """Each file, and the part of its path that is not shown."""
     from minicnn.data.images import list_images
 
     for path in map(Path, inputs):
@@ -266,7 +266,7 @@ def _batches(
 def _read_file(
     path: Path, model: "Model", arguments: argparse.Namespace, done: _Done
 ) -> "tuple[list[str], np.ndarray]":
-    """Names and images of one file, which the model is known to take."""
+    """Names and images of one file, checked against the model."""
     from minicnn.data.images import convert_images
     from minicnn.data.inputs import load_inputs
     from minicnn.data.reading import ReadOptions

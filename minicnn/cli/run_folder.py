@@ -35,8 +35,8 @@ _BEFORE_A_CHECKPOINT = {"config.toml", "metrics.jsonl", "record.safetensors", "r
 
 
 def check_output(folder: Path | None) -> None:
-    """Raise `UsageError` for a folder that holds more than a run that ended before its first
-    checkpoint, or is none."""
+    """Raise `UsageError` unless ``folder`` is new, empty, or holds only a run that ended before its
+    first checkpoint."""
     if folder is None or not folder.exists():
         return
     if not folder.is_dir() or any(

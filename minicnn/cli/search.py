@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the trials, a line each, and write what came out; where ``mpirun`` started several
+    """Run the trials, print a line for each, and write the results; if ``mpirun`` started several
     processes, they share the trials."""
     from minicnn.training.watch import launched
 
@@ -111,7 +111,7 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
 
 
 def _how(settings: "Settings") -> dict[str, Any]:
-    """What decides what the data set is."""
+    """The settings that determine the data set."""
     return {"data": settings.data, "loss": settings.loss, **read_options(settings)}
 
 
@@ -213,7 +213,7 @@ class _Search:
         return Trainer(common.begin(settings, data), settings), data
 
     def watch(self, trainer: "Trainer", event: "Event") -> None:
-        """Pass an interrupt on to the trial that runs, and tell of those of other ranks."""
+        """Pass an interrupt on to the running trial, and report the trials of other ranks."""
         if self.stopped:
             trainer.interrupt()
         if self.ranks is not None:

@@ -1,5 +1,5 @@
-"""The options of a training run, made of the fields of `Settings`, and the settings that they, a
-file or a stored run amount to."""
+"""The options of a training run, derived from the fields of `Settings`, and how flags, a file and a
+stored run combine into settings."""
 
 import argparse
 import re

@@ -132,7 +132,7 @@ def on_first(ranks: "Ranks | None", function: Callable[[], Any]) -> Any:
 def _follow(
     trainer: "Trainer", dataset: "Dataset", checkpoint: "Checkpoint | None", dry_run: bool
 ) -> int:
-    """Do what rank 0 does, without a word; return its exit status."""
+    """Do what rank 0 does, silently; return the exit status."""
     from minicnn.training.events import RunEnded
 
     if dry_run:

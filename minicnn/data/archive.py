@@ -22,8 +22,8 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True, order=True)
 class ArchivePath:
-    """A file or folder in an archive, with as much of pathlib's interface as reading folders
-    takes; nothing is ever written."""
+    """A file or folder in an archive, with the part of pathlib's interface that reading folders
+    needs; it cannot be written to."""
 
     archive: Path
     parts: Parts = ()

@@ -82,7 +82,7 @@ class Augment:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """What differs from no augmentation."""
+        """The options that differ from no augmentation."""
         values = {setting.name: getattr(self, setting.name) for setting in fields(self)}
         return {name: value for name, value in values.items() if value != getattr(Augment, name)}
 

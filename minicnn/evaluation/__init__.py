@@ -1,2 +1,2 @@
-"""A loss at work, and the figures of a forward pass over labelled images: what training and
-inference have in common."""
+"""The loss of a batch, and the figures of a forward pass over labelled images, for training and
+inference."""

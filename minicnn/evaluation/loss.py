@@ -1,4 +1,4 @@
-"""A loss at work: a rule with its hyperparameters and class weights, on rows of logits."""
+"""The loss of rows of logits: a rule with its hyperparameters and class weights."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -98,8 +98,8 @@ class Loss:
         return RunInputs(images.reshape(len(images), -1), rows, scale, table, *loss, sample_weights)
 
     def divisor(self, labels: np.ndarray, sample_weights: np.ndarray | None = None) -> float:
-        """What the summed loss of a batch is divided by: the sum of the weights of its samples,
-        that of a sample times that of its class; both are 1 where there are none."""
+        """The number that the summed loss of a batch is divided by: the sum over its samples of the
+        weight of the sample times that of its class, which are 1 by default."""
         weights = np.ones(len(labels)) if sample_weights is None else sample_weights
         if self.rule.class_weights and labels.ndim == 1:
             weights = weights * self.class_weights[labels]

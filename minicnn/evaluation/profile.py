@@ -54,11 +54,11 @@ def profile(
     others: Mapping[str, float],
     seconds: float,
 ) -> Profile:
-    """Repeat ``work`` for ``seconds`` with the plan of ``engine``, a `Training` or an `Inference` of
-    one thread on the CPU.
+    """Repeat ``work`` for ``seconds`` with the plan of ``engine``, a `TrainStep` or an `Inference`
+    of one thread on the CPU.
 
-    ``work`` computes and returns the number of its images. ``others`` are the seconds an image of
-    what has no operation, by its name.
+    ``work`` computes some images and returns their number. ``others`` are the seconds per image of
+    work outside the operations, by name.
     """
     from minicnn.kernels.cpu.profile import ticks, timed
 

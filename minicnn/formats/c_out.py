@@ -91,7 +91,7 @@ def source(model: Model, preprocess: bool = False, softmax: bool = False) -> str
 
 
 def _plain(text: str) -> str:
-    """``text`` with nothing that means something in a comment."""
+    """``text`` made safe for a C comment."""
     return re.sub(r"[^ \w.,()-]", "_", text)
 
 

@@ -1,5 +1,5 @@
-"""A file of ONNX as it is stored: nodes with their attributes, and tensors in every form. Nothing
-is taken on trust.
+"""A file of ONNX as it is stored: nodes with their attributes, and tensors in every form.
+Everything is checked.
 """
 
 import math
@@ -23,7 +23,7 @@ _OF_SHAPES = {"Concat", "Gather", "Slice"}  # ... and these are for shapes
 
 
 class Operator:
-    """A node, whose attributes are taken one by one, so that none is overlooked."""
+    """A node. Attributes are taken one by one, so that an unused one is noticed."""
 
     def __init__(self, node: Any):
         self.proto = node
@@ -58,7 +58,7 @@ class Operator:
         return index < len(self.inputs) and self.inputs[index] != ""
 
     def finish(self) -> None:
-        """Raise `NetworkError` for an attribute that nobody took."""
+        """Raise `NetworkError` for an attribute that was not read."""
         for name in self._attributes:
             raise NetworkError(f"the attribute {name} is not known here")
 

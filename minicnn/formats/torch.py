@@ -148,7 +148,7 @@ class _Builder:
             raise NetworkError("a tensor by itself; inside of a module, or exported, it would fit")
 
     def keep(self, node: Any, value: _Value | None, in_place: bool) -> None:
-        """Keep what a node gives; where it changed what it reads, that is the same from here on."""
+        """Store the value of a node; a node that works in place also replaces the value it read."""
         self.values[node] = value
         before = self.values.get(node.args[0])
         if in_place and before is not None:

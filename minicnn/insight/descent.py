@@ -1,5 +1,5 @@
-"""Descent: an optimizer's own rule on the few coordinates of a landscape, with gradients by the
-backward pass."""
+"""Descent: an optimizer's rule applied to the few coordinates of a landscape, with gradients from
+the backward pass."""
 
 import copy
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ class Plane:
 
     def gradient(self, point: np.ndarray) -> tuple[float, np.ndarray]:
         """(C, ∂C/∂c) at ``point`` [coordinates]: the gradient with respect to the weights, from the
-        backward pass, along each direction. Asked again for the same point, it computes nothing.
+        backward pass, along each direction. The last point is cached.
 
         params = own + Σ_i (c_i − origin_i) · v_i            ∂C/∂c_i = Σ_w ∂C/∂w · v_i[w]
         """

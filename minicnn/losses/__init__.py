@@ -1,1 +1,1 @@
-"""The built-in losses, found through the entry points like anybody's."""
+"""The built-in losses, found through entry points like those of third-party plugins."""

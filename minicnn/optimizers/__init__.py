@@ -1,5 +1,5 @@
-"""The built-in optimizers, found through the entry points like anybody's, and the hyperparameters
-that they share."""
+"""The built-in optimizers, found through entry points like those of third-party plugins, and the
+hyperparameters that they share."""
 
 from minicnn.rules import Hyperparameter
 

@@ -19,8 +19,8 @@ def fold(network: Network, params: np.ndarray) -> tuple[Network, np.ndarray]:
     """The network without the batch normalizations that can be folded, and its parameters
     [flat_size].
 
-    They are those whose input is the output of a convolution or a dense layer that nobody else
-    reads. Where there is none, both are returned as they are.
+    A batch normalization is folded if its input is the output of a convolution or a dense layer
+    that no other layer reads. If there is none, network and parameters are returned unchanged.
     """
     readers = [value for reads in network.reads for value in reads]
     folded: dict[

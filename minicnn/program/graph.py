@@ -1,7 +1,7 @@
 """A network as a graph of operations over numbered values, each of which is written once.
 
-Value 0 is the image. `lower` turns layers into nodes; `fuse` puts neighbours together where one
-operation does both.
+Value 0 is the image. `lower` turns layers into nodes; `fuse` merges neighbours that one operation
+can compute.
 """
 
 import os
@@ -75,8 +75,8 @@ class Graph(NamedTuple):
 
 
 def lower(network: Network, frozen: bool) -> Graph:
-    """The graph of ``network``; ``frozen`` as in inference: nothing is dropped out, and
-    normalization is by running statistics, as it is in the network's frozen layers anyway."""
+    """The graph of ``network``; with ``frozen``, as in inference, there is no dropout and
+    normalization uses the running statistics, as the network's frozen layers always do."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -148,10 +148,8 @@ def cuts(nodes: Sequence[Node], first: int = 0) -> list[int]:
 
 
 def fuse(graph: Graph, lanes: int, training: bool = True, one: bool = False) -> Graph:
-    """The graph with neighbours put together where one operation does both, for vectors of
-    ``lanes`` numbers, and for ``one`` image at a time.
-
-    Only a value that nobody else reads goes away.
+    """The graph with neighbours merged where one operation computes both, for vectors of ``lanes``
+    numbers, and for ``one`` image at a time. Only a value that no other node reads is merged away.
     """
     nodes: list[Node] = []
     readers = graph.readers()

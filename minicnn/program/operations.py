@@ -1,4 +1,4 @@
-"""The table of operations: the one list that knows them all.
+"""The table of all operations.
 
 A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The
 operation's kernels are the functions ``forward`` and ``backward`` (and, where it has them,
@@ -29,7 +29,7 @@ def _nothing(fields: Mapping[str, int], lanes: int) -> int:
 
 @dataclass(frozen=True)
 class Operation:
-    """What the planner must know of an operation; the rest is in its kernels."""
+    """What the planner needs to know of an operation; the rest is in its kernels."""
 
     module: str  # in kernels/<device>; that of a rule is made of the rule
     layer: type[of.Layer] | None = None  # whose operation it is

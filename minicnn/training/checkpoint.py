@@ -1,4 +1,4 @@
-"""A run's progress: all that the next step depends on, and its file, `last.safetensors`."""
+"""A run's progress: everything that the next step depends on, and its file, `last.safetensors`."""
 
 import time
 from dataclasses import asdict, dataclass, field
@@ -42,7 +42,8 @@ class Counters:
 @dataclass
 class Progress:
     """Weights, best weights, optimizer slots and state, schedule state, counters, and the weights
-    that are evaluated where they are others: a moving average, or the optimizer's own."""
+    that are evaluated if they are not the trained ones: a moving average, or those that the
+    optimizer computes."""
 
     params: np.ndarray
     best_params: np.ndarray

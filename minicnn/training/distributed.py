@@ -64,8 +64,8 @@ def connect() -> "Ranks":
 
 
 class Ranks:
-    """The processes that train together: all of ``mpi``'s world. What has no rank in its name is
-    called by all of them at once."""
+    """The processes that train together: all of ``mpi``'s world. All ranks call each method at the
+    same time unless its docstring says otherwise."""
 
     def __init__(self, mpi: Any):
         self._mpi, self._comm = mpi, mpi.COMM_WORLD
@@ -109,7 +109,8 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """An error inside ends all ranks: rank 0 raises its own, and prints another's as one line."""
+        """An error inside ends all ranks: rank 0 raises its own error, and prints that of another
+        rank as one line."""
         try:
             yield
         except BaseException as error:
@@ -159,7 +160,7 @@ class Ranks:
         return result
 
     def wait(self, comm: Any = None, meanwhile: Callable[[], object] = lambda: None) -> None:
-        """Wait for all ranks (of ``comm``), without the core that MPI itself would keep busy."""
+        """Wait for all ranks (of ``comm``) without keeping a core busy, as MPI itself would."""
         barrier = (comm or self._comm).Ibarrier()
         while not barrier.Test():
             time.sleep(0.005)
@@ -185,7 +186,7 @@ class Ranks:
         window.Free()
 
     def go_on(self) -> None:
-        """Let MPI answer other ranks, which it does while it is called."""
+        """Let MPI make progress and answer other ranks."""
         self._comm.Iprobe()
 
     # --- data -------------------------------------------------------------------------------------

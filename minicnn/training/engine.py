@@ -34,9 +34,9 @@ class _NotFinite(Exception):
 
 
 class Engine:
-    """Owns the buffers of a run. `compile` comes first: it makes ``training``, the passes that
-    change ``training.params``, and ``inference``, those with ``weights``, which are evaluated: the
-    same parameters, their moving average, or the optimizer's own."""
+    """Owns the buffers of a run. Call `compile` first: it makes ``training``, whose steps change
+    ``training.params``, and ``inference``, which evaluates ``weights``: the same parameters, their
+    moving average, or those that the optimizer computes."""
 
     def __init__(
         self,
@@ -112,7 +112,8 @@ class Engine:
             self._backend.copy(self._first[begin:end], vector[begin:end])
 
     def divisor(self, order: np.ndarray) -> float:
-        """What turns the summed loss of the images ``order`` into their mean loss."""
+        """The number by which the summed loss of the images ``order`` is divided to give their mean
+        loss."""
         weights = self._inputs.sample_weights
         return self._loss.divisor(
             self._inputs.labels[order], None if weights is None else weights[order]
@@ -195,8 +196,8 @@ class Engine:
         self._ranks.check_same({"weights": zlib.crc32(self._progress.params.data)})
 
     def profile(self, scheduled: Callable[[int], dict[str, float]], seconds: float) -> Profile:
-        """Where the time of steps goes, with the hyperparameters ``scheduled`` (batch); takes them
-        for some ``seconds``."""
+        """Where the time of training steps goes: takes steps for some ``seconds``, with the
+        hyperparameters ``scheduled`` (batch)."""
         inputs, optimizer, done = self._inputs, self._optimizer, itertools.count()
         order = inputs.order(1)
 
@@ -215,5 +216,5 @@ class Engine:
 
 
 def _time(work: Callable[[], object]) -> float:
-    """The seconds that ``work`` takes when it is not the first time; the median of ten."""
+    """The seconds that a call of ``work`` takes after the first one, the median of ten."""
     return median(timeit.repeat(work, repeat=11, number=1)[1:])

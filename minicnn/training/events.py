@@ -1,4 +1,4 @@
-"""What happens while training, as plain data. Reports consume these; training never prints."""
+"""What happens while training, as plain data. Reports consume events; training never prints."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

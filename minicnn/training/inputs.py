@@ -1,4 +1,5 @@
-"""The images of a run: which train and which validate, their batches, and what each epoch draws."""
+"""The images of a run: which of them train and which validate, their batches, and the augmentation
+of each epoch."""
 
 import zlib
 
@@ -94,7 +95,7 @@ class Inputs:
         return order[index * self.batch_size : (index + 1) * self.batch_size]
 
     def views(self, epoch: int) -> np.ndarray | None:
-        """What is drawn for the images in ``epoch``; None without augmentation."""
+        """The augmentation drawn for all images in ``epoch``; None without augmentation."""
         if self._is_augmented and self._views[0] != epoch:
             dataset = self.dataset
             middle = 0.0 if dataset.seen else None

@@ -1,4 +1,4 @@
-"""An optimizer at work: a rule of any kind, its hyperparameters, and what it remembers between
+"""An optimizer: a rule of any kind with its hyperparameters and the state it keeps between
 steps."""
 
 import functools
@@ -116,15 +116,15 @@ class Optimizer:
         return _Step(self, self.rule)
 
     def fetch(self) -> None:
-        """Bring ``slots`` up to date with what the steps on the device left."""
+        """Copy the slots from the device into ``slots``."""
         self.backend.to_host(self.vectors, self.slots)
 
     def trained(self, vector: Any) -> Any:
-        """What is trained of a flat vector; state, such as running means, is behind it."""
+        """The trained part of a flat vector; state, such as running means, follows it."""
         return vector if vector.size == self.size else vector[: self.size]
 
     def _bases(self) -> dict[str, OptimizerRule]:
-        """The rules that are at work: those inside a `StepRule`, else the rule itself, by name."""
+        """The elementwise rules by name: those that a `StepRule` uses, else the rule itself."""
         if not isinstance(self.rule, StepRule):
             return {self.rule.name: self.rule}
         bases: dict[str, OptimizerRule] = {}
@@ -206,7 +206,7 @@ def _factors(tensor: Tensor) -> tuple[float, float]:
 
 
 def _of_group(row: int, name: str) -> str:
-    """The name in `Optimizer.state` of what a rule keeps for a group of tensors."""
+    """The name in `Optimizer.state` of the state that a rule keeps for a group of tensors."""
     return f"{name}.{row}" if row else name
 
 

@@ -1,4 +1,4 @@
-"""Recipes: settings that reach an accuracy, network included, each a TOML file in
+"""Recipes: settings, network included, that reach a certain accuracy; each is a TOML file in
 `minicnn/recipes`."""
 
 from pathlib import Path

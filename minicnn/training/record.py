@@ -113,11 +113,11 @@ def load_record(folder: Path | str) -> Record:
 
 
 class Recorder:
-    """Watches a run: some of its steps, and the weights and activations after every ``every`` steps
+    """Records a run: some of its steps, and the weights and activations after every ``every`` steps
     and each epoch.
 
     ``images`` [N, H·W·C], of which ``train`` has the numbers that are trained on, are scaled by
-    ``scale`` (`channel_scale`). Nothing here changes the run.
+    ``scale`` (`channel_scale`). Recording does not change the run.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Recorder:
         )
 
     def compile(self) -> None:
-        """Compile what a line needs, or load it from the disk."""
+        """Compile what a record line needs, or load it from the cache."""
         self._norms(self._before)
         self._activations()
 
@@ -166,14 +166,15 @@ class Recorder:
             yield from self._line(counters)
 
     def before_step(self, counters: Counters) -> None:
-        """A step is about to be made."""
+        """Called before each step."""
         left = self._steps_left(counters.optimizer_step + 1, counters.batch + 1)
         self._sampling = left % max(1, min(self.every, self.batches) // STEPS_PER_RECORD) == 0
         if self._sampling:
             self._before[:] = self.params
 
     def after_step(self, grads: np.ndarray, counters: Counters) -> Iterator[Recorded]:
-        """The step is made, with the gradient ``grads`` [P]; yields a line when one is due."""
+        """Called after each step, with the gradient ``grads`` [P]; yields a line when one is
+        due."""
         if not self._sampling:
             return
         self._sums += [
@@ -185,7 +186,7 @@ class Recorder:
             self._sums[:], self._samples = 0, 0
 
     def _steps_left(self, step: int, batch: int) -> int:
-        """Steps from ``step``, that of ``batch``, to the one of the next line."""
+        """The number of steps from ``step``, the one of ``batch``, until the next line is due."""
         return min(-step % self.every, self.batches - batch)
 
     def save(self, folder: Path) -> None:
@@ -205,8 +206,8 @@ class Recorder:
         return [cpu.norm(vector[spec.offset : spec.offset + spec.size]) for spec in self._specs]
 
     def _line(self, counters: Counters) -> Iterator[Recorded]:
-        """The line of this moment; none when the weights are no longer finite, for the run is about
-        to end."""
+        """The line for the present state; None if the weights are not finite, since the run is
+        about to end."""
         if not np.isfinite(self.params).all():
             return
         grads, changes, weights = self._sums

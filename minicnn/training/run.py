@@ -42,7 +42,7 @@ class Run(RunState):
         return time.perf_counter() - start
 
     def events(self) -> Iterator[Event]:
-        """The run: every event in its turn."""
+        """Run, and yield every event."""
         settings, counters = self.settings, self.counters
         yield RunStarted(
             self.network.name,
@@ -72,8 +72,8 @@ class Run(RunState):
         yield from self._finish(reason, explanation)
 
     def seconds_per_epoch(self, limit: float) -> float:
-        """The time of an epoch, measured on its first batches, for a fiftieth of ``limit`` seconds,
-        and on its validation; what they changed is forgotten with this run."""
+        """Estimate the seconds of an epoch from its first batches, trained for a fiftieth of
+        ``limit`` seconds, and its validation. What this changes belongs to this run alone."""
         self.compile_seconds = self.compile()
         times, counters = [time.perf_counter()], self.counters
         order = self.inputs.order(counters.epoch)
@@ -229,14 +229,15 @@ class Run(RunState):
         return None
 
     def _accuracy(self) -> float:
-        """That of the training images of this epoch so far; NaN where there are no classes."""
+        """The accuracy on the training images of this epoch so far; NaN where there are no
+        classes."""
         counters = self.counters
         return (
             counters.epoch_correct / counters.epoch_images if self.inputs.has_classes else math.nan
         )
 
     def _where(self) -> str:
-        """On which of several ranks the gradient is not finite."""
+        """Names the ranks whose gradient is not finite, if there are several ranks."""
         found = [] if self.ranks is None else self.ranks.not_finite()
         return f", on rank {' and '.join(map(str, found))}" if found else ""
 

@@ -25,12 +25,12 @@ def warm_up(done: float, length: float) -> float:
 
 
 def constant(epoch, horizon, state):
-    """1 all along."""
+    """Always 1."""
     return 1.0
 
 
 def step(epoch, horizon, state, step_size, gamma):
-    """γ to the power of how often ``step_size`` epochs have passed."""
+    """γ to the power of the number of times that ``step_size`` epochs have passed."""
     return gamma ** math.floor(epoch / step_size)
 
 
@@ -40,7 +40,7 @@ def exponential(epoch, horizon, state, gamma):
 
 
 def multi_step(epoch, horizon, state, milestones, gamma):
-    """γ to the power of how many ``milestones`` have passed."""
+    """γ to the power of the number of ``milestones`` passed."""
     return gamma ** bisect_right(sorted(milestones), epoch)
 
 

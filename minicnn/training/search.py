@@ -162,7 +162,7 @@ def open_study(storage: str, seed: int, prune: bool, maximize: bool, begins: boo
 
 
 def ended(study: Any) -> int:
-    """How many trials are done: all but those that were interrupted or killed."""
+    """The number of trials that ended by themselves: neither interrupted nor killed."""
     return sum(
         one.value is not None or one.user_attrs.get("reason") == "diverged" for one in study.trials
     )

@@ -316,8 +316,8 @@ def read_settings(path: Path) -> Settings:
 
 
 def shown(settings: Settings, usual: Settings) -> dict[str, Any]:
-    """What a person wants to see of ``settings``: what every run is told by, and what differs from
-    the ``usual``."""
+    """The ``settings`` worth showing: those that identify a run, and those that differ from the
+    ``usual`` ones."""
     found: dict[str, Any] = {}
     for setting in fields(Settings):
         name, metadata = setting.name, setting.metadata
@@ -335,6 +335,6 @@ def check_names(values: Mapping[str, Any], kind: str) -> None:
 
 
 def seconds(text: str) -> float | str:
-    """``10m`` as 600.0; what means no time, as it is."""
+    """``10m`` as 600.0; anything that is no duration is returned as it is."""
     found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) *([smh]?)", text)
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]] if found else text

@@ -1,4 +1,4 @@
-"""What a run holds: the buffers, the progress, and the model that its best weights are."""
+"""What a run holds: the buffers, the progress, and the model with its best weights."""
 
 import math
 import zlib
@@ -115,7 +115,7 @@ class RunState:
         self.compile_seconds = 0.0
 
     def _join(self, ranks: Ranks) -> int | None:
-        """Check that all ranks are about to do the same, and say how they do it; the threads of
+        """Check that all ranks have the same job, log how they share it, and return the threads of
         each."""
         settings = self.settings
         has_statistics = any(spec.kind == "state" for spec in self.network.parameters)
@@ -179,8 +179,8 @@ class RunState:
             self.progress.schedule_state = self.schedule_state
 
     def scheduled(self, batch: int) -> dict[str, float]:
-        """The hyperparameters that change, for this batch: one times the schedule's factor, the
-        learning rate's warm-up."""
+        """The hyperparameters that a schedule changes, for this batch: the scheduled one times the
+        factor of the schedule, and the learning rate times that of the warm-up."""
         settings, usual = self.settings, self.optimizer.hyperparameters
         steps = (self.counters.epoch - 1) * self.inputs.batches + batch
         per_epoch = self.inputs.batches if settings.schedule_unit == "step" else 1

@@ -1,4 +1,4 @@
-"""The trainer: checks that everything fits, and runs it."""
+"""The trainer: checks that network, settings and data fit together, and trains."""
 
 import copy
 import html

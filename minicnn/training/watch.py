@@ -1,4 +1,4 @@
-"""Ranks are watched: one that ends without a word ends all, with one line that says which.
+"""Watches the ranks: if one ends unexpectedly, all end, with one line that names it.
 
 Every rank keeps a TCP connection to a small process beside rank 0, which is this file. The system
 closes the connections of a process that is killed or runs out of memory, and finds a machine that is
@@ -73,7 +73,7 @@ class Watch:
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self) -> None:
-        """End when told to."""
+        """End this rank when the watching process says so."""
         word = b""
         with suppress(OSError):
             word = self._server.recv(2)
@@ -106,7 +106,7 @@ class Watch:
             os._exit(status)
 
     def close(self) -> None:
-        """Say goodbye, or end all ranks if this one, rank 0, has failed."""
+        """Leave in good order, or, if this is rank 0 and it has failed, end all ranks."""
         if self._status == 0:
             self._say(_GOODBYE)
             return
