@@ -84,7 +84,7 @@ class Model:
 
     def __post_init__(self) -> None:
         if np.ndim(self.classes) != 1 and not isinstance(self.classes, str):
-            raise MinicnnError(f"classes must be names, one an output, not {self.classes!r}")
+            raise MinicnnError(f"classes must be names, one per output, not {self.classes!r}")
         vars(self).update(classes=tuple(map(str, self.classes)))
         check_network(self.network)
         if self.labels is not None:

@@ -19,7 +19,7 @@ class Kind:
     within: Callable[[Any], bool] = lambda value: True
 
     def admits(self, value: object) -> bool:
-        """Whether ``value`` is one of them; an int is a float too, a bool is no number."""
+        """Whether ``value`` is one of them; an int counts as a float, a bool counts as neither."""
         of = (int, float) if self.type is float else self.type
         is_number = self.type not in (int, float) or not isinstance(value, bool)
         return isinstance(value, of) and is_number and self.within(value)
@@ -73,7 +73,7 @@ def _are_weights(value: Any) -> bool:
 
 WEIGHTS = Kind(
     (str, list, dict),
-    "balanced, numbers above 0, one a class, or class=number",
+    "balanced, numbers above 0, one per class, or class=number",
     "X|CLASS=X",
     _are_weights,
 )

@@ -1,4 +1,4 @@
-"""The scikit-learn estimator: what `Trainer` does, in the words of scikit-learn."""
+"""The scikit-learn estimator: `Trainer` with the interface of scikit-learn."""
 
 from collections.abc import Mapping
 from dataclasses import replace

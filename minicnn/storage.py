@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writing, and tensors with JSON metadata as
+"""Files that are written completely or not at all, and tensors with JSON metadata as
 safetensors."""
 
 import contextlib
@@ -90,8 +90,8 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes]) -> None:
 
 
 def remove_leftovers(folder: Path, prefix: str) -> None:
-    """Remove from ``folder`` what processes that are dead left there, named ``prefix`` and their
-    number, and maybe more after a hyphen."""
+    """Remove temporary files that dead processes left in ``folder``; their names are ``prefix``,
+    the process number, and perhaps more after a hyphen."""
     for path in folder.glob(".*") if os.name == "posix" else ():
         number = path.name.removeprefix(prefix).partition("-")[0]
         if path.name.startswith(prefix) and number.isdecimal():
@@ -139,8 +139,8 @@ def write_tensors(
 
 
 def _check_sum(tensors: Mapping[str, np.ndarray], text: str | None) -> str:
-    """Of ``text`` and all tensors in the order of their names; safetensors itself does not notice a
-    flipped bit.
+    """The check sum of ``text`` and all tensors in the order of their names; safetensors itself
+    does not notice a flipped bit.
 
     None, in files of format 1, leaves out the text and the names, dtypes and shapes.
     """

@@ -156,7 +156,7 @@ class _Graph:
         return self.add(kind, first, *others)
 
     def gate(self):
-        """Squeeze and excitation: one number a channel, of what it multiplies."""
+        """Squeeze and excitation: one number per channel, of what it multiplies."""
         value = self.value(lambda shape: len(shape) == 3)
         if value is None:
             return

@@ -405,7 +405,7 @@ def test_classes_are_names_and_a_maximum_is_a_number(tmp_path):
     model.save(tmp_path / "model.safetensors")
     assert load(tmp_path / "model.safetensors").classes == model.classes == ("0", "1", "2")
     for wrong in (None, 3):
-        with pytest.raises(MinicnnError, match="classes must be names, one an output"):
+        with pytest.raises(MinicnnError, match="classes must be names, one per output"):
             Model(network, params, wrong)
     x = np.zeros((1, 2, 2), np.uint8)
     for maximum in (float("nan"), 0, -1, "255"):

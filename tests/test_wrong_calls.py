@@ -147,7 +147,7 @@ def batch_loss(**changed):
         ),
         (
             lambda: from_state_dict(to_state_dict(MODEL), NETWORK, mean="x"),
-            "mean and std must be numbers, one or one a channel",
+            "mean and std must be numbers, one or one per channel",
         ),
         (lambda: Network((8, 8), None), "layers must be a list of layers, not None"),
         (lambda: NETWORK.initialize(0), r"rng must be np.random.default_rng\(seed\), not 0"),

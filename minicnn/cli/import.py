@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--mean", 0.0, "subtracted from images, which are from 0 to 1"),
         ("--std", 1.0, "by which they are then divided"),
     ):
-        text = f"what is {what}: one number or one a channel (default: {value:g})"
+        text = f"what is {what}: one number or one per channel (default: {value:g})"
         parser.add_argument(option, type=float, nargs="+", default=value, metavar="X", help=text)
     parser.add_argument(
         "--classes", nargs="+", metavar="NAME", help="names of the classes (default: 0, 1, ...)"

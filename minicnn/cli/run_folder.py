@@ -21,9 +21,9 @@ FILES = {
     "model.safetensors": "the best weights, and all that evaluate and predict need",
     "last.safetensors": "everything that train --resume needs",
     "config.toml": "the settings, for train --config",
-    "metrics.jsonl": "one line an epoch",
+    "metrics.jsonl": "one line per epoch",
     "record.safetensors": "the trajectory of the weights, for landscape",
-    "record.jsonl": "the health of tensors and layers, a line a time",
+    "record.jsonl": "the health of tensors and layers, one line per record",
     "report.json": "the final figures, timings, machine, versions",
     "report.html": "all of it as one page with pictures",
 }

@@ -1,4 +1,4 @@
-"""Images with labels: from files of many formats to uint8 or float32 arrays, one file a format."""
+"""Images with labels: from files of many formats to uint8 or float32 arrays, one file per format."""
 
 from minicnn.data.catalog import load_dataset
 from minicnn.data.dataset import Dataset, Split, stratified_split

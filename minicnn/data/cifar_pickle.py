@@ -64,8 +64,8 @@ class _Array:
 
 
 class _Function:
-    """A function that a pickle may call; unlike Python's own it has no attributes that the pickle
-    could set."""
+    """A function that a pickle may call; unlike a Python function it has no attributes that the
+    pickle could set."""
 
     __slots__ = ("_call",)
 

@@ -18,7 +18,7 @@ Arrays = tuple[Array, ...]  # images, labels and, if there are any, the weights 
 
 
 class Contents(NamedTuple):
-    """What a file or folder holds: splits that are there, and the names of the classes if they have
+    """What a file or folder holds: the splits it has, and the names of the classes if there are
     any."""
 
     train: Arrays | None
@@ -73,7 +73,7 @@ class Dataset:
         self.check()
 
     def check(self) -> None:
-        """Raise `DataError` for what is wrong now, as arrays may be written to."""
+        """Check everything again, since the arrays may have been written to; raises `DataError`."""
         POSITIVE.check("maximum", self.maximum)
         for split in (self.train, *self.splits.values()):
             if not isinstance(split, Split):
@@ -156,8 +156,8 @@ def as_normalization(stored: Any, channels: int) -> Normalization | None:
 
 
 def channel_scale(maximum: float, normalization: Normalization | None) -> float | Array:
-    """What takes stored values to the network's input: the factor 1 / ``maximum``, or, where values
-    of [0, 1] are normalized, factors and offsets [2, C] of the channels."""
+    """What turns stored values into the network's input: the factor 1 / ``maximum``, or, if values
+    are normalized, factors and offsets [2, C] of the channels."""
     if normalization is None:
         return 1 / maximum
     mean, deviation = np.array(normalization)
@@ -221,7 +221,8 @@ def check_values(
 
 
 def as_weights(name: str, weights: Array, count: int) -> Array:
-    """``weights`` of ``count`` images as float32 [N]; raises `DataError` for what is no weight."""
+    """``weights`` of ``count`` images as float32 [N]; raises `DataError` unless all are finite and
+    at least 0."""
     usable = weights.dtype.kind in "buif" and weights.shape == (count,)
     if not usable or not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
         raise DataError(
@@ -231,8 +232,8 @@ def as_weights(name: str, weights: Array, count: int) -> Array:
 
 
 def as_array(name: str, value: Any) -> Array:
-    """``value`` as an array; raises `DataError` for what is none, such as rows of other lengths, a
-    generator or a path."""
+    """``value`` as an array; raises `DataError` for anything else, such as rows of different
+    lengths, a generator or a path."""
     try:
         array = np.asarray(value)
     except Exception as error:  # of NumPy, or of the object that is to become an array
@@ -252,8 +253,8 @@ def channels_last(array: Array, channels: str) -> Array:
 def as_images(name: str, array: Array) -> Array:
     """Return ``array`` as uint8 or float32 [N, H, W, C], without a copy if it is so already.
 
-    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. Where it looks
-    like [N, C, H, W], a line says so.
+    Grey images [N, H, W] get a channel axis; everything but uint8 becomes float32. An array that
+    looks like [N, C, H, W] is reported in one line.
     """
     if array.ndim not in (3, 4):
         raise DataError(

@@ -1,4 +1,4 @@
-"""Downloads a known data set, check sum by check sum, into the cache."""
+"""Downloads a known data set into the cache and verifies the check sum of each file."""
 
 import hashlib
 import os
@@ -16,8 +16,8 @@ Progress = Callable[[str, int, int], None]
 
 
 def fetch(name: str, *, base_url: str | None = None, progress: Progress | None = None) -> Path:
-    """Download the known set ``name`` and return its folder in the cache; at once if it is there
-    and sound.
+    """Download the known set ``name`` and return its folder in the cache; a set that is already
+    there and intact is not downloaded again.
 
     ``base_url`` (or $MINICNN_MIRROR) is the address of a mirror that holds ``<name>/<file>``.
     ``progress`` is called with a file's name, the bytes so far and their total (0 if the server
@@ -86,7 +86,7 @@ def _download(url: str, md5: str, path: Path, progress: Progress | None) -> None
 
 
 class _Bar:
-    """What pooch wants of a progress bar, passed on as plain calls."""
+    """The progress bar that pooch expects, passed on as plain calls."""
 
     def __init__(self, file: str, progress: Progress) -> None:
         self.file, self.progress = file, progress

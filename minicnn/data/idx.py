@@ -54,12 +54,12 @@ def read_idx(path: str | Path, data_gb: float = DATA_GB, reader: Reader = ALONE)
 
 
 def is_emnist(path: Path) -> bool:
-    """Whether the file is named as EMNIST's images are, which lie transposed in it."""
+    """Whether the file has the name of EMNIST's images, which are stored transposed."""
     return re.match(r"emnist-\w+-\w+-images-idx[34]", path.name) is not None
 
 
 def say_upright(path: Path) -> None:
-    """Say in a line what is made of EMNIST's images."""
+    """Report in one line that EMNIST's images are transposed."""
     note(f"{path}: EMNIST's images, which its files hold transposed, are set upright")
 
 

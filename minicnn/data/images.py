@@ -24,7 +24,7 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's mode L
 def list_images(*folders: Path) -> list[list[Path]]:
     """Return the image files in each folder and the folders in it, by their suffix, sorted by name.
 
-    What has another suffix is counted, all of it in one line. Raises `DataError` for a folder
+    Files with another suffix are counted and reported in one line. Raises `DataError` for a folder
     without an image.
     """
     skipped: Counter[str] = Counter()
@@ -122,8 +122,8 @@ def _decode(paths: Sequence[Path], first: str, options: ReadOptions, images: Arr
 
 
 def convert_image(image: Array, options: ReadOptions) -> Array:
-    """Return [H, W, C] in the size and the colours that the ``options`` name; whole numbers stay
-    such."""
+    """Return [H, W, C] in the size and the colours that the ``options`` name; integers stay
+    integers."""
     values = image
     if options.grayscale and image.shape[2] != 1:
         if image.shape[2] != 3:

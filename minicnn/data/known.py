@@ -1,5 +1,5 @@
-"""The data sets that have a name: what they are, where they are published, where people already
-have them."""
+"""The data sets that have a name: what they are, where they are published, and where a copy may
+already lie."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Labels in the forms that people have them, and the classes or values that they mean."""
+"""Labels in their common forms, and the classes or values that they mean."""
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class Classes:
     task: str = "classification"
 
     def targets(self, name: str, labels: Array, kind: str = "") -> Array:
-        """What a split keeps of ``labels`` in any form: class numbers int64 [N], or the target
+        """``labels`` of any form as a split keeps them: class numbers int64 [N], or the target
         values float32 [N, outputs]."""
         if self.task == "classification":
             return self.numbers(name, plain_labels(name, labels), kind)

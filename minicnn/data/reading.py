@@ -1,4 +1,4 @@
-"""One way to report a file that cannot be read, whatever the decoder beneath raised."""
+"""Reading files, and one way to report a file that cannot be read, whatever its decoder raised."""
 
 import logging
 import math
@@ -16,8 +16,8 @@ from minicnn.kinds import FLAG, INDEX, POSITIVE, SIZE, one_of
 
 
 def note(text: str) -> None:
-    """Say in a line what was made of the data: on stderr, where nothing else is set up for the
-    logger "minicnn"."""
+    """Log one line about how the data were understood: on stderr unless the logger "minicnn" is
+    configured."""
     logging.getLogger("minicnn").warning(text)
 
 
@@ -27,7 +27,7 @@ Job = Callable[[np.ndarray], None]  # fills an array
 
 
 class Reader:
-    """Who reads images: this process, or several as the ranks of `minicnn.training.shared`."""
+    """Reads images: by this process alone, or by several, as in `minicnn.training.shared`."""
 
     def fill(
         self, shape: Sequence[int], dtype: Any, part: Callable[[int, int], Job], split: bool = True

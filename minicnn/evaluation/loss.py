@@ -59,7 +59,7 @@ class Loss:
         if class_weights is not None and not self.rule.class_weights:
             raise SettingError(f"loss {self.rule.name} has no class_weights")
         wrong = SettingError(
-            f"loss {self.rule.name}: class_weights must be {outputs} numbers above 0, one a class"
+            f"loss {self.rule.name}: class_weights must be {outputs} numbers above 0, one per class"
         )
         try:
             weights = np.ones(outputs) if class_weights is None else class_weights

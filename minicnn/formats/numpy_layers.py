@@ -70,7 +70,7 @@ def dense(x, weight, bias):
 
 
 def multiply(x, gate):
-    """The product; a row is one number a channel of an image."""
+    """The product; a row is one number per channel of an image."""
     return x * (gate[:, None, None, :] if x.ndim > gate.ndim else gate)
 
 

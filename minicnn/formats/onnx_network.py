@@ -165,14 +165,14 @@ class Reader:
         return array.astype(np.float64) if array.size <= 4096 else array
 
     def by_channel(self, node: Operator, index: int, value: Value) -> np.ndarray:
-        """A constant that is one number or one a channel of ``value``, as [C]."""
+        """A constant that is one number or one per channel of ``value``, as [C]."""
         array = self.numbers(node, index)
         channels = value.shape[-1]
         shape = (1,) * (len(value.axes) + 1 - array.ndim) + array.shape
         fitting = tuple(channels if axis == "C" else 1 for axis in f"N{value.axes}")
         if shape not in (fitting, (1,) * len(fitting)) or (value.image and array.size > 1):
             raise NetworkError(
-                f"{node.inputs[index]!r} has the shape {array.shape}; one number or one a channel, "
+                f"{node.inputs[index]!r} has the shape {array.shape}; one number or one per channel, "
                 f"{list(fitting)}, would fit"
             )
         return np.broadcast_to(array.reshape(-1), (channels,))

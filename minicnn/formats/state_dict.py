@@ -42,7 +42,7 @@ def from_state_dict(
     ``tensors`` is its ``state_dict()``, or a safetensors file of one. They are found by name where
     the names are those of the network (``features.0.weight`` is features_0.weight), else in order;
     a file has no order but that of numbers, as in 0.weight, 3.weight. Images from 0 to 1 become
-    (image − ``mean``) / ``std``, a number a channel.
+    (image − ``mean``) / ``std``, a number per channel.
 
     Raises `NetworkError`, which names the tensor, for what does not fit, and `ModelFileError` for a
     file that cannot be read.
@@ -71,7 +71,7 @@ def from_state_dict(
             ones = np.ones(network.input_shape[2])
             normalization = tuple((ones * np.asarray(one, float)).tolist() for one in (mean, std))
     except (TypeError, ValueError):
-        raise SettingError("mean and std must be numbers, one or one a channel") from None
+        raise SettingError("mean and std must be numbers, one or one per channel") from None
     names = tuple(classes or map(str, range(network.outputs)))
     return Model(network, params, names, normalization=normalization)
 

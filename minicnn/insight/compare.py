@@ -103,7 +103,7 @@ def read_run(folder: str | Path) -> RunCurves:
 
 
 def ranking(runs: Sequence[RunCurves], target: float) -> list[Row]:
-    """A row a run, the most accurate first: on the test set if all runs were tested, else in the
+    """A row per run, the most accurate first: on the test set if all runs were tested, else in the
     best epoch's validation."""
     rows = [_row(run, target) for run in runs]
     tested = all(row.test_accuracy is not None for row in rows)

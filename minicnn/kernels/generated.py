@@ -177,8 +177,8 @@ class _Retyping:
         return code.replace(co_consts=tuple(self.value(value, ()) for value in code.co_consts))
 
     def value(self, value: Any, callers: tuple[FunctionType, ...]) -> Any:
-        """Return a constant or a global in the buffers' dtype; what is no number, tuple or function
-        stays as it is."""
+        """Return a constant or a global in the buffers' dtype; anything but a number, tuple or
+        function stays as it is."""
         if isinstance(value, CodeType):
             return self.code(value)
         if isinstance(value, FunctionType):

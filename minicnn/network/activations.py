@@ -75,7 +75,7 @@ class LeakyReLU(_Activation):
 
 
 class PReLU(Layer):
-    """``x`` above zero, ``w[c] · x`` below, with one weight a channel that is trained, 0.25 at
+    """``x`` above zero, ``w[c] · x`` below, with one weight per channel that is trained, 0.25 at
     first: weight (C,).
 
     He, Zhang, Ren, Sun: Delving deep into rectifiers, 2015.

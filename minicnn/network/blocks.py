@@ -16,7 +16,7 @@ from minicnn.network.tables import layer_from_dict
 class Branches:
     """Several lists of layers that read the same value, and a layer that reads all of their ends.
 
-    A branch without layers hands the value on.
+    A branch without layers passes the value on.
 
     >>> from minicnn.network.layers import Conv2d
     >>> Branches([Conv2d(8, 1)], [Conv2d(8, 3, padding="same")]).join
@@ -71,8 +71,8 @@ class _Expansion:
         self.names.append(name)
 
     def expand(self, layers: Iterable[Layer | Branches], source: str | None = None) -> str:
-        """Add ``layers``, the first of which reads ``source`` (None: the one before); return what
-        the last is called."""
+        """Add ``layers``, the first of which reads ``source`` (None: the layer before); return the
+        name of the last."""
         for layer in layers:
             if isinstance(layer, Branches):
                 source = self._branches(layer, source or self._last)

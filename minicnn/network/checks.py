@@ -1,5 +1,5 @@
-"""What the fields of a layer admit. Every check returns the value in its one stored form, or raises
-`SettingError`."""
+"""Checks of the fields of a layer. Each returns the value in the form in which it is stored, or
+raises `SettingError`."""
 
 import math
 import operator
@@ -15,7 +15,7 @@ Padding = Pair | tuple[int, int, int, int] | Literal["same"]
 
 
 def times(shape: Sequence[int]) -> str:
-    """``(3, 5)`` as it is written in texts: ``3×5``."""
+    """``(3, 5)`` as text: ``3×5``."""
     return "×".join(map(str, shape))
 
 

@@ -1,5 +1,5 @@
-"""What a layer is: a frozen dataclass that says its shapes and parameters, never what it computes
-with.
+"""What a layer is: a frozen dataclass that gives shapes and parameters; its computation is in the
+kernels.
 
 Shapes are those of one sample: an image ``(height, width, channels)``, or ``(features,)``. A layer
 says which shape it gives for which inputs (`Layer.output_shape`), which parameters it has
@@ -57,15 +57,15 @@ class Layer:
 
     @property
     def type_name(self) -> str:
-        """What it is called in JSON and TOML."""
+        """Its name in JSON and TOML."""
         return type(self).__name__
 
     def label(self) -> str:
-        """What it is called in a network, with a number: conv1, conv2, ..."""
+        """The beginning of its name in a network, before a number: conv1, conv2, ..."""
         return self.type_name.lower().removesuffix("2d")
 
     def values(self) -> dict[str, Any]:
-        """The value of every field that is its own."""
+        """The values of the fields that its class adds."""
         return {
             one.name: getattr(self, one.name)
             for one in fields(self)
@@ -87,7 +87,8 @@ class Layer:
         return self.kinds
 
     def state_shapes(self, *input_shapes: Shape) -> dict[str, Shape]:
-        """Shapes of what is kept and not trained, by name; empty for a layer that has none."""
+        """Shapes of the state, which is kept but not trained, by name; empty for a layer without
+        state."""
         return {}
 
     def multiply_adds(self, *input_shapes: Shape) -> int:
@@ -96,7 +97,7 @@ class Layer:
         return 0
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
-        """What the kernels must know of it, by the fields of a plan's record
+        """The values that its kernels need, by the fields of a plan's record
         (`minicnn.program.plan`)."""
         return {}
 

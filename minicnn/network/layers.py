@@ -1,4 +1,4 @@
-"""The layers but for activations and normalizations: those of `minicnn.network.windows`, dense
+"""All layers except activations and normalizations: those of `minicnn.network.windows`, dense
 layers, joins, and dropout."""
 
 import math
@@ -85,7 +85,7 @@ class Concat(Layer):
 
 
 class Multiply(Layer):
-    """The product of two values of one shape, or of an image and one number a channel, (1, 1, C) or
+    """The product of two values of one shape, or of an image and one number per channel, (1, 1, C) or
     (C,): a gate.
 
     ``y[h,w,c] = x[h,w,c] · g``, g being x₂[h,w,c] or x₂[c]

@@ -360,6 +360,6 @@ def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def check_network(network: object) -> None:
-    """Raise `SettingError` for what is no `Network`."""
+    """Raise `SettingError` unless the argument is a `Network`."""
     if not isinstance(network, Network):
         raise SettingError(f"network must be a Network, not {short(network)}")

@@ -14,8 +14,8 @@ __all__ = ["BatchNorm2d", "GroupNorm", "LayerNorm"]
 
 
 class _Normalization(Layer, eps=partial(checks.number, minimum=0)):
-    """What they share: ``y = γ · (x − μ) / √(σ² + eps) + β``; γ is called weight and begins at 1, β
-    bias, at 0."""
+    """Base of the normalizations: ``y = γ · (x − μ) / √(σ² + eps) + β``; γ is called weight and
+    begins at 1, β bias, at 0."""
 
     eps: float
     kinds: ClassVar[Mapping[str, str]] = {"weight": "scale", "bias": "shift"}

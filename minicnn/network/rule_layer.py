@@ -1,4 +1,4 @@
-"""A layer that a rule describes, of a plugin or at hand."""
+"""A layer described by a rule, which comes from a plugin or from the user's code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 
 @dataclass(frozen=True)
 class RuleLayer(Layer):
-    """What the rule says, with these hyperparameters; made by `minicnn.network.tables.layer`."""
+    """The layer of a rule with these hyperparameters; made by `minicnn.network.tables.layer`."""
 
     rule: AnyLayer
     hyperparameters: tuple[float, ...] = ()  # in the rule's order

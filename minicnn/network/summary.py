@@ -26,7 +26,7 @@ class SummaryRow:
 
 
 def summary_rows(network: Network) -> list[SummaryRow]:
-    """One row a layer, and a last one with the sums."""
+    """One row per layer, and a last one with the sums."""
     rows = []
     names = ("input", *network.layer_names)
     for index, layer in enumerate(network.layers):

@@ -29,7 +29,7 @@ def _by_side(what: str, pair: Sequence[int]) -> dict[str, float]:
 
 
 class _Window(Layer, kernel_size=checks.pair, stride=checks.pair, padding=checks.padding):
-    """What convolution and pooling share: a window that slides over a padded image."""
+    """Base of convolution and pooling: a window that slides over a padded image."""
 
     # As they are stored: pairs (height, width), and padding as `checks.padding` has it.
     kernel_size: Any
@@ -145,7 +145,7 @@ class Conv2d(
 
 
 class _Pool2d(_Window, ceil_mode=checks.flag):
-    """What the two poolings share. Padding is at most half of the kernel, so that every window has
+    """Base of the two poolings. Padding is at most half of the kernel, so that every window has
     an element.
 
     With ``ceil_mode`` a last window that begins inside the image or its padding on the left counts,
@@ -239,7 +239,7 @@ class AvgPool2d(_Pool2d, count_include_pad=checks.flag):
 
 
 class _GlobalPool2d(Layer):
-    """What the two global poolings share: one window as large as the image."""
+    """Base of the two global poolings, whose one window is as large as the image."""
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         return (self._image(input_shapes[0])[2],)

@@ -1,2 +1,2 @@
-"""Reports: what a run says while it goes on (the console, JSON lines). They consume
+"""Reports of runs: the console, JSON lines, pictures, pages. They consume
 ``minicnn.training.events``."""

@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress, epoch table, closing lines; and how any line or table is
+"""Console output of a run: progress, epoch table, closing lines; and how lines and tables are
 printed.
 
 Results go to stdout and progress to stderr; where these are no terminals, there are plain lines
@@ -188,7 +188,7 @@ class _Bar:
 
 
 class ConsoleReporter:
-    """Shows a run's events: a header, a bar while an epoch runs, a line an epoch, and how it ended.
+    """Shows a run's events: a header, a bar while an epoch runs, a line per epoch, and how it ended.
 
     The bar is drawn where stderr is a terminal; elsewhere ``log_interval=N`` gives a line every N
     batches. ``quiet`` leaves only the end. Call `close` when a run is left by an exception: it

@@ -1,4 +1,4 @@
-"""`report.html`: a run as one page that holds everything in itself: no script, nothing from the
+"""`report.html`: a run as one self-contained page, without scripts and without anything from the
 network.
 
 Pictures are inside, as data URIs. Colours follow the reader's light or dark setting; pictures keep
@@ -46,7 +46,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _short(value: object) -> str:
-    """``value`` as JSON has it, but for the last digits of its numbers."""
+    """``value`` as JSON has it, with its numbers rounded."""
     plain = json.loads(json.dumps(value), parse_float=lambda text: float(f"{float(text):.6g}"))
     return json.dumps(plain)
 

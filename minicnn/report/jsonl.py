@@ -1,4 +1,4 @@
-"""Results as JSON, and `metrics.jsonl`: one JSON object an epoch."""
+"""Results as JSON, and `metrics.jsonl`: one JSON object per epoch."""
 
 import dataclasses
 import json
@@ -35,7 +35,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 class JsonlReporter:
-    """Writes one line a finished epoch to ``path``, with the fields of `EpochDone`.
+    """Writes one line per finished epoch to ``path``, with the fields of `EpochDone`.
 
     A run that is resumed at epoch e keeps the lines before e that are whole; any other run starts
     an empty file. The file is replaced in one piece, so that no reader and no kill sees half a
@@ -66,7 +66,7 @@ class JsonlReporter:
 
 
 def _epoch_of(line: str) -> float:
-    """The epoch of a line; infinite for one that somebody cut or edited."""
+    """The epoch of a line; infinite if the line is truncated or was edited."""
     try:
         return float(parse_json(line)["epoch"])
     except (ValueError, LookupError, TypeError, RecursionError):

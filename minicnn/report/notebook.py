@@ -58,7 +58,7 @@ class NotebookReporter:
             self._handle.update(self)
 
     def close(self) -> None:
-        """The run is over; what is shown stays."""
+        """End the display; what is shown stays."""
 
     def __repr__(self) -> str:
         rows = (

@@ -1,4 +1,4 @@
-"""Pictures: the one place that knows how they look. Needs the extra ``plots`` (matplotlib),
+"""The style of all pictures. Needs the extra ``plots`` (matplotlib),
 imported when used.
 
 Colours that the colour-blind can tell apart: Okabe and Ito's for lines and marks, cividis and
@@ -42,7 +42,7 @@ def available() -> bool:
 
 
 def figure(title: str = "", height: float = 5.0) -> "Figure":
-    """A figure with a title alone, ``height`` in inches; a notebook shows it inline. Raises
+    """An empty figure with a title, ``height`` in inches; a notebook shows it inline. Raises
     `MissingExtraError` without matplotlib."""
     drawn: Figure = _picture_class()(figsize=(WIDTH, height), dpi=100, layout="constrained")
     if title:
@@ -51,8 +51,8 @@ def figure(title: str = "", height: float = 5.0) -> "Figure":
 
 
 def shown(text: str, width: int = 40) -> str:
-    """``text`` from a user as a picture has it: at most ``width`` characters on one line, others
-    than printable ones as escapes."""
+    """``text`` from a user, fit for a picture: at most ``width`` characters on one line,
+    unprintable ones as escapes."""
     printable = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
     return textwrap.shorten(printable, width, placeholder="…") if printable.strip() else printable
 

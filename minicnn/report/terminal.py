@@ -93,7 +93,7 @@ def heat_map(
 
 
 def colour_blocks(grid: np.ndarray, console: Console) -> None:
-    """Print the colours ``grid`` [rows, columns, 3], from 0 to 1: two rows a line of half blocks,
+    """Print the colours ``grid`` [rows, columns, 3], from 0 to 1: two rows per line of half blocks,
     or characters from light to dark where there are no colours."""
     if console.color_system is None:
         heat_map(grid.mean(axis=2), console=console, most_rows=48, most_columns=IMAGE_COLUMNS)

@@ -1,4 +1,4 @@
-"""The figures of epochs for other tools: a CSV file, and TensorBoard's event files."""
+"""The figures of each epoch for other tools: a CSV file, and TensorBoard's event files."""
 
 import csv
 import dataclasses
@@ -13,7 +13,7 @@ _COLUMNS = [field.name for field in dataclasses.fields(EpochDone)]
 
 
 class CsvReporter:
-    """Writes a line a finished epoch to ``path``, with the fields of `EpochDone`.
+    """Writes a line per finished epoch to ``path``, with the fields of `EpochDone`.
 
     A run that is resumed at epoch e keeps the lines before e; any other run starts an empty file,
     which is replaced in one piece. Raises `MinicnnError` where it cannot.

@@ -161,7 +161,7 @@ class Step(Protocol):
     """What a `StepRule` works with: flat vectors, one element a trained parameter, and matrices
     that are parts of them.
 
-    They lie on the device and are changed in place by the functions here alone.
+    They lie on the device and are changed in place, only by these functions.
     """
 
     number: int  # of this step, counting from 1
@@ -214,8 +214,8 @@ class Step(Protocol):
     def matmul(
         self, a: Any, b: Any, out: Any, transpose_a: bool = False, transpose_b: bool = False
     ) -> None:
-        """out ← A · B of matrices, A being ``a`` or its transpose, B likewise; ``out`` is neither
-        of them."""
+        """out ← A · B of matrices, A being ``a`` or its transpose, B likewise; ``out`` must be
+        neither of them."""
 
 
 @dataclass(frozen=True)

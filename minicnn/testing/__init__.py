@@ -1,4 +1,5 @@
-"""The conformance kit for rules: what a plugin's author runs before anybody else trusts the rule.
+"""The conformance kit for rules: the checks that the author of a plugin runs before publishing a
+rule.
 
 >>> from minicnn.plugins import find
 >>> [check.name for check in check_schedule(find("schedule", "cosine")) if not check.passed]

@@ -1,4 +1,4 @@
-"""The conformance kit in a process of its own: what kills that process is the result of one check.
+"""The conformance kit in a process of its own: a crash of that process is the result of one check.
 
 ``python -m minicnn.testing.apart`` reads from stdin which rule is meant and how many of its checks
 are done, and prints a line for each of the others when it begins and when it ends.

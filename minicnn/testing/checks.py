@@ -1,4 +1,4 @@
-"""What a check is, and the ones that rules of more than one kind share."""
+"""What a check is, and the checks that several kinds of rules share."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from minicnn.rules import Hyperparameter
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was checked, and what was found."""
+    """The result of one check."""
 
     name: str
     result: Literal["passed", "warning", "skipped", "failed"]
@@ -22,13 +22,12 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        """Whether the rule may be trusted in this; a warning is no failure, and neither is what was
-        skipped."""
+        """Whether the check did not fail; warnings and skipped checks pass."""
         return self.result != "failed"
 
 
 class CheckFailed(Exception):
-    """The rule does not do what was checked; the text says what it does instead."""
+    """A rule fails a check; the text says how."""
 
 
 class CheckWarning(Exception):
@@ -36,7 +35,7 @@ class CheckWarning(Exception):
 
 
 class CheckSkipped(Exception):
-    """What a check needs is not there; the text says what."""
+    """Something that a check needs is missing; the text says what."""
 
 
 PLAIN = "runs in plain Python"  # the check before all that run compiled code
@@ -45,8 +44,8 @@ Checks = dict[str, Callable[[], str]]  # each returns what it measured
 
 
 def run_checks(checks: Checks) -> Iterator[Check]:
-    """Run every check, whatever became of the ones before. But compiled code checks no index, so
-    what fails in plain Python is not run compiled."""
+    """Run every check, even after failures; only a rule that fails in plain Python is not run
+    compiled, since compiled code checks no index."""
     plain_failed = False
     for name, function in checks.items():
         try:
@@ -76,8 +75,8 @@ def read_only(*arrays: Any) -> list[np.ndarray]:
 
 
 def declared(rule: Any, function: Callable[..., Any], leading: int) -> str:
-    """The arguments of ``function`` after the ``leading`` ones are the declared hyperparameters;
-    texts are there."""
+    """The arguments of ``function`` after the ``leading`` ones are the declared hyperparameters,
+    and all texts are given."""
     names = [hyper.name for hyper in rule.hyperparameters]
     taken = list(inspect.signature(function).parameters)[leading:]
     if sorted(taken) != sorted(names):

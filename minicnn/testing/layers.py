@@ -41,7 +41,8 @@ _NEAR = 1e-3  # to a kink, where a difference is no derivative
 
 
 def checks_of_layer(rule: AnyLayer) -> Checks:
-    """Against plain Python, numeric derivatives, NaN, and in a training."""
+    """The checks of a layer: against plain Python, numeric derivatives, NaN, and in a training
+    run."""
     checks = {
         "declaration": partial(_declaration, rule),
         PLAIN: partial(_plain, rule),

@@ -26,7 +26,8 @@ _EXTREME = [[_E, -_E, 0, 1, -1], [-_E] * 5, [_E, _E, 9999, 0, 0], [_E] * 5]
 
 
 def checks_of_loss(rule: LossRule) -> Checks:
-    """Against plain Python, float64, numeric derivatives, and in a training."""
+    """The checks of a loss: against plain Python, float64, numeric derivatives, and in a training
+    run."""
     return {
         "declaration": lambda: declared(rule, rule.row, leading=3 + rule.class_weights),
         PLAIN: partial(_plain, rule),

@@ -33,8 +33,9 @@ _RATES = (1.0, 10.0, 100.0, 1000.0, 0.1, 0.01, 3.0)
 
 
 def checks_of_optimizer(rule: AnyOptimizer) -> Checks:
-    """It, or what is inside a `StepRule`, is compared with itself in plain Python and in float64,
-    sent down a parabola and Rosenbrock's valley, and tried in small trainings."""
+    """The checks of an optimizer: the rule, or the base rules of a `StepRule`, is compared with
+    itself in plain Python and in float64, minimizes a parabola and Rosenbrock's function, and
+    trains small networks."""
     every = rule.bases if isinstance(rule, StepRule) else (rule,)
     bases = [base for base in every if not isinstance(base, str)]  # a name is checked by itself
     checks: Checks = {"declaration": partial(_declaration, rule), PLAIN: partial(_plain, bases)}

@@ -49,7 +49,7 @@ class Record:
     path: np.ndarray
 
     def curves(self, figures: str) -> dict[str, list[float]]:
-        """One of the figures of a `Recorded` by name, a number a line but the first; of tensors,
+        """One of the figures of a `Recorded` by name, a number per line but the first; of tensors,
         those of weights alone."""
         lines = [getattr(line, figures) for line in self.lines[1:]]
         names = [name for name in (lines[-1] if lines else {}) if not name.endswith(".bias")]

@@ -109,7 +109,7 @@ class Trainer(Setup):
         """What the run kept; raises `SettingError` before a run with the option ``record``."""
         if self._recorder is None:
             raise SettingError(
-                "there is no record: train with the option record, 0 for a line an epoch"
+                "there is no record: train with the option record, 0 for a line per epoch"
             )
         return self._recorder.record
 

@@ -36,7 +36,7 @@ def _gate(x, g):
 
 
 def multiply_forward(xs):
-    """y = x · g; g is of x's shape, or a gate [N,1,1,C] or [N,C]: one number a channel."""
+    """y = x · g; g is of x's shape, or a gate [N,1,1,C] or [N,C]: one number per channel."""
     x, g = xs
     return np.asarray(x, np.float64) * _gate(x, g)
 

@@ -48,7 +48,7 @@ def batchnorm_running(x, running_mean, running_var, momentum=0.1):
     """The running statistics after a step: r ← (1 - momentum) · r + momentum · batch, the variance
     unbiased, Σ/(M - 1).
 
-    One number a channel (M = 1) has no unbiased variance, which then stays; PyTorch refuses such a
+    One number per channel (M = 1) has no unbiased variance, which then stays; PyTorch refuses such a
     batch.
     """
     x = np.asarray(x, np.float64)

@@ -46,7 +46,7 @@ def hand_on(work, dy, dx, accumulate, count):
 
 @njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
-    """Both inputs get dy; one after the other for each vector, since they may be the same."""
+    """dx = dy and dx2 = dy, one after the other for each vector, since they may be the same."""
     op = plan[0]
     count, zeros = n * op.output_size, load(work, op.dy, 0)
     for i in range(0, count, lanes_of(work)):

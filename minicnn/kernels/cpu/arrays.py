@@ -1,4 +1,4 @@
-"""The places of an operation as arrays, for plain loops."""
+"""The values and filters of an operation as arrays, for plain loops."""
 
 from numba import njit
 

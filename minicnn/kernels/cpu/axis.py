@@ -36,7 +36,7 @@ def width(op):
 
 @njit(**JIT)
 def input_of(axis, output, tap):
-    """What the tap of this output reads."""
+    """The position that this tap of the output reads."""
     return output * axis.stride + tap * axis.dilation - axis.padding
 
 

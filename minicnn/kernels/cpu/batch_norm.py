@@ -82,7 +82,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     )
     at, sums = shared_numbers(op, work.itemsize), shard_sums(op, work)
     total, product = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
-    partial = at + 4 * C  # two numbers a channel, not yet in use
+    partial = at + 4 * C  # two numbers per channel, not yet in use
     total[:] = 0.0
     product[:] = 0.0
     for begin in range(0, rows, ROWS):

@@ -41,8 +41,8 @@ ROWS = 64
 
 @njit(**JIT)
 def block(array, channels, rows):
-    """(numbers in all, in a row, in a block of rows) for what treats channels apart: where a vector
-    is several rows of few channels, these are one."""
+    """(all numbers, numbers in a row, in a block of rows) for loops over channels. If a vector
+    holds several rows of few channels, they count as one row."""
     lanes = lanes_of(array)
     width = lanes if channels < lanes and lanes % channels == 0 else channels
     return rows * channels, width, ROWS * width
@@ -83,7 +83,7 @@ def forward(plan, params, work, n, key, first_sample):
         lanes_of(work),
     )
     sums, near = shard_sums(op, work), shared_numbers(op, work.itemsize)
-    partial = near + C  # two numbers a channel, not yet in use
+    partial = near + C  # two numbers per channel, not yet in use
     distances, of_squares = sums[1 : 1 + C], sums[1 + C : 1 + 2 * C]
     if op.part == 0:
         sums[0] = 0.0
@@ -170,7 +170,7 @@ def finish(plan, params, work):
     """The running mean and variance, the latter unbiased: r ← (1 − momentum) · r + momentum ·
     batch.
 
-    A batch with one number a channel has no unbiased variance, and leaves the running one as it is.
+    A batch with one number per channel has no unbiased variance, and leaves the running one as it is.
     """
     op = plan[0]
     C, sums = op.input_channels, shard_sums(op, work)

@@ -1,4 +1,4 @@
-"""With an empty disk cache: what a network needs, compiled by two processes at once.
+"""Compiles what a network needs in two processes at once if the disk cache is empty.
 
 Numba compiles under one lock, so only processes share the work.
 """

@@ -76,8 +76,8 @@ def spread(typing_context, team, body, job, count):
 
 @intrinsic
 def denormals(typing_context, mode):
-    """This thread computes as ``mode`` says from now on, −1: with 0 in the place of numbers below
-    the smallest normal one, with which some instructions are slow; returns how it did before.
+    """Set how this thread treats denormal numbers, which make some instructions slow, and return
+    the mode before: −1 replaces them by 0, another mode restores what was returned.
 
     On processors other than x86 nothing changes.
     """

@@ -13,14 +13,14 @@ from numba.core.compiler import Compiler
 
 
 class _Library(JITCodeLibrary):
-    """Code that is optimized as a whole alone, not function by function before that."""
+    """Code that is optimized only as a whole, not function by function first."""
 
     def _optimize_functions(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
 
 
 class _Part(_Library):
-    """Code that is linked into that of its callers, and is no machine code by itself."""
+    """Code that is linked into its callers and is not compiled to machine code by itself."""
 
     def _optimize_final_module(self) -> None:
         pass

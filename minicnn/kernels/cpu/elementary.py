@@ -1,5 +1,6 @@
-"""What a rule's ``math`` is for float32 on the CPU: exp, expm1, log1p, tanh and erf as arithmetic
-alone, which LLVM vectorizes. The library's functions take 7 to 10 ns a number, one after another.
+"""The functions of ``math`` in rules, for float32 on the CPU: exp, expm1, log1p, tanh and erf as
+arithmetic alone, which LLVM vectorizes. The library's functions take 7 to 10 ns a number, one after
+another.
 
 Plain functions, as a rule's are, whose constants become float32 (`minicnn.kernels.generated`).
 Their errors are below 5·10⁻⁷ of the value; NaN and ±∞ give what the library gives. They need the

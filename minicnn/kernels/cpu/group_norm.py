@@ -4,7 +4,7 @@ pixels.
     y = γ · x̂ + β     x̂ = (x − μ) · ρ     ρ = 1 / √(σ² + ε)     μ, σ²: mean and variance over the M numbers of the group
     dx = ρ · (g − 1/M Σ g − x̂ · 1/M Σ g·x̂)     g = γ · dy     dγ = Σ dy·x̂     dβ = Σ dy
 
-γ and β have one number a channel (GroupNorm; ``a0`` = 0), or one for each number of a sample
+γ and β have one number per channel (GroupNorm; ``a0`` = 0), or one for each number of a sample
 (LayerNorm, one group; ``a0`` = 1). μ and ρ of each group are ``saved``. Sums are taken in float64.
 Sources: Wu, He: Group normalization, 2018; Ba, Kiros, Hinton: Layer normalization, 2016.
 """

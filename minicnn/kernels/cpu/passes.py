@@ -1,9 +1,9 @@
-"""The passes: walk the plan forward and backward for one chunk of samples, calling each operation's
-kernel by its address.
+"""The passes: execute the plan forward and backward for one chunk of samples, calling the kernel of
+each operation by its address.
 
 ``forward`` is public: a plain njit function of arrays for the user's own compiled code. The kernels
-are compiled one by one, when a network first uses them, and are cached on disk; what walks them is
-compiled once.
+are compiled one by one, when a network first uses them, and are cached on disk; the loops over the
+plan are compiled once.
 """
 
 import functools
@@ -65,7 +65,8 @@ def argument_types(name: str, dtype) -> tuple[types.Type, ...]:
 
 @njit(**JIT)
 def forward_chunk(plan, params, work, n, key, first_sample):
-    """From the input, already in ``work``, to the logits, in ``work`` at the last operation's y."""
+    """The forward pass, from the input, already in ``work``, to the logits, in ``work`` at the last
+    operation's y."""
     for i in range(len(plan)):
         call(plan[i].forward, (plan[i : i + 1], params, work, n, key, first_sample))
 
@@ -114,7 +115,7 @@ def end_of_segment(plan, begin):
 
 @intrinsic
 def _check_types(typing_context, plan, params, work, x, logits):
-    """Refuse what `forward` cannot compute with, when it is compiled, with a `TypeError`."""
+    """Raise `TypeError` at compile time for arguments that `forward` cannot take."""
     number = types.float64 if getattr(params, "dtype", None) == types.float64 else types.float32
     wanted = {"params": (params, 1), "work": (work, 1), "x": (x, 4), "logits": (logits, 2)}
     if plan != PLAN:

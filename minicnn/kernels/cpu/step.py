@@ -1,4 +1,4 @@
-"""What Python calls: one training step over the threads.
+"""One training step over the threads, called from Python.
 
 A batch is cut into as many shards as there are gradient buffers; a shard goes chunk by chunk
 through all operations forward, through the loss, and back. Threads take the shards, and their
@@ -262,7 +262,8 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
 
 @njit(**JIT)
 def _bucket(step, op):
-    """Say that the backward pass is through ``op``, if a bucket ends there."""
+    """Tell the other processes that the gradients of a bucket are complete, if one ends at
+    ``op``."""
     if len(step.borders) > 0 and step.borders[op] >= 0:
         call(step.meet, (MEET_BUCKET, op, np.int64(0)))
 
@@ -292,7 +293,8 @@ def _combine(step, address, op, shards, every):
 
 @njit(**JIT)
 def _forget_gaps(grads, spans, trained):
-    """No gradient for what of the first ``trained`` parameters is in no span: it is frozen."""
+    """Set the gradient of frozen parameters to 0: those of the first ``trained`` that are in no
+    span."""
     begin = np.int64(0)
     for k in range(len(spans) + 1):
         end = spans[k, 0] if k < len(spans) else trained
@@ -375,13 +377,12 @@ def loss_of(loss, logits, labels, sample_weights, targets, class_weights, loss_h
 @cached
 @njit(**ENTRY)
 def update(address, params, grads, slots, scalars, spans):
-    """Every weight takes its step: the compiled update at ``address`` over ``spans`` (see
-    `train_step`), on one thread."""
+    """Apply the compiled update at ``address`` to ``spans`` (see `train_step`) on one thread."""
     for k in range(len(spans)):
         row = scalars[spans[k, 2]]
         call(address, (params, grads, slots, row, spans[k, 0], spans[k, 1]))
 
 
 def reduction_blocks(count: int) -> int:
-    """How many partial sums of squares ``train_step`` keeps for ``count`` parameters."""
+    """The number of partial sums of squares that ``train_step`` keeps for ``count`` parameters."""
     return -(-count // _BLOCK)

@@ -1,5 +1,5 @@
-"""Compiled functions on as many threads as asked for: Numba's, or the calling one alone, as in a
-process that was forked from one with threads, which OpenMP ends.
+"""Runs compiled functions on Numba's threads, or on the calling thread alone, as in a process that
+was forked from one with threads, which OpenMP would end.
 """
 
 import functools

@@ -186,7 +186,7 @@ def _emit_block(
 
     # Three rows share a pointer: base, base + stride and base + 2·stride are addressing modes, so
     # few registers do. An empty piece of assembly hides how the pointers are related: else LLVM
-    # makes one long chain of additions of them, one a row, and a block one vector wide runs at half
+    # makes one long chain of additions of them, one per row, and a block one vector wide runs at half
     # its speed.
     hide = ir.FunctionType(pointer, [pointer])
     groups = [

@@ -180,7 +180,7 @@ _transpose_square, _transpose_few_rows, _transpose_few_columns = (
 
 @njit(**JIT)
 def put(array, at, vector, count):
-    """Write the first ``count`` lanes: all of them at once where it can, for a store with a mask is
+    """Write the first ``count`` lanes, without a mask if these are all, since masked stores are
     slow."""
     if count >= lanes_of(array):
         store_whole(array, at, vector)

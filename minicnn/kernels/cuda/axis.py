@@ -51,7 +51,7 @@ def input_at(op, place):
 
 @device
 def input_of(axis, output, tap):
-    """What the tap of this output reads."""
+    """The position that this tap of the output reads."""
     return np.int32(output * axis.stride + tap * axis.dilation - axis.padding)
 
 

@@ -55,7 +55,7 @@ def gather(plan, work, images, order, start, n, scale):
 
 
 def gather_views(plan, work, images, order, start, n, scale, views, resident):
-    """The same of augmented views, a thread a pixel: ``views`` [N, columns] of all images
+    """The same of augmented views, a thread per pixel: ``views`` [N, columns] of all images
     (`minicnn.kernels.augment`), ``scale`` [2, channels or 1].
 
     With ``resident`` 0 ``images`` holds the batch alone, and behind it the partners of all of it.

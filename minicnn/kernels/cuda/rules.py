@@ -1,4 +1,4 @@
-"""Rules compiled for CUDA: an activation as two kernels, a loss as a kernel with a thread a sample,
+"""Rules compiled for CUDA: an activation as two kernels, a loss as a kernel with a thread per sample,
 an update as a kernel over all weights. The rules are the same as on the CPU
 (`minicnn.kernels.generated`)."""
 

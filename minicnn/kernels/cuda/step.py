@@ -2,8 +2,8 @@
 clipping, and vectors.
 
 A sum over many numbers is made in a fixed tree, so that it does not depend on which block ran when.
-Squares are summed as (size, sum of (number / size)²): in float32 the square of 1e30, or of 1e-30,
-is no number to add. Each thread takes four neighbouring numbers of a vector at a time
+Squares are summed as (size, sum of (number / size)²): in float32 the square of 1e30 overflows, and
+that of 1e-30 is 0. Each thread takes four neighbouring numbers of a vector at a time
 (`minicnn.kernels.cuda.vector`).
 """
 
@@ -20,9 +20,9 @@ NUMBERS, ROWS, TABLE, INTEGER = (
     types.int64[:, ::1],
     types.int64,
 )
-# Columns of the table of steps, one row a step; the scalars of the optimizer follow.
+# Columns of the table of steps, one row per step; the scalars of the optimizer follow.
 DIVISOR, CLIP_NORM, CLIP_VALUE, GROUPS, SCALARS = range(5)
-# Columns of the results, one row a step.
+# Columns of the results, one row per step.
 LOSS, CORRECT, NORM, STOPPED = range(4)
 
 
