@@ -30,8 +30,8 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 def minicnn_optimizers() -> Sequence[AnyOptimizer]:  # type: ignore[empty-body]
     """Return the optimizer rules that this module offers.
 
-    Each is an `OptimizerRule` (one scalar function) or a `StepRule` (a function that says itself
-    what a step is).
+    Each is an `OptimizerRule` (one scalar function) or a `StepRule` (a function that makes a whole
+    step).
     """
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def tokens_of(path):
 
 def test_the_package_is_small():
     assert 20_000 < sum(map(tokens_of, SOURCES)) <= MOST_TOKENS
+
+
+def test_the_metadata_say_who_made_it_and_what_it_runs_on():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["authors"] == [{"name": "The minicnn developers"}]
+    assert project["description"] and len(project["keywords"]) >= 3
+    assert "urls" not in project  # until there are some
+    versions = re.findall(r"Python :: (3\.\d+)", " ".join(project["classifiers"]))
+    assert f">={versions[0]}" == project["requires-python"]
 
 
 # --- names ----------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ TEXTS = {
     )
 }
 README = TEXTS["README.md"]
-TUTORIAL, _, BEHIND_IT = TEXTS["plugins/README.md"].partition("## Rules that say themselves")
+TUTORIAL, _, BEHIND_IT = TEXTS["plugins/README.md"].partition("## Optimizers that define")
 
 
 def blocks(text):

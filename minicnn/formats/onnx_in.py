@@ -26,8 +26,8 @@ def from_onnx(
 ) -> Model:
     """The model that an ONNX file holds: opsets 7 to 22, one input and one output.
 
-    A file of minicnn's own says itself what its images are. For others, images from 0 to 1 (or 0 to
-    255 as uint8) become (image − ``mean``) / ``std``, numbers or one per channel, before they go in:
+    A file written by minicnn says what its images are. For others, images from 0 to 1 (or 0 to 255
+    as uint8) become (image − ``mean``) / ``std``, numbers or one per channel, before they go in:
     ``std=1/255`` for a network that takes 0 to 255. ``classes`` are names in place of 0, 1, ... A
     softmax or sigmoid at the end is left to `Model.predict_proba`.
 
