@@ -127,6 +127,12 @@ class StepOptions(NamedTuple):
     frozen: bool = False  # batch normalization keeps its running statistics and uses them
     ranks: Any = None  # the processes that train together, `minicnn.training.distributed.Ranks`
 
+    def spans_among(self, trainable: int) -> np.ndarray:
+        """``spans``, or the one of all ``trainable`` parameters."""
+        import numpy
+
+        return numpy.array([[0, trainable, 0]]) if self.spans is None else self.spans
+
 
 class StepResult(NamedTuple):
     """What one training step reports; the parameters changed only if ``loss`` and ``gradient_norm``

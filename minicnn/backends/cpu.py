@@ -253,8 +253,7 @@ class TrainStep:
         self._update = (
             compile_update(optimizer, dtype) if isinstance(optimizer, OptimizerRule) else None
         )
-        every_span = np.array([[0, self._trained, 0]])
-        self._spans = every_span if options.spans is None else options.spans
+        self._spans = options.spans_among(self._trained)
         self._clip = float(options.clip_norm), float(options.clip_value)
         self._no_weights = np.empty(0, dtype)
         self._meet = _Meet(self._gather) if ranks else _Meet()

@@ -53,8 +53,7 @@ __all__ = [
     "to_host",
 ]
 
-_STEPS_PER_CALL = 50  # whose results are read together
-_MOST_IMAGES = 1 << 16  # of those steps
+_STEPS_PER_CALL, _MOST_IMAGES = 50, 1 << 16  # whose results are read together
 
 
 def describe() -> dict[str, Any]:
@@ -231,22 +230,18 @@ class TrainStep:
             to_device(np.zeros_like(params)) if ranks is None else self._padded[: len(params)]
         )
         self.batch_size, self._name = whole_batch, optimizer.name
-        self._device_network = DeviceNetwork(
-            network, largest_chunk(network, batch_size, True, frozen), True, frozen
-        )
-        self._loss = compile_loss(loss)
-        self._mixed = empty(self._device_network.chunk, network.outputs)
+        chunk = largest_chunk(network, batch_size, True, frozen)
+        self._device_network = DeviceNetwork(network, chunk, True, frozen)
+        self._loss, self._mixed = compile_loss(loss), empty(chunk, network.outputs)
         self._views: tuple[np.ndarray | None, Vector] = (None, views_on_gpu(None))
         self._squares = to_device(np.zeros((blocks_for(len(params)), 2), np.float32))
-        self._partials = empty(
-            batch_size // THREADS + batch_size // self._device_network.chunk + 2, 2
-        )
-        every_span = np.array([[0, network.trainable_size, 0]])
-        spans = every_span if options.spans is None else options.spans
+        self._partials = empty(batch_size // THREADS + batch_size // chunk + 2, 2)
+        spans = options.spans_among(network.trainable_size)
         scalars = (spans[:, 2].max() + 1) * self._update.scalars if self._update else 0
         self._spans = to_device(spans)
         self._table = np.zeros((self.steps_per_call, step.SCALARS + scalars), np.float32)
-        self._table[:, [step.CLIP_NORM, step.CLIP_VALUE]] = options[:2]
+        self._table[:, step.CLIP_NORM] = options.clip_norm
+        self._table[:, step.CLIP_VALUE] = options.clip_value
         self._orders = np.zeros(self.steps_per_call * whole_batch, np.int64)
         self._results = np.zeros((self.steps_per_call, 4), np.float32)
         self._table_on_gpu, self._orders_on_gpu = to_device(self._table), to_device(self._orders)

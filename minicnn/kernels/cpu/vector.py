@@ -13,10 +13,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
 
-from minicnn.kernels.cpu.tile import (
-    JIT,
-    VECTOR_BYTES,
-    Rows,
+from minicnn.kernels.cpu.emit import (
     bytes_of,
     first_lanes,
     fused,
@@ -25,6 +22,7 @@ from minicnn.kernels.cpu.tile import (
     shuffle,
     splat,
 )
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows
 
 
 class Vector(types.Type):

@@ -8,15 +8,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.kernels.cpu.tile import (
-    REGISTERS,
-    bytes_of,
-    first_lanes,
-    fused,
-    masked_load,
-    masked_store,
-    splat,
-)
+from minicnn.kernels.cpu.emit import bytes_of, first_lanes, fused, masked_load, masked_store, splat
+from minicnn.kernels.cpu.tile import REGISTERS
 from minicnn.kernels.cpu.vector import Vector, place_of
 
 # Rows and columns of the sums that `dots` keeps in registers, beside the vectors of the rows.
