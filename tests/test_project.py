@@ -75,6 +75,11 @@ def test_the_package_is_small():
     assert 20_000 < sum(map(tokens_of, SOURCES)) <= MOST_TOKENS
 
 
+def test_no_file_is_longer_than_400_lines():
+    long = [path for path in SOURCES if path.read_text(encoding="utf-8").count("\n") > 400]
+    assert names_of(long) == []
+
+
 def test_the_metadata_say_who_made_it_and_what_it_runs_on():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["authors"] == [{"name": "The minicnn developers"}]
@@ -89,7 +94,8 @@ def test_the_metadata_say_who_made_it_and_what_it_runs_on():
 # Words of the project's own for what the field has a word for: gradient, transpose, iteration, GPU,
 # trajectory, shard.
 BANNED = {"slope", "turn", "turned", "turns", "card", "cards", "way", "walk", "walked", "looks"}
-BANNED |= {"judge", "blame", "lane_of", "doubtful", "whose", "ours", "clash"}
+BANNED |= {"judge", "blame", "lane_of", "doubtful", "whose", "ours", "clash", "ways", "laid"}
+BANNED |= {"there", "told"}
 ADMITTED = {"negative_slope"}  # the name of PyTorch's argument
 
 

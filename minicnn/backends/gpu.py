@@ -207,8 +207,8 @@ class DeviceNetwork:
 
     def logits(self, n: int) -> np.ndarray:
         """Those of the last forward pass, [n, outputs], on the host."""
-        there = self.work[self.logits_at : self.logits_at + n * self.outputs]
-        return there.copy_to_host().reshape(n, self.outputs)
+        rows = self.work[self.logits_at : self.logits_at + n * self.outputs]
+        return rows.copy_to_host().reshape(n, self.outputs)
 
     def backward(self, params: Vector, n: int, key: int, first: int) -> None:
         """From dlogits to the parts of all gradients, added to those of the chunks before, if

@@ -285,11 +285,11 @@ def _read_file(
         images = convert_images(images, options)
         done.resized += len(images)
     if images.shape[1:] != wanted:
-        ways = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (
+        flags = ["--resize"] * (images.shape[1:3] != wanted[:2]) + ["--grayscale"] * (
             images.shape[3] > channels == 1
         )
-        ways += ["--rgb"] * (images.shape[3] == 1 and channels == 3)
-        hint = f"; {' and '.join(ways)} would convert them" if ways else ""
+        flags += ["--rgb"] * (images.shape[3] == 1 and channels == 3)
+        hint = f"; {' and '.join(flags)} would convert them" if flags else ""
         raise DataError(
             f"{path} holds images of {times(images.shape[1:])} (height × width × channels), but the model wants "
             f"{times(wanted)}{hint}"

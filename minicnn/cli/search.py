@@ -79,8 +79,8 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
     if arguments.resume is not None:
         if arguments.vary or arguments.output or arguments.config or arguments.recipe:
             raise UsageError("--resume says all: leave out --vary, --output, --config and --recipe")
-        if told := given(arguments) | given(arguments, SHORT):
-            raise UsageError(f"--resume has settings: leave out {', '.join(told)}")
+        if extra := given(arguments) | given(arguments, SHORT):
+            raise UsageError(f"--resume has settings: leave out {', '.join(extra)}")
         if not (arguments.resume / "vary.txt").is_file():
             raise UsageError(f"--resume {arguments.resume} holds no search")
         texts = (arguments.resume / "vary.txt").read_text("utf-8").split("\n")
@@ -158,7 +158,7 @@ class _Search:
         if ranks is not None and not self.is_first:
             seed = base.seed + ranks.rank * 0x9E3779B9
             self.study = open_study(storage, seed, *given, begins=False)
-        self.told = {trial.number for trial in self.study.trials}
+        self.reported = {trial.number for trial in self.study.trials}
         self.next_look = 0.0
         self.stopped = False
 
@@ -256,8 +256,8 @@ class _Search:
         self.next_look = time.monotonic() + _LOOK
         ended = [one for one in self.study.trials if one.state.is_finished()]
         for trial in sorted(ended, key=lambda one: one.datetime_complete):
-            if trial.number not in self.told:
-                self.told.add(trial.number)
+            if trial.number not in self.reported:
+                self.reported.add(trial.number)
                 self._line(trial)
 
     def _line(self, trial: Any) -> None:

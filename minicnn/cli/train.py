@@ -247,8 +247,8 @@ def train_into(
                     write_json(folder / "report.json", report)
                     if arguments.report and event.test is not None:
                         write_page(load(folder), dataset, event.test, folder, folder)
-                    there = {name: text for name, text in FILES.items() if (folder / name).exists()}
-                    event = replace(event, files=there)
+                    files = {name: text for name, text in FILES.items() if (folder / name).exists()}
+                    event = replace(event, files=files)
                 for reporter in reporters:
                     try:
                         reporter(event)

@@ -112,9 +112,11 @@ def _decode(paths: Sequence[Path], first: str, options: ReadOptions, images: Arr
     for i, path in enumerate(paths):
         image = convert_image(read_image(path), options)
         if (image.shape, image.dtype) != (images.shape[1:], images.dtype):
-            ways = ["resize="] * (image.shape[:2] != images.shape[1:3])
-            ways += ["grayscale= or rgb="] * (image.shape[2] != images.shape[3])
-            hint = f": bring all images together with {' and '.join(ways)}" if ways else ""
+            arguments = ["resize="] * (image.shape[:2] != images.shape[1:3])
+            arguments += ["grayscale= or rgb="] * (image.shape[2] != images.shape[3])
+            hint = (
+                f": bring all images together with {' and '.join(arguments)}" if arguments else ""
+            )
             raise DataError(
                 f"{path} is {_describe(image)}, but {first} is {_describe(images[0])}{hint}"
             )

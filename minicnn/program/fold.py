@@ -51,12 +51,12 @@ def fold(network: Network, params: np.ndarray) -> tuple[Network, np.ndarray]:
         name: tensor.astype(np.float64) for name, tensor in network.unflatten(params).items()
     }
     for number, (after, eps) in folded.items():
-        here, there = names[number], names[after]
+        name, norm = names[number], names[after]
         gamma, beta, mean, variance = (
-            tensors.pop(f"{there}.{kind}")
+            tensors.pop(f"{norm}.{kind}")
             for kind in ("weight", "bias", "running_mean", "running_var")
         )
         factor = gamma / np.sqrt(variance + eps)
-        tensors[f"{here}.weight"] = tensors[f"{here}.weight"] * factor
-        tensors[f"{here}.bias"] = (tensors.get(f"{here}.bias", 0.0) - mean) * factor + beta
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"] * factor
+        tensors[f"{name}.bias"] = (tensors.get(f"{name}.bias", 0.0) - mean) * factor + beta
     return result, result.flatten(tensors, params.dtype)

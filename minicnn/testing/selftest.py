@@ -170,13 +170,13 @@ def _passes(tested: Any, network: Network) -> str:
     reference = cpu.Passes(network, params.astype(np.float64), _SAMPLES)
     passes = tested.Passes(network, params, _SAMPLES)
     close("logits", passes.forward(x, 7), reference.forward(x, 7), _TOLERANCE)
-    here, there = (
+    computed, expected = (
         module.Inference(network, params.astype(number)).logits(x.astype(number), 1.0)
         for module, number in ((tested, np.float32), (cpu, np.float64))
     )
-    close("logits in inference", here, there, _TOLERANCE)
-    here, there = (one.backward(dlogits, 7) for one in (passes, reference))
-    return close("gradient", here, there, _TOLERANCE)
+    close("logits in inference", computed, expected, _TOLERANCE)
+    computed, expected = (one.backward(dlogits, 7) for one in (passes, reference))
+    return close("gradient", computed, expected, _TOLERANCE)
 
 
 def loss_equals(tested: Any, rule: LossRule, dtype: Any = np.float64) -> str:
@@ -192,8 +192,8 @@ def loss_equals(tested: Any, rule: LossRule, dtype: Any = np.float64) -> str:
         )
         return found
 
-    (value, gradient), (expected, there) = rows(tested, np.float32), rows(cpu, dtype)
-    close("gradient", gradient, there, _TOLERANCE)
+    (value, gradient), (expected, expected_gradient) = rows(tested, np.float32), rows(cpu, dtype)
+    close("gradient", gradient, expected_gradient, _TOLERANCE)
     return close("loss", value, expected, _TOLERANCE)
 
 
@@ -211,13 +211,13 @@ def updates_equal(tested: Any, rule: AnyOptimizer, dtype: Any = np.float64) -> s
     for module, number in ((cpu, dtype), (tested, np.float32)):
         optimizer = Optimizer(rule, network, number, module.__name__.rpartition(".")[2])
         params = start.astype(number)
-        there = module.to_device(params)
+        on_device = module.to_device(params)
         optimizer.compile()
         for grads in gradients:
             optimizer.update(
-                there, partial(_same_everywhere, module.to_device(grads.astype(number)))
+                on_device, partial(_same_everywhere, module.to_device(grads.astype(number)))
             )
-        module.to_host(there, params)
+        module.to_host(on_device, params)
         optimizer.fetch()
         results.append(np.append(params, optimizer.slots))
     return close("weights and slots after 3 updates", results[1], results[0], _TOLERANCE)
@@ -252,10 +252,10 @@ def _vectors(tested: Any) -> str:
     return close("norm", tested.norm(other), np.linalg.norm(found.astype(np.float64)), _TOLERANCE)
 
 
-def _fetched(module: Any, there: Any, size: int) -> np.ndarray:
+def _fetched(module: Any, vector: Any, size: int) -> np.ndarray:
     """The vector that a backend has, in the memory of the host."""
-    found = there if module is cpu else np.empty(size, np.float32)
-    module.to_host(there, found)
+    found = vector if module is cpu else np.empty(size, np.float32)
+    module.to_host(vector, found)
     return found
 
 
@@ -276,15 +276,15 @@ def _clipped(tested: Any, frozen: bool = False) -> str:
         training.step(data, batch._replace(views=views), slots)
         result = training.step(data, batch, slots)
         vectors = training.params, training.grads
-        fetched = (_fetched(module, there, network.flat_size) for there in vectors)
+        fetched = (_fetched(module, vector, network.flat_size) for vector in vectors)
         results.append((result, *fetched))
     for what, expected, found in zip(
         ("loss, right answers, norm", "running statistics", "clipped gradient"),
         *results,
         strict=True,
     ):
-        told = close(what, found, expected, _TOLERANCE)
-    return told
+        summary = close(what, found, expected, _TOLERANCE)
+    return summary
 
 
 def _data(images: int) -> Dataset:
@@ -319,13 +319,13 @@ def _learns(train: Any, device: str) -> str:
     """Training ends where it ends in float32 on the CPU; with enough images, well above chance."""
     (_, reference, data), (_, history, _) = train("cpu", 0), train(device, 0)
     found, expected = (one.epochs[0].train_loss for one in (history, reference))
-    accuracy, there = (one.ended.test.accuracy for one in (history, reference))
+    accuracy, expected_accuracy = (one.ended.test.accuracy for one in (history, reference))
     # Rounding in another order grows with every step; it stays below a hundredth of the loss.
     close("training loss", found, expected, 1e-2)
-    told = f"loss {found:.4f} (cpu {expected:.4f}), test accuracy {accuracy:.3f} (cpu {there:.3f})"
+    summary = f"loss {found:.4f} (cpu {expected:.4f}), test accuracy {accuracy:.3f} (cpu {expected_accuracy:.3f})"
     if len(data.train) >= 5000 and accuracy < 0.6:
-        raise CheckFailed(told)
-    return told
+        raise CheckFailed(summary)
+    return summary
 
 
 def _repeats(train: Any, device: str) -> str:

@@ -208,8 +208,8 @@ class Ranks:
                 given = function()
             except MinicnnError as raised:
                 error = raised
-        told = None if error is None else (str(error), error.exit_status)
-        for rank, other in enumerate(self._comm.allgather(told)):
+        failure = None if error is None else (str(error), error.exit_status)
+        for rank, other in enumerate(self._comm.allgather(failure)):
             if other is not None:
                 text, status = other
                 raise error or of_another(f"{text} (on rank {rank})", status)

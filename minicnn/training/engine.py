@@ -190,9 +190,9 @@ class Engine:
             pairs = [(self._progress.params, self.training.params)]
             if self._progress.eval_params is not None:
                 pairs.append((self._progress.eval_params, self.weights))
-            for host, there in pairs:
+            for host, on_device in pairs:
                 self._ranks.average(host[self._network.trainable_size :])
-                self._backend.copy(host, there)
+                self._backend.copy(host, on_device)
         self._ranks.check_same({"weights": zlib.crc32(self._progress.params.data)})
 
     def profile(self, scheduled: Callable[[int], dict[str, float]], seconds: float) -> Profile:

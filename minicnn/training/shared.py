@@ -39,8 +39,8 @@ class SharedReader(Reader):
 
     def serve(self) -> None:
         """On the other ranks: do the jobs of `dump`."""
-        while (told := self._node.bcast(None)) is not None:
-            self._fill(*told)
+        while (job := self._node.bcast(None)) is not None:
+            self._fill(*job)
 
     def load(self, text: bytes, places: list[Any]) -> Any:
         """The value, whose arrays lie where `dump` says."""
@@ -88,8 +88,8 @@ class SharedReader(Reader):
             if jobs is None and not isinstance(raised, MinicnnError):
                 raise
             error = raised
-        told = error and (str(error), getattr(error, "exit_status", 1))
-        every = self._node.gather(told) or ()
+        failure = error and (str(error), getattr(error, "exit_status", 1))
+        every = self._node.gather(failure) or ()
         if jobs and error:
             raise error
         for other in filter(None, every):
