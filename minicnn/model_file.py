@@ -66,7 +66,7 @@ def load(path: str | Path, threads: int | None = None, device: str = "cpu") -> M
         if "loss" in made:
             _check_loss(metadata["training"]["loss"])
         if not all(isinstance(name, str) for name in metadata["classes"]):
-            raise ValueError("its classes are no names")
+            raise ValueError("its classes are not names")
         fields = {name: metadata[name] for name in _FIELDS if name in metadata}
         fields |= {"maximum": float(fields["maximum"]), "seen": _range(fields.get("seen"))}
         network = Network.from_dict(metadata["network"])

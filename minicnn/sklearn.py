@@ -159,7 +159,7 @@ class MiniCNNClassifier(ClassifierMixin, BaseEstimator):
         unknown = ~np.isin(labels, self.classes_)
         if unknown.any():
             raise DataError(
-                f"y has the label {labels[unknown].tolist()[0]!r}, which is none of classes_"
+                f"y has the label {labels[unknown].tolist()[0]!r}, which is not among classes_"
             )
         split = Split(
             self._images(images, measure=not goes_on),

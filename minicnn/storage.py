@@ -216,7 +216,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, np.ndarray], dict[str
         else []
     )
     if broken:
-        raise ModelFileError(f"{path} holds weights that are no finite numbers, in {broken[0]}")
+        raise ModelFileError(f"{path} holds weights that are not finite, in {broken[0]}")
     return tensors, metadata
 
 
@@ -238,7 +238,7 @@ def _parse(header: Mapping[str, str]) -> tuple[str, int, dict[str, Any], str | N
     else:
         return "", 0, {}, None, None
     if not isinstance(metadata, dict):
-        raise ValueError("its metadata are no JSON object")
+        raise ValueError("its metadata are not a JSON object")
     return found, version, metadata, stored, text
 
 

@@ -278,4 +278,4 @@ def check_trained(name: str) -> None:
     from minicnn.network.presets import PRESETS
 
     if name.endswith(".toml") or (name in PRESETS and not Path(name).exists()):
-        raise UsageError(f"{name} is no trained model; did you mean --model {name}?")
+        raise UsageError(f"{name} is not a trained model; did you mean --model {name}?")

@@ -55,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
         network = common.build_network(arguments.model, dataset.image_shape, len(classes))
         model = from_state_dict(arguments.file, network, classes, *said)
     elif arguments.model is not None or arguments.data is not None:
-        raise UsageError("--model and --data are for a safetensors file: an ONNX file says all")
+        raise UsageError(
+            "--model and --data are for a safetensors file: an ONNX file includes both"
+        )
     else:
         from minicnn.formats.onnx_in import from_onnx
 

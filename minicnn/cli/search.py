@@ -78,7 +78,9 @@ def _run(arguments: argparse.Namespace, ranks: "Ranks | None") -> int:
     common.use_plugins(arguments)
     if arguments.resume is not None:
         if arguments.vary or arguments.output or arguments.config or arguments.recipe:
-            raise UsageError("--resume says all: leave out --vary, --output, --config and --recipe")
+            raise UsageError(
+                "--resume sets everything: leave out --vary, --output, --config and --recipe"
+            )
         if extra := given(arguments) | given(arguments, SHORT):
             raise UsageError(f"--resume has settings: leave out {', '.join(extra)}")
         if not (arguments.resume / "vary.txt").is_file():

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _network(arguments: argparse.Namespace) -> "Network":
     if arguments.trained is not None:
         if arguments.model is not None or arguments.data is not None:
-            raise UsageError("MODEL says all by itself: leave out --model and --data")
+            raise UsageError("MODEL includes both: leave out --model and --data")
         check_trained(arguments.trained)
 
         from minicnn.model_file import load

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_profile(
         group, "take steps for a second, and print, layer by layer, where their time"
     )
-    common.add_flag(group, "--quiet", "show how the run ended, but no progress")
+    common.add_flag(group, "--quiet", "show only how the run ended")
     text = "where stderr is no terminal, print a line every N batches (default: none)"
     common.add_number(group, "--log-interval", COUNT, None, text)
     common.add_flag(

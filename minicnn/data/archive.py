@@ -118,7 +118,7 @@ def _tar_members(path: Path) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
     with tarfile.open(path) as archive:
         for member in archive:
             if member.issparse():
-                raise DataError(f"{path}: {member.name} has holes, which no image has")
+                raise DataError(f"{path}: {member.name} is a sparse file, which no image is")
             if member.isreg():
                 file = archive.extractfile(member)
                 assert file is not None  # a regular member always has one

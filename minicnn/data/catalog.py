@@ -122,7 +122,7 @@ def _read(name: str, how: ReadOptions) -> Contents:
     kind = _recognise(path)
     if kind is None:
         raise DataError(
-            f"{path} is no data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
+            f"{path} is not a data set: expected a folder with IDX files, CIFAR-10 batches or class folders, "
             "an NPZ file, a CIFAR-10 .tar.gz, or a ZIP or tar file of class folders"
         )
     if kind in ("folder", "archive"):
@@ -178,7 +178,7 @@ def locate(name: str) -> Path:
         return path
     if name == ARRAYS:
         raise DataError(
-            "what was trained on are arrays of a Python program, which no file holds: name a data set with data="
+            "the model was trained on arrays of a Python program, which are in no file: name a data set with data="
         )
     if os.sep in name or path.suffix:
         raise DataError(f"{name}: no such file or folder")

@@ -144,7 +144,9 @@ def _members(path: Path) -> Iterator[tuple[str, bytes]]:
                 name = member.name.rpartition("/")[2]
                 if name in _WANTED and member.isreg():
                     if member.issparse():
-                        raise DataError(f"{path}: {member.name} has holes, which no batch has")
+                        raise DataError(
+                            f"{path}: {member.name} is a sparse file, which no batch is"
+                        )
                     extracted = archive_file.extractfile(member)
                     assert extracted is not None  # a regular member always has one
                     yield name, _at_most(path / name, extracted, _MOST_BYTES)
@@ -162,7 +164,7 @@ def _at_most(where: Path, file: Any, most: int) -> bytes:
 def _binary_batch(where: Path, content: bytes) -> _Batch:
     if not content or len(content) % (1 + _VALUES):
         raise DataError(
-            f"{where} is truncated: {len(content)} bytes are no whole number of {1 + _VALUES}-byte records"
+            f"{where} is truncated: {len(content)} bytes are not a whole number of {1 + _VALUES}-byte records"
         )
     records = np.frombuffer(content, np.uint8).reshape(-1, 1 + _VALUES)
     # What is no member of an archive is read again, by each rank of a reader a part.

@@ -139,7 +139,7 @@ def unpickle(where: Path, content: bytes) -> dict[str, object]:
         batch = _Unpickler(where, content).load()
         if not isinstance(batch, dict):
             raise DataError(
-                f"{where} is no CIFAR-10 batch: it holds a {type(batch).__name__}, not a dict"
+                f"{where} is not a CIFAR-10 batch: it holds a {type(batch).__name__}, not a dict"
             )
         plain = {
             key.decode() if isinstance(key, bytes) else str(key): value

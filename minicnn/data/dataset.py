@@ -237,7 +237,7 @@ def as_array(name: str, value: Any) -> Array:
     try:
         array = np.asarray(value)
     except Exception as error:  # of NumPy, or of the object that is to become an array
-        raise DataError(f"the {name} are no array: {one_line(error)}") from None
+        raise DataError(f"the {name} are not an array: {one_line(error)}") from None
     if np.ma.is_masked(value):
         raise DataError(f"the {name} are a masked array: fill or leave out what is masked")
     if array.ndim == 0:

@@ -112,5 +112,5 @@ def _params(network: Network, reader: Reader) -> np.ndarray:
 def _metadata(text: str | None) -> dict[str, Any]:
     said = json.loads(text or "{}")
     if not isinstance(said, dict):
-        raise NetworkError("its metadata are no JSON object")
+        raise NetworkError("its metadata are not a JSON object")
     return said

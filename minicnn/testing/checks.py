@@ -90,7 +90,7 @@ def described(rule: Any) -> str:
     """Defaults lie in their ranges, and equation, source and meanings are given."""
     for hyper in rule.hyperparameters:
         if not isinstance(hyper, Hyperparameter):
-            raise CheckFailed(f"{hyper!r} is no Hyperparameter")
+            raise CheckFailed(f"{hyper!r} is not a Hyperparameter")
         hyper.check(rule.name, hyper.default)
     missing = [text for text in ("equation", "source") if not getattr(rule, text)]
     missing += [f"meaning of {hyper.name}" for hyper in rule.hyperparameters if not hyper.meaning]

@@ -188,7 +188,7 @@ def _keeps_nan(rule: AnyLayer) -> str:
     x.reshape(-1)[0] = np.nan
     if not np.isnan(_alone(rule, np.float32, x)[0][0]).any():
         raise CheckFailed(
-            "NaN in an input gives none in the output: a run that diverged would not be seen"
+            "NaN in the input is lost in the output: a run that diverged would not be seen"
         )
     return "NaN in gives NaN out"
 
@@ -237,7 +237,7 @@ def _resumes(rule: AnyLayer) -> str:
     """A file of a run has the layer by its name."""
     if plugins.canonical_name(rule.name) not in plugins.names("layer"):
         raise CheckSkipped(
-            f"nobody offers a layer {rule.name}: install its package, or give its file with --plugin"
+            f"no plugin offers a layer {rule.name}: install its package, or give its file with --plugin"
         )
     return training.resumes(network=_trained(rule))
 

@@ -122,6 +122,6 @@ def stays_finite(rule: AnyOptimizer) -> str:
             )
         except DivergedError:
             raise CheckFailed(
-                f"gradients of size {size:g} lead to weights that are no finite numbers"
+                f"gradients of size {size:g} lead to weights that are not finite"
             ) from None
     return f"gradients of size {', '.join(f'{size:g}' for size in sizes)}"

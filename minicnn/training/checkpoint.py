@@ -138,12 +138,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
         _check_counters(counters, settings)
         state = [number for group in numbers.values() for number in group.values()]
         if not all(isinstance(number, int | float) and number == number for number in state):
-            raise ValueError("the state of its optimizer or schedule is no number")
+            raise ValueError("the state of its optimizer or schedule is not a number")
         weights, best = (network.flatten(groups.get(prefix, {})) for prefix in ("weights", "best"))
         evaluated = network.flatten(groups["evaluated"]) if "evaluated" in groups else None
         kept = (weights, best) if evaluated is None else (weights, best, evaluated)
         if not all(np.isfinite(vector).all() for vector in kept):
-            raise ValueError("its weights are no finite numbers")
+            raise ValueError("its weights are not finite")
         return Checkpoint(
             network=network,
             settings=settings.to_dict(),

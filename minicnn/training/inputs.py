@@ -48,7 +48,7 @@ class Inputs:
         if settings.normalize and self.normalization is None:
             if setup.init is not None:
                 raise SettingError(
-                    "normalize is for first weights: the model to go on from is without"
+                    "normalize cannot be added to a trained model: this one was trained without"
                 )
             self.normalization = measure(dataset.train.images, self.train, dataset.maximum)
         self.scale = channel_scale(dataset.maximum, self.normalization)

@@ -99,7 +99,7 @@ def load_record(folder: Path | str) -> Record:
                 each for part in vars(line).values() if type(part) is dict for each in part.values()
             ]
             if not all(each is None or isinstance(each, int | float) for each in figures):
-                raise ValueError(f"step {line.step} has a figure that is no number")
+                raise ValueError(f"step {line.step} has a figure that is not a number")
         points = {int(step): point for point, step in enumerate(tensors["steps"])}
         lines = [
             line for line in lines if line.step in points

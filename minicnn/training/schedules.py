@@ -274,7 +274,9 @@ def sequence(rules: list[ScheduleRule]) -> ScheduleRule:
     """
     name = "+".join(rule.name for rule in rules)
     if any(rule.observe for rule in rules):
-        raise SettingError(f"schedule {name}: one that reacts to the loss is in no sequence")
+        raise SettingError(
+            f"schedule {name}: one that reacts to the loss cannot be part of a sequence"
+        )
     numbered = [
         (f"{number}.", hyper)
         for number, rule in enumerate(rules, 1)

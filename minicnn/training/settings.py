@@ -76,19 +76,19 @@ class Settings:
         "255 for bytes, 1 for floats",
         fixed=True,
     )
-    data_gb: float = _setting(POSITIVE, 4.0, "what packed arrays may take in memory, in GB")
+    data_gb: float = _setting(POSITIVE, 4.0, "memory limit for unpacked arrays, in GB")
     channels: str = _setting(
         one_of("first", "last"), "last", "axis of the channels in arrays of images"
     )
     resize: list[int] | None = _setting(
-        SIZE, None, "height and width that images are brought to", "their own", fixed=True
+        SIZE, None, "height and width that images are resized to", "their own", fixed=True
     )
-    grayscale: bool = _setting(FLAG, False, "turn colours to grey", "no", fixed=True)
+    grayscale: bool = _setting(FLAG, False, "convert colour images to grey", "no", fixed=True)
     rgb: bool = _setting(FLAG, False, "give grey images three channels", "no", fixed=True)
     normalize: bool = _setting(
         FLAG,
         False,
-        "bring each channel to mean 0 and deviation 1 of the training images",
+        "scale each channel to mean 0 and standard deviation 1 over the training images",
         "no",
         fixed=True,
     )
@@ -102,7 +102,7 @@ class Settings:
     init: str | None = _setting(
         MODEL,
         None,
-        "model file or run folder whose weights, classes and scale training goes on from",
+        "start from the weights, classes and scale of this model file or run folder",
         "random weights",
         fixed=True,
     )
@@ -149,17 +149,17 @@ class Settings:
     decay: str = _setting(
         one_of("all", "weights"),
         "all",
-        "what weight decay pulls: weights leaves biases, scales and shifts alone",
+        "what weight decay applies to: weights leaves out biases, scales and shifts",
     )
     learning_rate_factors: dict[str, float] = _setting(
         TABLE,
         None,
-        "what multiplies the learning rate of tensors of a kind, or of a name: shift=64 'conv1.*=0'",
+        "factors of the learning rate for tensors of a kind or a name: shift=64 'conv1.*=0'",
         "1",
         "--lr-factors",
     )
     weight_decay_factors: dict[str, float] = _setting(
-        TABLE, None, "the same of the weight decay", "1", "--decay-factors"
+        TABLE, None, "factors of the weight decay, likewise", "1", "--decay-factors"
     )
     loss: str = _setting(NAME, "cross_entropy", "loss")
     loss_kwargs: dict[str, Any] = _setting(
@@ -193,7 +193,7 @@ class Settings:
     )
     horizon: int | None = _setting(COUNT, None, "")  # epochs that a schedule was planned for
     warmup_epochs: float = _setting(AMOUNT, 0.0, "epochs in which the learning rate grows from 0")
-    warmup_steps: int = _setting(INDEX, 0, "steps in which it does, instead of epochs")
+    warmup_steps: int = _setting(INDEX, 0, "the same in steps instead of epochs")
     clip_grad: float | None = _setting(
         POSITIVE, None, "greatest global L2 norm of the gradient", "no limit"
     )
@@ -203,7 +203,7 @@ class Settings:
     ema: float | None = _setting(
         FRACTION,
         None,
-        "validate and keep a moving average of the weights with this decay a step, such as 0.999",
+        "validate and keep a moving average of the weights with this decay per step, such as 0.999",
         "the weights",
     )
     seed: int = _setting(
@@ -228,14 +228,16 @@ class Settings:
     patience: int | None = _setting(
         COUNT, None, "stop after N epochs without a better loss", "never"
     )
-    min_delta: float = _setting(AMOUNT, 0.0, "what --patience takes for better: a loss lower by X")
+    min_delta: float = _setting(
+        AMOUNT, 0.0, "least decrease of the loss that --patience counts as better"
+    )
     tol: float | None = _setting(
         POSITIVE, None, "stop when the training loss changes by less in an epoch", "never"
     )
     limit: int | None = _setting(
         COUNT,
         None,
-        "use N training images alone, of every class its share",
+        "train on only N images, every class in proportion",
         "all",
         fixed=True,
     )

@@ -60,9 +60,7 @@ class Setup:
         self.settings = self._resolved(replace(settings or Settings(), **options))
         methods_of(whole, self.settings.initialization)
         if self.init is not None and self.settings.initialization:
-            raise SettingError(
-                "initialization is for first weights: the model to go on from has some"
-            )
+            raise SettingError("initialization is for new weights, and a trained model has its own")
         self.network = whole.freeze(self.settings.freeze or ())
         backend(self.settings.device).resolve_threads(self.settings.threads)
         weights = self.settings.class_weights

@@ -315,7 +315,7 @@ class Trainer(Setup):
         validates. Raises `SettingError` for another device and for one of several processes.
         """
         if self.settings.device != "cpu" or self.ranks is not None:
-            raise SettingError("a profile is that of one process with device=cpu")
+            raise SettingError("profile works only for one process with device=cpu")
         trainer = copy.copy(self)
         trainer.settings = replace(self.settings, threads=1)
         run = trainer.prepared(dataset)

@@ -124,7 +124,7 @@ def test_a_path_that_is_not_there_is_named(path):
 def test_a_path_of_no_known_kind_says_what_was_expected(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
     with pytest.raises(
-        DataError, match=r"x\.txt is no data set: expected .*IDX.*CIFAR-10.*class folders.*NPZ"
+        DataError, match=r"x\.txt is not a data set: expected .*IDX.*CIFAR-10.*class folders.*NPZ"
     ):
         load_dataset(tmp_path / "x.txt")
 

@@ -344,7 +344,7 @@ def test_a_sparse_member_is_refused(tmp_path):
     (tmp_path / "set.tar").write_bytes(bytes(header) + bytes(512) + bytes(10240))
     with tarfile.open(tmp_path / "set.tar") as archive:
         assert archive.getmembers()[0].issparse() and archive.getmembers()[0].size > 2**31
-    assert "has holes, which no batch has" in refusal(tmp_path / "set.tar")
+    assert "is a sparse file, which no batch is" in refusal(tmp_path / "set.tar")
 
 
 ATTRIBUTE = b"\x80\x02c_codecs\nencode\n}X\x04\x00\x00\x00evilK\x01sb."
