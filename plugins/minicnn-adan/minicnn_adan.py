@@ -76,7 +76,12 @@ ADAN = OptimizerRule(
     hyperparameters=(
         Hyperparameter("learning_rate", 0.001, 0.0, open_minimum=True, meaning="step size η"),
         Hyperparameter(
-            "beta1", 0.98, 0.0, 1.0, open_maximum=True, meaning="share β₁ of the mean that is kept"
+            "beta1",
+            0.98,
+            0.0,
+            1.0,
+            open_maximum=True,
+            meaning="exponential decay rate β₁ of the mean",
         ),
         Hyperparameter(
             "beta2",
@@ -84,7 +89,7 @@ ADAN = OptimizerRule(
             0.0,
             1.0,
             open_maximum=True,
-            meaning="share β₂ of the mean change that is kept",
+            meaning="exponential decay rate β₂ of the mean change",
         ),
         Hyperparameter(
             "beta3",
@@ -92,7 +97,7 @@ ADAN = OptimizerRule(
             0.0,
             1.0,
             open_maximum=True,
-            meaning="share β₃ of the mean square that is kept",
+            meaning="exponential decay rate β₃ of the mean square",
         ),
         Hyperparameter(
             "epsilon",

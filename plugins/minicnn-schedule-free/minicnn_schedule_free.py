@@ -37,7 +37,7 @@ HYPERPARAMETERS = (
         0.0,
         1.0,
         open_maximum=True,
-        meaning="share β₂ of the mean square that is kept",
+        meaning="exponential decay rate β₂ of the mean square",
     ),
     Hyperparameter(
         "epsilon",
