@@ -210,9 +210,8 @@ def _collecting(transform):
 def _put(array, at, value, count, start, ends):
     adds, relu = ends
     value = add(value, load(array, at, count) if adds != 0 else start)
-    if relu != 0:
-        value = zero_where_less(value, value, array.dtype.type(0))
-    put(array, at, value, count)
+    least = zero_where_less(value, value, array.dtype.type(0))
+    put(array, at, least if relu != 0 else value, count)
 
 
 _spread_input, _spread_gradient, _spread_filter = map(
@@ -393,10 +392,9 @@ def _correlate_filter(op, rows, columns, n, work, grads):
                 sums,
                 sums,
             )
-    zero = load(work, filters, 0)
+    zero, adds = load(work, filters, 0), (np.int64(1), np.int64(0))
     for c in range(C):
         patch = _Patch(grads, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
         for k in range(0, K, lanes):
             source = Rows(work, filters + c * K_row + k, _plane(C * K_row))
-            adds = np.int64(1), np.int64(0)
             _collect_filter(source, patch, k, K - k, zero, adds, op.scratch)
