@@ -93,7 +93,13 @@ GEOMETRIES = {
         (5, 6, 2), [Conv2d(2, 3, padding=1, groups=2), Flatten()]
     ),
     "the image added": Network(
-        (3, 4, 2), [Conv2d(2, 1, name="a"), Add(inputs=("a", "input")), Flatten()]
+        (3, 4, 2),
+        [
+            Conv2d(2, 1, name="a"),
+            Add(inputs=("a", "input"), name="b"),
+            Add(inputs=("input", "b")),
+            Flatten(),
+        ],
     ),
     "a factor added to": _added_to(Multiply(inputs=("a", "a"))),
     "a factor of the image": Network(

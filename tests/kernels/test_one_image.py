@@ -61,7 +61,7 @@ ONE_LINE = Network((1, 40, 3), [Conv2d(32, 1), ReLU(), Conv2d(48, 1), Flatten(),
 PADDED = Network(  # above and below by as many rows as the filters have
     (12, 7, 3),
     [
-        *(Conv2d(8, 3, padding="same", dilation=(3, 1)), ReLU()),
+        *(Conv2d(8, 3, padding="same", dilation=(3, 1)), ReLU(), Tanh()),
         *(Conv2d(8, 3, padding=(5, 3, 3, 4)), GELU(), Flatten(), Dense(5)),
     ],
 )

@@ -35,8 +35,8 @@ def forward(plan, params, work, n, key, first_sample):
 
 @njit(**JIT)
 def hand_on(work, dy, dx, accumulate, count):
-    """dx = dy, or dx += dy; nothing where there is no dx, or where it is dy."""
-    if dx >= 0 and dx != dy:
+    """dx = dy, or dx += dy; nothing where it is dy."""
+    if dx != dy:
         for i in range(0, count, lanes_of(work)):
             gradient = load(work, dy + i, count - i)
             if accumulate:
