@@ -153,7 +153,7 @@ def test_files_of_the_first_format_are_read_and_their_check_sum_is_looked_at(kin
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_weights_that_are_no_finite_numbers_are_named(value, file):
     write_tensors(file, "model", {**TENSORS, "b": np.array([1, value])}, METADATA)
-    with pytest.raises(ModelFileError, match="no finite numbers, in b"):
+    with pytest.raises(ModelFileError, match="not finite, in b"):
         read_tensors(file, "model")
 
 

@@ -92,7 +92,7 @@ BAD_DATA = {
         "NaN",
     ),
     "images of mixed sizes": (lambda place: class_folders(place, (8, 8), (8, 9)), "8x9"),
-    "an empty folder": (empty_folder, "is no data set"),
+    "an empty folder": (empty_folder, "is not a data set"),
     "a class with no image": (
         lambda place: class_folders(place, (8, 8), (8, 8), empty_class=True),
         "bee",

@@ -291,7 +291,7 @@ def test_an_archive_without_batches_is_refused_and_nothing_is_unpacked(tmp_path)
 
 def test_a_gz_that_is_no_archive_is_no_data_set(tmp_path):
     (tmp_path / "x.gz").write_bytes(gzip.compress(b"hello"))
-    assert "is no data set" in refusal(tmp_path / "x.gz")
+    assert "is not a data set" in refusal(tmp_path / "x.gz")
 
 
 # --- archives and pickles that are damaged or made to harm ----------------------------------------

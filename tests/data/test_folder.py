@@ -145,7 +145,7 @@ def test_grey_among_colour_names_the_file(tmp_path):
 
 
 def test_an_empty_folder_is_no_data_set(tmp_path):
-    assert f"{tmp_path} is no data set" in refusal(tmp_path)
+    assert f"{tmp_path} is not a data set" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("split", ["", "train", "test"])

@@ -155,7 +155,7 @@ def test_normalization_is_of_the_training_images_and_goes_with_the_model(tmp_pat
     plain = Trainer(NETWORK, epochs=1)
     plain.fit(X, Y)
     assert plain.model.normalization is None and plain.model.scale == 1 / 255
-    with pytest.raises(SettingError, match="normalize is for first weights"):
+    with pytest.raises(SettingError, match="normalize cannot be added to a trained model"):
         Trainer(plain.model, epochs=1, normalize=True).fit(X, Y)
 
 

@@ -44,7 +44,7 @@ def test_what_does_not_fit_is_refused_before_anything_runs():
         Trainer(NETWORK, initialization={"conv2": "whitening"})
     trained = Trainer(NETWORK, epochs=1)
     trained.fit(*small.arrays(20))
-    with pytest.raises(SettingError, match="initialization is for first weights"):
+    with pytest.raises(SettingError, match="initialization is for new weights"):
         Trainer(trained.model, initialization=METHODS)
 
 

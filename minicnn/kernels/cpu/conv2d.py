@@ -143,7 +143,8 @@ def _products(op, geometry, n, work, outputs, taps, given):
     y += (p * Q + q) * row
     filters = Vectors(weights, op.weight + (r * S + s) * C * row, S * C * row, row)
     shape = along[0], K, r_end - r, (s_end - s) * C, relu  # (s, c) is contiguous in x and in w
-    for i in range(outer[0] if min(shape[2:4]) > 0 else 0):  # none, where a tap is outside for all
+    # none, where a tap is outside for all
+    for i in range(outer[0] if r_end > r and s_end > s else 0):
         for j in range(inner[0]):
             first, line = x + i * outer[1] + j * inner[1], rows.dilation * W * C
             sums = Rows(work, y + i * outer[2] + j * inner[2], along[2])

@@ -28,8 +28,8 @@ from minicnn.kernels.cpu.vector import (
     load,
     maximum,
     pair_maximum,
-    put,
     route_to_first_maximum,
+    store,
     zero_unless_less,
 )
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
@@ -114,10 +114,10 @@ def forward(plan, params, work, n, key, first_sample):
                     largest = pair_maximum(
                         _pair(work, at, W, count), _pair(work, at + lanes, W, count - lanes)
                     )
-                    put(work, maxima + i * op.output_size + to, largest, Q - q)
+                    store(work, maxima + i * op.output_size + to, largest, Q - q)
                     y = add(largest, bias)
                     y = maximum(y, load(work, at, 0)) if op.relu else y
-                    put(work, op.scratch + to, y, Q - q)
+                    store(work, op.scratch + to, y, Q - q)
         y = Rows(work, op.y + i * op.output_size, K)
         transpose_matrix(Rows(work, op.scratch, P * Q), y, K, P * Q)
 
@@ -181,7 +181,7 @@ def _pool_backward(op, work, i):
         gradient = zero_unless_less(
             load(work, dy + j, count), load(work, y, 0), load(work, y + j, count)
         )
-        put(work, dy + j, gradient, count)
+        store(work, dy + j, gradient, count)
     transpose_matrix(Rows(work, dy, K), Rows(work, op.scratch, P * Q), P * Q, K)
     for q in range(0, W, 2 * lanes):
         for k in range(K):
@@ -197,7 +197,7 @@ def _pool_backward(op, work, i):
                     load(work, maxima + to, Q - q // 2),
                     load(work, op.scratch + to, Q - q // 2),
                 )
-                put(work, dx, upper, room)
-                put(work, dx + lanes, upper_next, room - lanes)
-                put(work, dx + W, lower, room)
-                put(work, dx + W + lanes, lower_next, room - lanes)
+                store(work, dx, upper, room)
+                store(work, dx + lanes, upper_next, room - lanes)
+                store(work, dx + W, lower, room)
+                store(work, dx + W + lanes, lower_next, room - lanes)
