@@ -13,9 +13,8 @@ import numpy as np
 from numba import cuda
 
 from minicnn.backends import RunInputs, StepInputs, StepOptions, StepResult, check_scalars
-from minicnn.backends.cpu import resolve_threads as resolve_threads
-from minicnn.backends.cuda_passes import Passes as Passes
-from minicnn.backends.cuda_passes import batch_loss as batch_loss
+from minicnn.backends.cpu import resolve_threads
+from minicnn.backends.cuda_passes import Passes, batch_loss
 from minicnn.backends.gpu import (
     DeviceNetwork,
     Images,
@@ -35,6 +34,24 @@ from minicnn.kernels.cuda.rules import compile_loss, compile_update
 from minicnn.kernels.cuda.tile import SIMULATED, THREADS
 from minicnn.network.network import Network
 from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
+
+__all__ = [
+    "CompiledUpdate",
+    "Inference",
+    "Passes",
+    "TrainStep",
+    "axpy",
+    "batch_loss",
+    "copy",
+    "describe",
+    "dot",
+    "matmul",
+    "norm",
+    "resolve_threads",
+    "scale",
+    "to_device",
+    "to_host",
+]
 
 _STEPS_PER_CALL, _MOST_IMAGES = 50, 1 << 16  # whose results are read together
 
