@@ -6,6 +6,7 @@ backward.
     dx[n,h,v,c] = Σ over the (p,q,r,s) that read (h,v):  dy[n,p,q,k] · w[r,s,c,k]
     db[k]       = Σ_{n,p,q} dy[n,p,q,k]
 
+In inference, with ``relu``, also y = max(0, y), a ReLU after it.
 N batch, H W C input, K R S filters, P Q output height and width. Source: Dumoulin and Visin, A
 guide to convolution arithmetic for deep learning (2016).
 

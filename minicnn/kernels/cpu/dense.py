@@ -3,6 +3,7 @@
 y[n,o]  = b[o] + Σ_i x[n,i] · w[i,o]          dx[n,i] = Σ_o dy[n,o] · w[i,o]
 dw[i,o] = Σ_n x[n,i] · dy[n,o]                db[o]   = Σ_n dy[n,o]
 
+In inference, with ``relu``, also y = max(0, y), a ReLU after it.
 A convolution of 1×1 with stride 1 is the same for each pixel: n counts the pixels of all samples.
 """
 

@@ -4,6 +4,7 @@
     dw[r,s,0,c] = Σ_{n,p,q} x[n,h,v,c] · dy[n,p,q,c]               v = q·stride_w + s·dilation_w − pad_left
     dx[n,h,v,c] = Σ over the (p,q,r,s) that read (h,v):  dy[n,p,q,c] · w[r,s,0,c]          db[c] = Σ_{n,p,q} dy[n,p,q,c]
 
+In inference, with ``relu``, also y = max(0, y), a ReLU after it.
 Vectors run along the channels, and nine numbers of the filter, or nine sums of its gradient, stay in
 registers for all elements that the same taps belong to: those of a rectangle, whose edges are
 rectangles of their own. The plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard et al.: MobileNets,

@@ -4,6 +4,7 @@ frozen.
     y[n,h,w,c] = γ[c] · x̂ + β[c] = a[c] · x + b[c]     x̂ = (x − μ[c]) · ρ[c]     ρ = 1 / √(σ² + ε), a = γ·ρ, b = β − μ·a
     dx = a · dy     dγ[c] = Σ dy · x̂     dβ[c] = Σ dy          over n, h, w
 
+In inference, with ``relu``, also y = max(0, y), a ReLU after it.
 μ and σ² are the running mean and variance. Where a convolution or a dense layer stands before it, a
 model's weights take a and b in, and this operation is not needed (`minicnn.program.fold`).
 """
