@@ -1,11 +1,11 @@
 """The activations: layers that are one function of one element (and, for two of them, of its
 channel or its row)."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from minicnn.activations import piecewise, smooth
+from minicnn.activations import RULES, piecewise, smooth
 from minicnn.errors import NetworkError, SettingError
 from minicnn.network import checks
 from minicnn.network.layer import Layer, Shape
@@ -34,6 +34,11 @@ class _Activation(Layer):
     hyperparameters as fields."""
 
     rule: ClassVar[ActivationRule]
+
+    def __init_subclass__(cls, **admitted: Callable[[str, str, Any], Any]) -> None:
+        if vars(cls).get("rule") in RULES.values():
+            cls.operation = cls.rule.name
+        super().__init_subclass__(**admitted)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +86,7 @@ class PReLU(Layer):
     He, Zhang, Ren, Sun: Delving deep into rectifiers, 2015.
     """
 
+    operation = "prelu"
     rectifies = True
     kinds: ClassVar[Mapping[str, str]] = {"weight": "scale"}
 
@@ -163,6 +169,11 @@ class GELU(_Activation):
         """That of the form that was asked for."""
         return smooth.GELU_TANH if self.approximate == "tanh" else smooth.GELU
 
+    @property
+    def operation(self) -> str:  # type: ignore[override]
+        """That of its rule."""
+        return self.rule.name
+
 
 class Softmax(Layer):
     """``exp(x_k) / Σ_j exp(x_j)``, as the last layer of networks made elsewhere: a loss has a
@@ -171,6 +182,8 @@ class Softmax(Layer):
     A network that ends with it gives probabilities where others give logits. Bridle: Probabilistic
     interpretation of feedforward classification network outputs, 1990.
     """
+
+    operation = "softmax"
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
         if len(input_shapes[0]) != 1:

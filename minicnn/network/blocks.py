@@ -67,6 +67,11 @@ class _Expansion:
         while name is None or (layer.name is None and name in self.taken):
             self.seen[layer.label()] += 1
             name = f"{layer.label()}{self.seen[layer.label()]}"
+        if "operation" not in vars(type(layer)):
+            raise NetworkError(
+                f"layer {len(self.layers) + 1} ({name}): no operation computes a layer of the class "
+                f"{type(layer).__name__}; write a rule for it, as the README says under Your own layer"
+            )
         self.layers.append(layer)
         self.names.append(name)
 

@@ -32,6 +32,9 @@ class Layer:
     name: str | None = field(default=None, kw_only=True)
     inputs: tuple[str, ...] = field(default=(), kw_only=True)
 
+    # The row of `minicnn.program.operations` that computes it. Each class says its own: one that is
+    # derived may mean something else.
+    operation: ClassVar[str]
     arity: ClassVar[tuple[int, int | None]] = (1, 1)  # least and most inputs; None: any number
     # of the parameters, by name
     kinds: ClassVar[Mapping[str, str]] = {"weight": "weight", "bias": "bias"}
@@ -41,7 +44,7 @@ class Layer:
 
     def __init_subclass__(cls, **admitted: Callable[[str, str, Any], Any]) -> None:
         cls.admitted = {**cls.admitted, **admitted}
-        if not cls.__name__.startswith("_"):
+        if "operation" in vars(cls):
             LAYERS[cls.__name__.lower()] = cls
 
     def __post_init__(self) -> None:

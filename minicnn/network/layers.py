@@ -20,6 +20,8 @@ class Flatten(Layer):
     ``y[(h·W + w)·C + c] = x[h,w,c]``
     """
 
+    operation = "flatten"
+
     def output_shape(self, *input_shapes: Shape) -> Shape:
         return (math.prod(input_shapes[0]),)
 
@@ -30,6 +32,8 @@ class Dense(Layer, units=checks.integer, bias=checks.flag):
 
     Rumelhart, Hinton, Williams: Learning representations by back-propagating errors, 1986.
     """
+
+    operation = "dense"
 
     units: int
     bias: bool = True
@@ -54,6 +58,7 @@ class Add(Layer):
     """The sum of values of one shape: ``y = x₁ + x₂ + …``. He et al.: Deep residual learning,
     2016."""
 
+    operation = "add"
     arity = (2, None)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
@@ -72,6 +77,7 @@ class Concat(Layer):
     ``y[h,w,:] = (x₁[h,w,:], x₂[h,w,:], …)``. Szegedy et al.: Going deeper with convolutions, 2015.
     """
 
+    operation = "concat"
     arity = (2, None)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
@@ -93,6 +99,7 @@ class Multiply(Layer):
     Hu, Shen, Sun: Squeeze-and-excitation networks, 2018.
     """
 
+    operation = "multiply"
     arity = (2, 2)
 
     def output_shape(self, *input_shapes: Shape) -> Shape:
@@ -112,6 +119,8 @@ class Dropout(Layer, rate=partial(checks.number, minimum=0, below=1)):
     Srivastava et al.: Dropout: a simple way to prevent neural networks from overfitting, 2014.
     """
 
+    operation = "dropout"
+
     rate: float = 0.5
 
     def attributes(self, *input_shapes: Shape) -> dict[str, float]:
@@ -122,7 +131,11 @@ class Dropout2d(Dropout):
     """Dropout of whole channels of a sample: ``y[h,w,c] = x[h,w,c] · m[c] / (1 − rate)``, m[c]
     being 0 or 1. Tompson et al.: Efficient object localization using CNNs, 2015."""
 
+    operation = "dropout2d"
+
 
 class DropPath(Dropout):
     """Dropout of whole samples of a branch: stochastic depth. ``y = x · m / (1 − rate)``, m being 0
     or 1. Huang et al.: Deep networks with stochastic depth, 2016."""
+
+    operation = "drop_path"

@@ -39,6 +39,8 @@ class BatchNorm2d(_Normalization, momentum=partial(checks.number, minimum=0, bel
     normalization, 2015.
     """
 
+    operation = "batch_norm"
+
     eps: float = 1e-5
     momentum: float = 0.1
 
@@ -58,6 +60,8 @@ class GroupNorm(_Normalization, groups=checks.integer):
 
     Wu, He: Group normalization, 2018.
     """
+
+    operation = "group_norm"
 
     groups: int
     eps: float = 1e-5
@@ -80,6 +84,8 @@ class LayerNorm(_Normalization):
 
     Ba, Kiros, Hinton: Layer normalization, 2016.
     """
+
+    operation = "layer_norm"
 
     eps: float = 1e-5
 

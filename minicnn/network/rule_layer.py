@@ -13,6 +13,7 @@ from minicnn.rules import ActivationRule, AnyLayer, LayerRule
 class RuleLayer(Layer):
     """The layer of a rule with these hyperparameters; made by `minicnn.network.tables.layer`."""
 
+    operation = "rule"
     rule: AnyLayer
     hyperparameters: tuple[float, ...] = ()  # in the rule's order
     # whose rule it is, such as ``minicnn-snake 0.1.0``; empty for a rule at hand

@@ -114,6 +114,8 @@ class Conv2d(
     in groups Krizhevsky, Sutskever, Hinton, 2012; depthwise Howard et al.: MobileNets, 2017.
     """
 
+    operation = "conv2d"
+
     filters: int
     kernel_size: IntOrPair
     stride: IntOrPair = 1
@@ -202,6 +204,8 @@ class MaxPool2d(_Pool2d, dilation=checks.pair):
     Ranzato, Huang, Boureau, LeCun: Unsupervised learning of invariant feature hierarchies, 2007.
     """
 
+    operation = "max_pool2d"
+
     kernel_size: IntOrPair
     stride: IntOrPair | None = None
     padding: IntOrPair | Literal["same", "valid"] = 0
@@ -221,6 +225,8 @@ class AvgPool2d(_Pool2d, count_include_pad=checks.flag):
 
     LeCun, Bottou, Bengio, Haffner: Gradient-based learning applied to document recognition, 1998.
     """
+
+    operation = "avg_pool2d"
 
     kernel_size: IntOrPair
     stride: IntOrPair | None = None
@@ -254,6 +260,8 @@ class GlobalAvgPool2d(_GlobalPool2d):
     ``y[c] = Σ_{h,w} x[h,w,c] / (H·W)``. Lin, Chen, Yan: Network in network, 2014.
     """
 
+    operation = "global_avg_pool2d"
+
 
 class GlobalMaxPool2d(_GlobalPool2d):
     """The largest element of each channel over the whole image: (H, W, C) to (C,).
@@ -261,3 +269,5 @@ class GlobalMaxPool2d(_GlobalPool2d):
     ``y[c] = max over h,w of x[h,w,c]``. Oquab, Bottou, Laptev, Sivic: Is object localization for
     free?, 2015.
     """
+
+    operation = "global_max_pool2d"

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.network.rule_layer import RuleLayer
-from minicnn.program.operations import OPERATIONS, Operation, operation_of, row_of
+from minicnn.program.operations import OPERATIONS, Operation, row_of
 from minicnn.rules import AnyLayer
 
 # Where tiles were measured to be faster than the direct sum by at least a tenth (AVX2 and AVX-512,
@@ -90,7 +90,7 @@ def lower(network: Network, frozen: bool) -> Graph:
             nodes.append(_of_rule(layer, inputs, index, given[0], places.get(index, {})))
             value_of.append(index + 1)
             continue
-        name = operation_of(layer)
+        name = layer.operation
         if OPERATIONS[name].only_training and frozen:
             value_of.append(inputs[0])
             continue

@@ -1,6 +1,6 @@
 """The table of all operations.
 
-A layer of a network is lowered to the operation of its class (`minicnn.program.graph`). The
+A layer of a network is lowered to the operation that its class names (`minicnn.program.graph`). The
 operation's kernels are the functions ``forward`` and ``backward`` (and, where it has them,
 ``transpose``, ``combine``, ``combine_backward``, ``finish``) of the module of its name in
 ``kernels/<device>``, or are compiled from a rule. To add one: a class in ``network``, a module for
@@ -12,10 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from minicnn import activations as rules
-from minicnn.errors import NetworkError
 from minicnn.memory import ALIGNMENT, round_up
-from minicnn.network import activations, normalization
-from minicnn.network import layers as of
 from minicnn.rules import ActivationRule, AnyLayer
 
 Sizes = Callable[
@@ -32,7 +29,6 @@ class Operation:
     """What the planner needs to know of an operation; the rest is in its kernels."""
 
     module: str  # in kernels/<device>; that of a rule is made of the rule
-    layer: type[of.Layer] | None = None  # whose operation it is
     reads: frozenset[str] = frozenset()  # what its backward pass reads of x, x2 and y
     in_place: bool = False  # y may lie where x lies, and dx where dy lies
     view: bool = False  # y is x: the same numbers in the same place
@@ -122,77 +118,48 @@ def row_of(rule: AnyLayer) -> Operation:
     """The row of a rule."""
     if isinstance(rule, ActivationRule):
         reads = _reads(rule.reads)
-        return Operation("rule", None, reads, in_place=True, rule=rule, kinks=rule.kinks)
-    return Operation("rule", None, _reads("x", "y"), scratch=_one_input, rule=rule)
+        return Operation("rule", reads, in_place=True, rule=rule, kinks=rule.kinks)
+    return Operation("rule", _reads("x", "y"), scratch=_one_input, rule=rule)
 
 
 OPERATIONS: dict[str, Operation] = {
-    "conv2d": Operation("conv2d", of.Conv2d, _reads("x")),
-    "grouped_conv2d": Operation("grouped_conv2d", None, _reads("x")),
-    "depthwise_conv2d": Operation("depthwise_conv2d", None, _reads("x")),
-    "dense": Operation("dense", of.Dense, _reads("x")),
-    "max_pool2d": Operation("max_pool2d", of.MaxPool2d, _reads("x", "y")),
-    "global_max_pool2d": Operation("max_pool2d", of.GlobalMaxPool2d, _reads("x", "y")),
-    "avg_pool2d": Operation("avg_pool2d", of.AvgPool2d),
-    "global_avg_pool2d": Operation("avg_pool2d", of.GlobalAvgPool2d),
-    "flatten": Operation("identity", of.Flatten, in_place=True, view=True),
-    "add": Operation("add", of.Add, in_place=True),
-    "add_relu": Operation("add", None, _reads("y"), in_place=True, fields={"relu": 1}),
-    "concat": Operation("concat", of.Concat),
-    "multiply": Operation("multiply", of.Multiply, _reads("x", "x2")),
+    "conv2d": Operation("conv2d", _reads("x")),
+    "grouped_conv2d": Operation("grouped_conv2d", _reads("x")),
+    "depthwise_conv2d": Operation("depthwise_conv2d", _reads("x")),
+    "dense": Operation("dense", _reads("x")),
+    "max_pool2d": Operation("max_pool2d", _reads("x", "y")),
+    "global_max_pool2d": Operation("max_pool2d", _reads("x", "y")),
+    "avg_pool2d": Operation("avg_pool2d"),
+    "global_avg_pool2d": Operation("avg_pool2d"),
+    "flatten": Operation("identity", in_place=True, view=True),
+    "add": Operation("add", in_place=True),
+    "add_relu": Operation("add", _reads("y"), in_place=True, fields={"relu": 1}),
+    "concat": Operation("concat"),
+    "multiply": Operation("multiply", _reads("x", "x2")),
     # Batch normalization is two operations, between which all shards are combined; with frozen
     # statistics, one.
     "batch_statistics": Operation(
         "batch_statistics",
-        None,
         _reads("x"),
         in_place=True,
         view=True,
         finishes=True,
         saved=_statistics,
     ),
-    "batch_norm": Operation(
-        "batch_norm", normalization.BatchNorm2d, _reads("x"), in_place=True, saved_with_input=True
-    ),
-    "scale_shift": Operation(
-        "scale_shift", None, _reads("x"), in_place=True, scratch=_two_by_channel
-    ),
-    "group_norm": Operation("group_norm", normalization.GroupNorm, _reads("x"), saved=_by_group),
-    "layer_norm": Operation(
-        "group_norm", normalization.LayerNorm, _reads("x"), saved=_by_group, fields={"a0": 1}
-    ),
+    "batch_norm": Operation("batch_norm", _reads("x"), in_place=True, saved_with_input=True),
+    "scale_shift": Operation("scale_shift", _reads("x"), in_place=True, scratch=_two_by_channel),
+    "group_norm": Operation("group_norm", _reads("x"), saved=_by_group),
+    "layer_norm": Operation("group_norm", _reads("x"), saved=_by_group, fields={"a0": 1}),
     **{name: row_of(rule) for name, rule in rules.RULES.items()},
-    "prelu": Operation("prelu", activations.PReLU, _reads("x"), in_place=True, kinks=(0.0,)),
+    "prelu": Operation("prelu", _reads("x"), in_place=True, kinks=(0.0,)),
     # in place its loop, compiled for arrays that do not overlap, would round otherwise
-    "softmax": Operation("softmax", activations.Softmax, _reads("y")),
-    "dropout": Operation("dropout", of.Dropout, in_place=True, only_training=True),
-    "dropout2d": Operation(
-        "dropout", of.Dropout2d, in_place=True, only_training=True, fields={"a0": 1}
-    ),
-    "drop_path": Operation(
-        "dropout", of.DropPath, in_place=True, only_training=True, fields={"a0": 2}
-    ),
-    "winograd_conv2d": Operation(
-        "winograd_conv2d", None, _reads("x"), scratch=_tiles, prepared=_filters
-    ),
+    "softmax": Operation("softmax", _reads("y")),
+    "dropout": Operation("dropout", in_place=True, only_training=True),
+    "dropout2d": Operation("dropout", in_place=True, only_training=True, fields={"a0": 1}),
+    "drop_path": Operation("dropout", in_place=True, only_training=True, fields={"a0": 2}),
+    "winograd_conv2d": Operation("winograd_conv2d", _reads("x"), scratch=_tiles, prepared=_filters),
     # Fused operations, which stand for several layers.
     "conv_pool_grey": Operation(
-        "conv_pool_grey", None, _reads("x", "y"), saved=_planes, scratch=_plane_sums
+        "conv_pool_grey", _reads("x", "y"), saved=_planes, scratch=_plane_sums
     ),
 }
-
-
-_BY_LAYER = {row.layer: name for name, row in OPERATIONS.items() if row.layer is not None}
-
-
-def operation_of(layer: of.Layer) -> str:
-    """The name of the operation that computes ``layer``; raises `NetworkError` for a class that has
-    none."""
-    kind = type(layer)
-    if "rule" in vars(
-        kind
-    ):  # said by the class itself: one that is derived may mean something else
-        return layer.rule.name  # type: ignore[attr-defined]
-    if kind not in _BY_LAYER:
-        raise NetworkError(f"{layer}: no operation computes a layer of the class {kind.__name__}")
-    return _BY_LAYER[kind]

@@ -1,14 +1,16 @@
 """Shapes, names and the flat parameter vector of whole networks."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minicnn.errors import NetworkError, SettingError, UnknownNameError
+from minicnn.errors import MinicnnError, NetworkError, SettingError, UnknownNameError
 from minicnn.network.activations import ReLU
+from minicnn.network.blocks import Residual
 from minicnn.network.layers import (
     AvgPool2d,
     Conv2d,
@@ -127,6 +129,30 @@ def test_a_layer_class_without_its_call_is_caught():
         NetworkError, match=r"layer 2 is .*ReLU.*, not a layer; write ReLU\(\.\.\.\)"
     ):
         Network((8, 8), [Flatten(), ReLU, Dense(10)])
+
+
+def test_a_class_that_no_operation_computes_is_refused_at_once():
+    class MyReLU(ReLU):
+        """Says that it is derived, and not what computes it."""
+
+    class Squared(ReLU):
+        """Has a rule that is not built in."""
+
+        rule = replace(ReLU.rule, name="squared")
+
+    for kind in (MyReLU, Squared):
+        layers = [Conv2d(2, 3), kind(), Flatten(), Dense(3)]
+        for wrong in (layers, [Residual([kind()]), Flatten()]):
+            with pytest.raises(
+                NetworkError,
+                match=rf"layer \d \({kind.__name__.lower()}1\): no operation computes a layer of the "
+                f"class {kind.__name__}; write a rule",
+            ):
+                Network((5, 5, 1), wrong)
+        with pytest.raises(MinicnnError, match=f"unknown layer '{kind.__name__}'"):
+            Network.from_dict(
+                {"name": "n", "input_shape": [5, 5, 1], "layers": [{"type": kind.__name__}]}
+            )
 
 
 def test_parameters_lie_one_after_the_other_weight_before_bias_at_multiples_of_sixteen():

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from minicnn import Add, BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
 from minicnn.backends.layout import lay_out
-from minicnn.errors import NetworkError
 from minicnn.kernels.cpu import passes
 from minicnn.network.activations import LeakyReLU, Softmax
 from minicnn.program.graph import cuts, fuse, lower
@@ -73,18 +72,6 @@ def test_memory_of_a_chain_does_not_grow_with_its_length_in_inference():
         return Network((8, 8, 4), [*[Conv2d(4, 3, padding=1) for _ in range(length)], Flatten()])
 
     assert make_plan(chain(20), 4, False, 1).work_size == make_plan(chain(3), 4, False, 1).work_size
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_a_layer_that_no_operation_computes_is_refused_by_name(training):
-    class MyReLU(ReLU):
-        """Computes nothing that the planner knows."""
-
-    network = Network((5, 5, 1), [Conv2d(2, 3), MyReLU(), Flatten(), Dense(3)])
-    with pytest.raises(
-        NetworkError, match=r"MyReLU\(\): no operation computes a layer of the class MyReLU"
-    ):
-        make_plan(network, 1, training, 1)
 
 
 def test_a_negative_slope_of_a_leaky_relu_is_refused():
