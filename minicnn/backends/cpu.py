@@ -332,12 +332,12 @@ class TrainStep:
             order = batch.order[at : at + chunk]
             gather.show(address, table, self._work[0], data.images, order, scale, views)
 
-    def compile(self, data: RunInputs, slots: np.ndarray) -> None:
-        """Compile the step, or load it from the cache, by running it on one image and copies of
-        what it changes."""
+    def compile(self, data: RunInputs, slots: np.ndarray, views: np.ndarray | None = None) -> None:
+        """Compile the step, of augmented ``views`` of the images or of the images as they are, or
+        load it from the cache, by running it on one image and copies of what it changes."""
         rows = self._spans[:, 2].max() + 1
         scalars = np.ones((rows, self._update.scalars if self._update else 0), self.params.dtype)
-        batch = StepInputs(np.zeros(1, np.int64), 1.0, 0, scalars)
+        batch = StepInputs(np.zeros(1, np.int64), 1.0, 0, scalars, views)
         self.step(data._replace(scale=0.0), batch, slots.copy(), self.params.copy())
 
     def step(

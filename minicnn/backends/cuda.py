@@ -255,9 +255,13 @@ class TrainStep:
         """
         return self.steps(data, [batch], slots)[0]
 
-    def compile(self, data: RunInputs, slots: np.ndarray) -> None:
-        """Copy the data to the GPU, and compile every kernel that a step launches."""
+    def compile(self, data: RunInputs, slots: np.ndarray, views: np.ndarray | None = None) -> None:
+        """Copy the data, and the ``views`` of its images, to the GPU, and compile every kernel that
+        a step launches."""
         self._place(data)
+        self._views = views, views_on_gpu(views)
+        first = self._device_network, np.zeros(1, np.int64), self._orders_on_gpu, 0, 1
+        self._images.gather(*first, data.scale, self._views)
         self._device_network.compile()
         for kernel in (step.add_parts, step.finish):
             launchable(kernel, step.SIGNATURES[kernel])

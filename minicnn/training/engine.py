@@ -160,7 +160,8 @@ class Engine:
             self.training.params if evaluated is None else self._backend.to_device(evaluated)
         )
         self.inference = self.inference_of(self.weights)
-        self.training.compile(self._data, self._optimizer.vectors)
+        views = self._inputs.views(self._progress.counters.epoch)
+        self.training.compile(self._data, self._optimizer.vectors, views)
         if not isinstance(self._optimizer.rule, OptimizerRule):
             self._optimizer.compile()
         if self._inputs.validation is not None:

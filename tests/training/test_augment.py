@@ -5,7 +5,7 @@ import pytest
 
 from minicnn import Augment, BatchNorm2d, Conv2d, Dense, Flatten, Loss, Network, ReLU, Trainer, load
 from minicnn.backends import StepInputs, cpu, layout
-from minicnn.data.dataset import channel_scale, measure
+from minicnn.data.dataset import build_dataset, channel_scale, measure
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.plugins import find
 from minicnn.training.checkpoint import load_checkpoint
@@ -26,6 +26,21 @@ def trained(**options):
 
 def test_threads_change_nothing_but_the_order_of_sums():
     np.testing.assert_allclose(trained(threads=1), trained(threads=2), atol=1e-5)
+
+
+@pytest.mark.parametrize("options", [{}, {"augment": AUGMENT}], ids=["as they are", "augmented"])
+def test_all_that_a_step_calls_is_compiled_before_the_first(options, monkeypatch):
+    """What reads augmented images was compiled within the first batch, whose time is training's."""
+    asked, original = [], cpu.gather.gather_address
+    monkeypatch.setattr(
+        cpu.gather, "gather_address", lambda *given: asked.append(given) or original(*given)
+    )
+    dataset = build_dataset("small", (X, Y))
+    run = Trainer(NETWORK, epochs=1, batch_size=16, val_split=0, **options).prepared(dataset)
+    run.compile()
+    compiled = set(asked)
+    run.engine.step(run.inputs.batch(run.inputs.order(1), 0), {})
+    assert set(asked) == compiled
 
 
 def test_the_views_of_a_batch_are_the_same_in_any_chunk_and_thread(monkeypatch):
