@@ -116,8 +116,9 @@ def test_trackers_take_these_lines():
 
 def test_the_examples_of_plugins_run(tmp_path):
     examples = [text for language, text in blocks(BEHIND_IT) if language == "python"]
-    assert len(examples) == 1
-    run([sys.executable, "-W", "error", "-c", examples[0]], tmp_path)
+    assert len(examples) == 2
+    for example in examples:
+        run([sys.executable, "-W", "error", "-c", example], tmp_path)
 
 
 def fresh_environment(folder):

@@ -70,7 +70,7 @@ class _Expansion:
         if "operation" not in vars(type(layer)):
             raise NetworkError(
                 f"layer {len(self.layers) + 1} ({name}): no operation computes a layer of the class "
-                f"{type(layer).__name__}; write a rule for it, as the README says under Your own layer"
+                f"{type(layer).__name__}; write a rule for it, plugins/README.md: Your own layer"
             )
         self.layers.append(layer)
         self.names.append(name)
