@@ -136,18 +136,22 @@ def open_study(storage: str, seed: int, prune: bool, maximize: bool, begins: boo
     """
     try:
         import optuna
+        from sqlalchemy.pool import NullPool
     except ImportError:
         raise MissingExtraError("search", "the package optuna", "search") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     done = 0
     try:
-        done = len(optuna.load_study(study_name="minicnn", storage=storage).trials)
+        # A file's connections are closed after use, and not when Python finds time.
+        options = {"poolclass": NullPool} if storage.startswith("sqlite") else {}
+        database = optuna.storages.RDBStorage(storage, options)
+        done = len(optuna.load_study(study_name="minicnn", storage=database).trials)
     except KeyError:  # a new one
         pass
     except Exception as error:  # of SQLAlchemy or its driver
         raise SettingError(f"storage {storage} cannot be opened: {error!r:.200}") from None
     study = optuna.create_study(
-        storage=storage,
+        storage=database,
         study_name="minicnn",
         direction="maximize" if maximize else "minimize",
         sampler=optuna.samplers.TPESampler(seed=(seed + done) % 2**32),

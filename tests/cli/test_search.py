@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import optuna
 import pytest
 
 from minicnn import Settings
 from minicnn.cli import main
 from minicnn.errors import MinicnnError, SettingError, UnknownNameError
 from minicnn.report.run_plots import search_outcome
-from minicnn.training.search import dimension, with_values
+from minicnn.training.search import dimension, open_study, with_values
 from tests.training import small
 
 
@@ -106,7 +105,7 @@ def test_a_search_and_its_files(search, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "the score is the validation accuracy" in lines[0] and "learning_rate" in lines[1]
     assert [line.split()[0] for line in lines[2:9]] == [str(i) for i in range(7)]
-    study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
+    study = open_study("sqlite:///out/search.db", 0, True, True, begins=False)
     for trial in study.trials:
         folder = tmp_path / "out" / f"trial-{trial.number}"
         assert (folder / "last.safetensors").exists()
@@ -182,7 +181,7 @@ def test_ranks_share_the_trials(search, tmp_path):
         first = 0 if trials == "5" else 5
         told = sorted(int(line.split()[0]) for line in lines[2:-3])
         assert told == list(range(first, int(trials)))
-        study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
+        study = open_study("sqlite:///out/search.db", 0, True, True, begins=False)
         assert [trial.number for trial in study.trials] == list(range(int(trials)))
         assert all(trial.state.is_finished() for trial in study.trials)
     first, second = study.trials[:2]
@@ -221,7 +220,7 @@ def test_an_interrupt_keeps_the_trials_that_are_done(search, tmp_path, count, se
     os.kill(process.pid, sent)
     out, error = process.communicate(timeout=60)
     assert process.returncode == 128 + sent and "Traceback" not in error
-    study = optuna.load_study(study_name="minicnn", storage="sqlite:///out/search.db")
+    study = open_study("sqlite:///out/search.db", 0, True, True, begins=False)
     assert [trial.state.name for trial in study.trials] == ["FAIL"] * count
     assert all(f"    {number}      fail" in out for number in range(count))
     config = tmp_path / "out" / "config.toml"  # a search whose trials end by themselves
