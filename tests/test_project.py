@@ -45,7 +45,8 @@ def names_of(sources):
 
 def tokens_of(path):
     """The tokens of a file, without comments, docstrings, what only says where lines begin and end,
-    and the commas that the formatter puts before a closing bracket."""
+    and the commas that the formatter puts before a closing bracket. A formatted string is one, as
+    it is before Python 3.12."""
     source = path.read_text(encoding="utf-8")
     docstrings = set()
     for node in ast.walk(ast.parse(source)):
@@ -55,12 +56,13 @@ def tokens_of(path):
             docstrings.add(node.body[0].value.lineno)
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
     layout |= {tokenize.ENDMARKER, tokenize.ENCODING}
-    tokens = [
-        token
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type not in layout
-        and not (token.type == tokenize.STRING and token.start[0] in docstrings)
-    ]
+    tokens, inside = [], 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        is_docstring = kind == "STRING" and token.start[0] in docstrings
+        if inside == 0 and token.type not in layout and not is_docstring:
+            tokens.append(token)
+        inside += (kind == "FSTRING_START") - (kind == "FSTRING_END")
     return (
         sum(
             not (token.string == "," and after.string in {")", "]", "}"})

@@ -256,8 +256,7 @@ class TrainStep:
         return self.steps(data, [batch], slots)[0]
 
     def compile(self, data: RunInputs, slots: np.ndarray, views: np.ndarray | None = None) -> None:
-        """Copy the data, and the ``views`` of its images, to the GPU, and compile every kernel that
-        a step launches."""
+        """Copy data and ``views`` to the GPU, and compile every kernel that a step launches."""
         self._place(data)
         self._views = views, views_on_gpu(views)
         first = self._device_network, np.zeros(1, np.int64), self._orders_on_gpu, 0, 1
@@ -275,14 +274,12 @@ class TrainStep:
             one is other for one, other in zip(data, self._data, strict=True)
         ):
             return
-        self._images = Images(
-            data.images, self._device_network.chunk, data.images.nbytes < free_memory()
-        )
+        fits = data.images.nbytes < free_memory()
+        self._images = Images(data.images, self._device_network.chunk, fits)
         weights = np.ones(1, np.float32) if data.sample_weights is None else data.sample_weights
         self._labels, self._sample_weights = to_device(data.labels), to_device(weights)
-        self._for_loss = [
-            to_device(array) for array in (data.targets, data.class_weights, data.hyperparameters)
-        ]
+        for_loss = data.targets, data.class_weights, data.hyperparameters
+        self._for_loss = [to_device(array) for array in for_loss]
         self._data = data
 
     def steps(
