@@ -209,7 +209,7 @@ class MiniCNNClassifier(ClassifierMixin, BaseEstimator):
                 self.mean_ = images.mean(axis=axes, dtype=np.float64)
                 deviation = images.std(axis=axes, dtype=np.float64)
                 self.deviation_ = np.where(deviation > 0, deviation, 1.0)
-        if self.mean_ is None:
+        if self.mean_ is None or self.deviation_ is None:
             return images
         return ((images - self.mean_) / self.deviation_).astype(np.float32)
 

@@ -281,7 +281,7 @@ class TrainStep:
         combines = self.plan.table["combine"] != 0
         borders, last = np.full(len(combines), -1), self._trained
         for i in range(len(combines) - 1, 0, -1):
-            begin = max(ends[list(node.layers)].max() for node in self.plan.nodes[:i])
+            begin = int(max(ends[list(node.layers)].max() for node in self.plan.nodes[:i]))
             between = combines[i - 1] or not combines.any()  # segments
             if between and last - begin >= _BUCKET and begin > 0:
                 borders[i] = last = begin
