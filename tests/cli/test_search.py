@@ -20,6 +20,16 @@ from minicnn.training.search import dimension, open_study, with_values
 from tests.training import small
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds open files in /proc")
+def test_a_database_file_is_not_held_open(tmp_path):
+    """Python 3.13 warns of connections that it has to close itself."""
+    study = open_study(f"sqlite:///{tmp_path / 'search.db'}", 0, True, True)
+    study.tell(study.ask(), 0.5)
+    assert [trial.value for trial in study.trials] == [0.5]
+    is_open = [path.resolve().name for path in Path("/proc/self/fd").iterdir()]
+    assert "search.db" not in is_open
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
