@@ -17,6 +17,9 @@ from minicnn.program.planner import Plan, make_plan
 # tile.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
+# Where a shard goes through its segments in parts: with fewer samples, what is made of the weights of
+# a wide layer in each part (Winograd's filters and their gradient) would cost too much.
+_LARGEST_PART = 32
 # A value of the whole batch up to this size is still in the cache that the cores share when the next
 # operation reads it.
 _WHOLE_BYTES = 8 << 20
@@ -118,7 +121,7 @@ def plan_for_batch(
     if training and any(one.table["combine"]):
         lanes, largest = VECTOR_BYTES // np.dtype(dtype).itemsize, max(one.table["output_size"])
         is_small = batch * int(largest) * np.dtype(dtype).itemsize <= _WHOLE_BYTES
-        parts = 1 if is_small else -(-batch // _LARGEST_CHUNK)
+        parts = 1 if is_small else -(-batch // _LARGEST_PART)
         return linked(make_plan(network, -(-batch // parts), True, lanes, parts=parts), dtype)
     chunk = min(
         _LARGEST_CHUNK,

@@ -43,6 +43,9 @@ def operations(network, lanes=8, training=True):
 @example(
     shape=(3, 4, 3), filters=2, padding=(6, 4, 5, 6), samples=1, bias=True, seed=0
 )  # tiles that read padding alone
+@example(
+    shape=(4, 7, 20), filters=18, padding=(1, 1, 1, 1), samples=4, bias=True, seed=0
+)  # a last panel that is narrower
 @settings(max_examples=40, deadline=None)
 def test_tiles_equal_the_oracle(shape, filters, padding, samples, bias, seed):
     with pytest.MonkeyPatch.context() as patch:

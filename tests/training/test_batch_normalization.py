@@ -66,7 +66,7 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None, network=N
 def go_in_parts(monkeypatch):
     """A shard of any size goes through a segment two samples after the other."""
     monkeypatch.setattr(layout, "_WHOLE_BYTES", 0)
-    monkeypatch.setattr(layout, "_LARGEST_CHUNK", 2)
+    monkeypatch.setattr(layout, "_LARGEST_PART", 2)
 
 
 def data_of(images, seed=0):
@@ -121,7 +121,7 @@ def test_only_what_leaves_the_cache_is_computed_in_parts():
     plans = [
         layout.plan_for_batch(network, batch, True, np.dtype(np.float32)) for batch in (128, 129)
     ]
-    assert [(plan.parts, plan.table[0]["chunk"]) for plan in plans] == [(1, 128), (9, 15)]
+    assert [(plan.parts, plan.table[0]["chunk"]) for plan in plans] == [(1, 128), (5, 26)]
 
 
 def test_a_last_batch_of_fewer_images_than_shards_is_one_of_fewer_shards():

@@ -12,18 +12,12 @@ Inputs outside of the image are read as 0. Tiles are taken in blocks whose V and
 cache; y and dx of a sample do not depend on the block or the chunk. U is made anew by each pass of
 a chunk, a small part of it, so that no weights can be out of date; once, where they never change.
 
-In float32 the largest errors of logits and gradients of two such layers of 64 channels, against
-float64, were 0.5 to 1.2·10⁻⁶ of the largest number; those of the direct sum are 1·10⁻⁶. With the
-usual points, ±1 and ±2, they were three times as large. The plain loop is
-`minicnn.kernels.cpu.conv2d.plain`.
+The plain loop is `minicnn.kernels.cpu.conv2d.plain`; what A, B and G are, and how far this is from
+the direct sum, says `minicnn.kernels.cpu.winograd_transforms`.
 
-Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016); that points near
-one, but no integers, err less: Barabasz, Anderson, Soodhalter, Gregg, Error Analysis and Improving
-the Accuracy of Winograd Convolution for Deep Neural Networks (2020). Which convolutions are
-computed so says `minicnn.program.graph`.
+Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks (2016). Which convolutions
+are computed so says `minicnn.program.graph`.
 """
-
-from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -31,193 +25,24 @@ from numba import njit
 from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.axis import height, width
 from minicnn.kernels.cpu.conv2d import Pass, reverse
-from minicnn.kernels.cpu.tile import JIT, Rows, Scalars, Vectors, multiply
-from minicnn.kernels.cpu.vector import (
-    add,
-    lanes_of,
-    load,
-    multiply_add,
-    put,
-    scale,
-    store_whole,
-    subtract,
-    zero_where_less,
-)
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
+from minicnn.kernels.cpu.vector import lanes_of, load
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
+from minicnn.kernels.cpu.winograd_transforms import (
+    POINTS,
+    Patch,
+    collect_filter,
+    collect_output,
+    spread_filter,
+    spread_gradient,
+    spread_input,
+)
 from minicnn.memory import ALIGNMENT
 
-POINTS = 36  # of a tile
-# A polynomial of fifth degree is known by its values at 0, ±A, ±B and ∞; A², B² and their products
-# are exact in float32.
-A, B = 5 / 8, 3 / 2
-A2, B2 = A * A, B * B
-# what the filters' values at ±A and at ±B are divided by: ∏ (p − q) over the other finite points q
-FA, FB = 2 * A2 * (A2 - B2), 2 * B2 * (B2 - A2)
-
-
-class _Patch(NamedTuple):
-    """At most ``size`` × ``size`` neighbours of an image or a filter, for a vector of channels;
-    only the rows from ``top`` to ``bottom`` and the columns from ``left`` to ``right`` exist."""
-
-    array: Any
-    at: int
-    line: int
-    column: int
-    size: int
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-
-@njit(**JIT)
-def _input_transform(d):
-    """Bᵀ d."""
-    a, c = multiply_add(d[2], -B2, d[4]), multiply_add(d[1], -B2, d[3])
-    b, e = multiply_add(d[2], -A2, d[4]), multiply_add(d[1], -A2, d[3])
-    first = multiply_add(d[0], A2 * B2, multiply_add(d[2], -A2 - B2, d[4]))
-    last = multiply_add(d[1], A2 * B2, multiply_add(d[3], -A2 - B2, d[5]))
-    return first, *_at(c, A, a), *_at(e, B, b), last
-
-
-@njit(**JIT)
-def _output_transform(m):
-    """Aᵀ m."""
-    a, b, c, d = add(m[1], m[2]), subtract(m[1], m[2]), add(m[3], m[4]), subtract(m[3], m[4])
-    second, third = multiply_add(d, B, scale(b, A)), multiply_add(c, B2, scale(a, A2))
-    last = multiply_add(d, B * B2, multiply_add(b, A * A2, m[5]))
-    return add(m[0], add(a, c)), second, third, last
-
-
-@njit(**JIT)
-def _gradient_transform(d):
-    """A d of the first four."""
-    a, c = multiply_add(d[2], A2, d[0]), multiply_add(d[3], A2, d[1])
-    b, e = multiply_add(d[2], B2, d[0]), multiply_add(d[3], B2, d[1])
-    return d[0], *_at(c, A, a), *_at(e, B, b), d[3]
-
-
-@njit(**JIT)
-def _filter_transform(w):
-    """G w of the first three."""
-    a, c = multiply_add(w[2], A2 / FA, scale(w[0], 1 / FA)), scale(w[1], 1 / FA)
-    b, e = multiply_add(w[2], B2 / FB, scale(w[0], 1 / FB)), scale(w[1], 1 / FB)
-    return scale(w[0], 1 / (A2 * B2)), *_at(c, A, a), *_at(e, B, b), w[2]
-
-
-@njit(**JIT)
-def _filter_gradient_transform(u):
-    """Gᵀ u, and once more its last."""
-    a, b, c, d = add(u[1], u[2]), subtract(u[1], u[2]), add(u[3], u[4]), subtract(u[3], u[4])
-    first = multiply_add(c, 1 / FB, multiply_add(a, 1 / FA, scale(u[0], 1 / (A2 * B2))))
-    last = multiply_add(c, B2 / FB, multiply_add(a, A2 / FA, u[5]))
-    return first, multiply_add(d, B / FB, scale(b, A / FA)), last, last
-
-
-@njit(**JIT)
-def _at(odd, point, even):
-    """Odd and even powers together at a point and at its opposite."""
-    return multiply_add(odd, point, even), multiply_add(odd, -point, even)
-
-
-@njit(**JIT)
-def _six(array, at, step, count):
-    return (
-        load(array, at, count),
-        load(array, at + step, count),
-        load(array, at + 2 * step, count),
-        load(array, at + 3 * step, count),
-        load(array, at + 4 * step, count),
-        load(array, at + 5 * step, count),
-    )
-
-
-def _spreading(transform):
-    """A closure: a function that is handed over as an argument would keep its caller out of the
-    disk cache."""
-
-    @njit(**JIT)
-    def spread(patch, c, count, target, own):
-        """The `POINTS` of a patch's channels from ``c`` on, ``target.row`` apart: ``transform`` of
-        its columns, then of the rows of that; ``own`` has room for them."""
-        none, lanes = np.int64(0), lanes_of(target.array)
-        array, line, top = patch.array, patch.line, patch.top
-        for j in range(patch.size):
-            at = patch.at + c + j * patch.column
-            end = patch.bottom if patch.left <= j < patch.right else none
-            if top <= 0 and end >= 6:
-                column = _six(array, at, line, count)
-            else:
-                column = (
-                    load(array, at, count if top <= 0 < end else none),
-                    load(array, at + line, count if top <= 1 < end else none),
-                    load(array, at + 2 * line, count if top <= 2 < end else none),
-                    load(array, at + 3 * line, count if top <= 3 < end else none),
-                    load(array, at + 4 * line, count if top <= 4 < end else none),
-                    load(array, at + 5 * line, count if top <= 5 < end else none),
-                )
-            _store_six(transform(column), target.array, own + j * lanes, 6 * lanes)
-        for i in range(6):
-            row = _six(target.array, own + 6 * i * lanes, lanes, lanes)
-            to = target.offset + 6 * i * target.row
-            _store_six(transform(row), target.array, to, target.row)
-
-    return spread
-
-
-@njit(**JIT)
-def _store_six(values, array, at, step):
-    store_whole(array, at, values[0])
-    store_whole(array, at + step, values[1])
-    store_whole(array, at + 2 * step, values[2])
-    store_whole(array, at + 3 * step, values[3])
-    store_whole(array, at + 4 * step, values[4])
-    store_whole(array, at + 5 * step, values[5])
-
-
-def _collecting(transform):
-    """The opposite of `_spreading`."""
-
-    @njit(**JIT)
-    def collect(source, patch, c, count, start, ends, own):
-        """The patch becomes ``start``, or with adds what it is, plus ``transform`` of columns and
-        rows of the points of ``source``; ``ends`` are adds and whether a ReLU follows."""
-        lanes = lanes_of(source.array)
-        for j in range(6):
-            at = source.offset + j * source.row
-            r = transform(_six(source.array, at, 6 * source.row, lanes))
-            for_column = own + j * lanes
-            store_whole(source.array, for_column, r[0])
-            store_whole(source.array, for_column + 6 * lanes, r[1])
-            store_whole(source.array, for_column + 12 * lanes, r[2])
-            store_whole(source.array, for_column + 18 * lanes, r[3])
-        for i in range(min(patch.size, patch.bottom)):
-            r = transform(_six(source.array, own + 6 * i * lanes, lanes, lanes))
-            at = patch.at + c + i * patch.line
-            left = min(patch.size, patch.right)
-            _put(patch.array, at, r[0], count, start, ends)
-            if left > 1:
-                _put(patch.array, at + patch.column, r[1], count, start, ends)
-            if left > 2:
-                _put(patch.array, at + 2 * patch.column, r[2], count, start, ends)
-            if left > 3:
-                _put(patch.array, at + 3 * patch.column, r[3], count, start, ends)
-
-    return collect
-
-
-@njit(**JIT)
-def _put(array, at, value, count, start, ends):
-    adds, relu = ends
-    value = add(value, load(array, at, count) if adds != 0 else start)
-    least = zero_where_less(value, value, array.dtype.type(0))
-    put(array, at, least if relu != 0 else value, count)
-
-
-_spread_input, _spread_gradient, _spread_filter = map(
-    _spreading, (_input_transform, _gradient_transform, _filter_transform)
-)
-_collect_output, _collect_filter = map(_collecting, (_output_transform, _filter_gradient_transform))
+# Vectors in a row of a panel. With vectors of 64 bytes, as many as a block of the tile reads: rows of
+# 1 KB would be in the same few lines of the first cache. Narrower ones gain by what the processor
+# fetches ahead from longer rows: there, a matrix is one panel.
+PANEL = 2 if VECTOR_BYTES == 64 else 1 << 30
 
 
 @njit(**JIT)
@@ -231,6 +56,41 @@ def _plane(count):
     """From the ``count`` numbers of one point to those of the next: a cache line more, or all
     points of a tile would be in the same few lines of the cache."""
     return count + ALIGNMENT
+
+
+@njit(**JIT)
+def _in_panels(matrix, rows, columns, row, k):
+    """Where the vector from column ``k`` on of a ``row`` is in the first of the matrices
+    [rows, columns] that begin at ``matrix``, one for each point, each in panels of `PANEL` vectors;
+    with how far it is to that of the next point."""
+    whole, widest = _rounded(columns, matrix.array), PANEL * lanes_of(matrix.array)
+    panel = k // widest * widest
+    at = panel * rows + row * min(widest, whole - panel) + k - panel
+    return Rows(matrix.array, matrix.offset + at, _plane(rows * whole))
+
+
+@njit(**JIT)
+def _multiply(op, shape, left, step, right, sums, adds):
+    """For each point, the product of ``left`` [rows, depth] and ``right`` [depth, columns], becomes
+    ``sums`` [rows, columns], or with adds is added to them. The points of ``left`` are ``step``
+    apart; the others are in panels."""
+    rows, columns, depth = shape
+    whole, widest = _rounded(columns, sums.array), PANEL * lanes_of(sums.array)
+    for point in range(POINTS):
+        a = Scalars(left.array, left.offset + point * step, left.row, 0, left.inner)
+        for k in range(0, columns, widest):
+            width = min(widest, whole - k)
+            b = _in_panels(right, depth, columns, 0, k)
+            c = _in_panels(sums, rows, columns, 0, k)
+            b_at, c_at = b.offset + point * b.row, c.offset + point * c.row
+            multiply(
+                op.multiply,
+                (rows, width, 1, depth),
+                a,
+                Vectors(b.array, b_at, 0, width),
+                Rows(c.array, c_at if adds else -1, width),
+                Rows(c.array, c_at, width),
+            )
 
 
 @njit(**JIT)
@@ -251,7 +111,7 @@ def _tile(array, place, map, tile, size, padding):
     image, rest = tile // (high * wide), tile % (high * wide)
     h, v = rest // wide * 4 - padding[0], rest % wide * 4 - padding[1]
     at = place + ((image * H + h) * W + v) * C
-    return _Patch(array, at, W * C, C, size, -h, min(H - h, size), -v, min(W - v, size))
+    return Patch(array, at, W * C, C, size, -h, min(H - h, size), -v, min(W - v, size))
 
 
 @njit(**JIT)
@@ -266,12 +126,11 @@ def _maps(rows, columns, C, K):
 def _spread_filters(op, weights, C, K, target, filters, own):
     """U[point, c, k] of the filters [3, 3, C, K], in ``target`` at ``filters``; ``own`` is room for
     a patch."""
-    row = _rounded(K, target)
     for c in range(C):
-        patch = _Patch(weights, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
+        patch = Patch(weights, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
         for k in range(0, K, lanes_of(target)):
-            to = Rows(target, filters + c * row + k, _plane(C * row))
-            _spread_filter(patch, k, K - k, to, own)
+            to = _in_panels(Rows(target, filters, 0), C, K, c, k)
+            spread_filter(patch, k, K - k, to, own)
 
 
 @njit(**JIT)
@@ -284,7 +143,7 @@ def _spread_tiles(op, work, x, read, padding, first, count):
         patch = _tile(work, x, read, first + t, np.int64(6), padding)
         for c in range(0, C, lanes_of(work)):
             to = Rows(work, tiles + t * C_row + c, _plane(count * C_row))
-            _spread_input(patch, c, C - c, to, op.scratch)
+            spread_input(patch, c, C - c, to, op.scratch)
 
 
 @njit(**JIT)
@@ -294,7 +153,7 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
     rows, columns, C, K, _, x, y = geometry
     read, written = _maps(rows, columns, C, K)
     filters, tiles, products = _places(op, work)
-    lanes, C_row, K_row = lanes_of(work), _rounded(C, work), _rounded(K, work)
+    lanes, C_row = lanes_of(work), _rounded(C, work)
     none, source = (np.int64(0), np.int64(0)), work
     if op.prepared >= 0:
         source, filters = weights, op.prepared
@@ -304,21 +163,15 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
     for first in range(0, total, op.a0):
         count = min(op.a0, total - first)
         _spread_tiles(op, work, x, read, (rows.padding, columns.padding), first, count)
-        for point in range(POINTS):
-            multiply(
-                op.multiply,
-                (count, K, 1, C),
-                Scalars(work, tiles + point * _plane(count * C_row), C_row, 0, 1),
-                Vectors(source, filters + point * _plane(C * K_row), 0, K_row),
-                Rows(work, -1, 0),
-                Rows(work, products + point * _plane(count * K_row), K_row),
-            )
+        left, right = Scalars(work, tiles, C_row, 0, 1), Rows(source, filters, none[0])
+        sums = Rows(work, products, none[0])
+        _multiply(op, (count, K, C), left, _plane(count * C_row), right, sums, False)
         for t in range(count):
             patch = _tile(work, y, written, first + t, np.int64(4), none)
             for k in range(0, K, lanes):
                 start = load(weights, bias + k, K - k if bias >= 0 else 0)
-                points = Rows(work, products + t * K_row + k, _plane(count * K_row))
-                _collect_output(points, patch, k, K - k, start, (adds, op.relu), op.scratch)
+                points = _in_panels(sums, count, K, t, k)
+                collect_output(points, patch, k, K - k, start, (adds, op.relu), op.scratch)
 
 
 @njit(**JIT)
@@ -370,9 +223,9 @@ def _correlate_filter(op, rows, columns, n, work, grads):
     C, K = op.input_channels, op.output_channels
     read, written = _maps(rows, columns, C, K)
     filters, tiles, gradients = _places(op, work)
-    lanes, C_row, K_row = lanes_of(work), _rounded(C, work), _rounded(K, work)
-    none = (np.int64(0), np.int64(0))
-    work[filters : filters + POINTS * _plane(C * K_row)] = 0
+    lanes, C_row, none = lanes_of(work), _rounded(C, work), (np.int64(0), np.int64(0))
+    right, sums = Rows(work, gradients, none[0]), Rows(work, filters, none[0])
+    work[filters : filters + POINTS * _plane(C * _rounded(K, work))] = 0
     total = n * read[3] * read[4]
     for first in range(0, total, op.a0):
         count = min(op.a0, total - first)
@@ -380,21 +233,13 @@ def _correlate_filter(op, rows, columns, n, work, grads):
         for t in range(count):
             patch = _tile(work, op.dy, written, first + t, np.int64(4), none)
             for k in range(0, K, lanes):
-                to = Rows(work, gradients + t * K_row + k, _plane(count * K_row))
-                _spread_gradient(patch, k, K - k, to, op.scratch)
-        for point in range(POINTS):
-            sums = Rows(work, filters + point * _plane(C * K_row), K_row)
-            multiply(
-                op.multiply,
-                (C, K, 1, count),
-                Scalars(work, tiles + point * _plane(count * C_row), 1, 0, C_row),
-                Vectors(work, gradients + point * _plane(count * K_row), 0, K_row),
-                sums,
-                sums,
-            )
+                to = _in_panels(right, count, K, t, k)
+                spread_gradient(patch, k, K - k, to, op.scratch)
+        left = Scalars(work, tiles, 1, 0, C_row)
+        _multiply(op, (C, K, count), left, _plane(count * C_row), right, sums, True)
     zero, adds = load(work, filters, 0), (np.int64(1), np.int64(0))
     for c in range(C):
-        patch = _Patch(grads, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
+        patch = Patch(grads, op.weight + c * K, 3 * C * K, C * K, 3, 0, 3, 0, 3)
         for k in range(0, K, lanes):
-            source = Rows(work, filters + c * K_row + k, _plane(C * K_row))
-            _collect_filter(source, patch, k, K - k, zero, adds, op.scratch)
+            points = _in_panels(sums, C, K, c, k)
+            collect_filter(points, patch, k, K - k, zero, adds, op.scratch)
