@@ -56,6 +56,9 @@ def plain(plan, params, work, n, key, first_sample):
 
 # Bytes of filters that stay in a core's own cache from one product to the next.
 _CACHED = 1 << 19
+# Outputs of a sample below which a product of dw sums over all samples: a sum of few would spend its
+# time with reading and writing dw.
+_FEW = 32
 
 
 class Pass(NamedTuple):
@@ -284,7 +287,9 @@ def _correlate_filter(op, work, n, grads):
         columns.size,
         columns.outputs,
     )
-    for i in range(n):
+    few = rows.outputs * Q < _FEW
+    together = n if few else np.int64(1)
+    for i in range(0, n, together):
         for r in range(rows.taps):
             p, p_end = outputs_inside(rows, r)
             x_line = op.x + i * op.input_size + input_of(rows, p, r) * W * C
@@ -292,23 +297,27 @@ def _correlate_filter(op, work, n, grads):
             while q < Q and p_end > p:
                 run = _end_of_run(columns, q) - q
                 s, end = taps_inside(columns, q)
-                # A run of one column is summed along the lines in one loop instead of two.
-                outer, x_outer, dy_outer = p_end - p, rows.stride * W * C, Q * K
-                inner, x_inner, dy_inner = run, columns.stride * C, K
-                if run == 1:
-                    outer, inner, x_inner, dy_inner = 1, outer, x_outer, dy_outer
+                # How many, and from one to the next in x and in dy. A product sums along two of
+                # lines, columns and samples; the third is gone through, of few outputs the shorter
+                # of lines and columns.
+                outer, inner = (p_end - p, rows.stride * W * C, Q * K), (run, columns.stride * C, K)
+                third = together, op.input_size, op.output_size
+                if few or run == 1:
+                    shorter, longer = (inner, outer) if inner[0] < outer[0] else (outer, inner)
+                    outer, inner, third = third, longer, shorter
                 # (s, c) is contiguous only undilated
                 products, m = (1, (end - s) * C) if columns.dilation == 1 else (end - s, C)
-                dy = Vectors(work, op.dy + i * op.output_size + (p * Q + q) * K, dy_outer, dy_inner)
+                dy = op.dy + i * op.output_size + (p * Q + q) * K
                 for tap in range(products if end > s else 0):
                     x = x_line + (input_of(columns, q, s) + tap * columns.dilation) * C
                     dw = Rows(grads, op.weight + (r * S + s + tap) * C * K, K)
-                    multiply(
-                        op.multiply,
-                        (m, K, outer, inner),
-                        Scalars(work, x, 1, x_outer, x_inner),
-                        dy,
-                        dw,
-                        dw,
-                    )
+                    for j in range(third[0]):
+                        multiply(
+                            op.multiply,
+                            (m, K, outer[0], inner[0]),
+                            Scalars(work, x + j * third[1], 1, outer[1], inner[1]),
+                            Vectors(work, dy + j * third[2], outer[2], inner[2]),
+                            dw,
+                            dw,
+                        )
                 q += run
