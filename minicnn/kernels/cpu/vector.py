@@ -104,6 +104,22 @@ def store_whole(typing_context, array, offset, vector):
     return types.void(array, types.int64, vector), generate
 
 
+@intrinsic
+def prefetch(typing_context, array, offset):
+    """Let the processor fetch the cache line of array[offset], which need not exist, ahead."""
+
+    def generate(context, builder, signature, values):
+        place = place_of(context, builder, array, *values)
+        place = builder.bitcast(place, ir.IntType(8).as_pointer())
+        whole, pointer = ir.IntType(32), place.type
+        kind = ir.FunctionType(ir.VoidType(), [pointer, whole, whole, whole])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [place, whole(0), whole(3), whole(1)])  # read, keep, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
 def _transposing(few_rows: bool, few_columns: bool):
     """The transpose of one block, as many numbers high and wide as a vector, or half as many where
     there are but few."""

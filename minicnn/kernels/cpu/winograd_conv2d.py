@@ -26,7 +26,7 @@ from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.axis import height, width
 from minicnn.kernels.cpu.conv2d import Pass, reverse
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows, Scalars, Vectors, multiply
-from minicnn.kernels.cpu.vector import lanes_of, load
+from minicnn.kernels.cpu.vector import lanes_of, load, prefetch
 from minicnn.kernels.cpu.vector import transpose as transpose_matrix
 from minicnn.kernels.cpu.winograd_transforms import (
     POINTS,
@@ -115,6 +115,15 @@ def _tile(array, place, map, tile, size, padding):
 
 
 @njit(**JIT)
+def _fetch(patch, channels, shift):
+    """Fetch the 4×4 neighbours from row and column ``shift`` of a patch on ahead."""
+    at = patch.at + shift * (patch.line + channels)
+    for i in range(4):
+        for c in range(0, 4 * channels, 64 // patch.array.itemsize):
+            prefetch(patch.array, at + i * patch.line + c)
+
+
+@njit(**JIT)
 def _maps(rows, columns, C, K):
     """Height, width and channels of what a convolution reads and of what it writes, each with the
     rows and columns of tiles."""
@@ -139,8 +148,10 @@ def _spread_tiles(op, work, x, read, padding, first, count):
     on."""
     _, tiles, _ = _places(op, work)
     C, C_row = read[2], _rounded(read[2], work)
+    coming = _tile(work, x, read, first, np.int64(6), padding)
     for t in range(count):
-        patch = _tile(work, x, read, first + t, np.int64(6), padding)
+        patch, coming = coming, _tile(work, x, read, first + t + 1, np.int64(6), padding)
+        _fetch(coming, C, 2)
         for c in range(0, C, lanes_of(work)):
             to = Rows(work, tiles + t * C_row + c, _plane(count * C_row))
             spread_input(patch, c, C - c, to, op.scratch)
@@ -166,8 +177,10 @@ def _correlate(op, geometry, n, work, weights, bias, adds):
         left, right = Scalars(work, tiles, C_row, 0, 1), Rows(source, filters, none[0])
         sums = Rows(work, products, none[0])
         _multiply(op, (count, K, C), left, _plane(count * C_row), right, sums, False)
+        coming = _tile(work, y, written, first, np.int64(4), none)
         for t in range(count):
-            patch = _tile(work, y, written, first + t, np.int64(4), none)
+            patch, coming = coming, _tile(work, y, written, first + t + 1, np.int64(4), none)
+            _fetch(coming, K, 0)
             for k in range(0, K, lanes):
                 start = load(weights, bias + k, K - k if bias >= 0 else 0)
                 points = _in_panels(sums, count, K, t, k)
@@ -230,8 +243,10 @@ def _correlate_filter(op, rows, columns, n, work, grads):
     for first in range(0, total, op.a0):
         count = min(op.a0, total - first)
         _spread_tiles(op, work, op.x, read, (rows.padding, columns.padding), first, count)
+        coming = _tile(work, op.dy, written, first, np.int64(4), none)
         for t in range(count):
-            patch = _tile(work, op.dy, written, first + t, np.int64(4), none)
+            patch, coming = coming, _tile(work, op.dy, written, first + t + 1, np.int64(4), none)
+            _fetch(coming, K, 0)
             for k in range(0, K, lanes):
                 to = _in_panels(right, count, K, t, k)
                 spread_gradient(patch, k, K - k, to, op.scratch)
