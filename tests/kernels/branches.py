@@ -257,6 +257,7 @@ VECTORS = {
     "load": load,
     "store": store,
     "store_whole": lambda array, at, values: store(array, at, values, lanes(array)),
+    "prefetch": lambda array, at: None,
     "add": lambda a, b: a + np.asarray(b, a.dtype),
     "subtract": lambda a, b: a - b,
     "scale": lambda a, b: a * np.asarray(b, a.dtype),

@@ -33,6 +33,15 @@ GEOMETRIES = {
     "max pooling of a width that is no multiple": Network(
         (4, 7, 3), [Conv2d(3, 1), MaxPool2d(2), Flatten()]
     ),
+    "max pooling of a height that is no multiple": Network(
+        (5, 6, 3), [Conv2d(3, 1), MaxPool2d(2), Flatten()]
+    ),
+    "max pooling beyond the right edge": Network(
+        (4, 5, 3), [Conv2d(3, 1), MaxPool2d(2, ceil_mode=True), Flatten()]
+    ),
+    "max pooling beyond the lower edge": Network(
+        (5, 4, 3), [Conv2d(3, 1), MaxPool2d(2, ceil_mode=True), Flatten()]
+    ),
     "max pooling of 2×3": Network((4, 6, 3), [Conv2d(3, 1), MaxPool2d((2, 3)), Flatten()]),
     "max pooling of 3×3 after a ReLU": Network(
         (5, 6, 3), [Conv2d(3, 1), ReLU(), MaxPool2d(3, 2, 1), Flatten()]

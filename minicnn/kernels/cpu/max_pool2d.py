@@ -21,6 +21,7 @@ from minicnn.kernels.cpu.vector import (
     lanes_of,
     load,
     maximum,
+    put,
     store,
     store_whole,
     zero_unless_less,
@@ -44,9 +45,9 @@ def plain(plan, params, work, n, key, first_sample):
 
 
 @njit(**JIT)
-def _covers(op):
-    """Whether the windows cover the image and neither overlap nor reach beyond it: each element
-    belongs to one window."""
+def _apart(op):
+    """Whether the windows neither overlap nor reach beyond the image: each element belongs to one
+    window, or, at the right and the lower edge, to none."""
     return (
         op.padding_top == 0
         and op.padding_left == 0
@@ -54,16 +55,15 @@ def _covers(op):
         and op.dilation_width == 1
         and op.stride_height == op.kernel_height
         and op.stride_width == op.kernel_width
-        and op.output_height * op.stride_height == op.input_height
-        and op.output_width * op.stride_width == op.input_width
+        and op.output_height * op.stride_height <= op.input_height
+        and op.output_width * op.stride_width <= op.input_width
     )
 
 
 @njit(**JIT)
 def _halves(op):
-    """Whether the windows are 2×2 and cover the image: the usual case. Then the rows of all samples
-    follow each other, and there are no edges."""
-    return _covers(op) and op.kernel_height == 2 and op.kernel_width == 2
+    """Whether the windows are 2×2 and apart: the usual case, without edges."""
+    return _apart(op) and op.kernel_height == 2 and op.kernel_width == 2
 
 
 @njit(**JIT)
@@ -87,15 +87,16 @@ def forward(plan, params, work, n, key, first_sample):
                         for v in range(v_first, v_end, columns.dilation):
                             number = load(work, x + (h * W + v) * C + c, C - c)
                             largest = maximum(number, largest)
-                    store(work, y + c, largest, C - c)
+                    put(work, y + c, largest, C - c)
                 y += C
 
 
 @njit(**JIT)
 def _forward_halves(op, work, n):
-    C, Q, lanes = op.input_channels, op.output_width, lanes_of(work)
-    x, y, line = op.x, op.y, op.input_width * C
-    for _ in range(n * op.output_height):
+    C, P, Q, lanes = op.input_channels, op.output_height, op.output_width, lanes_of(work)
+    y, line = op.y, op.input_width * C
+    for row in range(n * P):
+        x = op.x + row // P * op.input_size + row % P * 2 * line
         for q in range(Q):
             room = C if C >= lanes else C * (Q - q)  # few channels may spill into later windows
             for c in range(0, C, lanes):
@@ -105,7 +106,6 @@ def _forward_halves(op, work, n):
                     store(work, y + c, _largest_of_four(op, work, x + c, line, C - c), C - c)
             x += 2 * C
             y += C
-        x += line
 
 
 @njit(**JIT)
@@ -123,14 +123,14 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dy goes to the first element of the window, in reading order, that is not smaller than the
     maximum."""
     op = plan[0]
-    # Where each element belongs to one window, dx is written once, and need not be added to.
-    once = _covers(op) and op.accumulate == 0
+    # Where no element belongs to two windows, dx is written once, and need not be added to.
+    once = _apart(op) and op.accumulate == 0
     if once and _halves(op):
         _backward_halves(op, work, n)
         return
     rows, columns = height(op), width(op)
     W, C, lanes = op.input_width, op.input_channels, lanes_of(work)
-    if not once and op.accumulate == 0:
+    if op.accumulate == 0:
         work[op.dx : op.dx + n * op.input_size] = 0
     y, dy = op.y, op.dy
     for i in range(n):
@@ -150,16 +150,19 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                             left = zero_unless_less(left, candidate, largest)
                             if not once:
                                 taken = add(load(work, dx + at, count), taken)
-                            store(work, dx + at, taken, count)
+                            put(work, dx + at, taken, count)
                 y += C
                 dy += C
 
 
 @njit(**JIT)
 def _backward_halves(op, work, n):
-    C, Q, lanes = op.input_channels, op.output_width, lanes_of(work)
-    x, y, dx, dy, line = op.x, op.y, op.dx, op.dy, op.input_width * C
-    for _ in range(n * op.output_height):
+    C, P, Q, lanes = op.input_channels, op.output_height, op.output_width, lanes_of(work)
+    y, dy, line = op.y, op.dy, op.input_width * C
+    below = (op.input_height - 2 * P) * line
+    for row in range(n * P):
+        before = row // P * op.input_size + row % P * 2 * line
+        x, dx, end = op.x + before, op.dx + before, op.dx + before + 2 * line
         for q in range(Q):
             room = C if C >= lanes else C * (Q - q)
             for c in range(0, C, lanes):
@@ -177,7 +180,9 @@ def _backward_halves(op, work, n):
                     store(work, dx + line + C + c, e, C - c)
             x, dx = x + 2 * C, dx + 2 * C
             y, dy = y + C, dy + C
-        x, dx = x + line, dx + line
+        if op.input_size > 4 * op.output_size:  # no window reads the last column or line
+            work[dx : end - line] = 0
+            work[dx + line : end + (below if row % P == P - 1 else 0)] = 0
 
 
 @njit(**JIT)
