@@ -61,16 +61,10 @@ def _apart(op):
 
 
 @njit(**JIT)
-def _halves(op):
-    """Whether the windows are 2×2 and apart: the usual case, without edges."""
-    return _apart(op) and op.kernel_height == 2 and op.kernel_width == 2
-
-
-@njit(**JIT)
 def forward(plan, params, work, n, key, first_sample):
     """The largest number of each window; NaN wins, so that a diverged run shows."""
     op = plan[0]
-    if _halves(op):
+    if _apart(op) and op.kernel_height == 2 and op.kernel_width == 2:  # the usual case
         _forward_halves(op, work, n)
         return
     rows, columns = height(op), width(op)
@@ -125,7 +119,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     op = plan[0]
     # Where no element belongs to two windows, dx is written once, and need not be added to.
     once = _apart(op) and op.accumulate == 0
-    if once and _halves(op):
+    if once and op.kernel_height == 2 and op.kernel_width == 2:
         _backward_halves(op, work, n)
         return
     rows, columns = height(op), width(op)
