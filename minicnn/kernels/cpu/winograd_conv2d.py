@@ -10,7 +10,8 @@ multiplications make 16 outputs of a channel, where the direct sum takes 144.
 
 Inputs outside of the image are read as 0. Tiles are taken in blocks whose V and M stay in the
 cache; y and dx of a sample do not depend on the block or the chunk. U is made anew by each pass of
-a chunk, a small part of it, so that no weights can be out of date; once, where they never change.
+a chunk, so that no weights can be out of date: a small part of it, but for hundreds of channels and
+few tiles; once, where weights never change. U, M, dU and A dy Aᵀ are kept in panels (`PANEL`).
 
 The plain loop is `minicnn.kernels.cpu.conv2d.plain`; what A, B and G are, and how far this is from
 the direct sum, says `minicnn.kernels.cpu.winograd_transforms`.
