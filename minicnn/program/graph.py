@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from minicnn.errors import check_known
 from minicnn.network.layers import Shape
 from minicnn.network.network import Network
 from minicnn.network.rule_layer import RuleLayer
@@ -76,7 +77,8 @@ class Graph(NamedTuple):
 
 def lower(network: Network, frozen: bool) -> Graph:
     """The graph of ``network``; with ``frozen``, as in inference, there is no dropout and
-    normalization uses the running statistics, as the network's frozen layers always do."""
+    normalization uses the running statistics, as the network's frozen layers always do. Raises
+    `UnknownNameError` for a layer whose class names no operation of the table."""
     places: dict[int, dict[str, float]] = {}
     for spec in network.parameters:
         places.setdefault(spec.layer, {})[spec.name.rpartition(".")[2]] = spec.offset
@@ -91,6 +93,7 @@ def lower(network: Network, frozen: bool) -> Graph:
             value_of.append(index + 1)
             continue
         name = layer.operation
+        check_known(f"operation of {type(layer).__name__}", [name], OPERATIONS)
         if OPERATIONS[name].only_training and frozen:
             value_of.append(inputs[0])
             continue

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from minicnn import Add, BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
 from minicnn.backends.layout import lay_out
+from minicnn.errors import UnknownNameError
 from minicnn.kernels.cpu import passes
 from minicnn.network.activations import LeakyReLU, Softmax
 from minicnn.program.graph import cuts, fuse, lower
@@ -99,6 +100,12 @@ def test_every_operation_has_kernels_on_both_devices():
                 or path.is_file()
                 or (device == "cuda" and name in ("conv_pool_grey", "winograd_conv2d"))
             ), path
+
+
+def test_a_class_whose_operation_is_not_in_the_table_is_refused(monkeypatch):
+    monkeypatch.setattr(ReLU, "operation", "rely")
+    with pytest.raises(UnknownNameError, match="unknown operation of ReLU 'rely'; did you mean"):
+        lower(Network((5, 5), [ReLU(), Flatten()]), frozen=True)
 
 
 def test_a_relu_that_only_a_max_pooling_reads_is_fused_into_it_and_the_node_stands_for_both():
