@@ -17,9 +17,10 @@ from minicnn.program.planner import Plan, make_plan
 # tile.
 _CHUNK_BYTES = 1024 * 1024
 _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
-# Where a shard goes through its segments in parts: with fewer samples, what is made of the weights of
-# a wide layer in each part (Winograd's filters and their gradient) would cost too much.
-_LARGEST_PART = 32
+# Samples of a part of a shard: so many at least, and so many that the largest value has twice as many
+# numbers as there are weights. In smaller parts, what each makes of the weights (Winograd's filters and
+# their gradient) would cost too much.
+_SMALLEST_PART, _VALUES_BY_WEIGHTS = 16, 2
 # A value of the whole batch up to this size is still in the cache that the cores share when the next
 # operation reads it.
 _WHOLE_BYTES = 8 << 20
@@ -57,10 +58,12 @@ def linked(plan: Plan, dtype: np.dtype, beside: Sequence[str] = ()) -> Plan:
     """``plan`` with the addresses of kernels compiled for ``dtype``."""
     table = plan.table.view(passes.PLAN_RECORD)
     # An operation without a gradient, such as those before the first weights that are trained, has
-    # no backward pass.
+    # no backward pass, nor has one that is there once more.
     wanted = [
         _wanted(record)
-        if record["dy"] >= 0 and (node.trained or max(record["dx"], record["dx2"]) >= 0)
+        if record["dy"] >= 0
+        and not record["again"]
+        and (node.trained or max(record["dx"], record["dx2"]) >= 0)
         else {"forward": "forward"}
         for record, node in zip(table, plan.nodes, strict=True)
     ]
@@ -120,8 +123,9 @@ def plan_for_batch(
     one = lay_out(network, 1, training, dtype, frozen=frozen, beside=beside)
     if training and any(one.table["combine"]):
         lanes, largest = VECTOR_BYTES // np.dtype(dtype).itemsize, max(one.table["output_size"])
+        part = max(_SMALLEST_PART, _VALUES_BY_WEIGHTS * network.parameter_count // int(largest))
         is_small = batch * int(largest) * np.dtype(dtype).itemsize <= _WHOLE_BYTES
-        parts = 1 if is_small else -(-batch // _LARGEST_PART)
+        parts = 1 if is_small else -(-batch // part)
         return linked(make_plan(network, -(-batch // parts), True, lanes, parts=parts), dtype)
     chunk = min(
         _LARGEST_CHUNK,

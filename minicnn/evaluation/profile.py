@@ -88,11 +88,12 @@ def profile(
                 continue
             flop, numbers = _amounts(record, node.row.reads, weights, direction)
             gflops = flop * flops / its / 1e9 or None
+            again = bool(record["again"])
             rows.append(
                 Timing(
                     "+".join(layers),
-                    node.operation,
-                    direction,
+                    node.operation + ", again" * again,
+                    "backward" if again else direction,
                     1e6 * its,
                     its / total,
                     gflops,

@@ -71,6 +71,7 @@ _INTEGERS = (
     "dilation_width",
     "groups",
     "relu",  # 1: the operation ends with a ReLU that was fused into it
+    "again",  # 1: y, which did not stay, is written once more, in the place of a backward pass
     "a0",  # whole numbers that the operation gives a meaning
     "a1",
 )

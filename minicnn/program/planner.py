@@ -10,7 +10,9 @@ may share their place.
 Operations that all samples must have passed before any goes on end segments. A shard goes through
 each segment part by part, so that a part stays in a core's own cache: what lives in one segment
 alone has room for one part, and what lives longer for all, from the beginning of its first segment
-to the end of its last.
+to the end of its last. What batch normalization writes, and only its segment reads, does not stay
+for the backward passes: before the first that reads it, it is written once more, for that takes less
+time than to write it to memory and to read it from there.
 """
 
 from collections import defaultdict
@@ -62,10 +64,10 @@ def make_plan(
     keep: bool = False,
     frozen: bool = False,
     apart: int = 0,
-    parts: int = 1,
+    parts: int = 0,
 ) -> Plan:
-    """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers,
-    with room for ``parts`` of them.
+    """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers;
+    or with ``parts`` for a shard, with room for so many chunks.
 
     With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
@@ -91,10 +93,15 @@ def make_plan(
         buffers[key].size = max(buffers[key].size, size)
         buffers[key].alive.append((-1, 2 * loss) if keep else (first, last + apart))
 
+    again = _written_again(graph, values, wants) if parts else {}
     for value, (first, last) in _lives_of_values(graph, values, wants).items():
-        live(
-            ("value", value), max(sizes[v] for v in sizes if values.owner(v) == value), first, last
-        )
+        size = max(sizes[v] for v in sizes if values.owner(v) == value)
+        if value in again:
+            _, reader = again[value]
+            live(("value", value), size, first, reader)
+            live(("value", value), size, 2 * loss - reader, last)
+        else:
+            live(("value", value), size, first, last)
     if training:
         _join_gradients(graph, gradients, wants, table, keep)
         for value in wants | {
@@ -145,8 +152,30 @@ def make_plan(
     table[working[-1]]["dy"], strides[working[-1], _DY] = table[-1]["dy"], strides[-1, _DY]
     table["params_size"], table["work_size"] = network.flat_size, work_size
     table["image_height"], table["image_width"], table["image_channels"] = _image(graph.shapes[0])
-    working_nodes = tuple(nodes[i] for i in working)
-    return Plan(table[working], work_size, working_nodes, strides[working], parts)
+    order = sorted([(i, 0, i) for i in working] + [(k, 1, i) for i, k in again.values()])
+    _, once_more, rows = map(list, zip(*order, strict=True))
+    records = table[rows]
+    records["again"] = once_more
+    return Plan(records, work_size, tuple(nodes[i] for i in rows), strides[rows], max(parts, 1))
+
+
+def _written_again(graph: Graph, values: "_Joined", wants: set[int]) -> dict[int, tuple[int, int]]:
+    """The values that backward passes read, and that need not stay for them: the node of batch
+    normalization that writes each, and the last that reads it."""
+    found, nodes = {}, graph.nodes
+    for i, node in enumerate(nodes[:-1]):
+        value = node.output
+        readers = [k for k, other in enumerate(nodes) if value in other.inputs]
+        alone = all(values.owner(v) != values.owner(value) for v in graph.shapes if v != value)
+        if (
+            node.operation == "batch_norm"
+            and alone
+            and len(nodes) - 1 not in readers
+            and not any(other.row.finishes for other in nodes[i : readers[-1] + 1])
+            and any(value in _read_back(nodes[k], wants) for k in readers)
+        ):
+            found[value] = i, readers[-1]
+    return found
 
 
 def _longer_than_a_segment(nodes: Sequence[Node], buffers: Mapping[Any, "_Buffer"]) -> set[Any]:

@@ -24,6 +24,8 @@ from minicnn import (
 )
 from minicnn.backends import RunInputs, StepInputs, StepOptions, cpu, layout
 from minicnn.model_file import load
+from minicnn.network.activations import GELU
+from minicnn.program import planner
 from minicnn.program.fold import fold
 from tests.graphs import graphs
 from tests.networks import oracle_inference, oracle_training, random_params
@@ -66,7 +68,8 @@ def step(params, images, labels, threads, rule="sgd", batch_size=None, network=N
 def go_in_parts(monkeypatch):
     """A shard of any size goes through a segment two samples after the other."""
     monkeypatch.setattr(layout, "_WHOLE_BYTES", 0)
-    monkeypatch.setattr(layout, "_LARGEST_PART", 2)
+    monkeypatch.setattr(layout, "_SMALLEST_PART", 2)
+    monkeypatch.setattr(layout, "_VALUES_BY_WEIGHTS", 0)
 
 
 def data_of(images, seed=0):
@@ -116,12 +119,39 @@ def test_a_step_in_parts_is_that_on_whole_shards(network, images, seed):
     np.testing.assert_allclose(parts.params / scale, whole.params / scale, atol=1e-8)
 
 
-def test_only_what_leaves_the_cache_is_computed_in_parts():
-    network = Network((32, 32, 3), [Conv2d(16, 3, padding="same"), BatchNorm2d(), Flatten()])
-    plans = [
-        layout.plan_for_batch(network, batch, True, np.dtype(np.float32)) for batch in (128, 129)
+def test_only_what_leaves_the_cache_is_computed_in_parts_and_those_of_wide_layers_are_larger():
+    few = [Conv2d(16, 3, padding="same"), BatchNorm2d(), Flatten()]
+    found = [
+        layout.plan_for_batch(Network((32, 32, 3), layers), batch, True, np.dtype(np.float32))
+        for layers, batch in ((few, 128), (few, 129), ([*few, Dense(40)], 129))
     ]
-    assert [(plan.parts, plan.table[0]["chunk"]) for plan in plans] == [(1, 128), (5, 26)]
+    assert [(plan.parts, plan.table[0]["chunk"]) for plan in found] == [(1, 128), (9, 15), (2, 65)]
+
+
+AGAIN = [
+    *[Conv2d(6, 3, padding="same"), BatchNorm2d(), ReLU()],
+    Residual([Conv2d(6, 3, padding="same"), BatchNorm2d(), GELU()]),
+    *[Conv2d(6, 3, padding="same"), BatchNorm2d(), Flatten(), Dense(small.CLASSES)],
+]
+
+
+@pytest.mark.parametrize("parts", [False, True], ids=["whole", "in parts"])
+def test_what_batch_normalization_writes_again_has_the_same_bits(parts, monkeypatch):
+    """The first is read in another segment too, the last is the dense layer's; the second does not
+    stay."""
+    if parts:
+        go_in_parts(monkeypatch)
+    network = Network((6, 6, 1), AGAIN)
+    params = random_params(network, np.random.default_rng(1))
+    again, loss = step(params.copy(), *data_of(7), 2, network=network)
+    table, nodes = again.plan.table, again.plan.nodes
+    assert [node.layers for node, one in zip(nodes, table, strict=True) if one["again"]] == [(4,)]
+    monkeypatch.setattr(planner, "_written_again", lambda *given: {})
+    stays, same = step(params.copy(), *data_of(7), 2, network=network)
+    assert not stays.plan.table["again"].any()
+    assert again.plan.work_size < stays.plan.work_size
+    assert loss == same
+    np.testing.assert_array_equal(again.params, stays.params)
 
 
 def test_a_last_batch_of_fewer_images_than_shards_is_one_of_fewer_shards():

@@ -68,7 +68,8 @@ def forward_chunk(plan, params, work, n, key, first_sample):
     """The forward pass, from the input, already in ``work``, to the logits, in ``work`` at the last
     operation's y."""
     for i in range(len(plan)):
-        call(plan[i].forward, (plan[i : i + 1], params, work, n, key, first_sample))
+        if plan[i].again == 0:
+            call(plan[i].forward, (plan[i : i + 1], params, work, n, key, first_sample))
 
 
 @njit(**JIT)
@@ -79,7 +80,9 @@ def backward_chunk(plan, params, transposed, work, grads, n, key, first_sample):
     ``work`` is as ``forward_chunk`` left it, with dlogits at the last operation's ``dy``.
     """
     for i in range(len(plan) - 1, -1, -1):
-        if plan[i].backward != 0:  # it has a gradient
+        if plan[i].again != 0:
+            call(plan[i].forward, (plan[i : i + 1], params, work, n, key, first_sample))
+        elif plan[i].backward != 0:  # it has a gradient
             call(
                 plan[i].backward,
                 (plan[i : i + 1], params, transposed, work, grads, n, key, first_sample),
