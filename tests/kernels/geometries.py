@@ -164,6 +164,9 @@ GEOMETRIES = {
         (3, 2, 64), [Conv2d(64, 1), Conv2d(128, 3, padding=1), Flatten()]
     ),
     "depthwise": Network((4, 5, 3), [Conv2d(3, 1), Conv2d(3, 3, groups=3), Flatten()]),
+    "normalization of more channels than a cache line": Network(
+        (4, 5, 3), [Conv2d(19, 1), BatchNorm2d(), ReLU(), Flatten()]
+    ),
     "normalization and ReLU": Network((4, 5, 3), [Conv2d(3, 1), BatchNorm2d(), ReLU(), Flatten()]),
     "a sum and ReLU": Network(
         (4, 5, 3),

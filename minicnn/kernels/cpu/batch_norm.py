@@ -15,7 +15,13 @@ from numba import njit
 
 from minicnn.kernels.cpu.add import hand_on
 from minicnn.kernels.cpu.arrays import inputs, outputs
-from minicnn.kernels.cpu.batch_statistics import ROWS, block, shard_sums, shared_numbers
+from minicnn.kernels.cpu.batch_statistics import (
+    ROWS,
+    block,
+    shard_sums,
+    shared_numbers,
+    whole_vectors,
+)
 from minicnn.kernels.cpu.tile import ENTRY, JIT
 from minicnn.kernels.cpu.vector import (
     add,
@@ -46,20 +52,37 @@ def plain(plan, params, work, n, key, first_sample):
 
 
 @njit(**JIT)
+def _scale_vector(work, x, factor, shift, y, count, relu):
+    """y of a vector."""
+    scaled = multiply_add(factor, load(work, x, count), shift)
+    if relu != 0:
+        scaled = zero_where_less(scaled, scaled, work.dtype.type(0))
+    put(work, y, scaled, count)
+
+
+@njit(**JIT)
 def scale_and_shift(work, x, a, b, y, channels, rows, relu):
-    """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``. With ``relu`` what is below 0 is 0.
-    The factors stay in registers for a block of rows."""
+    """y[m,c] = a[c] · x[m,c] + b[c]; all are places in ``work``. With ``relu`` what is below 0 is
+    0."""
     size, width, step = block(work, channels, rows)
-    for begin in range(0, size, step):
-        for c in range(0, width, lanes_of(work)):
-            factor = repeat(load(work, a + c, channels - c), channels)
-            shift = repeat(load(work, b + c, channels - c), channels)
-            for at in range(begin + c, min(size, begin + step), width):
-                count = min(size - at, width - c)
-                scaled = multiply_add(factor, load(work, x + at, count), shift)
-                if relu != 0:
-                    scaled = zero_where_less(scaled, scaled, work.dtype.type(0))
-                put(work, y + at, scaled, count)
+    lanes, whole = lanes_of(work), whole_vectors(work, channels)
+    if whole > 0:
+        for begin in range(0, size, channels):
+            for c in range(0, whole, lanes):
+                factor, shift = load(work, a + c, lanes), load(work, b + c, lanes)
+                _scale_vector(work, x + begin + c, factor, shift, y + begin + c, lanes, relu)
+            if whole < channels:
+                count, at = channels - whole, begin + whole
+                factor, shift = load(work, a + whole, count), load(work, b + whole, count)
+                _scale_vector(work, x + at, factor, shift, y + at, count, relu)
+    else:
+        for begin in range(0, size, step):
+            for c in range(0, width, lanes):
+                factor = repeat(load(work, a + c, channels - c), channels)
+                shift = repeat(load(work, b + c, channels - c), channels)
+                for at in range(begin + c, min(size, begin + step), width):
+                    count = min(size - at, width - c)
+                    _scale_vector(work, x + at, factor, shift, y + at, count, relu)
 
 
 @njit(**JIT)

@@ -34,9 +34,19 @@ from minicnn.kernels.cpu.vector import (
     subtract,
     zero_unless_less,
 )
+from minicnn.memory import CACHE_LINE
 
 # that are summed up in the buffers' dtype, before float64 takes over; they stay in the first cache
 ROWS = 64
+
+
+@njit(**JIT)
+def whole_vectors(array, channels):
+    """Where a pixel is more than a cache line, how many of its numbers fill vectors; else 0. Loops
+    over few channels keep what belongs to a channel in registers for a block of rows; over many,
+    they go through memory as it lies."""
+    lanes = lanes_of(array)
+    return channels // lanes * lanes if channels * array.itemsize > CACHE_LINE else 0
 
 
 @njit(**JIT)
@@ -182,27 +192,50 @@ def finish(plan, params, work):
 
 
 @njit(**JIT)
+def _factors(work, at, C, count):
+    """a, b, p, q and r of a vector of channels."""
+    return (
+        load(work, at, count),
+        load(work, at + C, count),
+        load(work, at + 2 * C, count),
+        load(work, at + 3 * C, count),
+        load(work, at + 4 * C, count),
+    )
+
+
+@njit(**JIT)
+def _dx_vector(op, work, here, count, a, b, p, q, r):
+    """dx of a vector, ``here`` numbers from the first on."""
+    dy, x = load(work, op.dy + here, count), load(work, op.x + here, count)
+    if op.relu != 0:
+        dy = zero_unless_less(dy, load(work, op.dy, 0), multiply_add(a, x, b))
+    if op.accumulate != 0:
+        r = add(r, load(work, op.dx + here, count))
+    put(work, op.dx + here, multiply_add(p, dy, multiply_add(q, x, r)), count)
+
+
+@njit(**JIT)
 def backward(plan, params, transposed, work, grads, n, key, first_sample):
     """dx = p·dy + q·x + r for the first ``n`` samples of the shard; with ``relu`` dy is that of the
     ReLU after a·x + b."""
     op = plan[0]
     if op.dx < 0:
         return
-    C, at, zeros = op.input_channels, shared_numbers(op, work.itemsize), load(work, op.dy, 0)
+    C, at = op.input_channels, shared_numbers(op, work.itemsize) + 2 * op.input_channels
     size, width, step = block(work, C, n * op.input_height * op.input_width)
-    for begin in range(0, size, step):
-        for c in range(0, width, lanes_of(work)):
-            a = repeat(load(work, at + 2 * C + c, C - c), C)
-            b = repeat(load(work, at + 3 * C + c, C - c), C)
-            p = repeat(load(work, at + 4 * C + c, C - c), C)
-            q = repeat(load(work, at + 5 * C + c, C - c), C)
-            r = repeat(load(work, at + 6 * C + c, C - c), C)
-            for here in range(begin + c, min(size, begin + step), width):
-                count, dx = min(size - here, width - c), r
-                dy, x = load(work, op.dy + here, count), load(work, op.x + here, count)
-                if op.relu != 0:
-                    dy = zero_unless_less(dy, zeros, multiply_add(a, x, b))
-                if op.accumulate != 0:
-                    dx = add(dx, load(work, op.dx + here, count))
-                dx = multiply_add(p, dy, multiply_add(q, x, dx))
-                put(work, op.dx + here, dx, count)
+    lanes, whole = lanes_of(work), whole_vectors(work, C)
+    if whole > 0:
+        for begin in range(0, size, C):
+            for c in range(0, whole, lanes):
+                _dx_vector(op, work, begin + c, lanes, *_factors(work, at + c, C, lanes))
+            if whole < C:
+                count = C - whole
+                _dx_vector(op, work, begin + whole, count, *_factors(work, at + whole, C, count))
+    else:
+        for begin in range(0, size, step):
+            for c in range(0, width, lanes):
+                a, b, p, q, r = _factors(work, at + c, C, C - c)
+                a, b, p, q, r = repeat(a, C), repeat(b, C), repeat(p, C), repeat(q, C), repeat(r, C)
+                for here in range(begin + c, min(size, begin + step), width):
+                    count = min(size - here, width - c)
+                    _dx_vector(op, work, here, count, a, b, p, q, r)
