@@ -204,8 +204,9 @@ def _factors(work, at, C, count):
 
 
 @njit(**JIT)
-def _dx_vector(op, work, here, count, a, b, p, q, r):
+def _dx_vector(op, work, here, count, factors):
     """dx of a vector, ``here`` numbers from the first on."""
+    a, b, p, q, r = factors
     dy, x = load(work, op.dy + here, count), load(work, op.x + here, count)
     if op.relu != 0:
         dy = zero_unless_less(dy, load(work, op.dy, 0), multiply_add(a, x, b))
@@ -227,15 +228,15 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     if whole > 0:
         for begin in range(0, size, C):
             for c in range(0, whole, lanes):
-                _dx_vector(op, work, begin + c, lanes, *_factors(work, at + c, C, lanes))
+                _dx_vector(op, work, begin + c, lanes, _factors(work, at + c, C, lanes))
             if whole < C:
                 count = C - whole
-                _dx_vector(op, work, begin + whole, count, *_factors(work, at + whole, C, count))
+                _dx_vector(op, work, begin + whole, count, _factors(work, at + whole, C, count))
     else:
         for begin in range(0, size, step):
             for c in range(0, width, lanes):
                 a, b, p, q, r = _factors(work, at + c, C, C - c)
-                a, b, p, q, r = repeat(a, C), repeat(b, C), repeat(p, C), repeat(q, C), repeat(r, C)
+                factors = repeat(a, C), repeat(b, C), repeat(p, C), repeat(q, C), repeat(r, C)
                 for here in range(begin + c, min(size, begin + step), width):
                     count = min(size - here, width - c)
-                    _dx_vector(op, work, here, count, a, b, p, q, r)
+                    _dx_vector(op, work, here, count, factors)
