@@ -162,7 +162,7 @@ def make_plan(
 def _written_again(graph: Graph, values: "_Joined", wants: set[int]) -> dict[int, tuple[int, int]]:
     """The values that backward passes read, and that need not stay for them: the node of batch
     normalization that writes each, and the last that reads it."""
-    found, nodes = {}, graph.nodes
+    found, nodes, logits = {}, graph.nodes, values.owner(graph.output)
     for i, node in enumerate(nodes[:-1]):
         value = node.output
         readers = [k for k, other in enumerate(nodes) if value in other.inputs]
@@ -170,7 +170,7 @@ def _written_again(graph: Graph, values: "_Joined", wants: set[int]) -> dict[int
         if (
             node.operation == "batch_norm"
             and alone
-            and len(nodes) - 1 not in readers
+            and all(values.owner(nodes[k].output) != logits for k in readers)
             and not any(other.row.finishes for other in nodes[i : readers[-1] + 1])
             and any(value in _read_back(nodes[k], wants) for k in readers)
         ):

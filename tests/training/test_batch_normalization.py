@@ -154,6 +154,18 @@ def test_what_batch_normalization_writes_again_has_the_same_bits(parts, monkeypa
     np.testing.assert_array_equal(again.params, stays.params)
 
 
+def test_a_convolution_that_gives_the_logits_reads_normalization_that_stays():
+    layers = [Conv2d(4, 3), BatchNorm2d(), Conv2d(small.CLASSES, 4), Flatten()]
+    network = Network((6, 6, 1), layers)
+    params = random_params(network, np.random.default_rng(1))
+    x, labels = data_of(7)
+    logits = oracle_training(network, params, x, np.zeros((7, small.CLASSES))).values[-1]
+    _, dlogits = Loss("cross_entropy", small.CLASSES, None, np.float64)(logits, labels)
+    training, _ = step(params.copy(), x, labels, 2, network=network)
+    expected = oracle_training(network, params, x, dlogits)
+    np.testing.assert_allclose(training.grads, expected.grads, atol=1e-10)
+
+
 def test_a_last_batch_of_fewer_images_than_shards_is_one_of_fewer_shards():
     params = random_params(NETWORK, np.random.default_rng(1))
     x, labels = data_of(1)
