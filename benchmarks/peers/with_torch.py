@@ -1,6 +1,7 @@
 """PyTorch: contiguous and channels last, with the fused Adam, and on demand through
 torch.compile."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -83,9 +84,11 @@ def inference_in_bfloat16(job: InferenceJob) -> Callable[[], np.ndarray]:
 
 
 def _has_bfloat16() -> bool:
-    """Whether the processor multiplies it, which Linux says."""
-    about = Path("/proc/cpuinfo")
-    return about.exists() and not {"avx512_bf16", "amx_bf16"}.isdisjoint(about.read_text().split())
+    """Whether the processor multiplies it, which Linux says, and oneDNN may; held to less it would
+    convert every number."""
+    about, held = Path("/proc/cpuinfo"), "ONEDNN_MAX_CPU_ISA" in os.environ
+    flags = about.read_text().split() if about.exists() and not held else []
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def peers(with_compile: bool) -> list[Peer]:

@@ -251,6 +251,21 @@ def multiply_nine(array, along, taps, sums, start, ends, valid):
     return sums[:3], sums[3:6], sums[6:]
 
 
+def weigh_taps(array, params, places, counts, x_steps, w_steps, ends):
+    (x, y, w, bias), (adds, relu), count = places, ends, vector_sums.CHANNELS * lanes(array)
+    assert y + count <= len(array)
+    total = np.zeros(count, array.dtype)
+    if adds or bias >= 0:
+        total += array[y : y + count] if adds else params[bias : bias + count]
+    for i, j in itertools.product(*map(range, counts)):
+        at, tap = (
+            start + i * down + j * right for start, (down, right) in ((x, x_steps), (w, w_steps))
+        )
+        assert 0 <= at <= len(array) - count and 0 <= tap <= len(params) - count
+        total += array[at : at + count] * params[tap : tap + count]
+    array[y : y + count] = np.where(total < 0, 0, total) if relu else total
+
+
 VECTORS = {
     "lanes_of": lanes,
     "repeat": lambda a, count: a[np.arange(len(a)) % count] if count in (1, 2, 4, 8) else a,
@@ -268,6 +283,7 @@ VECTORS = {
     "pair_maximum": pair_maximum,
     "weigh_nine": weigh_nine,
     "multiply_nine": multiply_nine,
+    "weigh_taps": weigh_taps,
     "route_to_first_maximum": route_to_first_maximum,
     "dots": dots,
     "_transpose_square": transpose_block,

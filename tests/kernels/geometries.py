@@ -101,6 +101,15 @@ GEOMETRIES = {
     "depthwise of the images, of few channels": Network(
         (5, 6, 2), [Conv2d(2, 3, padding=1, groups=2), Flatten()]
     ),
+    "depthwise of many channels, taps that read padding alone": Network(
+        (3, 4, 128), [Conv2d(128, 1), Conv2d(128, 3, 2, padding=3, groups=128), ReLU(), Flatten()]
+    ),
+    "depthwise of many channels, without a bias": Network(
+        (4, 3, 64), [Conv2d(64, (2, 4), padding=2, dilation=2, groups=64, bias=False), Flatten()]
+    ),
+    "depthwise of many channels added to": _added_to(
+        _reads(Conv2d, 64, 3, padding=1, groups=64), (4, 3, 64)
+    ),
     "the image added": Network(
         (3, 4, 2),
         [

@@ -24,7 +24,7 @@ from minicnn.kernels.cpu.axis import (
     taps_inside,
     width,
 )
-from minicnn.kernels.cpu.tile import JIT
+from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
 from minicnn.kernels.cpu.vector import (
     add,
     lanes_of,
@@ -34,9 +34,12 @@ from minicnn.kernels.cpu.vector import (
     store,
     zero_where_less,
 )
-from minicnn.kernels.cpu.vector_sums import multiply_nine, weigh_nine
+from minicnn.kernels.cpu.vector_sums import CHANNELS, multiply_nine, weigh_nine, weigh_taps
 
 _NEAR = 1 << 17  # numbers of samples that are read and written before those of others
+# Elements of a channel up to which one follows the other with all channels: loops over rectangles so
+# small spend their time with beginning and ending, more so where a vector is short.
+_FEW = 64 if VECTOR_BYTES < 64 else 16
 _FORWARD, _BACKWARD, _WEIGHTS = map(np.int64, range(3))
 
 
@@ -114,6 +117,19 @@ def _repeated(w, C):
     return repeat(w[0], C), repeat(w[1], C), repeat(w[2], C)
 
 
+@njit(**JIT)
+def _by_channels(arrays, places, loops, taps, C):
+    """The elements of three nested loops, all channels of one before those of the next."""
+    (work, params), (x0, y0, w, bias), (d, b, a) = arrays, places, loops
+    for k in range(d[0]):
+        for m in range(b[0]):
+            for e in range(a[0]):
+                x, y = x0 + k * d[1] + m * b[1] + e * a[1], y0 + k * d[2] + m * b[2] + e * a[2]
+                for c in range(0, C, CHANNELS * lanes_of(work)):
+                    begins = bias + c if bias >= 0 else bias
+                    weigh_taps(work, params, (x + c, y + c, w + c, begins), *taps)
+
+
 def _correlating(kind):
     """A closure for each kind: `_FORWARD` y = b + x * w, `_BACKWARD` dx from dy, `_WEIGHTS` dw from
     both."""
@@ -138,6 +154,14 @@ def _correlating(kind):
         line, column = r.distance * source.line, s.distance * C
         w_line, w_column = r.step * op.kernel_width * C, s.step * C
         has_bias = kind == _FORWARD and op.bias >= 0
+        is_small = op.output_size <= _FEW * C and C % (CHANNELS * lanes) == 0
+        if kind != _WEIGHTS and is_small:
+            w = op.weight + (r.first * op.kernel_width + s.first) * C
+            ends = (none, op.relu) if kind == _FORWARD else (op.accumulate, none)
+            taps = (r.count, s.count), (line, column), (w_line, w_column), ends
+            places = x0, y0, w, op.bias if has_bias else none - 1
+            _by_channels((work, params), places, (d, b, a), taps, C)
+            return
         for i in range(0, max(1, r.count), 3):
             for j in range(0, max(1, s.count), 3):
                 high, wide = min(3, r.count - i), min(3, s.count - j)
@@ -170,7 +194,8 @@ def _correlating(kind):
                     count = valid * shared
                     for k in range(d[0]):
                         for m in range(b[0]):
-                            along = x + k * d[1] + m * b[1], y + k * d[2] + m * b[2], *a
+                            at_x, at_y = x + k * d[1] + m * b[1], y + k * d[2] + m * b[2]
+                            along = at_x, at_y, a[0], a[1], a[2]
                             if high <= 0 or wide <= 0:
                                 for e in range(a[0] if adds == 0 and kind != _WEIGHTS else 0):
                                     put(work, along[1] + e * a[2], alone, count)

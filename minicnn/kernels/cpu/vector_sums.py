@@ -68,6 +68,69 @@ def dots(typing_context, a, a_rows, b, b_rows, length, sums):
     return types.void(a, integer, b, integer, integer, integer), generate
 
 
+def _least(builder, relu, vector):
+    """What is below it ends as it: 0 where there is a ``relu``."""
+    bounds = (ir.Constant(vector.element, bound) for bound in (0.0, -math.inf))
+    least = builder.select(cgutils.is_not_null(builder, relu), *bounds)
+    return splat(builder, least, vector.count)
+
+
+# Vectors of neighbouring channels whose sums `weigh_taps` keeps in registers.
+CHANNELS = 8
+
+
+@intrinsic
+def weigh_taps(typing_context, array, params, places, counts, x_steps, w_steps, ends):
+    """y = bias + Σ x · w for one element and the channels of so many vectors, over any taps.
+
+    ``places`` are those of x, y, w and the bias, -1 for none; ``counts`` how many lines and columns
+    of taps there are, and the steps how far the next ones are. Where ``ends``, (adds, relu), say
+    so, y itself takes the bias' place, and what is below 0 ends as 0.
+    """
+
+    def generate(context, builder, signature, values):
+        (x, y, w, bias), counts, *steps, (adds, relu) = (
+            cgutils.unpack_tuple(builder, value) for value in values[2:]
+        )
+        kind, zero = signature.args[0], x.type(0)
+
+        def vectors(array, at):
+            starts = [
+                builder.add(at, x.type(n * Vector(kind.dtype).lanes)) for n in range(CHANNELS)
+            ]
+            return [place_of(context, builder, kind, array, start) for start in starts]
+
+        def read(places):
+            return [builder.load(at, align=bytes_of(at.type.pointee)) for at in places]
+
+        targets = vectors(values[0], y)
+        vector = targets[0].type.pointee
+        none, least = ir.Constant(vector, [0.0] * vector.count), _least(builder, relu, vector)
+        totals = [cgutils.alloca_once_value(builder, none) for _ in targets]
+        for is_start, start in (
+            (builder.icmp_signed(">=", bias, zero), vectors(values[1], bias)),
+            (cgutils.is_not_null(builder, adds), targets),
+        ):
+            with builder.if_then(is_start):
+                for number, total in zip(read(start), totals, strict=True):
+                    builder.store(number, total)
+        rows, columns = (cgutils.for_range(builder, count) for count in counts)
+        with rows as row, columns as column:
+            factors = []
+            for array, at, (down, right) in zip(values[:2], (x, w), steps, strict=True):
+                at = builder.add(at, builder.mul(row.index, down))
+                at = builder.add(at, builder.mul(column.index, right))
+                factors.append(read(vectors(array, at)))
+            for number, weight, total in zip(*factors, totals, strict=True):
+                builder.store(fused(builder, number, weight, builder.load(total)), total)
+        for place, total in zip(targets, read(totals), strict=True):
+            result = builder.select(builder.fcmp_ordered("<", total, least), least, total)
+            builder.store(result, place, align=bytes_of(vector))
+        return context.get_dummy_value()
+
+    return types.void(array, params, places, counts, x_steps, w_steps, ends), generate
+
+
 def _nine(is_gradient: bool):
     """What `weigh_nine` and `multiply_nine` have in common: nine x for each y."""
 
@@ -84,9 +147,7 @@ def _nine(is_gradient: bool):
                 for line in cgutils.unpack_tuple(builder, nine)
                 for value in cgutils.unpack_tuple(builder, line)
             ]
-            bounds = (ir.Constant(vector.element, bound) for bound in (0.0, -math.inf))
-            least = builder.select(cgutils.is_not_null(builder, relu), *bounds)
-            least = splat(builder, least, vector.count)
+            least = _least(builder, relu, vector)
             # Each line has a pointer of its own, of which LLVM does not know how it is related to
             # the others: else it would keep nine addresses.
             data = context.make_array(signature.args[0])(context, builder, flat).data
