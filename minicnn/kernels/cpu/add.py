@@ -15,7 +15,7 @@ from minicnn.kernels.cpu.vector import (
     add,
     lanes_of,
     load,
-    put,
+    store,
     zero_unless_less,
     zero_where_less,
 )
@@ -30,7 +30,7 @@ def forward(plan, params, work, n, key, first_sample):
         y = add(load(work, op.x + i, count - i), load(work, op.x2 + i, count - i))
         if op.relu != 0:
             y = zero_where_less(y, y, work.dtype.type(0))
-        put(work, op.y + i, y, count - i)
+        store(work, op.y + i, y, count - i)
 
 
 @njit(**JIT)
@@ -41,7 +41,7 @@ def hand_on(work, dy, dx, accumulate, count):
             gradient = load(work, dy + i, count - i)
             if accumulate:
                 gradient = add(gradient, load(work, dx + i, count - i))
-            put(work, dx + i, gradient, count - i)
+            store(work, dx + i, gradient, count - i)
 
 
 @njit(**JIT)
@@ -54,7 +54,9 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         if op.relu != 0:
             dy = zero_unless_less(dy, zeros, load(work, op.y + i, left))
         if op.dx >= 0 and (op.dx != op.dy or op.relu != 0):
-            put(work, op.dx + i, add(dy, load(work, op.dx + i, left if op.accumulate else 0)), left)
+            store(
+                work, op.dx + i, add(dy, load(work, op.dx + i, left if op.accumulate else 0)), left
+            )
         if op.dx2 >= 0:
             before = load(work, op.dx2 + i, left if op.accumulate2 else 0)
-            put(work, op.dx2 + i, add(dy, before), left)
+            store(work, op.dx2 + i, add(dy, before), left)

@@ -14,7 +14,7 @@ from numba import njit
 from minicnn.kernels.cpu.arrays import inputs, outputs
 from minicnn.kernels.cpu.axis import height, input_of, width, window
 from minicnn.kernels.cpu.tile import ENTRY, JIT
-from minicnn.kernels.cpu.vector import add, lanes_of, load, put, scale
+from minicnn.kernels.cpu.vector import add, lanes_of, load, scale, store
 
 
 @njit(**ENTRY)
@@ -64,7 +64,7 @@ def forward(plan, params, work, n, key, first_sample):
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):
                             total = add(total, load(work, x + (h * W + v) * C + c, C - c))
-                    put(work, y + c, scale(total, inverse_area), C - c)
+                    store(work, y + c, scale(total, inverse_area), C - c)
                 y += C
 
 
@@ -89,5 +89,5 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                     for h in range(h_first, h_end):
                         for v in range(v_first, v_end):
                             at = dx + (h * W + v) * C + c
-                            put(work, at, add(load(work, at, C - c), gradient), C - c)
+                            store(work, at, add(load(work, at, C - c), gradient), C - c)
                 dy += C

@@ -28,7 +28,6 @@ from minicnn.kernels.cpu.vector import (
     lanes_of,
     load,
     multiply_add,
-    put,
     repeat,
     store,
     subtract,
@@ -57,7 +56,7 @@ def _scale_vector(work, x, factor, shift, y, count, relu):
     scaled = multiply_add(factor, load(work, x, count), shift)
     if relu != 0:
         scaled = zero_where_less(scaled, scaled, work.dtype.type(0))
-    put(work, y, scaled, count)
+    store(work, y, scaled, count)
 
 
 @njit(**JIT)

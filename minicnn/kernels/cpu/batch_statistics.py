@@ -28,7 +28,6 @@ from minicnn.kernels.cpu.vector import (
     lanes_of,
     load,
     multiply_add,
-    put,
     repeat,
     store,
     subtract,
@@ -212,7 +211,7 @@ def _dx_vector(op, work, here, count, factors):
         dy = zero_unless_less(dy, load(work, op.dy, 0), multiply_add(a, x, b))
     if op.accumulate != 0:
         r = add(r, load(work, op.dx + here, count))
-    put(work, op.dx + here, multiply_add(p, dy, multiply_add(q, x, r)), count)
+    store(work, op.dx + here, multiply_add(p, dy, multiply_add(q, x, r)), count)
 
 
 @njit(**JIT)

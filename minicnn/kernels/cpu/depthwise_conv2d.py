@@ -29,7 +29,6 @@ from minicnn.kernels.cpu.vector import (
     add,
     lanes_of,
     load,
-    put,
     repeat,
     store,
     zero_where_less,
@@ -198,7 +197,7 @@ def _correlating(kind):
                             along = at_x, at_y, a[0], a[1], a[2]
                             if high <= 0 or wide <= 0:
                                 for e in range(a[0] if adds == 0 and kind != _WEIGHTS else 0):
-                                    put(work, along[1] + e * a[2], alone, count)
+                                    store(work, along[1] + e * a[2], alone, count)
                             elif kind == _WEIGHTS:
                                 nine = multiply_nine(work, along, taps, nine, start, ends, count)
                             else:

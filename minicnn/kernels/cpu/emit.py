@@ -1,6 +1,6 @@
 """Instructions on vectors, emitted as LLVM's: lanes, masks, and multiply-adds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from llvmlite import ir
 from numba.core import cgutils
@@ -49,12 +49,61 @@ def masked_load(builder: ir.IRBuilder, place: ir.Value, mask: ir.Value) -> ir.Va
     return _call_llvm(builder, "masked.load.{}.p0", vector, vector, arguments)
 
 
-def masked_store(
-    builder: ir.IRBuilder, value: ir.Value, place: ir.Value, mask: ir.Value
-) -> ir.Value:
-    """Write the lanes of ``value`` that have a mask."""
-    arguments = [value, place, _I32(bytes_of(value.type)), mask]
-    return _call_llvm(builder, "masked.store.{}.p0", value.type, ir.VoidType(), arguments)
+def _store_all(builder, vectors, places, offset):
+    for vector, place in zip(vectors, places, strict=True):
+        first = builder.bitcast(place, vector.type.element.as_pointer())
+        at = builder.bitcast(builder.gep(first, [offset]), vector.type.as_pointer())
+        builder.store(vector, at, align=bytes_of(vector.type))
+
+
+def store_some(
+    builder: ir.IRBuilder,
+    vectors: Sequence[ir.Value],
+    places: Sequence[ir.Value],
+    count: ir.Value,
+) -> None:
+    """Write the first ``count`` lanes, fewer than all, of each of ``vectors``, in their order: with
+    AVX2, where a masked store takes 12 cycles on some processors, in pieces of 4, 2 and 1 lanes."""
+    kind, lanes = vectors[0].type, vectors[0].type.count
+    if lanes * bytes_of(kind) == 64:
+        mask = first_lanes(builder, count, lanes)
+        for vector, place in zip(vectors, places, strict=True):
+            arguments = [vector, place, _I32(bytes_of(kind)), mask]
+            _call_llvm(builder, "masked.store.{}.p0", kind, ir.VoidType(), arguments)
+        return
+    none = count.type(0)
+    count = builder.select(builder.icmp_signed(">", count, none), count, none)
+    values = [none, *vectors]  # how many lanes are written, and the others moved to the front
+    for piece in (1 << power for power in reversed(range(lanes.bit_length() - 1))):
+        before, order = builder.block, [(lane + piece) % lanes for lane in range(lanes)]
+        is_written = builder.and_(count, count.type(piece))
+        with builder.if_then(cgutils.is_not_null(builder, is_written)):
+            written, *rest = values
+            pieces = [shuffle(builder, vector, vector, range(piece)) for vector in rest]
+            _store_all(builder, pieces, places, written)
+            after = [builder.add(written, count.type(piece))]
+            after += [shuffle(builder, vector, vector, order) for vector in rest]
+            inside = builder.block
+        phis = [builder.phi(value.type) for value in values]
+        for phi, *incoming in zip(phis, values, after, strict=True):
+            for value, block in zip(incoming, (before, inside), strict=True):
+                phi.add_incoming(value, block)
+        values = phis
+
+
+def store_first(
+    builder: ir.IRBuilder,
+    vectors: Sequence[ir.Value],
+    places: Sequence[ir.Value],
+    count: ir.Value,
+) -> None:
+    """The same of any ``count``: all lanes go without a mask."""
+    is_all = builder.icmp_signed(">=", count, count.type(vectors[0].type.count))
+    with builder.if_else(is_all) as (all_lanes, some_lanes):
+        with all_lanes:
+            _store_all(builder, vectors, places, count.type(0))
+        with some_lanes:
+            store_some(builder, vectors, places, count)
 
 
 def fused(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:

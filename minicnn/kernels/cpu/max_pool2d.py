@@ -21,7 +21,6 @@ from minicnn.kernels.cpu.vector import (
     lanes_of,
     load,
     maximum,
-    put,
     store,
     store_whole,
     zero_unless_less,
@@ -81,7 +80,7 @@ def forward(plan, params, work, n, key, first_sample):
                         for v in range(v_first, v_end, columns.dilation):
                             number = load(work, x + (h * W + v) * C + c, C - c)
                             largest = maximum(number, largest)
-                    put(work, y + c, largest, C - c)
+                    store(work, y + c, largest, C - c)
                 y += C
 
 
@@ -144,7 +143,7 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
                             left = zero_unless_less(left, candidate, largest)
                             if not once:
                                 taken = add(load(work, dx + at, count), taken)
-                            put(work, dx + at, taken, count)
+                            store(work, dx + at, taken, count)
                 y += C
                 dy += C
 

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.compiler import Entry, Inner
-from minicnn.kernels.cpu.emit import bytes_of, first_lanes, fused, masked_load, masked_store, splat
+from minicnn.kernels.cpu.emit import bytes_of, first_lanes, fused, masked_load, splat, store_some
 
 # Without nnan and ninf: a diverged run must be seen.
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -150,12 +150,6 @@ def _emit_block(
             return masked_load(builder, place(builder, base, j), mask)
         return builder.load(place(builder, base, j), align=size)
 
-    def store(value, builder, base, j):
-        if partial and j == vectors - 1:
-            masked_store(builder, value, place(builder, base, j), mask)
-        else:
-            builder.store(value, place(builder, base, j), align=size)
-
     def each(builder, base, row):
         """Where the vectors of the rows lie that are ``row`` apart: arguments of `load`."""
         starts = [builder.gep(base, [builder.mul(row, _I64(m))]) for m in range(rows)]
@@ -237,8 +231,12 @@ def _emit_block(
     build.branch(end)
     build = ir.IRBuilder(end)
     results = _either(build, (added, results), (relu, positive))
-    for result, to in zip(results, each(build, c, c_row), strict=True):
-        store(result, *to)
+    targets, last = [place(*to) for to in each(build, c, c_row)], vectors - 1
+    for n, (result, target) in enumerate(zip(results, targets, strict=True)):
+        if not partial or n % vectors < last:
+            build.store(result, target, align=size)
+    if partial:
+        store_some(build, results[last::vectors], targets[last::vectors], valid)
     build.ret_void()
     return function
 

@@ -18,9 +18,9 @@ from minicnn.kernels.cpu.emit import (
     first_lanes,
     fused,
     masked_load,
-    masked_store,
     shuffle,
     splat,
+    store_first,
 )
 from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES, Rows
 
@@ -97,8 +97,8 @@ def store(typing_context, array, offset, vector, count):
     """Write the first ``count`` lanes to ``array`` from ``offset`` on."""
 
     def generate(context, builder, signature, values):
-        mask = first_lanes(builder, values[3], vector.lanes)
-        masked_store(builder, values[2], place_of(context, builder, array, *values[:2]), mask)
+        place = place_of(context, builder, array, *values[:2])
+        store_first(builder, [values[2]], [place], values[3])
         return context.get_dummy_value()
 
     return types.void(array, types.int64, vector, types.int64), generate
@@ -189,10 +189,8 @@ def _transposing(few_rows: bool, few_columns: bool):
                     for v in vectors
                     for at in (0, height)
                 ]
-            mask = first_lanes(builder, rows, height)
-            targets = places(target, matrices[1], columns, width, height)
-            for column, place in reversed(list(zip(vectors, targets, strict=True))):
-                masked_store(builder, column, place, mask)
+            targets = list(places(target, matrices[1], columns, width, height))
+            store_first(builder, vectors[::-1], targets[::-1], rows)
             return context.get_dummy_value()
 
         return types.void(source, target, types.int64, types.int64), generate
@@ -203,16 +201,6 @@ def _transposing(few_rows: bool, few_columns: bool):
 _transpose_square, _transpose_few_rows, _transpose_few_columns = (
     _transposing(*few) for few in ((False, False), (True, False), (False, True))
 )
-
-
-@njit(**JIT)
-def put(array, at, vector, count):
-    """Write the first ``count`` lanes, without a mask if these are all, since masked stores are
-    slow."""
-    if count >= lanes_of(array):
-        store_whole(array, at, vector)
-    else:
-        store(array, at, vector, count)
 
 
 @njit(**JIT)

@@ -8,7 +8,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minicnn.kernels.cpu.emit import bytes_of, first_lanes, fused, masked_load, masked_store, splat
+from minicnn.kernels.cpu.emit import bytes_of, first_lanes, fused, masked_load, splat, store_some
 from minicnn.kernels.cpu.tile import REGISTERS
 from minicnn.kernels.cpu.vector import Vector, place_of
 
@@ -188,7 +188,7 @@ def _nine(is_gradient: bool):
                         result = builder.select(below, least, result)
                         target = builder.bitcast(to, vector.as_pointer())
                         if mask:
-                            masked_store(builder, result, target, mask)
+                            store_some(builder, [result], [target], valid)
                         else:
                             builder.store(result, target, align=bytes_of(vector))
                     for place, move in zip(places, [moves[0]] * 3 + [moves[1]], strict=True):

@@ -24,8 +24,8 @@ from minicnn.kernels.cpu.vector import (
     lanes_of,
     load,
     multiply_add,
-    put,
     scale,
+    store,
     store_whole,
     subtract,
     zero_where_less,
@@ -196,7 +196,7 @@ def _put(array, at, value, count, start, ends):
     adds, relu = ends
     value = add(value, load(array, at, count) if adds != 0 else start)
     least = zero_where_less(value, value, array.dtype.type(0))
-    put(array, at, least if relu != 0 else value, count)
+    store(array, at, least if relu != 0 else value, count)
 
 
 spread_input, spread_gradient, spread_filter = map(
