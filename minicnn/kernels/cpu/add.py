@@ -34,14 +34,18 @@ def forward(plan, params, work, n, key, first_sample):
 
 
 @njit(**JIT)
+def _hand_on(work, gradient, dx, accumulate, count):
+    if accumulate != 0:
+        gradient = add(gradient, load(work, dx, count))
+    store(work, dx, gradient, count)
+
+
+@njit(**JIT)
 def hand_on(work, dy, dx, accumulate, count):
     """dx = dy, or dx += dy; nothing where it is dy."""
     if dx != dy:
         for i in range(0, count, lanes_of(work)):
-            gradient = load(work, dy + i, count - i)
-            if accumulate:
-                gradient = add(gradient, load(work, dx + i, count - i))
-            store(work, dx + i, gradient, count - i)
+            _hand_on(work, load(work, dy + i, count - i), dx + i, accumulate, count - i)
 
 
 @njit(**JIT)
@@ -54,9 +58,6 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
         if op.relu != 0:
             dy = zero_unless_less(dy, zeros, load(work, op.y + i, left))
         if op.dx >= 0 and (op.dx != op.dy or op.relu != 0):
-            store(
-                work, op.dx + i, add(dy, load(work, op.dx + i, left if op.accumulate else 0)), left
-            )
+            _hand_on(work, dy, op.dx + i, op.accumulate, left)
         if op.dx2 >= 0:
-            before = load(work, op.dx2 + i, left if op.accumulate2 else 0)
-            store(work, op.dx2 + i, add(dy, before), left)
+            _hand_on(work, dy, op.dx2 + i, op.accumulate2, left)
