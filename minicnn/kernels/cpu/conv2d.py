@@ -178,7 +178,7 @@ def _scatters(op, itemsize):
     vectors_per_channel = S * ((C + lanes - 1) // lanes)
     vectors_per_row = (S * C + lanes - 1) // lanes
     strided = op.stride_height != 1 or op.stride_width != 1
-    return strided or (op.dilation_width == 1 and vectors_per_channel > 1.3 * vectors_per_row)
+    return strided or (op.dilation_width == 1 and vectors_per_channel > vectors_per_row)
 
 
 @njit(**JIT)
