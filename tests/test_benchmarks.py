@@ -261,3 +261,26 @@ def test_the_model_of_ranks(monkeypatch):
     assert {line.count("|") for line in lines} == {6}
     assert len(lines) == 4 * (2 + len(scaling.RANKS) + 1)
     del sys.modules["scaling"]
+
+
+def test_a_copy_that_is_held_to_avx2_asks_no_more_for_longer_vectors(tmp_path):
+    """Of what asks, `xgetbv`, alone: the same bytes as data stay."""
+    asks, as_data = b"\x31\xc9\x0f\x01\xd0\xf7\xd0\xa8\x06", b"\x83\xe0\x0f\x01\xd0\x41\xf6"
+    library = tmp_path / "installed" / "ncnn" / "ncnn.abi.so"
+    library.parent.mkdir(parents=True)
+    (library.parent / "__init__.py").touch()
+    library.write_bytes(as_data + asks)
+    linked = tmp_path / "installed" / "ncnn.libs" / "libgomp.so"
+    linked.parent.mkdir()
+    linked.write_bytes(asks)
+    command = [sys.executable, BENCHMARKS / "hold_to_avx2.py", tmp_path / "held"]
+    environment = {"PYTHONPATH": str(tmp_path / "installed")}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert "ncnn: 1 places" in run.stdout
+    held = (tmp_path / "held" / "ncnn" / "ncnn.abi.so").read_bytes()
+    assert held == as_data + asks.replace(b"\x0f\x01\xd0", b"\x6a\x07\x58")
+    assert library.read_bytes() == as_data + asks  # what is installed stays
+    assert (tmp_path / "held" / "ncnn.libs" / "libgomp.so").read_bytes() == asks
+    again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 1 and "not there yet" in again.stderr
