@@ -30,8 +30,11 @@ def _digest_of_kernels() -> str:
 os.environ["NUMBA_CACHE_DIR"] = str(ROOT / ".pytest_cache" / f"numba-{_digest_of_kernels()}")
 # Tests of two threads must run, and mean the same, on a machine with one core.
 os.environ["NUMBA_NUM_THREADS"] = "2"
-# In the background of a shell, SIGINT is ignored, and what a test starts would inherit that.
+# In the background of a shell SIGINT is ignored, and under nohup SIGHUP: what a test starts would
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Files with the longest tests, from seconds of computing without a cache: what runs long begins
 # first, or one worker is left with it at the end. The first compiles for GPUs alone and the second

@@ -167,7 +167,10 @@ def test_the_tables_of_two_vector_widths_stand_side_by_side(monkeypatch, tmp_pat
 
 @pytest.mark.parametrize(
     "title",
-    ["kernel: conv 3×3 32→64, forward, 1 thread", "inference: LeNet-5, batch 64, 2 threads"],
+    [
+        pytest.param("kernel: conv 3×3 32→64, forward, 1 thread", marks=pytest.mark.slow),
+        "inference: LeNet-5, batch 64, 2 threads",
+    ],
 )
 def test_a_row_is_measured_from_its_check_to_its_file(title, tmp_path):
     """Not how fast: that it still runs, with whatever peers there are, or none."""

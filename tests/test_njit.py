@@ -323,7 +323,7 @@ print(json.dumps([bool(table["forward"].all()), sum(kernel.cache_hits for kernel
 """
 
 
-@pytest.mark.parametrize("program", ["python", "embedded"])
+@pytest.mark.parametrize("program", ["python", pytest.param("embedded", marks=pytest.mark.slow)])
 def test_a_second_process_compiles_half_of_the_kernels_where_one_can_be_started(tmp_path, program):
     file = tmp_path / "addresses.py"
     file.write_text(ADDRESSES)
@@ -331,6 +331,7 @@ def test_a_second_process_compiles_half_of_the_kernels_where_one_can_be_started(
     assert there and (from_the_disk >= 3) == (program == "python" and os.cpu_count() > 1)
 
 
+@pytest.mark.slow
 def test_two_processes_fill_an_empty_cache_at_once_and_the_third_compiles_nothing(tmp_path):
     file = tmp_path / "users.py"
     file.write_text(USERS_FILE)

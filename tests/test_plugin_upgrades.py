@@ -98,7 +98,9 @@ def test_another_version_of_the_package_takes_effect_at_once(installed):
     assert answer(start(installed)) == [-2.0, 1]  # what is still on the disk is still right
 
 
-@pytest.mark.parametrize("which", ["NUMBA_PRETENDS", "MINICNN_PRETENDS"])
+@pytest.mark.parametrize(
+    "which", ["MINICNN_PRETENDS", pytest.param("NUMBA_PRETENDS", marks=pytest.mark.slow)]
+)
 def test_another_version_of_numba_or_minicnn_compiles_anew(installed, which):
     assert answer(start(installed)) == [-2.0, 0]
     assert answer(start(installed, **{which: "99.0"})) == [-2.0, 0]

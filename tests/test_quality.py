@@ -28,7 +28,7 @@ def run(*command):
         [sys.executable, "-m", "ruff", "check", "."],
         [sys.executable, "-m", "ruff", "format", "--check", "."],
         ["typos"],
-        [sys.executable, "-m", "mypy"],
+        pytest.param([sys.executable, "-m", "mypy"], marks=pytest.mark.slow),
         [
             sys.executable,
             "-c",
@@ -60,6 +60,7 @@ def test_the_subject_of_a_commit_is_short_and_begins_with_its_area(subject, fits
     assert (re.search(expression, subject, re.MULTILINE | re.DOTALL) is not None) == fits
 
 
+@pytest.mark.slow
 def test_a_type_checker_sees_every_public_name_and_no_other(tmp_path):
     """A user's file, checked strictly."""
     names = [name for name in dir(minicnn) if not name.startswith("_")]

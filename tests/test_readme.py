@@ -114,6 +114,7 @@ def test_trackers_take_these_lines():
     assert logged[0][2] == logged[1][2] > 0
 
 
+@pytest.mark.slow
 def test_the_examples_of_plugins_run(tmp_path):
     examples = [text for language, text in blocks(BEHIND_IT) if language == "python"]
     assert len(examples) == 2

@@ -21,7 +21,10 @@ def test_a_run_that_is_told_to_end_saves_first(number, status, place):
         while not (place / "run" / "last.safetensors").exists() and time.monotonic() < until:
             time.sleep(0.01)
         running.send_signal(number)
-        _, err = running.communicate(timeout=60)
+        try:
+            _, err = running.communicate(timeout=60)
+        finally:
+            running.kill()  # it would be waited for without end
     assert running.returncode == status and "Traceback" not in err
     assert json.loads((place / "run" / "report.json").read_text())["reason"] == "interrupted"
 

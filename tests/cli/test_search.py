@@ -180,6 +180,7 @@ def ranks(count, *words):
     return [*launcher, sys.executable, "-m", "minicnn", *words]
 
 
+@pytest.mark.slow
 def test_ranks_share_the_trials(search, tmp_path):
     for trials in ("5", "7"):
         words = [*search, "--output", "out"] if trials == "5" else ["search", "--resume", "out"]

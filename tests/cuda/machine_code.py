@@ -257,10 +257,10 @@ def _ffma_share(instructions: list[tuple[str, int | None]]) -> int:
     return max(shares)
 
 
-def examine_all(capabilities: Sequence[Capability]) -> list[Code]:
-    """Every kernel for each of the capabilities, on two processes; what no source of theirs has
-    changed since is remembered."""
-    digest = hashlib.sha256(repr([capabilities, *map(version, _TOOLS)]).encode())
+def examine_all(names: Sequence[str], capabilities: Sequence[Capability]) -> list[Code]:
+    """Kernels for each of the capabilities, on two processes; what no source of theirs has changed
+    since is remembered."""
+    digest = hashlib.sha256(repr([names, capabilities, *map(version, _TOOLS)]).encode())
     for path in sorted(
         [
             *ROOT.glob("minicnn/**/*.py"),
@@ -273,7 +273,6 @@ def examine_all(capabilities: Sequence[Capability]) -> list[Code]:
     remembered = ROOT / ".pytest_cache" / f"machine-code-{digest.hexdigest()[:16]}.json"
     if remembered.is_file():
         return [Code(row[0], tuple(row[1]), *row[2:]) for row in json.loads(remembered.read_text())]
-    names = list(kernels())
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
         halves = pool.map(examine, (names[::2], names[1::2]), [capabilities] * 2)
         codes = [code for half in halves for code in half]
@@ -296,5 +295,6 @@ def table(codes: list[Code]) -> str:
 
 
 if __name__ == "__main__":
-    every = sorted(examine_all(CAPABILITIES), key=lambda code: list(kernels()).index(code.kernel))
+    names = list(kernels())
+    every = sorted(examine_all(names, CAPABILITIES), key=lambda code: names.index(code.kernel))
     print(table(every))

@@ -386,6 +386,7 @@ def test_the_data_are_in_the_memory_of_a_machine_once():
     assert 0.9 < json.loads(result.stdout) < 1.2  # two copies would be 2
 
 
+@pytest.mark.slow
 def test_ranks_on_gpus_train_as_those_on_the_cpu_do():
     cpu = mpiexec(2, RANKS, "device", "cpu")
     found = []
