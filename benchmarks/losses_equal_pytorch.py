@@ -7,7 +7,7 @@ their own, and with the fused step that training uses; resnet8, ds-cnn, mobilene
 with momentum, by the fused step with one and two threads.
 
 Training is chaotic: a difference in the last digit grows from step to step, in PyTorch as well, and
-jumps where it moves a ReLU or a max pooling to the other side. So each is trained on three orders of
+jumps where it moves a ReLU or a max pooling to the other side. So each is trained on ten orders of
 the images, and the geometric mean of the largest distances so far from PyTorch in float64 must be
 at every step at most twice that of PyTorch in float32, or at most 1e-5 in the first ten steps. Exit
 status 1 if one is not, or where torch is not installed.
@@ -29,7 +29,7 @@ import minicnn
 from minicnn.backends import StepInputs
 from minicnn.backends.cpu import TrainStep
 
-STEPS, BATCH, ORDERS = 50, 64, 3
+STEPS, BATCH, ORDERS = 50, 64, 10
 FIRST, TOLERANCE, FACTOR = 10, 1e-5, 2.0
 # minicnn's name: PyTorch's class, and its arguments as a function of minicnn's hyperparameters.
 OPTIMIZERS: dict[str, tuple[str, Callable[[dict[str, float]], dict]]] = {

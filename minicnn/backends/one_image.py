@@ -16,6 +16,7 @@ from minicnn.program.planner import Plan, make_plan
 # What one image may take by several threads, in times of one; how many may take longer than by one,
 # until one that does not; and for how many images the threads rest then.
 _TOO_LONG, _TRIES, _SHORTEST_REST, _LONGEST_REST = 4, 16, 64, 8192
+_RECOVERY = 16  # each image that was faster shortens the next rest by this part
 _NOBODY = np.empty(0, np.int64)
 
 
@@ -26,7 +27,7 @@ class OneImage:
     Where an image took far longer than on one thread, another thread has lost its core to other
     work; where none of several images was faster, that thread has no core, or shares that of the
     calling thread. The next images are computed by the calling thread alone, twice as many each
-    time.
+    time; the least time of one among them is what the following are held against.
     """
 
     def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):
@@ -73,9 +74,10 @@ class OneImage:
         if not shares:
             self._least, self._alone = min(taken, self._least), self._alone - 1
         elif taken < self._least:
-            self._tries, self._next = _TRIES, max(_SHORTEST_REST, self._next - 1)
+            self._tries, rest = _TRIES, self._next - self._next // _RECOVERY
+            self._next = max(_SHORTEST_REST, rest)
         else:
             self._tries -= 1
             if self._tries == 0 or taken > _TOO_LONG * self._least:
-                self._tries, self._alone = _TRIES, self._next
+                self._tries, self._alone, self._least = _TRIES, self._next, math.inf
                 self._next = min(2 * self._next, _LONGEST_REST)

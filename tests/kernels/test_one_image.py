@@ -204,3 +204,19 @@ def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while
     monkeypatch.setattr(one_image_of, "_TOO_LONG", math.inf)
     one._alone, one._next = 0, 64
     assert shared(1) == 2 * 16
+
+
+def test_sharing_that_pays_again_soon_forgets_that_it_did_not(everything_pays, monkeypatch):
+    made = workers.Workers(2)
+    monkeypatch.setattr(workers, "of", lambda threads: made)
+    model, image = model_of(WINDOWS, 2), images_of(WINDOWS, 1)
+    one = model._inference._one
+    one._alone, one._next, one._least = 0, 8192, math.inf
+    for _ in range(100):  # each takes less than infinitely long
+        model.logits(image)
+    assert one._next < 128 and one._alone <= 0
+    one._least = 0
+    model.logits(image)
+    assert one._alone > 0 and one._least == math.inf  # the machine may be slower by now
+    model.logits(image)
+    assert 0 < one._least < math.inf
