@@ -147,7 +147,8 @@ def _serve(server: socket.socket, size: int, token: bytes) -> tuple[str, int, li
                 continue
             if not word:
                 return (
-                    f"{name} ended without a word, killed or out of memory; all ranks end: resume from the last checkpoint",
+                    f"error: {name} ended without a word, killed or out of memory; all ranks end: "
+                    "resume from the last checkpoint",
                     1,
                     list(names),
                 )
@@ -157,7 +158,8 @@ def _serve(server: socket.socket, size: int, token: bytes) -> tuple[str, int, li
                 time.sleep(_GRACE)
             if rank == 0 or select.select(first, [], [], 3 * _GRACE)[0]:
                 return "", word[1], list(names)
-            return f"{text}, on {name}; all ranks end", word[1], list(names)
+            text = text and f"error: {text}, on {name}; all ranks end"
+            return text or "interrupted", word[1], list(names)
     return "", 0, []
 
 
@@ -166,7 +168,7 @@ def main() -> None:
     server = socket.socket(fileno=int(sys.argv[1]))
     text, status, others = _serve(server, int(sys.argv[2]), sys.stdin.buffer.read(_TOKEN))
     if text:
-        os.write(2, f"minicnn: error: {text}\n".encode())
+        os.write(2, f"minicnn: {text}\n".encode())
         time.sleep(_DRAIN)
     for connection in others:
         with suppress(OSError):

@@ -1,7 +1,7 @@
 """What a rank does for `test_distributed.py`: trains, and rank 0 prints what came out, down to its bits.
 
 mpiexec -n RANKS python ranks.py THREADS distributed        python ranks.py THREADS alone
-mpiexec -n RANKS python ranks.py nan | error | share | memory | overlapped | resume FOLDER | read PATH...
+mpiexec -n RANKS python ranks.py nan | error | interrupt | share | memory | overlapped | resume FOLDER | read PATH...
 mpiexec -n RANKS python ranks.py device cpu | device cuda [memory]
 """
 
@@ -76,13 +76,13 @@ def train(name, threads, distributed, **options):
 
 
 def goes_wrong(what):
-    """After three batches rank 1 gets a weight that is no number, or fails."""
+    """After three batches rank 1 gets a weight that is no number, fails, or is interrupted."""
     trainer = Trainer(networks()["plain"], distributed=True, batch_size=8, threads=1)
 
     def callback(event):
         if isinstance(event, BatchDone) and event.batch == 3 and trainer.ranks.rank == 1:
-            if what == "error":
-                raise ArithmeticError("on purpose")
+            if what != "nan":
+                raise ArithmeticError("on purpose") if what == "error" else KeyboardInterrupt
             trainer.progress.params[0] = np.nan
 
     trainer.callbacks.append(callback)
@@ -215,7 +215,7 @@ def gone():
 
 
 def main():
-    if sys.argv[1] in ("nan", "error"):
+    if sys.argv[1] in ("nan", "error", "interrupt"):
         goes_wrong(sys.argv[1])
         return
     if sys.argv[1] == "gone":

@@ -192,6 +192,11 @@ def test_an_interrupt_while_data_are_read_ends_all_with_a_word(tmp_path):
     assert [line for line in errors.splitlines() if line] == ["minicnn: interrupted"]
 
 
+def test_an_interrupt_of_one_rank_ends_all_with_a_word():
+    result = mpiexec(2, RANKS, "interrupt")
+    assert (result.returncode, result.stderr) == (130, "minicnn: interrupted\n")
+
+
 def test_what_is_no_number_on_one_rank_ends_all():
     result = mpiexec(2, RANKS, "nan")
     assert result.returncode == 1
