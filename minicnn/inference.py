@@ -12,16 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minicnn.data.dataset import (
-    Normalization,
-    Split,
-    as_array,
-    as_normalization,
-    as_weights,
-    channel_scale,
-    check_values,
-)
+from minicnn.data.dataset import Split, as_array, as_weights, check_values
 from minicnn.data.labels import Classes
+from minicnn.data.normalization import Normalization, as_normalization, channel_scale
 from minicnn.data.reading import note
 from minicnn.data.tta import Averaged, suited
 from minicnn.errors import DataError, MinicnnError, SettingError, short
@@ -165,7 +158,7 @@ class Model:
     @property
     def _scale_and_offset(self) -> Any:
         scale = channel_scale(self.maximum, self.normalization)
-        return (scale, 0.0) if isinstance(scale, float) else scale
+        return (scale, 0.0) if isinstance(scale, float) else scale.copy()
 
     def logits(
         self, images: ArrayLike, maximum: float | None = None, tta: str | None = None

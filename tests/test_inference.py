@@ -415,3 +415,18 @@ def test_classes_are_names_and_a_maximum_is_a_number(tmp_path):
             Model(network, params, "abc", maximum=maximum)
     with pytest.raises(MinicnnError, match="normalization must be mean and deviation"):
         Model(network, params, "abc", normalization=((1,), (1, 2)))
+
+
+def test_the_scale_of_normalized_images_is_made_once_and_a_users_change_is_his_own():
+    network = Network((2, 2, 3), [Flatten(), Dense(2)])
+    given = (0.1, 0.2, 0.3), (0.5, 0.25, 1.0)
+    model = Model(network, network.initialize(np.random.default_rng(0)), "ab", normalization=given)
+    images = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3) * 20
+    before = model.logits(images)
+    assert model.check_images(images)[1] is model.check_images(images)[1]
+    np.testing.assert_allclose(model.scale, 1 / (255 * np.array(given[1])))
+    np.testing.assert_allclose(model.offset, -np.array(given[0]) / given[1])
+    model.scale[:] = 0
+    model.offset[:] = 7
+    np.testing.assert_array_equal(model.logits(images), before)
+    np.testing.assert_array_equal(model.logits(images, maximum=np.array(255.0)), before)

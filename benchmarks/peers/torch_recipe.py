@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from minicnn.data.dataset import scaled
+from minicnn.data.normalization import scaled
 from minicnn.training.run import Run
 from peers.torch_graph import to_torch
 

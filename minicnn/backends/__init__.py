@@ -80,7 +80,7 @@ def check_scalars(name: str, wanted: int, scalars: np.ndarray) -> None:
 
 def scale_rows(scale: float | np.ndarray, dtype: np.dtype) -> np.ndarray:
     """``scale``, a factor or the factors and offsets [2, C] of the channels, as kernels take it."""
-    return _of_factor(scale, dtype) if isinstance(scale, float) else scale.astype(dtype, copy=False)
+    return _of_factor(scale, dtype) if isinstance(scale, float) else scale.astype(dtype)
 
 
 @functools.lru_cache(maxsize=16)

@@ -16,7 +16,6 @@ from minicnn.program.planner import Plan, make_plan
 # What one image may take by several threads, in times of one; how many may take longer than by one,
 # until one that does not; and for how many images the threads rest then.
 _TOO_LONG, _TRIES, _SHORTEST_REST, _LONGEST_REST = 4, 16, 64, 8192
-_RECOVERY = 16  # each image that was faster shortens the next rest by this part
 _NOBODY = np.empty(0, np.int64)
 
 
@@ -74,8 +73,8 @@ class OneImage:
         if not shares:
             self._least, self._alone = min(taken, self._least), self._alone - 1
         elif taken < self._least:
-            self._tries, rest = _TRIES, self._next - self._next // _RECOVERY
-            self._next = max(_SHORTEST_REST, rest)
+            # Each image that was faster shortens the next rest.
+            self._tries, self._next = _TRIES, max(_SHORTEST_REST, self._next * 15 // 16)
         else:
             self._tries -= 1
             if self._tries == 0 or taken > _TOO_LONG * self._least:

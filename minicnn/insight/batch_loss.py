@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from minicnn.backends import StepInputs, StepOptions, cpu
 from minicnn.data.dataset import as_array
-from minicnn.data.dataset import scaled as as_read
+from minicnn.data.normalization import scaled as as_read
 from minicnn.errors import DataError, SettingError, short
 from minicnn.evaluation.loss import Loss
 from minicnn.inference import Model

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from minicnn.data.dataset import Normalization, as_normalization
+from minicnn.data.normalization import Normalization, as_normalization
 from minicnn.errors import ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import MALFORMED, check_types, read_tensors, write_tensors

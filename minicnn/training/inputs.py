@@ -6,7 +6,8 @@ import zlib
 import numpy as np
 
 from minicnn.data import Dataset, Split, stratified_split
-from minicnn.data.dataset import channel_scale, limited, measure, scaled
+from minicnn.data.dataset import limited
+from minicnn.data.normalization import channel_scale, measure, scaled
 from minicnn.errors import DataError, SettingError
 from minicnn.inference import Model
 from minicnn.rules import AnyOptimizer

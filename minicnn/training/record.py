@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from minicnn.backends import cpu
-from minicnn.data.dataset import scaled
+from minicnn.data.normalization import scaled
 from minicnn.errors import MinicnnError, ModelFileError
 from minicnn.network.network import Network
 from minicnn.storage import check_types, parse_json, read_tensors, write_atomically, write_tensors

@@ -5,7 +5,7 @@ import pytest
 
 from minicnn import Augment
 from minicnn.backends import cpu
-from minicnn.data.dataset import channel_scale, measure
+from minicnn.data.normalization import channel_scale, measure
 from minicnn.errors import SettingError
 from tests.reference.augment import mixed_view
 

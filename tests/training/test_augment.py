@@ -5,7 +5,8 @@ import pytest
 
 from minicnn import Augment, BatchNorm2d, Conv2d, Dense, Flatten, Loss, Network, ReLU, Trainer, load
 from minicnn.backends import StepInputs, cpu, layout
-from minicnn.data.dataset import build_dataset, channel_scale, measure
+from minicnn.data.dataset import build_dataset
+from minicnn.data.normalization import channel_scale, measure
 from minicnn.errors import SettingError, UnknownNameError
 from minicnn.plugins import find
 from minicnn.training.checkpoint import load_checkpoint
