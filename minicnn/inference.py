@@ -296,9 +296,8 @@ class Model:
                     note(
                         "the images have no value below 0: are they standardised like those of training?"
                     )
-            maximum = self.maximum
             return np.ascontiguousarray(array, np.float32), channel_scale(
-                maximum, self.normalization
+                self.maximum, self.normalization
             )
         if maximum is None:
             maximum = self.maximum

@@ -100,13 +100,12 @@ class Ranks:
     def _fail(self, error: BaseException) -> None:
         if isinstance(error, self._mpi.Exception):
             self._watch.wait()
-        text, status = " ".join(str(error).split()), getattr(error, "exit_status", 1)
-        if isinstance(error, KeyboardInterrupt):
-            status = 130
-        elif not isinstance(error, MinicnnError):
+        text = " ".join(str(error).split())
+        if not isinstance(error, MinicnnError):
             place = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {text} ({place.filename}:{place.lineno})"
-        self._watch.fail(text, status)
+        interrupted = 130 if isinstance(error, KeyboardInterrupt) else 1
+        self._watch.fail(text, getattr(error, "exit_status", interrupted))
 
     @contextmanager
     def together(self) -> Iterator[None]:

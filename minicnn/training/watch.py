@@ -158,8 +158,8 @@ def _serve(server: socket.socket, size: int, token: bytes) -> tuple[str, int, li
                 time.sleep(_GRACE)
             if rank == 0 or select.select(first, [], [], 3 * _GRACE)[0]:
                 return "", word[1], list(names)
-            text = text and f"error: {text}, on {name}; all ranks end"
-            return text or "interrupted", word[1], list(names)
+            text = "interrupted" if word[1] == 130 else f"error: {text}, on {name}; all ranks end"
+            return text, word[1], list(names)
     return "", 0, []
 
 
