@@ -1,4 +1,4 @@
-"""Python threads that share a model, forked and spawned processes, Numba's own number of threads.
+"""Python threads that share a model, forked and spawned processes.
 
 What forks runs in a process of its own, since a test process has threads of its own.
 """
@@ -11,13 +11,12 @@ import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import pytest
 
-from minicnn import Model, Trainer, preset
+from minicnn import Model, preset
 from minicnn.backends import cpu
-from minicnn.kernels.cpu import workers
+from minicnn.kernels.cpu import infer_one
 
 NETWORK = preset("lenet5", (28, 28, 1), 10)
 X = np.random.default_rng(0).integers(0, 256, (400, 28, 28, 1)).astype(np.uint8)
@@ -80,7 +79,7 @@ def test_threads_that_share_a_model_get_their_own_answers():
 
 @pytest.mark.parametrize(
     ("images", "module", "name", "work"),
-    [(1, workers, "infer_one", -1), (2, cpu.infer, "infer", 4)],
+    [(1, infer_one, "infer_one", 1), (2, cpu.infer, "infer", 4)],
     ids=["one image", "two images"],
 )
 def test_calls_at_once_have_workspaces_of_their_own(monkeypatch, images, module, name, work):
@@ -98,17 +97,6 @@ def test_calls_at_once_have_workspaces_of_their_own(monkeypatch, images, module,
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda i: model.logits(X[i : i + images]), range(2)))
     assert len(set(places)) == 2
-
-
-def test_numbas_number_of_threads_is_left_as_it_was():
-    numba.set_num_threads(1)
-    try:
-        trainer = Trainer(NETWORK, epochs=1, threads=2, batch_size=50)
-        trainer.fit(X, np.arange(len(X)) % 10)
-        trainer.model.logits(X)
-        assert numba.get_num_threads() == 1
-    finally:
-        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["after threads", "before any"])

@@ -31,7 +31,6 @@ from minicnn.kernels.cpu import (
     step,
     tensor,
 )
-from minicnn.kernels.cpu.beside import STEPS
 from minicnn.kernels.cpu.rules import compile_loss, compile_update
 from minicnn.kernels.cpu.tile import multiply_address
 from minicnn.memory import aligned_zeros
@@ -43,7 +42,7 @@ from minicnn.rules import AnyOptimizer, LossRule, OptimizerRule
 _WORTH_A_THREAD = 1_000_000
 # Numbers that are reduced together: on Ethernet twice as many as are sent in a message's latency.
 _BUCKET = 1 << 14
-_FIRST, _NO_VIEWS = np.arange(1), np.empty((0, COLUMNS), np.float32)
+_NO_VIEWS = np.empty((0, COLUMNS), np.float32)
 _Meet = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
@@ -149,8 +148,7 @@ class Inference:
     ):
         self.network, self.params = network, params
         self.threads = resolve_threads(threads)
-        chunk, beside = -(-batch_size // self.threads), ("infer", "infer_part", "tile")
-        self.plan = plan_for_batch(network, chunk, False, params.dtype, beside=beside)
+        self.plan = plan_for_batch(network, -(-batch_size // self.threads), False, params.dtype)
         if constant:
             self.plan, self.params = prepared(self.plan, params)
         self._workspaces: list[np.ndarray] = []  # those that nobody computes in
@@ -162,23 +160,24 @@ class Inference:
     ) -> np.ndarray:
         """logits [N, outputs] of ``images`` [N, H, W, C] (or of ``images[order]``), scaled
         (`scale_rows`)."""
-        if order is None:  # one image takes 5 µs, so 0.2 count
-            order = np.arange(len(images)) if len(images) != 1 else _FIRST
-        params, count = self.params, len(order)
+        params, count = self.params, len(images if order is None else order)
         out = np.empty((count, self._outputs), params.dtype)
         rows = images.reshape(len(images), self._row)
         at = gather.gather_address(out.dtype, rows.dtype, False)
-        data = gather.opaque(rows), order, scale_rows(scale, out.dtype), _NO_VIEWS
+        rows, scale = gather.opaque(rows), scale_rows(scale, out.dtype)
         if count == 1:
-            self._one(at, data, out)
+            self._one(at, rows if order is None else rows[order], scale, out)
             return out
+        if order is None:
+            order = np.arange(count)
         try:
             work = self._workspaces.pop()
         except IndexError:
             work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
         threads = 1 if count < self._worth_a_thread else self.threads
         address = infer.infer_address(out.dtype)
-        infer.infer(threads, address, self.plan.table, params, work[:threads], at, *data, out)
+        data = at, rows, order, scale, _NO_VIEWS, out
+        infer.infer(threads, address, self.plan.table, params, work[:threads], *data)
         self._workspaces.append(work)
         return out
 
@@ -229,11 +228,7 @@ class TrainStep:
         self._starts = ranks.starts(every) if ranks else [0, every]
         self._first = self._starts[ranks.rank] if ranks else 0
         shards = self._starts[ranks.rank + 1] - self._first if ranks else every
-        # a run is validated by inference
-        beside = list(STEPS) if self.threads > 1 else [name for name in STEPS if name != "team"]
-        self.plan = plan_for_batch(
-            network, -(-batch_size // every), True, dtype, options.frozen, beside
-        )
+        self.plan = plan_for_batch(network, -(-batch_size // every), True, dtype, options.frozen)
         self._trained = network.trainable_size
         segmented = bool(
             self.plan.table["combine"].any()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from minicnn.kernels.cpu import passes
-from minicnn.kernels.cpu.beside import compile_beside
+from minicnn.kernels.cpu.beside import STEPS, compile_beside
 from minicnn.kernels.cpu.tile import VECTOR_BYTES, multiply_address
 from minicnn.memory import aligned_zeros, round_up
 from minicnn.network.network import Network
@@ -115,11 +115,12 @@ def plan_for_batch(
     training: bool,
     dtype: np.dtype,
     frozen: bool = False,
-    beside: Sequence[str] = (),
 ) -> Plan:
     """Choose the chunk so that what one thread works on stays in its cache. Where an operation needs
     the whole ``batch``, that is one chunk, or if its largest value leaves the cache of all cores,
     several."""
+    # A run is validated by inference.
+    beside = [name for name in STEPS if training or not name.startswith("step")]
     one = lay_out(network, 1, training, dtype, frozen=frozen, beside=beside)
     if training and any(one.table["combine"]):
         lanes, largest = VECTOR_BYTES // np.dtype(dtype).itemsize, max(one.table["output_size"])

@@ -6,7 +6,8 @@ from time import perf_counter_ns
 import numpy as np
 
 from minicnn.backends.layout import linked
-from minicnn.kernels.cpu import workers
+from minicnn.kernels.augment import COLUMNS
+from minicnn.kernels.cpu import infer_one, team
 from minicnn.kernels.cpu.tile import VECTOR_BYTES
 from minicnn.memory import aligned_zeros
 from minicnn.network.network import Network
@@ -16,7 +17,7 @@ from minicnn.program.planner import Plan, make_plan
 # What one image may take by several threads, in times of one; how many may take longer than by one,
 # until one that does not; and for how many images the threads rest then.
 _TOO_LONG, _TRIES, _SHORTEST_REST, _LONGEST_REST = 4, 16, 64, 8192
-_NOBODY = np.empty(0, np.int64)
+_ONLY = np.arange(1), np.empty((0, COLUMNS), np.float32)  # the first image, as it is
 
 
 class OneImage:
@@ -39,36 +40,45 @@ class OneImage:
         pieces = cut(plan, threads, lanes)
         self._job = pieces.table, pieces.tasks, plan.table, params
         self._threads = threads if len(pieces.tasks) > 1 else 1
-        self._size, self._task = pieces.work_size, workers.task_address(params.dtype)
-        self._workspaces: list[np.ndarray] = []
+        self._size, self._task = pieces.work_size, infer_one.task_address(params.dtype)
+        self._packed: list[tuple[np.ndarray, np.ndarray]] = []  # jobs, and their workspaces
         # Images that are computed alone from now on, how many it is the next time, and the least
         # time of one; the first take longer.
         self._alone, self._next, self._least = 8, _SHORTEST_REST, math.inf
         self._tries = _TRIES
 
-    def __call__(self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray) -> None:
+    def __call__(self, at: int, image: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
+        """out[0] = logits of the `opaque` ``image`` [1, numbers], which the gather ``at`` reads."""
         try:
-            work = self._workspaces.pop()
+            job = self._packed.pop()
         except IndexError:
-            work = aligned_zeros(self._size, out.dtype)
+            job = self._pack()
         if self._threads == 1:
-            workers.infer_one(_NOBODY, self._task, at, data, out, *self._job, work)
+            infer_one.infer_one(team.ALONE, job[0], at, image, scale, out)
         else:
-            self._share(at, data, out, work)
-        self._workspaces.append(work)
+            self._share(job[0], at, image, scale, out)
+        self._packed.append(job)
+
+    def _pack(self) -> tuple[np.ndarray, np.ndarray]:
+        """A job for `infer_one`, and the workspace that it borrows."""
+        work = aligned_zeros(self._size, self._job[-1].dtype)
+        return infer_one.pack(*self._job, work, *_ONLY, self._task), work
 
     def _share(
-        self, at: int, data: tuple[np.ndarray, ...], out: np.ndarray, work: np.ndarray
+        self, job: np.ndarray, at: int, image: np.ndarray, scale: np.ndarray, out: np.ndarray
     ) -> None:
-        team = workers.of(self._threads)
-        shares = self._alone <= 0 and team.lock.acquire(blocking=False)  # or another image has them
+        others = team.of(self._threads)
+        # Another image may have them.
+        shares = self._alone <= 0 and others.lock.acquire(blocking=False)
         begun = perf_counter_ns()
         try:
-            state = team.call() if shares else _NOBODY
-            workers.infer_one(state, self._task, at, data, out, *self._job, work)
+            if shares:
+                others.call(infer_one.infer_one, job, at, image, scale, out)
+            else:
+                infer_one.infer_one(team.ALONE, job, at, image, scale, out)
         finally:
             if shares:
-                team.lock.release()
+                others.lock.release()
         taken = perf_counter_ns() - begun
         if not shares:
             self._least, self._alone = min(taken, self._least), self._alone - 1

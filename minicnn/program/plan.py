@@ -84,7 +84,6 @@ ADDRESSES = (  # of compiled functions, filled in by the backend; 0: nothing to 
     "combine_backward",  # the same before the backward pass
     "finish",  # after a step: the state
 )
-FIELDS = (*_INTEGERS, *ADDRESSES, "f0", "f1")
 
 
 def record_type(name: str) -> np.dtype:

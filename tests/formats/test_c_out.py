@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from minicnn import preset
 from minicnn.cli import main
 from minicnn.formats.c_out import EMITTERS, write_c
-from minicnn.formats.program import NEVER
 from minicnn.network.presets import PRESETS
 from minicnn.program.operations import OPERATIONS
+from tests.formats import NEVER
 from tests.formats.test_onnx_out import model_of
 from tests.graphs import graphs
 from tests.networks import oracle_inference

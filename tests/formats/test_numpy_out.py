@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from minicnn import Dense, Flatten, Network, preset
 from minicnn.cli import main
 from minicnn.formats.numpy_out import EMITTERS, source, write_numpy
-from minicnn.formats.program import NEVER, program_of
+from minicnn.formats.program import program_of
 from minicnn.network.presets import PRESETS
 from minicnn.program.operations import OPERATIONS
+from tests.formats import NEVER
 from tests.formats.test_onnx_out import model_of
 from tests.graphs import graphs
 from tests.networks import oracle_inference

@@ -14,10 +14,10 @@ from onnx.reference.op_run import OpRun
 from minicnn import Conv2d, Dense, Flatten, Model, Network, from_onnx, layer, load, preset
 from minicnn.errors import DataError, MissingExtraError, NetworkError, SettingError
 from minicnn.formats.onnx_out import EMITTERS
-from minicnn.formats.program import NEVER
 from minicnn.network.presets import PRESETS
 from minicnn.program.operations import OPERATIONS
 from minicnn.rules import ActivationRule
+from tests.formats import NEVER
 from tests.graphs import graphs
 from tests.networks import oracle_inference, random_params
 

@@ -25,13 +25,23 @@ from numba import njit
 from numba.core.dispatcher import Dispatcher
 
 from minicnn.kernels import cpu as kernels
-from minicnn.kernels.cpu import beside, call, gather, infer, tile, vector, vector_sums, workers
+from minicnn.kernels.cpu import (
+    beside,
+    call,
+    gather,
+    infer,
+    infer_one,
+    team,
+    tile,
+    vector,
+    vector_sums,
+)
 from tests.kernels import test_graphs, test_passes, test_winograd
 from tests.kernels.geometries import GEOMETRIES
 from tests.training import test_batch_normalization
 
 WITHOUT_KERNELS = {
-    *("beside", "cache", "call", "compiler", "workers", "elementary", "rules", "team", "tile")
+    *("beside", "cache", "call", "compiler", "infer_one", "elementary", "rules", "team", "tile")
 }
 MODULES = [
     name
@@ -330,8 +340,8 @@ class Table(list):
         return super().__getitem__(key)
 
 
-def spread(team, address, job, count):
-    for index in range(count):
+def spread(team, address, job, begin, end):
+    for index in range(begin, end):
         functions[address]([job], index)
 
 
@@ -342,16 +352,18 @@ def call_any(address, arguments):
     return by_address(len(arguments), _call)(address, *arguments)
 
 
+def with_tables(arguments):
+    """``arguments``, plans as the objects that `with_table` wants."""
+    return [Table(a) if isinstance(a, np.ndarray) and a.dtype.names else a for a in arguments]
+
+
 def with_table(function):
     """``function`` of a plan as an array, on its records as objects."""
 
     @functools.wraps(function)
     def given(*arguments):
-        arguments = [
-            Table(a) if isinstance(a, np.ndarray) and a.dtype.names else a for a in arguments
-        ]
         with np.errstate(all="ignore"):
-            return function(*arguments)
+            return function(*with_tables(arguments))
 
     return given
 
@@ -369,7 +381,8 @@ def make_plain():
         id(call.call_loss): lambda address, *a: by_address(len(a), _call_loss)(address, *a),
         id(passes._check_types): lambda *_: None,
         id(beside.compile_beside): lambda *_: None,
-        id(call.spread): spread,
+        id(team.spread): spread,
+        id(team.address_of): lambda job: job,
         id(call.denormals): lambda mode: mode,
         id(gather.opaque): lambda images: images,
     }
@@ -408,7 +421,9 @@ def make_plain():
     for module, name in ((infer, "infer"), (step, "train_step")):
         function = with_table(vars(module)[name])
         setattr(module, name, lambda threads, *a, function=function: function(0, *a))
-    workers.infer_one = with_table(workers.infer_one.py_func)  # by the calling thread alone
+    # By the calling thread alone; a packed job is the job.
+    infer_one.pack, infer_one._job = (lambda *job: job), (lambda job, out: [with_tables(job)])
+    infer_one.infer_one = infer_one.infer_one.py_func
     return keep
 
 

@@ -24,10 +24,9 @@ from minicnn import (
     Tanh,
     preset,
 )
-from minicnn.backends import cpu
 from minicnn.backends import one_image as one_image_of
 from minicnn.backends.one_image import OneImage
-from minicnn.kernels.cpu import gather, workers
+from minicnn.kernels.cpu import gather, team
 from minicnn.kernels.cpu.passes import forward_chunk
 from minicnn.kernels.cpu.tile import ENTRY
 from minicnn.program import pieces
@@ -155,14 +154,13 @@ def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monke
     network = WINDOWS
     expected = model_of(network, 1).logits(images_of(network, 1))
     one, out = one_of(network, 4), np.empty((1, network.outputs), np.float32)
-    alone = workers.Workers(4)
-    monkeypatch.setattr(workers, "of", lambda threads: alone)
+    alone = team.Team(4)
+    monkeypatch.setattr(team, "of", lambda threads: alone)
     gather_at = gather.gather_address(out.dtype, np.uint8, False)
     scale = np.array([[1 / 255], [0]], np.float32)
-    data = images_of(network, 1).reshape(1, -1), np.arange(1), scale, cpu._NO_VIEWS
-    one._alone = 0
+    image, one._alone = images_of(network, 1).reshape(1, -1), 0
     for _ in range(3):
-        one(gather_at, data, out)
+        one(gather_at, image, scale, out)
         np.testing.assert_array_equal(out, expected)
 
 
@@ -180,18 +178,18 @@ def test_large_operations_are_cut():
 def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while(
     everything_pays, monkeypatch
 ):
-    made = workers.Workers(2)
-    monkeypatch.setattr(workers, "of", lambda threads: made)
-    network, state = WINDOWS, made.call()
+    made = team.Team(2)
+    monkeypatch.setattr(team, "of", lambda threads: made)
+    network, state = WINDOWS, made.call(lambda state: state)
     model, image = model_of(network, 2), images_of(network, 1)
 
     def shared(least):
         """Of 100 images, how many were shared where one by one thread takes ``least`` ns."""
         one._least, count = least, 0
         for _ in range(100):
-            before = state[workers._OVER]
+            before = state[team._OVER]
             model.logits(image)
-            count += state[workers._OVER] > before
+            count += state[team._OVER] > before
             one._least = least
         return count
 
@@ -207,8 +205,8 @@ def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while
 
 
 def test_sharing_that_pays_again_soon_forgets_that_it_did_not(everything_pays, monkeypatch):
-    made = workers.Workers(2)
-    monkeypatch.setattr(workers, "of", lambda threads: made)
+    made = team.Team(2)
+    monkeypatch.setattr(team, "of", lambda threads: made)
     model, image = model_of(WINDOWS, 2), images_of(WINDOWS, 1)
     one = model._inference._one
     one._alone, one._next, one._least = 0, 8192, math.inf

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from numba import config
 
-from minicnn.kernels.cpu import infer, passes, step, team, tile
+from minicnn.kernels.cpu import infer, passes, step, tile
 from minicnn.kernels.cpu.cache import is_empty
 from minicnn.program.operations import OPERATIONS
 
@@ -21,7 +21,6 @@ STEPS = {
     "infer_part": infer.infer_address,
     "step": step.compile_step,
     "step_part": step.part_address,
-    "team": lambda dtype: team.address(),
     "tile": tile.multiply_address,
 }
 _asked: set[tuple[str, str, str]] = set()  # of this process
@@ -42,8 +41,6 @@ def compile_beside(tasks: Iterable[tuple[str, str]], dtype: str) -> None:
     )
     if alone or len(both) < 4 or not is_empty(tile.product_address):
         return
-    if ("", "team", dtype) in both:
-        team.launch()
     code = f"import sys; sys.path[:] = {sys.path}; from {__name__} import compile_task\n"
     code += f"for task in {both}: print(flush=True); compile_task(*task)"
     command = [sys.executable, "-c", code]

@@ -55,26 +55,6 @@ def call(typing_context, address, arguments):
 
 
 @intrinsic
-def spread(typing_context, team, body, job, count):
-    """Call the function at ``body`` with a pointer to the tuple ``job`` and with each number below
-    ``count``: one after the other where ``team`` is 0, else on several threads at once by what is
-    at that address (`team.address`)."""
-
-    def generate(context, builder, signature, values):
-        team, body, job, count = values
-        memory = cgutils.alloca_once_value(builder, job)
-        with builder.if_else(cgutils.is_not_null(builder, team)) as (together, alone):
-            with together:
-                data = builder.ptrtoint(memory, count.type)
-                _call(builder, ir.VoidType(), team, [body, data, count])
-            with alone, cgutils.for_range(builder, count) as loop:
-                _call(builder, ir.VoidType(), body, [memory, loop.index])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, job, types.int64), generate
-
-
-@intrinsic
 def denormals(typing_context, mode):
     """Set how this thread treats denormal numbers, which make some instructions slow, and return
     the mode before: −1 replaces them by 0, another mode restores what was returned.

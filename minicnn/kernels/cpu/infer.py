@@ -5,9 +5,9 @@ import functools
 import numpy as np
 from numba import from_dtype, njit, types
 
-from minicnn.kernels.cpu.call import TABLE, call, compiled, spread
+from minicnn.kernels.cpu.call import TABLE, call, compiled
 from minicnn.kernels.cpu.passes import PLAN, forward_chunk
-from minicnn.kernels.cpu.team import over_threads
+from minicnn.kernels.cpu.team import address_of, over_threads, spread
 from minicnn.kernels.cpu.tile import JIT
 
 
@@ -48,11 +48,11 @@ def infer(team, part_at, plan, params, work, *data):
     ``part_at`` is the `infer_address`, ``data`` (gather, images, order, scale, views, logits), with
     the address of a compiled function and `opaque` images.
     """
-    spread(team, part_at, (plan, params, work, *data), len(work))
+    spread(team, part_at, address_of((plan, params, work, *data)), 0, len(work))
 
 
 def compile_infer(dtype) -> None:
     """Compile `infer`, or load it from the cache."""
     plan, params, work, *data = _infer_types(PLAN, dtype)
-    given = types.int64, types.int64, plan, params, work
+    given = types.int64[::1], types.int64, plan, params, work
     infer.dispatcher.compile((*given, types.Tuple(data)))

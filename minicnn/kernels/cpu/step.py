@@ -20,7 +20,7 @@ from minicnn.kernels import common
 from minicnn.kernels.augment import PARTNER, SHARE
 from minicnn.kernels.cpu.batch_statistics import saved_size
 from minicnn.kernels.cpu.cache import cached
-from minicnn.kernels.cpu.call import TABLE, call, call_loss, compiled, denormals, spread
+from minicnn.kernels.cpu.call import TABLE, call, call_loss, compiled, denormals
 from minicnn.kernels.cpu.passes import (
     PLAN,
     backward_chunk,
@@ -28,12 +28,10 @@ from minicnn.kernels.cpu.passes import (
     forward_chunk,
     transpose_weights,
 )
-from minicnn.kernels.cpu.team import over_threads
+from minicnn.kernels.cpu.team import address_of, over_threads, spread
 from minicnn.kernels.cpu.tile import ENTRY, JIT
 from minicnn.kernels.cpu.vector import copy
 
-# parameters from which on threads also share what is done once a step; a region costs 5 µs
-_WORTH_SHARING = 10_000
 # parameters that are reduced together: the order of the norm's sum does not depend on the threads
 _BLOCK = 4096
 MEET_STATISTICS, MEET_GRADIENTS, MEET_BUCKET = 0, 1, 2  # what processes meet for
@@ -204,17 +202,15 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
         step.operations,
     )
     plan, none, one = step.plan[:operations], np.int64(0), params.dtype.type(1)
-    threads, shards, every, shared = len(work), len(grads), len(totals), team
-    if step.trained <= _WORTH_SHARING:
-        shared = none
+    threads, shards, every = len(work), len(grads), len(totals)
     if end_of_segment(plan, none) == operations:
-        spread(team, part_at, (step, _WHOLE, none, operations, one, one), threads)
+        spread(team, part_at, address_of((step, _WHOLE, none, operations, one, one)), none, threads)
         end = operations if len(step.borders) > 0 else none
         while end > 0:
             begin = end - 1
             while begin > 0 and step.borders[begin] < 0:
                 begin -= 1
-            spread(team, part_at, (step, _BACKWARD, begin, end, one, one), shards)
+            spread(team, part_at, address_of((step, _BACKWARD, begin, end, one, one)), none, shards)
             _bucket(step, begin)
             end = begin
     else:
@@ -224,7 +220,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
             grads[shard, :] = 0
         begin, end, task = none, end_of_segment(plan, none), _FORWARD
         while end > begin:
-            spread(team, part_at, (step, task, begin, end, one, one), shards)
+            spread(team, part_at, address_of((step, task, begin, end, one, one)), none, shards)
             if task == _FORWARD:
                 if end < operations:
                     _combine(step, plan[end - 1].combine, end - 1, shards, every)
@@ -242,7 +238,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     if step.meet != 0:
         call(step.meet, (MEET_GRADIENTS, every, none))
     _forget_gaps(grads, step.spans, step.trained)
-    spread(shared, part_at, (step, _ADD, none, none, one, one), threads)
+    spread(team, part_at, address_of((step, _ADD, none, none, one, one)), none, threads)
     loss_sum, correct, square = 0.0, 0.0, 0.0
     for shard in range(every):
         loss_sum += totals[shard, 0]
@@ -253,7 +249,7 @@ def train_step(team, part_at, clip_norm, clip_value, *fields):
     if math.isfinite(loss_sum) and math.isfinite(norm):
         shrink = params.dtype.type(clip_norm / norm if 0 < clip_norm < norm else 1)
         limit = params.dtype.type(clip_value)
-        spread(shared, part_at, (step, _UPDATE, none, none, shrink, limit), threads)
+        spread(team, part_at, address_of((step, _UPDATE, none, none, shrink, limit)), none, threads)
         for i in range(operations):
             if plan[i].finish != 0 and (shards > 0 or len(step.met) > 0):
                 call(plan[i].finish, (plan[i : i + 1], params, work[0]))
@@ -313,12 +309,17 @@ def _add_blocks(grads, count, squares, first, end):
 
 @njit(**JIT)
 def _sum_shards(grads, begin, end):
-    """Add the other shards to the first, in order; return the sum of the squares."""
+    """Add the other shards to the first, in order; return the sum of the squares.
+
+    What was read is set to 0: a core writes to what it alone has read or written last six times as
+    fast as to what another one has read.
+    """
     total = grads[0, begin:end]
     for shard in range(1, len(grads)):
         part = grads[shard, begin:end]
         for i in range(end - begin):
             total[i] += part[i]
+            part[i] = 0
     square = 0.0
     for i in range(end - begin):
         square += np.float64(total[i]) * np.float64(total[i])
@@ -353,7 +354,7 @@ def _clip(grads, begin, end, shrink, clip_value):
 def compile_step(dtype) -> None:
     """Compile `train_step`, or load it from the cache."""
     fields = types.Tuple(_step_types(PLAN, dtype))
-    numbers = types.int64, types.int64, types.float64, types.float64
+    numbers = types.int64[::1], types.int64, types.float64, types.float64
     train_step.dispatcher.compile((*numbers, fields))
 
 

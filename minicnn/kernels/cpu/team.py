@@ -1,101 +1,245 @@
-"""Runs compiled functions on Numba's threads, or on the calling thread alone, as in a process that
-was forked from one with threads, which OpenMP would end.
+"""Threads that compute together what `spread` gives them: tasks of one call, one for each.
+
+Whoever has computed a task takes what another has not begun, so that nothing waits for a thread
+that does not run: where the others have no core, the calling thread takes all tasks. A thread looks
+for tasks for some 100 µs after the end of a call, and then sleeps.
+
+Their state is an array of int64: in `_OPEN` the number of the stage, times 2¹⁶, plus how many tasks
+it has; in `_OVER` how many tasks are over since the beginning; what a task is, which cannot change
+before all of its stage are over, so that who has taken one may read it; and for the task of each
+number in which stage it was taken last.
 """
 
+import ctypes
 import functools
 import os
 import threading
 
 import numba
-from numba import types
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
+from numba.extending import intrinsic
 
-from minicnn.errors import MinicnnError
 from minicnn.kernels.cpu.cache import cached
 from minicnn.kernels.cpu.call import call
-from minicnn.kernels.cpu.tile import ENTRY
+from minicnn.kernels.cpu.tile import ENTRY, JIT
+from minicnn.memory import aligned_zeros
 
-# Numba's `workqueue` layer, the one left where there is no OpenMP, aborts when two Python threads
-# enter it at once.
-_lock = threading.Lock()
-_threads_are_lost = False
+# Each in a cache line of its own, but what is written together.
+_OPEN, _OVER = map(np.int64, (0, 16))
+_BODY, _DATA, _BEGIN = map(np.int64, (32, 33, 34))
+_BUSY, _YIELD = map(np.int64, (48, 49))  # whether a call goes on; the address of sched_yield
+# A line of each thread: when its task was taken last, and whether it sleeps.
+_LINES, _LINE, _ASLEEP = map(np.int64, (64, 16, 1))
+_PAUSES = 300  # before another thread may have the core
+_SPINS = 4000  # for a task, before a thread sleeps
+ALONE = np.empty(0, np.int64)  # the state of the calling thread by itself
+
+
+def _place(context, builder, kind, array, index):
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.gep(data, [index])
+
+
+@intrinsic
+def _load(typing_context, array, index):
+    """array[index], which another thread may write."""
+
+    def generate(context, builder, signature, values):
+        place = _place(context, builder, signature.args[0], *values)
+        return builder.load_atomic(place, "seq_cst", 8)
+
+    return types.int64(array, types.int64), generate
+
+
+@intrinsic
+def _store(typing_context, array, index, value):
+    """array[index] = value, and what was written before is there for who reads it."""
+
+    def generate(context, builder, signature, values):
+        place = _place(context, builder, signature.args[0], *values[:2])
+        builder.store_atomic(values[2], place, "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64, types.int64), generate
+
+
+@intrinsic
+def _add_one(typing_context, array, index):
+    """array[index] += 1 in one step."""
+
+    def generate(context, builder, signature, values):
+        place = _place(context, builder, signature.args[0], *values)
+        builder.atomic_rmw("add", place, ir.Constant(values[1].type, 1), "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(array, types.int64), generate
+
+
+@intrinsic
+def _exchange(typing_context, array, index, old, new):
+    """Whether array[index] was ``old``, and became ``new`` in one step."""
+
+    def generate(context, builder, signature, values):
+        place = _place(context, builder, signature.args[0], *values[:2])
+        result = builder.cmpxchg(place, values[2], values[3], "seq_cst", "seq_cst")
+        return builder.extract_value(result, 1)
+
+    return types.boolean(array, types.int64, types.int64, types.int64), generate
+
+
+@intrinsic
+def _pause(typing_context):
+    """Tell the core that this thread waits in a loop."""
+
+    def generate(context, builder, signature, values):
+        family = builder.module.triple.split("-")[0]
+        name, hint = {
+            "x86_64": ("llvm.x86.sse2.pause", []),
+            "aarch64": ("llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]),
+        }.get(family, ("", []))
+        if name:
+            kind = ir.FunctionType(ir.VoidType(), [value.type for value in hint])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, name), hint)
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def address_of(typing_context, job):
+    """The address of a tuple of this function, as long as it runs."""
+
+    def generate(context, builder, signature, values):
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, values[0]), ir.IntType(64))
+
+    return types.int64(job), generate
+
+
+@njit(**JIT)
+def _take(team, own, stage):
+    """Compute a task that nobody has taken, the ``own`` one first; whether there was one."""
+    count = stage & 0xFFFF
+    for k in range(count):
+        task = (own + k) % count
+        line = _LINES + _LINE * task
+        taken = _load(team, line)
+        if taken < stage and _exchange(team, line, taken, stage):
+            call(team[_BODY], (team[_DATA], team[_BEGIN] + task))
+            _add_one(team, _OVER)
+            return True
+    return False
+
+
+@njit(**JIT)
+def _wait(team, spins):
+    """A moment, longer for the others the more often it was already."""
+    _pause()
+    if spins > _PAUSES:
+        call(team[_YIELD], ())
 
 
 @cached
-@numba.njit(parallel=True, **ENTRY)
-def _team(body, data, count):
-    """``body(data, i)`` for each i below ``count``, by Numba's threads. Compiled once for all that
-    is spread over threads: a `prange` of its own takes a second each."""
-    for index in numba.prange(count):
-        call(body, (data, index))
+@njit(**ENTRY)
+def _serve(team, own):
+    """Take tasks until there was none for a while."""
+    spins, done = 0, np.int64(0)
+    while spins < _SPINS or _load(team, _BUSY) != 0:
+        stage = _load(team, _OPEN)
+        if stage == done:
+            spins += 1
+            _wait(team, spins)
+        elif _take(team, own, stage):
+            spins = 0
+        else:
+            done = stage
+    _store(team, _LINES + _LINE * own + _ASLEEP, 1)
 
 
-def launch() -> None:
-    """Start Numba's threads, if they do not run; raises `MinicnnError`, which names the variable,
-    where they cannot."""
-    try:
-        numba.get_num_threads()
-    except ValueError as error:
-        name = f"THREADING_LAYER{'_PRIORITY' * ('PRIORITY' in str(error))}"
-        raise MinicnnError(
-            f"NUMBA_{name} is {getattr(numba.config, name)!r}, which Numba cannot have here "
-            f"({' '.join(str(error).split())}): unset it, and the best that is installed is taken"
-        ) from None
+@njit(**JIT)
+def spread(team, body, data, begin, end):
+    """Call the function at ``body`` with ``data``, the `address_of` a tuple, and with each number
+    from ``begin`` to ``end``: on the threads of the ``team``, or on this one where that is empty."""
+    count, spins = end - begin, 0
+    if count < 2 or len(team) < _LINES + _LINE * count:
+        for index in range(begin, end):
+            call(body, (data, index))
+        return
+    team[_BODY], team[_DATA], team[_BEGIN] = body, data, begin
+    stage, over = (team[_OPEN] >> 16) + 1 << 16 | count, team[_OVER] + count
+    _store(team, _OPEN, stage)
+    while _take(team, np.int64(0), stage):
+        pass
+    while _load(team, _OVER) < over:
+        spins += 1
+        _wait(team, spins)
 
 
-@functools.cache
-def address() -> int:
-    """Address of the compiled `_team`; raises what `launch` does."""
-    launch()  # which what is loaded from the cache would do, and the cache would be blamed
-    signature = (types.int64,) * 3
-    _team.compile(signature)
-    result = _team.overloads[signature]
-    pointer: int = result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
-    return pointer
+class Team:
+    """The calling thread and ``threads`` − 1 others, for one caller at a time, who has ``lock``."""
+
+    def __init__(self, threads: int):
+        self.lock = threading.Lock()
+        self._state = aligned_zeros(int(_LINES + _LINE * threads), np.int64)
+        self._state[_YIELD] = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+        self._asleep = []
+        for own in range(1, threads):
+            asleep, bell = int(_LINES + _LINE * own + _ASLEEP), threading.Lock()
+            bell.acquire()
+            self._state[asleep] = 1
+            self._asleep.append((asleep, bell))
+            name = f"minicnn {own}"
+            threading.Thread(target=self._run, args=(own, bell), name=name, daemon=True).start()
+
+    def _run(self, own: int, bell: threading.Lock) -> None:
+        while bell.acquire():
+            _serve(self._state, own)
+
+    def call(self, function, *arguments):
+        """``function(state, *arguments)``, with the state that `spread` wants."""
+        state = self._state
+        state[_BUSY] = 1
+        try:
+            for asleep, bell in self._asleep:
+                if state[asleep]:
+                    state[asleep] = 0
+                    bell.release()
+            return function(state, *arguments)
+        finally:
+            state[_BUSY] = 0
+
+
+of = functools.cache(Team)
 
 
 def over_threads(function):
-    """Decorator: ``function(threads, *arguments)`` calls it with the `address` of ``threads``
-    threads, 0 for the calling one alone, and leaves Numba's own number as it was."""
+    """Decorator: ``function(threads, *arguments)`` calls the compiled function with a team of so
+    many ``threads``, or with that of the calling one alone."""
     compiled = cached(numba.njit(**ENTRY)(function))
 
     @functools.wraps(function)
     def run(threads, *arguments):
-        if threads == 1 or _threads_are_lost:
-            return compiled(0, *arguments)
-        team = address()
-        with _lock:
-            before = numba.get_num_threads()
-            numba.set_num_threads(threads)
-            try:
-                return compiled(team, *arguments)
-            finally:
-                numba.set_num_threads(before)
+        if threads == 1:
+            return compiled(ALONE, *arguments)
+        team = of(threads)
+        with team.lock:
+            return team.call(compiled, *arguments)
 
     run.dispatcher = compiled
     return run
 
 
-def _before_fork():
-    """Wait until no other thread computes or compiles: its locks would be held in the child."""
-    _lock.acquire()
-    global_compiler_lock.__enter__()
-
-
-def _after_fork():
+def _in_child() -> None:
+    """A forked process has none of the threads."""
+    of.cache_clear()
     global_compiler_lock.__exit__(None, None, None)
-    _lock.release()
 
 
-def _in_child():
-    global _threads_are_lost
-    _after_fork()
-    try:
-        numba.threading_layer()
-    except ValueError:  # there were no threads yet
-        return
-    _threads_are_lost = True
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+os.register_at_fork(  # a lock that another thread holds would be held for ever
+    before=global_compiler_lock.__enter__,
+    after_in_parent=lambda: global_compiler_lock.__exit__(None, None, None),
+    after_in_child=_in_child,
+)

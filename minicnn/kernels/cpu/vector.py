@@ -141,9 +141,9 @@ def _transposing(few_rows: bool, few_columns: bool):
     def transpose_block(typing_context, source, target, rows, columns):
         """target[c, r] = source[r, c] for the first rows and columns of a block of two `Rows`.
 
-        Read as one sequence, the block's numbers are interleaved, first half with second,
-        log2(height) times: after that column follows column. A row or column beyond the last is the
-        last one again, which is written last.
+        Its quarters are transposed by exchanging two of them, from those of one number on to the
+        block's own: a pair of vectors gives the pair that has the exchanged. A row or column beyond
+        the last is the last one again, which is written last.
         """
 
         def generate(context, builder, signature, values):
@@ -154,13 +154,10 @@ def _transposing(few_rows: bool, few_columns: bool):
 
             def places(kind, matrix, count, most, lanes):
                 array, start, step = cgutils.unpack_tuple(builder, matrix)
-                last = builder.mul(step, builder.sub(count, i64(1)))
-                for index in range(most):
-                    distance = builder.mul(step, i64(index))
-                    distance = builder.select(
-                        builder.icmp_signed("<", distance, last), distance, last
-                    )
-                    offset, part = builder.add(start, distance), ir.VectorType(element, lanes)
+                last, part = builder.sub(count, i64(1)), ir.VectorType(element, lanes)
+                for index in map(i64, range(most)):
+                    index = builder.select(builder.icmp_signed("<", index, last), index, last)
+                    offset = builder.add(start, builder.mul(step, index))
                     yield place_of(context, builder, kind.types[0], array, offset, part)
 
             mask = first_lanes(builder, columns, width)
@@ -169,25 +166,27 @@ def _transposing(few_rows: bool, few_columns: bool):
                 for place in places(source, matrices[0], rows, height, width)
             ]
             if few_columns:
-                vectors = [
-                    shuffle(builder, *vectors[r : r + 2], range(lanes)) for r in range(0, height, 2)
-                ]
-            half = len(vectors) // 2
-            for _ in range(height.bit_length() - 1):
+                vectors = [shuffle(builder, *vectors[r::width], range(lanes)) for r in range(width)]
+            distance = 1
+            while distance < len(vectors):
                 vectors = [
                     shuffle(
                         builder,
-                        vectors[n // 2],
-                        vectors[n // 2 + half],
-                        [(n % 2 * lanes + i) // 2 + lanes * (i % 2) for i in range(lanes)],
+                        vectors[n & ~distance],
+                        vectors[n | distance],
+                        [
+                            i & ~distance | n & distance | (lanes if i & distance else 0)
+                            for i in range(lanes)
+                        ],
                     )
                     for n in range(len(vectors))
                 ]
+                distance *= 2
             if few_rows:
                 vectors = [
                     shuffle(builder, v, v, range(at, at + height))
-                    for v in vectors
                     for at in (0, height)
+                    for v in vectors
                 ]
             targets = list(places(target, matrices[1], columns, width, height))
             store_first(builder, vectors[::-1], targets[::-1], rows)
@@ -218,12 +217,14 @@ def transpose(source, target, rows, columns):
     lanes = lanes_of(source.array)
     # Half a block of 2×2 is one vector, with no second to be interleaved with.
     few = lanes // 2 if lanes > 2 else 0
-    for r in range(0, rows, lanes):
-        for c in range(0, columns, lanes):
+    for c in range(0, columns, lanes):  # what is written lies together
+        for r in range(0, rows, lanes):
             height, width = min(lanes, rows - r), min(lanes, columns - c)
             read = Rows(source.array, source.offset + r * source.row + c, source.row)
             write = Rows(target.array, target.offset + c * target.row + r, target.row)
-            if rows <= few:
+            if height == lanes and width == lanes:
+                _transpose_square(read, write, lanes, lanes)  # constants: no mask, no comparison
+            elif rows <= few:
                 _transpose_few_rows(read, write, height, width)
             elif columns <= few:
                 _transpose_few_columns(read, write, height, width)
