@@ -282,10 +282,11 @@ class Model:
                 f"the model wants images [N, {wanted[0]}, {wanted[1]}, {wanted[2]}] (height, width, channels), "
                 f"not {list(array.shape)}"
             )
-        if array.dtype.kind not in "buif":
+        kind, is_uint8 = array.dtype.kind, array.dtype == np.uint8
+        if kind not in "buif":
             raise DataError(f"images must be numbers, not {array.dtype}")
         if self.seen is not None:
-            if array.dtype.kind != "f":
+            if kind != "f":
                 raise DataError(
                     f"the model was trained on standardised floats, from {self.seen[0]:g} to {self.seen[1]:g}, not "
                     f"{array.dtype}: bring the images to the same mean and deviation"
@@ -301,17 +302,11 @@ class Model:
             )
         if maximum is None:
             maximum = self.maximum
-            if array.dtype.kind == "b" or (
-                array.dtype.kind == "f" and self.image_dtype != "float32"
-            ):
+            if kind == "b" or (kind == "f" and self.image_dtype != "float32"):
                 maximum = 1.0
-            elif (
-                array.dtype == np.uint8
-                and self.image_dtype != "uint8"
-                and maximum in (1.0, 65535.0)
-            ):
+            elif is_uint8 and self.image_dtype != "uint8" and maximum in (1.0, 65535.0):
                 maximum = 255.0
-        if array.size and (array.dtype != np.uint8 or maximum < 255):  # else no value can be wrong
+        if array.size and (not is_uint8 or maximum < 255):  # else no value can be wrong
             low, high = float(array.min()), float(array.max())
             if not (math.isfinite(low) and math.isfinite(high)):
                 raise DataError("the images contain NaN or infinity")
@@ -319,7 +314,7 @@ class Model:
                 raise DataError(
                     f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:.8g} to {high:.8g}"
                 )
-        if array.dtype != np.uint8:
+        if not is_uint8:
             array = array.astype(np.float32)
         return np.ascontiguousarray(array), channel_scale(maximum, self.normalization)
 
