@@ -15,8 +15,8 @@ from minicnn.program.pieces import cut
 from minicnn.program.planner import Plan, make_plan
 
 # What one image may take by several threads, in times of one; how many may take longer than by one,
-# until one that does not; and for how many images the threads rest then.
-_TOO_LONG, _TRIES, _SHORTEST_REST, _LONGEST_REST = 4, 16, 64, 8192
+# until one that does not; how many are computed by one then at least, and for how many ns.
+_TOO_LONG, _TRIES, _FEWEST, _SHORTEST_REST, _LONGEST_REST = 4, 16, 8, 4_000_000, 128_000_000
 _ONLY = np.arange(1), np.empty((0, COLUMNS), np.float32)  # the first image, as it is
 
 
@@ -26,8 +26,8 @@ class OneImage:
 
     Where an image took far longer than on one thread, another thread has lost its core to other
     work; where none of several images was faster, that thread has no core, or shares that of the
-    calling thread. The next images are computed by the calling thread alone, twice as many each
-    time; the least time of one among them is what the following are held against.
+    calling thread. Then the calling thread computes alone for a while, each time twice as long; the
+    least time of an image of that while is what the following are held against.
     """
 
     def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):
@@ -42,10 +42,10 @@ class OneImage:
         self._threads = threads if len(pieces.tasks) > 1 else 1
         self._size, self._task = pieces.work_size, infer_one.task_address(params.dtype)
         self._packed: list[tuple[np.ndarray, np.ndarray]] = []  # jobs, and their workspaces
-        # Images that are computed alone from now on, how many it is the next time, and the least
-        # time of one; the first take longer.
-        self._alone, self._next, self._least = 8, _SHORTEST_REST, math.inf
-        self._tries = _TRIES
+        # Images that are computed alone from now on, and until when; how long it is the next time;
+        # the least time of one: the first take longer.
+        self._alone, self._until, self._next = _FEWEST, 0, _SHORTEST_REST
+        self._tries, self._least = _TRIES, math.inf
 
     def __call__(self, at: int, image: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
         """out[0] = logits of the `opaque` ``image`` [1, numbers], which the gather ``at`` reads."""
@@ -67,10 +67,9 @@ class OneImage:
     def _share(
         self, job: np.ndarray, at: int, image: np.ndarray, scale: np.ndarray, out: np.ndarray
     ) -> None:
-        others = team.of(self._threads)
-        # Another image may have them.
-        shares = self._alone <= 0 and others.lock.acquire(blocking=False)
-        begun = perf_counter_ns()
+        others, begun = team.of(self._threads), perf_counter_ns()
+        rests = self._alone > 0 or begun < self._until
+        shares = not rests and others.lock.acquire(blocking=False)  # or another image has them
         try:
             if shares:
                 others.call(infer_one.infer_one, job, at, image, scale, out)
@@ -88,5 +87,6 @@ class OneImage:
         else:
             self._tries -= 1
             if self._tries == 0 or taken > _TOO_LONG * self._least:
-                self._tries, self._alone, self._least = _TRIES, self._next, math.inf
+                self._alone, self._until = _FEWEST, begun + taken + self._next
+                self._tries, self._least = _TRIES, math.inf
                 self._next = min(2 * self._next, _LONGEST_REST)

@@ -1,5 +1,6 @@
 """One image on several threads: its operations cut into pieces, and who computes them."""
 
+import itertools
 import math
 import threading
 from collections import Counter
@@ -175,46 +176,51 @@ def test_large_operations_are_cut():
     assert max(stages.values()) == 2 and len(one._job[0]) > len(one._job[2])
 
 
-def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while(
-    everything_pays, monkeypatch
-):
-    made = team.Team(2)
+@pytest.fixture
+def windows(everything_pays, monkeypatch):
+    """One image at a time of a model on two threads, each 1 ms after the one before, and what it
+    counts by: whether an image was shared."""
+    made, clock = team.Team(2), itertools.count(0, 500_000)
     monkeypatch.setattr(team, "of", lambda threads: made)
-    network, state = WINDOWS, made.call(lambda state: state)
-    model, image = model_of(network, 2), images_of(network, 1)
+    monkeypatch.setattr(one_image_of, "perf_counter_ns", clock.__next__)
+    state, image = made.call(lambda state: state), images_of(WINDOWS, 1)
+    model = model_of(WINDOWS, 2)
 
-    def shared(least):
-        """Of 100 images, how many were shared where one by one thread takes ``least`` ns."""
-        one._least, count = least, 0
-        for _ in range(100):
-            before = state[team._OVER]
-            model.logits(image)
-            count += state[team._OVER] > before
-            one._least = least
-        return count
-
-    one = model._inference._one
-    one._alone = 0
-    assert shared(1e15) == 100
-    assert shared(0) == 2  # the first, and the one after 64 alone
-    assert one._next == 4 * 64
-    # Nor is it any use where none of 16 takes less than by one thread.
-    monkeypatch.setattr(one_image_of, "_TOO_LONG", math.inf)
-    one._alone, one._next = 0, 64
-    assert shared(1) == 2 * 16
-
-
-def test_sharing_that_pays_again_soon_forgets_that_it_did_not(everything_pays, monkeypatch):
-    made = team.Team(2)
-    monkeypatch.setattr(team, "of", lambda threads: made)
-    model, image = model_of(WINDOWS, 2), images_of(WINDOWS, 1)
-    one = model._inference._one
-    one._alone, one._next, one._least = 0, 8192, math.inf
-    for _ in range(100):  # each takes less than infinitely long
+    def is_shared(least):
+        """Of an image that takes 0.5 ms, where one by one thread takes ``least`` ns."""
+        before, model._inference._one._least = state[team._OVER], least
         model.logits(image)
-    assert one._next < 128 and one._alone <= 0
-    one._least = 0
-    model.logits(image)
-    assert one._alone > 0 and one._least == math.inf  # the machine may be slower by now
-    model.logits(image)
-    assert 0 < one._least < math.inf
+        return bool(state[team._OVER] > before)
+
+    return model._inference._one, is_shared
+
+
+def test_the_first_images_are_computed_alone(windows):
+    _, is_shared = windows
+    assert [is_shared(1e15) for _ in range(100)] == [False] * 8 + [True] * 92
+
+
+def test_after_an_image_that_took_too_long_the_caller_computes_alone_for_a_while(windows):
+    one, is_shared = windows
+    one._alone = 0
+    shared = [is_shared(0) for _ in range(100)]
+    # For 8 images at least, and for 4, 8, 16, 32, 64 ms.
+    assert [i for i in range(100) if shared[i]] == [0, 9, 18, 35, 68]
+    assert one._next == 128_000_000
+
+
+def test_sharing_that_is_of_no_use_ends_too(windows):
+    one, is_shared = windows
+    one._alone = 0
+    assert [is_shared(499_999) for _ in range(50)] == [True] * 16 + [False] * 8 + [True] * 16 + (
+        [False] * 8 + [True] * 2
+    )
+
+
+def test_sharing_that_pays_again_soon_forgets_that_it_did_not(windows):
+    one, is_shared = windows
+    one._alone, one._next = 0, 128_000_000
+    assert all(is_shared(math.inf) for _ in range(100))  # each takes less than infinitely long
+    assert one._next < 8_000_000
+    assert is_shared(0) and one._least == math.inf  # the machine may be slower by now
+    assert not is_shared(one._least) and one._least == 500_000
