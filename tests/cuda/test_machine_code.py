@@ -8,6 +8,7 @@ kernel may need more.
 
 import copyreg
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,9 @@ def test_every_kernel_fits_a_multiprocessor(codes):
     ] == []
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="the budgets are of what Numba makes of this bytecode"
+)
 def test_no_kernel_needs_more_than_its_budget(codes):
     table, worse = budgets(), []
     names, capabilities = map(set, zip(*codes, strict=True))
