@@ -48,7 +48,7 @@ def infer(team, part_at, plan, params, work, *data):
     ``part_at`` is the `infer_address`, ``data`` (gather, images, order, scale, views, logits), with
     the address of a compiled function and `opaque` images.
     """
-    spread(team, part_at, address_of((plan, params, work, *data)), 0, len(work))
+    spread(team, part_at, address_of((plan, params, work, *data)), np.int64(0), len(work))
 
 
 def compile_infer(dtype) -> None:

@@ -328,27 +328,21 @@ def _sum_shards(grads, begin, end):
 
 @njit(**JIT)
 def _update(step, begin, end, shrink, limit):
-    """Clip the gradient of the parameters ``begin`` to ``end`` and, unless the rule is 0, update
+    """Clip the gradient of the parameters ``begin`` to ``end``, scaled by ``shrink`` (global norm)
+    and then limited to ±``limit``, where 1 and 0 change nothing; unless the rule is 0, update
     them."""
     grads, slots, spans = step.grads[0], step.slots, step.spans
-    _clip(grads, begin, end, shrink, limit)
+    if shrink != 1:
+        for i in range(begin, end):
+            grads[i] *= shrink
+    if limit > 0:
+        for i in range(begin, end):
+            grads[i] = min(max(grads[i], -limit), limit)
     for k in range(len(spans) if step.update != 0 else 0):
         first, last = max(begin, spans[k, 0]), min(end, spans[k, 1])
         if first < last:
             scalars = step.scalars[spans[k, 2]]
             call(step.update, (step.params, grads, slots, scalars, first, last))
-
-
-@njit(**JIT)
-def _clip(grads, begin, end, shrink, clip_value):
-    """Scale by ``shrink`` (global norm), then limit every element to ±``clip_value``; 1 and 0
-    change nothing."""
-    if shrink != 1:
-        for i in range(begin, end):
-            grads[i] *= shrink
-    if clip_value > 0:
-        for i in range(begin, end):
-            grads[i] = min(max(grads[i], -clip_value), clip_value)
 
 
 def compile_step(dtype) -> None:

@@ -134,14 +134,6 @@ def _take(team, own, stage):
     return False
 
 
-@njit(**JIT)
-def _wait(team, spins):
-    """A moment, longer for the others the more often it was already."""
-    _pause()
-    if spins > _PAUSES:
-        call(team[_YIELD], ())
-
-
 @cached
 @njit(**ENTRY)
 def _serve(team, own):
@@ -151,7 +143,9 @@ def _serve(team, own):
         stage = _load(team, _OPEN)
         if stage == done:
             spins += 1
-            _wait(team, spins)
+            _pause()
+            if spins > _PAUSES:
+                call(team[_YIELD], ())
         elif _take(team, own, stage):
             spins = 0
         else:
@@ -175,7 +169,9 @@ def spread(team, body, data, begin, end):
         pass
     while _load(team, _OVER) < over:
         spins += 1
-        _wait(team, spins)
+        _pause()
+        if spins > _PAUSES:
+            call(team[_YIELD], ())
 
 
 class Team:
