@@ -1,4 +1,4 @@
-"""Python threads that share a model, forked and spawned processes.
+"""Python threads that share a model, forked and spawned processes, Numba's own number of threads.
 
 What forks runs in a process of its own, since a test process has threads of its own.
 """
@@ -11,10 +11,11 @@ import threading
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import pytest
 
-from minicnn import Model, preset
+from minicnn import Model, Trainer, preset
 from minicnn.backends import cpu
 from minicnn.kernels.cpu import infer_one
 
@@ -97,6 +98,17 @@ def test_calls_at_once_have_workspaces_of_their_own(monkeypatch, images, module,
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda i: model.logits(X[i : i + images]), range(2)))
     assert len(set(places)) == 2
+
+
+def test_numbas_number_of_threads_is_left_as_it_was():
+    numba.set_num_threads(1)
+    try:
+        trainer = Trainer(NETWORK, epochs=1, threads=2, batch_size=50)
+        trainer.fit(X, np.arange(len(X)) % 10)
+        trainer.model.logits(X)
+        assert numba.get_num_threads() == 1
+    finally:
+        numba.set_num_threads(numba.config.NUMBA_NUM_THREADS)
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["after threads", "before any"])

@@ -102,6 +102,13 @@ def test_a_variable_that_numba_cannot_follow_is_named_and_no_cache_is_blamed(
     assert "cache of compiled code" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["THREADING_LAYER", "THREADING_LAYER_PRIORITY"])
+def test_the_threads_are_not_numbas(name, place):
+    environment = {**os.environ, f"NUMBA_{name}": "nonsense", "NUMBA_NUM_THREADS": "2"}
+    options = ["--model", "lenet5", "--dry-run", "--threads", "2"]
+    assert process("train", *options, env=environment).returncode == 0
+
+
 @pytest.mark.parametrize("verb", ["train", "compare"])
 def test_processes_that_would_write_the_same_files_are_refused_once(
     verb, place, minicnn, monkeypatch
