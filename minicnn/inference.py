@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -74,6 +74,8 @@ class Model:
     task: str = "classification"
     seen: tuple[float, float] | None = None
     normalization: Normalization | None = None
+    # Dtype and shape of the last bytes that `check_images` found to fit, and their scale.
+    _fit: ClassVar[Any] = (None, 0.0)
 
     def __post_init__(self) -> None:
         if np.ndim(self.classes) != 1 and not isinstance(self.classes, str):
@@ -110,7 +112,7 @@ class Model:
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled: everything but the cached compiled state, which belongs to this
         process."""
-        made = ("_inference", "_folded")
+        made = ("_inference", "_folded", "_fit")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -273,6 +275,11 @@ class Model:
         without ``maximum``."""
         if maximum is not None:
             POSITIVE.check("maximum", maximum)
+            maximum = float(maximum)
+        elif type(images) is np.ndarray and images.flags.c_contiguous:
+            given = images.dtype, images.shape
+            if given == self._fit[0]:  # of bytes there is no more to check
+                return images, self._fit[1]
         array = as_array("images", images)
         wanted = self.network.input_shape
         if array.ndim == 3 and wanted[2] == 1 and array.shape[1:] == wanted[:2]:
@@ -314,9 +321,12 @@ class Model:
                 raise DataError(
                     f"image values must be from 0 to {maximum:g} for {array.dtype}, not {low:.8g} to {high:.8g}"
                 )
+        scale = channel_scale(maximum, self.normalization)
         if not is_uint8:
             array = array.astype(np.float32)
-        return np.ascontiguousarray(array), channel_scale(maximum, self.normalization)
+        elif array is images and maximum == self.maximum >= 255:
+            vars(self).update(_fit=((array.dtype, array.shape), scale))
+        return np.ascontiguousarray(array), scale
 
     def check_labelled(
         self, images: ArrayLike, labels: ArrayLike, maximum: float | None = None

@@ -170,6 +170,27 @@ def test_images_that_do_not_fit_are_refused(images, text, model):
         assert "\n" not in str(caught.value)
 
 
+def test_bytes_that_fit_say_nothing_of_other_images():
+    """What fitted is not checked again, but for its dtype and its shape."""
+    network = Network((6, 6, 1), [Flatten(), Dense(2)])
+    params = network.initialize(np.random.default_rng(0))
+    model, low = (Model(network, params, "ab", maximum=maximum) for maximum in (255.0, 16.0))
+    image = IMAGES[:1] // 16
+    expected, turned = model.logits(image), np.asfortranarray(np.repeat(image, 2, axis=0))
+    for _ in range(2):
+        np.testing.assert_array_equal(model.logits(image), expected)
+        np.testing.assert_array_equal(model.logits(turned), [expected[0]] * 2)
+        np.testing.assert_allclose(model.logits(image, 51), model.logits(image * 5), rtol=1e-5)
+        np.testing.assert_array_equal(low.logits(image), model.logits(image, 16))
+    for wrong in (image.reshape(1, 4, 9, 1), np.full((1, 6, 6, 1), 2.0), image.view(np.int8) - 1):
+        with pytest.raises(DataError):
+            model.logits(wrong)
+    with pytest.raises(DataError, match="from 0 to 16"):
+        low.logits(image + 10)
+    with pytest.raises(DataError, match="masked"):
+        model.logits(np.ma.masked_equal(image, image[0, 0, 0, 0]))
+
+
 # --- evaluation -----------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from minicnn.backends import (
 from minicnn.backends.cpu_passes import Passes as Passes
 from minicnn.backends.cpu_passes import batch_loss as batch_loss
 from minicnn.backends.layout import plan_for_batch, prepared
-from minicnn.backends.one_image import OneImage
+from minicnn.backends.one_image import OneImage, Reading
 from minicnn.errors import SettingError
 from minicnn.kernels.augment import COLUMNS
 from minicnn.kernels.cpu import (
@@ -153,6 +153,7 @@ class Inference:
             self.plan, self.params = prepared(self.plan, params)
         self._workspaces: list[np.ndarray] = []  # those that nobody computes in
         self._row, self._outputs = math.prod(network.input_shape), network.outputs
+        self._reading: Reading | None = None  # the last one
         self._worth_a_thread = _WORTH_A_THREAD / max(1, network.multiply_adds)  # images
 
     def logits(
@@ -162,11 +163,14 @@ class Inference:
         (`scale_rows`)."""
         params, count = self.params, len(images if order is None else order)
         out = np.empty((count, self._outputs), params.dtype)
-        rows = images.reshape(len(images), self._row)
-        at = gather.gather_address(out.dtype, rows.dtype, False)
-        rows, scale = gather.opaque(rows), scale_rows(scale, out.dtype)
+        reading = self._reading
+        if reading is None or reading.dtype is not images.dtype or reading.given is not scale:
+            at = gather.gather_address(out.dtype, images.dtype, False)
+            reading = Reading(images.dtype, scale, at, scale_rows(scale, out.dtype))
+            self._reading = reading
         if count == 1:
-            self._one(at, rows if order is None else rows[order], scale, out)
+            image = (images if order is None else images[order[0]]).reshape(self._row)
+            self._one(reading, gather.opaque(image), out)
             return out
         if order is None:
             order = np.arange(count)
@@ -176,7 +180,8 @@ class Inference:
             work = aligned_zeros((self.threads, self.plan.work_size), params.dtype)
         threads = 1 if count < self._worth_a_thread else self.threads
         address = infer.infer_address(out.dtype)
-        data = at, rows, order, scale, _NO_VIEWS, out
+        rows = gather.opaque(images.reshape(len(images), self._row))
+        data = reading.address, rows, order, reading.scale, _NO_VIEWS, out
         infer.infer(threads, address, self.plan.table, params, work[:threads], *data)
         self._workspaces.append(work)
         return out

@@ -2,6 +2,7 @@
 
 import math
 from time import perf_counter_ns
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,16 @@ _TOO_LONG, _TRIES, _FEWEST, _SHORTEST_REST, _LONGEST_REST = 4, 16, 8, 4_000_000,
 _ONLY = np.arange(1), np.empty((0, COLUMNS), np.float32)  # the first image, as it is
 
 
+class Reading(NamedTuple):
+    """How images are read: the dtype and `channel_scale` that they were given with, the address of
+    the gather for these, and `scale_rows`."""
+
+    dtype: np.dtype
+    given: float | np.ndarray
+    address: int
+    scale: np.ndarray
+
+
 class OneImage:
     """The forward pass of one image at a time; several ``threads`` share its operations where that
     pays; ``whole`` is the plan of many images, whose prepared weights in ``params`` it reads.
@@ -33,48 +44,49 @@ class OneImage:
     def __init__(self, network: Network, params: np.ndarray, whole: Plan, threads: int):
         plan, lanes = whole, VECTOR_BYTES // params.itemsize
         if threads > 1 or whole.table["chunk"][0] > 1:
-            apart = 3 if threads > 1 else 0
-            plan = linked(make_plan(network, 1, False, lanes, apart=apart), params.dtype)
+            plan = linked(make_plan(network, 1, False, lanes, apart=threads > 1), params.dtype)
             for name in ("prepared", "params_size"):
                 plan.table[name] = whole.table[name]
         pieces = cut(plan, threads, lanes)
-        self._job = pieces.table, pieces.tasks, plan.table, params
+        self._job = pieces.table, pieces.tasks, plan.table, infer_one.task_address(params.dtype)
+        self._params, self._size = params, pieces.work_size
         self._threads = threads if len(pieces.tasks) > 1 else 1
-        self._size, self._task = pieces.work_size, infer_one.task_address(params.dtype)
-        self._packed: list[tuple[np.ndarray, np.ndarray]] = []  # jobs, and their workspaces
+        self._packed: list[tuple[Reading, np.ndarray, np.ndarray]] = []  # with their workspaces
         # Images that are computed alone from now on, and until when; how long it is the next time;
         # the least time of one: the first take longer.
         self._alone, self._until, self._next = _FEWEST, 0, _SHORTEST_REST
         self._tries, self._least = _TRIES, math.inf
 
-    def __call__(self, at: int, image: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
-        """out[0] = logits of the `opaque` ``image`` [1, numbers], which the gather ``at`` reads."""
+    def __call__(self, reading: Reading, image: np.ndarray, out: np.ndarray) -> None:
+        """out[0] = logits of the bytes of ``image``."""
         try:
-            job = self._packed.pop()
+            packed = self._packed.pop()
         except IndexError:
-            job = self._pack()
+            packed = self._pack(reading)
+        if packed[0] is not reading:
+            packed = self._pack(reading)
         if self._threads == 1:
-            infer_one.infer_one(team.ALONE, job[0], at, image, scale, out)
+            infer_one.infer_one(team.ALONE, packed[1], image, out)
         else:
-            self._share(job[0], at, image, scale, out)
-        self._packed.append(job)
+            self._share(packed[1], image, out)
+        self._packed.append(packed)
 
-    def _pack(self) -> tuple[np.ndarray, np.ndarray]:
-        """A job for `infer_one`, and the workspace that it borrows."""
-        work = aligned_zeros(self._size, self._job[-1].dtype)
-        return infer_one.pack(*self._job, work, *_ONLY, self._task), work
+    def _pack(self, reading: Reading) -> tuple[Reading, np.ndarray, np.ndarray]:
+        """A job for `infer_one`, with what it borrows."""
+        work = aligned_zeros(self._size, self._params.dtype)
+        of_gather = reading.address, reading.scale, *_ONLY
+        return reading, infer_one.pack(*self._job, *of_gather, self._params, work), work
 
-    def _share(
-        self, job: np.ndarray, at: int, image: np.ndarray, scale: np.ndarray, out: np.ndarray
-    ) -> None:
+    def _share(self, job: np.ndarray, image: np.ndarray, out: np.ndarray) -> None:
         others, begun = team.of(self._threads), perf_counter_ns()
         rests = self._alone > 0 or begun < self._until
-        shares = not rests and others.lock.acquire(blocking=False)  # or another image has them
+        shares = not rests and others.lock.acquire(False)  # or another image has them
         try:
             if shares:
-                others.call(infer_one.infer_one, job, at, image, scale, out)
+                others.wake()
+                infer_one.infer_one(others.state, job, image, out)
             else:
-                infer_one.infer_one(team.ALONE, job, at, image, scale, out)
+                infer_one.infer_one(team.ALONE, job, image, out)
         finally:
             if shares:
                 others.lock.release()

@@ -27,16 +27,15 @@ def as_normalization(stored: Any, channels: int) -> Normalization | None:
     return tuple(numbers[0].tolist()), tuple(numbers[1].tolist())
 
 
+@functools.lru_cache(maxsize=16)  # made anew, factors took 5 µs of each call for one image
 def channel_scale(maximum: float, normalization: Normalization | None) -> float | Array:
     """What turns stored values into the network's input: the factor 1 / ``maximum``, or, if values
-    are normalized, factors and offsets [2, C] of the channels, read-only."""
-    return 1 / maximum if normalization is None else _factors(float(maximum), normalization)
-
-
-@functools.lru_cache(maxsize=16)  # made anew, they took 5 µs of each call for one image
-def _factors(maximum: float, normalization: Normalization) -> Array:
+    are normalized, factors and offsets [2, C] of the channels, read-only. The same object each
+    time."""
+    if normalization is None:
+        return 1 / maximum
     mean, deviation = np.array(normalization)
-    scale = np.stack([1 / (maximum * deviation), -mean / deviation])
+    scale = np.stack([1 / (float(maximum) * deviation), -mean / deviation])
     scale.setflags(write=False)
     return scale
 

@@ -30,20 +30,23 @@ _WINDOWS = {
     "winograd_conv2d": 4,
     "max_pool2d": 1,
     "avg_pool2d": 1,
+    "scale_shift": 1,
 }
-# Multiply-adds, or numbers written, that a thread makes in a microsecond (AVX-512; AVX2 makes half).
+# Multiply-adds, or numbers written, that a thread makes in a microsecond.
 _SPEED = {
-    "conv2d": 1e5,
-    "winograd_conv2d": 3e5,
-    "dense": 5e4,
-    "depthwise_conv2d": 4e4,
+    "conv2d": 5e4,
+    "winograd_conv2d": 1.5e5,
+    "dense": 2.5e4,
+    "grouped_conv2d": 2.5e4,
+    "depthwise_conv2d": 2.5e4,
     "relu": 4e4,
 }
 _SPEED_OF_RULES, _SPEED_OF_OTHERS = 5e3, 4e4
 _LARGE = 1 << 17  # weights that do not stay in a core's own cache
-_WORTH = 1.6  # microseconds from which on an operation begins a stage of several tasks
+_WORTH = 3.5  # microseconds by one thread from which on a stage has several tasks
 
 _Bounds = tuple[int, ...]  # where the pieces of a value begin, and the end of the last, in numbers
+_Span = tuple[int, int]  # places in the workspace, of which the end is none
 
 
 class Pieces(NamedTuple):
@@ -54,46 +57,45 @@ class Pieces(NamedTuple):
     work_size: int
 
 
-class _Stage(NamedTuple):
-    tasks: list[list[np.ndarray]]
-    bounds: dict[int, _Bounds]  # of the values that it writes, by their places
-    touched: list[tuple[int, int]]  # what it reads and writes: places and their ends
+class _Part(NamedTuple):
+    """An operation of a stage of several tasks."""
+
+    bounds: _Bounds
+    by_filter: bool
 
 
 def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     """``plan``, of inference with chunks of one sample, for ``parts`` threads."""
-    stages = [_Stage([[]], {}, [])]
-    work_size = plan.work_size
-    for node, record in zip(plan.nodes, plan.table, strict=True):
-        fields = fields_of(record)
-        touched = _touched(fields)
-        bounds, by_filter = _joining(stages[-1], node, fields, touched), False
-        if bounds is None:
-            by_filter = _by_filter(node, fields)
-            bounds = _beginning(node, fields, parts, by_filter)
-            count = len(bounds) - 1
-            if count > 1 or len(stages[-1].tasks) > 1:
-                stages.append(_Stage([[] for _ in range(count)], {}, []))
+    operations = [
+        (node, fields_of(record)) for node, record in zip(plan.nodes, plan.table, strict=True)
+    ]
+    stages: list[list[list[np.ndarray]]] = []  # the records of each task of each
+    work_size, at = plan.work_size, 0
+    while at < len(operations):
+        shared = _shared(operations[at:], parts)
+        count = len(shared[0].bounds) - 1 if shared else 1
+        if shared or not stages or len(stages[-1]) > 1:
+            stages.append([[] for _ in range(count)])
+        if not shared:
+            stages[-1][0].append(plan.table[at].copy())
         # Scratch that others may write to at the same time lies behind the workspace.
-        room = round_up(node.row.scratch(fields, lanes)) if len(bounds) > 2 else 0
-        for part, piece_bounds in enumerate(pairwise(bounds)):
-            piece = record.copy()
-            if len(bounds) > 2:
-                changed = _piece(node, fields, *piece_bounds, by_filter)
-                if room:
-                    changed["scratch"] = plan.work_size + part * room
-                for name, number in changed.items():
+        scratches = [node.row.scratch(fields, lanes) for node, fields in operations[at:]]
+        room = round_up(max(scratches[: len(shared)], default=0))
+        work_size = max(work_size, plan.work_size + count * room)
+        for i, (bounds, by_filter) in enumerate(shared, at):
+            node, fields = operations[i]
+            for part, piece_bounds in enumerate(pairwise(bounds)):
+                piece = plan.table[i].copy()
+                piece["scratch"] = plan.work_size + part * room
+                for name, number in _piece(node, fields, *piece_bounds, by_filter).items():
                     piece[name] = number
-            stages[-1].tasks[part].append(piece)
-        work_size = max(work_size, plan.work_size + (len(bounds) - 1) * room)
-        if bounds[-1] == fields["output_size"]:
-            stages[-1].bounds[fields["y"]] = bounds
-        stages[-1].touched.extend(touched)
+                stages[-1][part].append(piece)
+        at += max(1, len(shared))
     records: list[np.ndarray] = []
     tasks: list[tuple[int, int, int]] = []
     for stage in stages:
-        end = len(tasks) + len(stage.tasks)
-        for task in stage.tasks:
+        end = len(tasks) + len(stage)
+        for task in stage:
             tasks.append((len(records), len(records) + len(task), end))
             records += task
     table = np.array(records, plan.table.dtype)
@@ -101,16 +103,62 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     return Pieces(table, np.array(tasks, np.int64), work_size)
 
 
-def _touched(fields: Mapping[str, int]) -> list[tuple[int, int]]:
-    sizes = {"x": fields["input_size"], "x2": fields["second_size"], "y": fields["output_size"]}
-    return [
-        (fields[name], fields[name] + size) for name, size in sizes.items() if fields[name] >= 0
-    ]
+def _shared(operations: list[tuple[Node, Mapping[str, int]]], parts: int) -> list[_Part]:
+    """The first operations, as many as make one stage of several tasks; none where these would not
+    pay."""
+    shared: list[_Part] = []
+    known: dict[int, _Bounds] = {}  # of what the stage writes, by their places
+    written: list[_Span] = []
+    read: list[_Span] = []
+    time = 0.0
+    for node, fields in operations:
+        *inputs, output = (
+            (fields[name], fields[name] + fields[size])
+            for name, size in (("x", "input_size"), ("x2", "second_size"), ("y", "output_size"))
+            if fields[name] >= 0
+        )
+        inside = [span for span in inputs if _meets(span, written)]
+        by_filter = not inside and _by_filter(node, fields)
+        bounds: _Bounds = ()
+        if not inside:
+            bounds = _beginning(node, fields, parts, by_filter)
+        elif len(made := {known.get(begin, ()) for begin, _ in inside}) == 1:
+            bounds = _joining(made.pop(), node, fields)
+        in_place = any(output[0] == begin for begin, _ in inside)
+        if len(bounds) < 3 or (not in_place and _meets(output, written + read)):
+            break  # or another task may still need what lies there
+        shared.append(_Part(bounds, by_filter))
+        if bounds[-1] == fields["output_size"]:
+            known[fields["y"]] = bounds
+        written.append(output)
+        read += inputs
+        time += _time(node, fields)
+    return shared if time >= _WORTH else []
+
+
+def _meets(span: _Span, others: list[_Span]) -> bool:
+    return any(span[0] < end and begin < span[1] for begin, end in others)
+
+
+def _time(node: Node, fields: Mapping[str, int]) -> float:
+    """About how many microseconds an operation takes one thread."""
+    work = fields["output_size"]
+    if "weight" in node.fields and node.operation in _SPEED:
+        taps = max(1, fields["kernel_height"] * fields["kernel_width"])
+        work *= taps * fields["input_channels"] // fields["groups"]
+    others = _SPEED_OF_RULES if node.row.rule else _SPEED_OF_OTHERS
+    name = "conv2d" if fields["output_height"] > 1 and node.operation == "dense" else node.operation
+    return work / _SPEED.get(name, others)
 
 
 def _by_number(node: Node) -> bool:
     """Whether each number of y is made of that of x, and of x2, in the same place."""
     return node.row.module == "add" or isinstance(node.row.rule, ActivationRule)
+
+
+def _by_row(node: Node, fields: Mapping[str, int]) -> bool:
+    """Whether a row of y is made of some rows of x."""
+    return node.operation in _WINDOWS and not (fields["a1"] and node.operation == "avg_pool2d")
 
 
 def _by_filter(node: Node, fields: Mapping[str, int]) -> bool:
@@ -124,21 +172,13 @@ def _by_filter(node: Node, fields: Mapping[str, int]) -> bool:
 
 
 def _beginning(node: Node, fields: Mapping[str, int], parts: int, by_filter: bool) -> _Bounds:
-    """The pieces of an operation that begins a stage: one where more would not pay."""
+    """The pieces of an operation that begins a stage: one where it cannot be cut."""
     size, rows = fields["output_size"], fields["output_height"]
-    work = size
-    if "weight" in node.fields and node.operation in _WINDOWS:
-        taps = max(1, fields["kernel_height"] * fields["kernel_width"])
-        work *= taps * fields["input_channels"] // fields["groups"]
-    others = _SPEED_OF_RULES if node.row.rule else _SPEED_OF_OTHERS
-    name = "conv2d" if rows > 1 and node.operation == "dense" else node.operation
-    if work < _WORTH * _SPEED.get(name, others):
-        return 0, size
     unit = size // rows
     if by_filter:
         size = fields["output_channels"]
         unit, rows = ALIGNMENT, size // ALIGNMENT
-    elif node.operation in _WINDOWS and not (fields["a1"] and node.operation == "avg_pool2d"):
+    elif _by_row(node, fields):
         unit, rows = unit * _WINDOWS[node.operation], -(-rows // _WINDOWS[node.operation])
     elif not _by_number(node):
         return 0, size
@@ -146,21 +186,13 @@ def _beginning(node: Node, fields: Mapping[str, int], parts: int, by_filter: boo
     return *(rows * part // parts * unit for part in range(parts)), size
 
 
-def _joining(
-    stage: _Stage, node: Node, fields: Mapping[str, int], touched: list[tuple[int, int]]
-) -> _Bounds | None:
-    """The pieces of an operation whose tasks read only what they have made in this stage."""
-    bounds = stage.bounds.get(fields["x"])
-    if bounds is None or len(bounds) < 3:
-        return None
-    in_place = fields["y"] == fields["x"]
-    begin, end = touched[-1]
-    if not in_place and any(begin < other[1] and other[0] < end for other in stage.touched):
-        return None  # another task may still need what lies there
+def _joining(bounds: _Bounds, node: Node, fields: Mapping[str, int]) -> _Bounds:
+    """The pieces of an operation that reads only what each task has made itself, in ``bounds``;
+    none where it cannot."""
     if _by_number(node):
-        return bounds if stage.bounds.get(fields["x2"], bounds) == bounds else None
-    if node.operation not in _WINDOWS or (fields["a1"] and node.operation == "avg_pool2d"):
-        return None
+        return bounds
+    if not bounds or not _by_row(node, fields):
+        return ()
     row, unit = fields["input_size"] // fields["input_height"], _WINDOWS[node.operation]
     stride, outputs = fields["stride_height"], fields["output_height"]
     result = [0]
@@ -169,13 +201,17 @@ def _joining(
     result.append(outputs)
     for (first, last), (begin, end) in zip(pairwise(result), pairwise(bounds), strict=True):
         reads = first * stride - fields["padding_top"]
-        reach = max(0, fields["kernel_height"] - 1) * fields["dilation_height"] + 1
-        above = (last - 1) * stride - fields["padding_top"] + reach
+        above = (last - 1) * stride - fields["padding_top"] + _reach(fields)
         if last <= first or begin % row or (first and reads * row < begin):
-            return None
+            return ()
         if last < outputs and above * row > end:
-            return None
+            return ()
     return tuple(first * (fields["output_size"] // outputs) for first in result)
+
+
+def _reach(fields: Mapping[str, int]) -> int:
+    """The rows from the first to the last that a window reads."""
+    return max(0, fields["kernel_height"] - 1) * fields["dilation_height"] + 1
 
 
 def _piece(
@@ -200,9 +236,8 @@ def _piece(
     top = max(0, start - fields["padding_top"])
     padding = max(0, fields["padding_top"] - start)
     height = fields["input_height"] - top
-    if "pool2d" in node.operation or node.operation == "dense":  # they count these rows
-        reach = (fields["kernel_height"] - 1) * fields["dilation_height"] + 1
-        height = min(height, (rows - 1) * fields["stride_height"] + reach - padding)
+    if "conv2d" not in node.operation:  # the others count these rows
+        height = min(height, (rows - 1) * fields["stride_height"] + _reach(fields) - padding)
     return y | {
         "x": fields["x"] + top * line,
         "input_height": height,

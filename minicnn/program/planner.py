@@ -63,7 +63,7 @@ def make_plan(
     lanes: int,
     keep: bool = False,
     frozen: bool = False,
-    apart: int = 0,
+    apart: bool = False,
     parts: int = 0,
 ) -> Plan:
     """Lay ``network`` out for chunks of at most ``chunk`` samples and vectors of ``lanes`` numbers;
@@ -71,9 +71,9 @@ def make_plan(
 
     With one lane nothing is put together for vectors alone, so that every value lies in ``work`` as
     NHWC. With ``keep`` every value and every gradient stays there to the end. ``frozen`` trains the
-    network as it is in inference: without dropout, and with the running statistics. What the
-    ``apart`` operations after its last reader write does not lie where a value lay: threads share
-    the sample then.
+    network as it is in inference: without dropout, and with the running statistics. With ``apart``
+    nothing is written where a value lay: where threads share a sample, a line of the workspace that
+    one has written would have to leave the cache of its core for the other to write there.
     """
     graph = fuse(
         lower(network, frozen or not training), lanes, training, not training and chunk == 1
@@ -91,7 +91,7 @@ def make_plan(
 
     def live(key: Any, size: int, first: int, last: int) -> None:
         buffers[key].size = max(buffers[key].size, size)
-        buffers[key].alive.append((-1, 2 * loss) if keep else (first, last + apart))
+        buffers[key].alive.append((-1, 2 * loss) if keep else (first, 2 * loss if apart else last))
 
     again = _written_again(graph, values, wants) if parts else {}
     for value, (first, last) in _lives_of_values(graph, values, wants).items():

@@ -119,7 +119,7 @@ def test_plans_of_all_models_share_one_dtype():
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_tasks_of_a_stage_may_be_taken_in_any_order(network, parts, everything_pays):
     one, image = one_of(network, parts), images_of(network, 1)
-    table, tasks, plan, params = one._job
+    (table, tasks, plan, _), params = one._job, one._params
     x = image.reshape(-1) / np.float32(255)
     results = []
     for step in (1, -1):
@@ -159,15 +159,32 @@ def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monke
     monkeypatch.setattr(team, "of", lambda threads: alone)
     gather_at = gather.gather_address(out.dtype, np.uint8, False)
     scale = np.array([[1 / 255], [0]], np.float32)
-    image, one._alone = images_of(network, 1).reshape(1, -1), 0
+    reading = one_image_of.Reading(np.dtype(np.uint8), 1 / 255, gather_at, scale)
+    image, one._alone = images_of(network, 1).ravel(), 0
     for _ in range(3):
-        one(gather_at, image, scale, out)
+        one(reading, image, out)
         np.testing.assert_array_equal(out, expected)
 
 
 def test_small_operations_are_not_cut():
     inference = model_of(preset("lenet5", (28, 28, 1), 10), 2)._inference
     assert len(one_image(inference)._job[1]) == 1
+
+
+def test_a_stage_is_worth_what_all_its_operations_take():
+    """Neither of the two would pay by itself."""
+    depthwise, pointwise = Conv2d(64, 3, padding="same", groups=64), Conv2d(64, 1)
+    last = [GlobalAvgPool2d(), Dense(3)]
+    alone = one_of(Network((6, 6, 64), [pointwise, *last]), 2)
+    assert len(alone._job[1]) == 1
+    both = one_of(Network((6, 6, 64), [depthwise, pointwise, *last]), 2)
+    assert np.diff(both._job[1][:, :2]).ravel().tolist() == [2, 2, 2]
+
+
+def test_a_shortcut_is_computed_beside_the_main_path():
+    """And so are the sum of both, and its ReLU: a stage for each 3×3 convolution, and the last."""
+    tasks = one_of(preset("resnet8", (32, 32, 3), 10), 2)._job[1]
+    assert len(set(tasks[:, 2])) == 8
 
 
 def test_large_operations_are_cut():

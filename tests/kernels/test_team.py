@@ -65,7 +65,7 @@ def test_no_task_waits_for_a_thread_that_does_not_run(monkeypatch):
 
 
 def asleep(made):
-    return [bool(made._state[at]) for at, _ in made._asleep]
+    return [bool(made.state[at]) for at, _ in made._asleep]
 
 
 def wait_until(condition):

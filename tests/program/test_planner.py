@@ -4,13 +4,26 @@ place does."""
 import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minicnn import Add, BatchNorm2d, Conv2d, Dense, Flatten, MaxPool2d, Network, ReLU, load, preset
+from minicnn import (
+    Add,
+    BatchNorm2d,
+    Conv2d,
+    Dense,
+    Flatten,
+    MaxPool2d,
+    Network,
+    ReLU,
+    Tanh,
+    load,
+    preset,
+)
 from minicnn.backends.layout import lay_out
 from minicnn.errors import UnknownNameError
 from minicnn.kernels.cpu import passes
@@ -195,3 +208,16 @@ def test_an_edit_of_one_kernel_leaves_the_machine_code_of_the_others_in_use(tmp_
     with (package / "kernels" / "cpu" / "tile.py").open("a") as file:
         file.write("# edited\n")
     assert not {conv, pool, walker} & set(digests())
+
+
+def test_where_values_lie_apart_no_operation_writes_where_another_wrote():
+    """But for those that change a value in its place."""
+    network = Network(
+        (8, 8, 4), [*[Conv2d(4, 3, padding=1) for _ in range(5)], Tanh(), Flatten(), Dense(3)]
+    )
+    table = make_plan(network, 1, False, 8, apart=True).table
+    spans = [(op["x"], op["x"] + op["input_size"]) for op in table]
+    spans.append((table[-1]["y"], table[-1]["y"] + 3))
+    distinct = sorted(set(spans))
+    assert len(distinct) >= 7
+    assert all(before[1] <= after[0] for before, after in pairwise(distinct))

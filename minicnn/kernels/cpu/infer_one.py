@@ -22,11 +22,11 @@ _WORDS = 64  # more than a job has
 
 
 def _job_type(numbers):
-    """A pointer to a job: pieces, tasks, plan, params, work, order, views, the `task_address`."""
-    arrays = TABLE, types.int64[:, ::1], TABLE, numbers, numbers
-    return types.CPointer(
-        types.Tuple((*arrays, types.int64[::1], types.float32[:, ::1], types.int64))
-    )
+    """A pointer to a job: pieces, tasks, plan, the `task_address`, the gather's, scale, order, views,
+    params, work."""
+    of_tasks = TABLE, types.int64[:, ::1], TABLE, types.int64
+    of_gather = types.int64, numbers.dtype[:, ::1], types.int64[::1], types.float32[:, ::1]
+    return types.CPointer(types.Tuple((*of_tasks, *of_gather, numbers, numbers)))
 
 
 @intrinsic
@@ -62,7 +62,7 @@ def _job(typing_context, memory, out):
 @njit(**JIT)
 def _task(job, index):
     """Compute what is in task ``index`` of a job."""
-    pieces, tasks, _, params, work, _, _, _ = job[0]
+    pieces, tasks, _, _, _, _, _, _, params, work = job[0]
     begin, end, _ = tasks[index]
     forward_chunk(pieces[begin:end], params, work, 1, np.uint64(0), 0)
 
@@ -84,14 +84,11 @@ def pack(*job):
 
 @cached
 @njit(**ENTRY)
-def infer_one(team, memory, gather, image, scale, out):
-    """out[0] = logits of one image, by the tasks of the job that `pack` put into ``memory``, or
-    where the ``team`` is empty by its whole plan.
-
-    ``gather`` is the address of a compiled function, and ``image`` opaque.
-    """
-    _, tasks, plan, params, work, order, views, task_at = _job(memory, out)[0]
-    call(gather, (plan, work, image, order, 0, 1, scale, views))
+def infer_one(team, memory, image, out):
+    """out[0] = logits of the bytes of one image, by the tasks of the job that `pack` put into
+    ``memory``, or where the ``team`` is empty by its whole plan."""
+    _, tasks, plan, task_at, gather, scale, order, views, params, work = _job(memory, out)[0]
+    call(gather, (plan, work, image.reshape((1, len(image))), order, 0, 1, scale, views))
     if len(team) == 0:
         forward_chunk(plan, params, work, 1, np.uint64(0), 0)
     else:

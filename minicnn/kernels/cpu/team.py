@@ -28,12 +28,11 @@ from minicnn.kernels.cpu.call import call
 from minicnn.kernels.cpu.tile import ENTRY, JIT
 from minicnn.memory import aligned_zeros
 
-# Each in a cache line of its own, but what is written together.
-_OPEN, _OVER = map(np.int64, (0, 16))
-_BODY, _DATA, _BEGIN = map(np.int64, (32, 33, 34))
-_BUSY, _YIELD = map(np.int64, (48, 49))  # whether a call goes on; the address of sched_yield
+# What the caller writes for a stage lies in one cache line, which then goes to each core once.
+_OPEN, _BODY, _DATA, _BEGIN, _BUSY = map(np.int64, range(5))  # busy: whether a call goes on
+_OVER, _YIELD = map(np.int64, (16, 32))  # a line each; the address of sched_yield
 # A line of each thread: when its task was taken last, and whether it sleeps.
-_LINES, _LINE, _ASLEEP = map(np.int64, (64, 16, 1))
+_LINES, _LINE, _ASLEEP = map(np.int64, (48, 16, 1))
 _PAUSES = 300  # before another thread may have the core
 _SPINS = 4000  # for a task, before a thread sleeps
 ALONE = np.empty(0, np.int64)  # the state of the calling thread by itself
@@ -165,7 +164,7 @@ def spread(team, body, data, begin, end):
     team[_BODY], team[_DATA], team[_BEGIN] = body, data, begin
     stage, over = (team[_OPEN] >> 16) + 1 << 16 | count, team[_OVER] + count
     _store(team, _OPEN, stage)
-    while _take(team, np.int64(0), stage):
+    while _load(team, _OVER) < over and _take(team, np.int64(0), stage):
         pass
     while _load(team, _OVER) < over:
         spins += 1
@@ -179,33 +178,37 @@ class Team:
 
     def __init__(self, threads: int):
         self.lock = threading.Lock()
-        self._state = aligned_zeros(int(_LINES + _LINE * threads), np.int64)
-        self._state[_YIELD] = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+        self.state = aligned_zeros(int(_LINES + _LINE * threads), np.int64)
+        self.state[_YIELD] = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
         self._asleep = []
         for own in range(1, threads):
             asleep, bell = int(_LINES + _LINE * own + _ASLEEP), threading.Lock()
             bell.acquire()
-            self._state[asleep] = 1
+            self.state[asleep] = 1
             self._asleep.append((asleep, bell))
             name = f"minicnn {own}"
             threading.Thread(target=self._run, args=(own, bell), name=name, daemon=True).start()
 
     def _run(self, own: int, bell: threading.Lock) -> None:
         while bell.acquire():
-            _serve(self._state, own)
+            _serve(self.state, own)
+
+    def wake(self) -> None:
+        """Wake the threads that sleep."""
+        for asleep, bell in self._asleep:
+            if self.state[asleep]:
+                self.state[asleep] = 0
+                bell.release()
 
     def call(self, function, *arguments):
-        """``function(state, *arguments)``, with the state that `spread` wants."""
-        state = self._state
-        state[_BUSY] = 1
+        """``function(state, *arguments)``, with the state that `spread` wants; no thread sleeps
+        before its end."""
+        self.state[_BUSY] = 1
         try:
-            for asleep, bell in self._asleep:
-                if state[asleep]:
-                    state[asleep] = 0
-                    bell.release()
-            return function(state, *arguments)
+            self.wake()
+            return function(self.state, *arguments)
         finally:
-            state[_BUSY] = 0
+            self.state[_BUSY] = 0
 
 
 of = functools.cache(Team)
