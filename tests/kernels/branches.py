@@ -235,45 +235,47 @@ def multiply(address, shape, a, b, init, c):
     c.array[c.offset + np.arange(rows)[:, None] * c.row + np.arange(columns)] = result
 
 
-def nine_windows(array, along, taps):
-    """The nine places of x, and that of y, of each element."""
-    x, y, count, x_move, y_move = along
-    lines, columns = (0, *taps[:2]), (0, *taps[2:])
-    for i in range(count):
-        at = [x + i * x_move + line + column for line in lines for column in columns]
-        yield at, y + i * y_move
+def nine_windows(loops, taps):
+    """Of each element the numbers of its taps, of nine, and where their x lie; and where y lies."""
+    ((x, y), outer, inner), offsets = loops, ((0, *taps[:2]), (0, *taps[2:]))
+    for at in itertools.product(range(outer[0]), range(inner[0])):
+        x_at = x + sum(i * loop[1] for i, loop in zip(at, (outer, inner), strict=True))
+        y_at = y + sum(i * loop[2] for i, loop in zip(at, (outer, inner), strict=True))
+        rows, columns = (
+            [
+                tap
+                for tap in range(3)
+                if not (tap == 0 and low and i == 0) and not (tap == 2 and high and i == count - 1)
+            ]
+            for i, (count, _, _, low, high) in zip(at, (outer, inner), strict=True)
+        )
+        taps_at = [(3 * r + c, x_at + offsets[0][r] + offsets[1][c]) for r in rows for c in columns]
+        yield taps_at, y_at
 
 
-def weigh_nine(array, along, taps, weights, start, ends, valid):
-    adds, relu = ends
-    for places, to in nine_windows(array, along, taps):
+def weigh_nine(array, loops, taps, weights, start, ends, valid):
+    (adds, relu), weights = ends, list(itertools.chain(*weights))
+    for taps_at, to in nine_windows(loops, taps):
         total = load(array, to, valid) if adds else start
-        for at, weight in zip(places, itertools.chain(*weights), strict=True):
-            total = total + load(array, at, valid) * weight
+        for number, at in taps_at:
+            total = total + load(array, at, valid) * weights[number]
         store(array, to, np.where(total < 0, 0, total) if relu else total, valid)
 
 
-def multiply_nine(array, along, taps, sums, start, ends, valid):
+def multiply_nine(array, loops, taps, sums, start, ends, valid):
     sums = list(itertools.chain(*sums))
-    for places, to in nine_windows(array, along, taps):
-        y = load(array, to, valid)
-        sums = [total + load(array, at, valid) * y for total, at in zip(sums, places, strict=True)]
+    for taps_at, to in nine_windows(loops, taps):
+        for number, at in taps_at:
+            sums[number] = sums[number] + load(array, at, valid) * load(array, to, valid)
     return sums[:3], sums[3:6], sums[6:]
 
 
-def weigh_taps(array, params, places, counts, x_steps, w_steps, ends):
-    (x, y, w, bias), (adds, relu), count = places, ends, vector_sums.CHANNELS * lanes(array)
-    assert y + count <= len(array)
-    total = np.zeros(count, array.dtype)
-    if adds or bias >= 0:
-        total += array[y : y + count] if adds else params[bias : bias + count]
-    for i, j in itertools.product(*map(range, counts)):
-        at, tap = (
-            start + i * down + j * right for start, (down, right) in ((x, x_steps), (w, w_steps))
-        )
-        assert 0 <= at <= len(array) - count and 0 <= tap <= len(params) - count
-        total += array[at : at + count] * params[tap : tap + count]
-    array[y : y + count] = np.where(total < 0, 0, total) if relu else total
+def scatter_nine(array, loops, taps, weights, start, ends, valid):
+    weights = list(itertools.chain(*weights))
+    for taps_at, to in nine_windows(loops, taps):
+        for number, at in taps_at:
+            total = load(array, at, valid) + load(array, to, valid) * weights[number]
+            store(array, at, total, valid)
 
 
 VECTORS = {
@@ -293,7 +295,8 @@ VECTORS = {
     "pair_maximum": pair_maximum,
     "weigh_nine": weigh_nine,
     "multiply_nine": multiply_nine,
-    "weigh_taps": weigh_taps,
+    "weigh_exchanged": weigh_nine,
+    "scatter_nine": scatter_nine,
     "route_to_first_maximum": route_to_first_maximum,
     "dots": dots,
     "_transpose_square": transpose_block,

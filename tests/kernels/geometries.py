@@ -94,6 +94,9 @@ GEOMETRIES = {
     ),
     "groups with a bias": Network((4, 5, 4), [Conv2d(4, 1), Conv2d(8, 2, groups=2), Flatten()]),
     "groups added to": _added_to(_reads(Conv2d, 4, 3, padding=1, groups=2), (5, 6, 4)),
+    "depthwise of 3×3, padded": Network(
+        (4, 5, 3), [Conv2d(3, 1), Conv2d(3, 3, padding=1, groups=3), Flatten()]
+    ),
     "depthwise added to": _added_to(_reads(Conv2d, 3, 3, padding=1, groups=3)),
     "depthwise of few channels in steps": Network(
         (5, 6, 2), [Conv2d(2, 1), Conv2d(2, 3, 2, padding=1, groups=2), Flatten()]

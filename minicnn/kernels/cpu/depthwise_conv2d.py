@@ -7,8 +7,9 @@
 In inference, with ``relu``, also y = max(0, y), a ReLU after it.
 Vectors run along the channels, and nine numbers of the filter, or nine sums of its gradient, stay in
 registers for all elements that the same taps belong to: those of a rectangle, whose edges are
-rectangles of their own. The plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard et al.: MobileNets,
-2017.
+rectangles of their own unless they lack but the first or the last of three taps. dx is a sum over dy
+where all of it is one such rectangle, and else each dy is added to all dx that it belongs to. The
+plain loop is `minicnn.kernels.cpu.conv2d.plain`. Source: Howard et al.: MobileNets, 2017.
 """
 
 from typing import NamedTuple
@@ -20,11 +21,10 @@ from minicnn.kernels.cpu import bias
 from minicnn.kernels.cpu.axis import (
     height,
     input_of,
-    output_of,
     taps_inside,
     width,
 )
-from minicnn.kernels.cpu.tile import JIT, VECTOR_BYTES
+from minicnn.kernels.cpu.tile import JIT
 from minicnn.kernels.cpu.vector import (
     add,
     lanes_of,
@@ -33,18 +33,20 @@ from minicnn.kernels.cpu.vector import (
     store,
     zero_where_less,
 )
-from minicnn.kernels.cpu.vector_sums import CHANNELS, multiply_nine, weigh_nine, weigh_taps
+from minicnn.kernels.cpu.vector_sums import (
+    multiply_nine,
+    scatter_nine,
+    weigh_exchanged,
+    weigh_nine,
+)
 
 _NEAR = 1 << 17  # numbers of samples that are read and written before those of others
-# Elements of a channel up to which one follows the other with all channels: loops over rectangles so
-# small spend their time with beginning and ending, more so where a vector is short.
-_FEW = 64 if VECTOR_BYTES < 64 else 16
-_FORWARD, _BACKWARD, _WEIGHTS = map(np.int64, range(3))
+_FORWARD, _GATHER, _SCATTER, _WEIGHTS = map(np.int64, range(4))
 
 
 class _Taps(NamedTuple):
-    """The taps of one axis that belong to an element of what is written: ``count``, ``step`` apart,
-    and the first position that they read, with the distance to the next."""
+    """The taps of one axis that belong to an element: ``count``, ``step`` apart, and the first
+    position that they read, with the distance to the next."""
 
     first: int
     count: int
@@ -54,28 +56,15 @@ class _Taps(NamedTuple):
 
 
 @njit(**JIT)
-def _taps_of(axis, position, backward):
-    """The taps by which y at this ``position`` reads x, or by which dx there is made of dy."""
-    if backward == 0:
-        first, end = taps_inside(axis, position)
-        return _Taps(
-            first, end - first, np.int64(1), input_of(axis, position, first), axis.dilation
-        )
-    first, count, step = 0, 0, 1
-    for tap in range(axis.taps):
-        if output_of(axis, position, tap) >= 0:
-            if count == 0:
-                first = tap
-            elif count == 1:
-                step = tap - first
-            count += 1
-    distance = -(step * axis.dilation // axis.stride)
-    return _Taps(first, count, step, output_of(axis, position, first), distance)
+def _taps_of(axis, position):
+    """The taps by which y at this ``position`` reads x."""
+    first, end = taps_inside(axis, position)
+    return _Taps(first, end - first, np.int64(1), input_of(axis, position, first), axis.dilation)
 
 
 class _Side(NamedTuple):
     """What is read or written: its place in the workspace, the numbers in a sample and in a line,
-    and how many lines and columns there are from an element of a run to the next."""
+    and how many lines and columns there are from an element to the next."""
 
     place: int
     size: int
@@ -84,19 +73,54 @@ class _Side(NamedTuple):
     right: int
 
 
+class _Run(NamedTuple):
+    """Elements of an axis that have the same ``taps``: the first one, how many, and whether it lacks
+    the first of three taps, and the last element the last."""
+
+    first: int
+    count: int
+    taps: _Taps
+    low: int
+    high: int
+
+
 @njit(**JIT)
-def _run_from(axis, first, step, end, together, backward):
-    """The element ``first`` of an axis, how many from there on, ``step`` apart, have the same taps,
-    in multiples of ``together`` if there are as many, and these taps."""
-    taps, count = _taps_of(axis, first, backward), 1
-    most = (end - 1 - first) // step + 1 if taps.count > 0 else 1
+def _all_of(axis, gathers):
+    """All elements of an axis as one run, or none where they lack other taps; or of dx where it
+    ``gathers``."""
+    d, zero, one = axis.dilation, np.int64(0), np.int64(1)
+    taps, stride = _Taps(zero, axis.taps, one, -axis.padding, d), axis.stride
+    count, size = axis.outputs, axis.size
+    if gathers != 0:
+        taps, stride = _Taps(zero + 2, axis.taps, -one, axis.padding - 2 * d, d), one
+        count, size = axis.size, axis.outputs
+    below = -taps.position
+    above = (count - 1) * stride + 2 * d - below - (size - 1)
+    fits = axis.taps == 3 and count > 1 and (gathers == 0 or axis.stride == 1)
+    if not fits or max(below, above) > min(stride, d):
+        count = zero
+    return _Run(zero, count, taps, min(one, max(zero, below)), min(one, max(zero, above)))
+
+
+@njit(**JIT)
+def _run_from(axis, first, together, gathers):
+    """The run from element ``first`` of an axis on, in multiples of ``together`` if there are as
+    many, and as in `_all_of` for one."""
+    if first == 0 and together == 1:
+        whole = _all_of(axis, gathers)
+        if whole.count > 0:
+            return whole
+    taps, count = _taps_of(axis, first), 1
+    most = axis.outputs - first if taps.count > 0 else 1
     while count < most:  # the first and the last tap never turn back
         middle = (count + most + 1) // 2
-        if _taps_of(axis, first + (middle - 1) * step, backward)[:3] == taps[:3]:
+        if _taps_of(axis, first + middle - 1)[:2] == taps[:2]:
             count = middle
         else:
             most = middle - 1
-    return first, count - count % together if count > together else count, taps
+    if count > together:
+        count -= count % together
+    return _Run(first, count, taps, np.int64(0), np.int64(0))
 
 
 @njit(**JIT)
@@ -116,51 +140,46 @@ def _repeated(w, C):
     return repeat(w[0], C), repeat(w[1], C), repeat(w[2], C)
 
 
-@njit(**JIT)
-def _by_channels(arrays, places, loops, taps, C):
-    """The elements of three nested loops, all channels of one before those of the next."""
-    (work, params), (x0, y0, w, bias), (d, b, a) = arrays, places, loops
-    for k in range(d[0]):
-        for m in range(b[0]):
-            for e in range(a[0]):
-                x, y = x0 + k * d[1] + m * b[1] + e * a[1], y0 + k * d[2] + m * b[2] + e * a[2]
-                for c in range(0, C, CHANNELS * lanes_of(work)):
-                    begins = bias + c if bias >= 0 else bias
-                    weigh_taps(work, params, (x + c, y + c, w + c, begins), *taps)
-
-
 def _correlating(kind):
-    """A closure for each kind: `_FORWARD` y = b + x * w, `_BACKWARD` dx from dy, `_WEIGHTS` dw from
-    both."""
+    """A closure for each kind: `_FORWARD` y = b + x * w, `_GATHER` and `_SCATTER` dx from dy,
+    `_WEIGHTS` dw from x and dy."""
 
     @njit(**JIT)
     def elements(op, params, work, grads, given):
         """The elements of a run of lines and one of columns, by three times three of their taps at
         once: one that is missing has the weight 0, and reads what the last one reads."""
-        (source, target), ((sample, samples), (h, lines, r), (v, columns, s)), shared = given
-        C, lanes, none = op.input_channels, lanes_of(work), np.int64(0)
-        shared = min(shared, columns)
+        (source, target), ((sample, samples), rows, columns), shared = given
+        C, lanes, none, r, s = (
+            op.input_channels,
+            lanes_of(work),
+            np.int64(0),
+            rows.taps,
+            columns.taps,
+        )
+        shared = min(shared, columns.count)
         x0 = source.place + sample * source.size + r.position * source.line + s.position * C
-        y0 = target.place + sample * target.size + h * target.line + v * C
-        # Three loops, the longest innermost: how often, and how far it is to the next x and y.
-        a = columns // shared, shared * source.right * C, shared * target.right * C
-        b = lines, source.down * source.line, target.down * target.line
-        d = samples, source.size, target.size
-        if a[0] < b[0]:
-            a, b = b, a
-        if a[0] < d[0]:
-            a, d = d, a
+        y0 = target.place + sample * target.size + rows.first * target.line + columns.first * C
+        # Three loops, the longest innermost: how often, how far it is to the next x and y, and edges.
+        x, y = shared * source.right * C, shared * target.right * C
+        a = columns.count // shared, x, y, columns.low, columns.high
+        b = (
+            rows.count,
+            source.down * source.line,
+            target.down * target.line,
+            rows.low,
+            rows.high,
+        )
+        d = samples, source.size, target.size, none, none
         line, column = r.distance * source.line, s.distance * C
         w_line, w_column = r.step * op.kernel_width * C, s.step * C
+        w0 = op.weight + (r.first * op.kernel_width + s.first) * C
+        exchanged = a[0] < b[0]
+        if exchanged:
+            a, b, r, s = b, a, s, r
+            line, column, w_line, w_column = column, line, w_column, w_line
+        if a[0] < d[0] and a[3] + a[4] == 0:
+            a, d = d, a
         has_bias = kind == _FORWARD and op.bias >= 0
-        is_small = op.output_size <= _FEW * C and C % (CHANNELS * lanes) == 0
-        if kind != _WEIGHTS and is_small:
-            w = op.weight + (r.first * op.kernel_width + s.first) * C
-            ends = (none, op.relu) if kind == _FORWARD else (op.accumulate, none)
-            taps = (r.count, s.count), (line, column), (w_line, w_column), ends
-            places = x0, y0, w, op.bias if has_bias else none - 1
-            _by_channels((work, params), places, (d, b, a), taps, C)
-            return
         for i in range(0, max(1, r.count), 3):
             for j in range(0, max(1, s.count), 3):
                 high, wide = min(3, r.count - i), min(3, s.count - j)
@@ -170,9 +189,8 @@ def _correlating(kind):
                     min(1, wide - 1) * column,
                     (wide - 1) * column,
                 )
-                w = op.weight + (r.first * op.kernel_width + s.first) * C
-                w += i * w_line + j * w_column
-                adds = 1 if i + j > 0 or (kind == _BACKWARD and op.accumulate != 0) else 0
+                w = w0 + i * w_line + j * w_column
+                adds = 1 if i + j > 0 or (kind == _GATHER and op.accumulate != 0) else 0
                 last = i + 3 >= r.count and j + 3 >= s.count
                 ends = adds, (op.relu if last and kind == _FORWARD else none)
                 for c in range(0, C, lanes):
@@ -192,16 +210,20 @@ def _correlating(kind):
                         nine = _repeated(nine[0], C), _repeated(nine[1], C), _repeated(nine[2], C)
                     count = valid * shared
                     for k in range(d[0]):
-                        for m in range(b[0]):
-                            at_x, at_y = x + k * d[1] + m * b[1], y + k * d[2] + m * b[2]
-                            along = at_x, at_y, a[0], a[1], a[2]
-                            if high <= 0 or wide <= 0:
-                                for e in range(a[0] if adds == 0 and kind != _WEIGHTS else 0):
-                                    store(work, along[1] + e * a[2], alone, count)
-                            elif kind == _WEIGHTS:
-                                nine = multiply_nine(work, along, taps, nine, start, ends, count)
-                            else:
-                                weigh_nine(work, along, taps, nine, start, ends, count)
+                        places = x + k * d[1], y + k * d[2]
+                        given = (places, b, a), taps, nine, start, ends, count
+                        if high <= 0 or wide <= 0:
+                            for m in range(b[0] if adds == 0 and kind == _FORWARD else 0):
+                                for e in range(a[0]):
+                                    store(work, places[1] + m * b[2] + e * a[2], alone, count)
+                        elif kind == _WEIGHTS:
+                            nine = multiply_nine(work, *given)
+                        elif kind == _SCATTER:
+                            scatter_nine(work, *given)
+                        elif kind == _FORWARD and exchanged:  # the order depends on no other line
+                            weigh_exchanged(work, *given)
+                        else:
+                            weigh_nine(work, *given)
                     for k in range(high if kind == _WEIGHTS else 0):
                         for m in range(wide):
                             dw = at + k * w_line + m * w_column
@@ -211,39 +233,41 @@ def _correlating(kind):
     def correlate(op, params, work, grads, n):
         """All elements of the first ``n`` samples of the chunk."""
         rows, columns, C, one = height(op), width(op), op.input_channels, np.int64(1)
-        backward, lanes = kind == _BACKWARD, lanes_of(work)
-        high, wide = rows.outputs, columns.outputs
-        written = op.dy if kind == _WEIGHTS else op.y
-        source = _Side(op.x, op.input_size, columns.size * C, rows.stride, columns.stride)
-        target = _Side(written, op.output_size, wide * C, one, one)
-        if backward:
-            source = _Side(op.dy, op.output_size, wide * C, one, one)
-            high, wide = rows.size, columns.size
-            target = _Side(op.dx, op.input_size, wide * C, rows.stride, columns.stride)
+        gathers, lanes = np.int64(kind == _GATHER), lanes_of(work)
+        high, wide = (rows.size, columns.size) if gathers else (rows.outputs, columns.outputs)
+        x, y = op.dx if kind == _SCATTER else op.x, op.y if kind == _FORWARD else op.dy
+        source = _Side(x, op.input_size, columns.size * C, rows.stride, columns.stride)
+        target = _Side(y, op.output_size, columns.outputs * C, one, one)
+        if gathers:
+            source, target = target, _Side(op.dx, op.input_size, columns.size * C, one, one)
         # Of few channels neighbours share a vector.
         shared = one
-        if kind != _WEIGHTS and C < lanes and lanes % C == 0 and columns.stride == 1:
+        if kind == _FORWARD and C < lanes and lanes % C == 0 and columns.stride == 1:
             shared = lanes // C
         near = 1 + _NEAR // (op.input_size + op.output_size)
         for first in range(0, n, near):
             samples = first, min(n, first + near) - first
-            for top in range(target.down):
-                h = top
-                while h < high:
-                    lines = _run_from(rows, h, target.down, high, one, backward)
-                    for left in range(target.right):
-                        v = left
-                        while v < wide:
-                            run = _run_from(columns, v, target.right, wide, shared, backward)
-                            given = (source, target), (samples, lines, run), shared
-                            elements(op, params, work, grads, given)
-                            v += run[1] * target.right
-                    h += lines[1] * target.down
+            if kind == _SCATTER and op.accumulate == 0:
+                begin = op.dx + first * op.input_size
+                work[begin : begin + samples[1] * op.input_size] = 0
+            h = 0
+            while h < high:
+                lines = _run_from(rows, h, one, gathers)
+                v = 0
+                while v < wide:
+                    run = _run_from(columns, v, shared, gathers)
+                    elements(
+                        op, params, work, grads, ((source, target), (samples, lines, run), shared)
+                    )
+                    v += run.count
+                h += lines.count
 
     return correlate
 
 
-_forward, _input_gradient, _filter_gradient = map(_correlating, (_FORWARD, _BACKWARD, _WEIGHTS))
+_forward, _gather, _scatter, _filter_gradient = map(
+    _correlating, (_FORWARD, _GATHER, _SCATTER, _WEIGHTS)
+)
 
 
 @njit(**JIT)
@@ -260,4 +284,8 @@ def backward(plan, params, transposed, work, grads, n, key, first_sample):
     if op.bias >= 0:
         bias.backward(op, work, grads, n * op.output_height * op.output_width)
     if op.dx >= 0:
-        _input_gradient(op, params, work, grads, n)
+        one = np.int64(1)
+        if min(_all_of(height(op), one).count, _all_of(width(op), one).count) > 0:
+            _gather(op, params, work, grads, n)
+        else:
+            _scatter(op, params, work, grads, n)

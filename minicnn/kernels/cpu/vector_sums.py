@@ -75,124 +75,123 @@ def _least(builder, relu, vector):
     return splat(builder, least, vector.count)
 
 
-# Vectors of neighbouring channels whose sums `weigh_taps` keeps in registers.
-CHANNELS = 8
-
-
-@intrinsic
-def weigh_taps(typing_context, array, params, places, counts, x_steps, w_steps, ends):
-    """y = bias + Σ x · w for one element and the channels of so many vectors, over any taps.
-
-    ``places`` are those of x, y, w and the bias, -1 for none; ``counts`` how many lines and columns
-    of taps there are, and the steps how far the next ones are. Where ``ends``, (adds, relu), say
-    so, y itself takes the bias' place, and what is below 0 ends as 0.
-    """
-
-    def generate(context, builder, signature, values):
-        (x, y, w, bias), counts, *steps, (adds, relu) = (
-            cgutils.unpack_tuple(builder, value) for value in values[2:]
-        )
-        kind, zero = signature.args[0], x.type(0)
-
-        def vectors(array, at):
-            starts = [
-                builder.add(at, x.type(n * Vector(kind.dtype).lanes)) for n in range(CHANNELS)
-            ]
-            return [place_of(context, builder, kind, array, start) for start in starts]
-
-        def read(places):
-            return [builder.load(at, align=bytes_of(at.type.pointee)) for at in places]
-
-        targets = vectors(values[0], y)
-        vector = targets[0].type.pointee
-        none, least = ir.Constant(vector, [0.0] * vector.count), _least(builder, relu, vector)
-        totals = [cgutils.alloca_once_value(builder, none) for _ in targets]
-        for is_start, start in (
-            (builder.icmp_signed(">=", bias, zero), vectors(values[1], bias)),
-            (cgutils.is_not_null(builder, adds), targets),
-        ):
-            with builder.if_then(is_start):
-                for number, total in zip(read(start), totals, strict=True):
-                    builder.store(number, total)
-        rows, columns = (cgutils.for_range(builder, count) for count in counts)
-        with rows as row, columns as column:
-            factors = []
-            for array, at, (down, right) in zip(values[:2], (x, w), steps, strict=True):
-                at = builder.add(at, builder.mul(row.index, down))
-                at = builder.add(at, builder.mul(column.index, right))
-                factors.append(read(vectors(array, at)))
-            for number, weight, total in zip(*factors, totals, strict=True):
-                builder.store(fused(builder, number, weight, builder.load(total)), total)
-        for place, total in zip(targets, read(totals), strict=True):
-            result = builder.select(builder.fcmp_ordered("<", total, least), least, total)
-            builder.store(result, place, align=bytes_of(vector))
-        return context.get_dummy_value()
-
-    return types.void(array, params, places, counts, x_steps, w_steps, ends), generate
-
-
-def _nine(is_gradient: bool):
-    """What `weigh_nine` and `multiply_nine` have in common: nine x for each y."""
+def _nine(multiplies: bool = False, scatters: bool = False, exchanged: bool = False):
+    """What `weigh_nine`, `multiply_nine` and `scatter_nine` have in common: nine x for each y."""
 
     @intrinsic
-    def over(typing_context, array, along, taps, nine, start, ends, valid):
+    def over(typing_context, array, loops, taps, nine, start, ends, valid):
         def generate(context, builder, signature, values):
-            flat, along, taps, nine, start, ends, valid = values
-            along, taps, (adds, relu) = (
-                cgutils.unpack_tuple(builder, value) for value in (along, taps, ends)
+            flat, loops, taps, nine, start, ends, valid = values
+            (x, y), outer, inner, taps, (adds, relu) = (
+                cgutils.unpack_tuple(builder, value)
+                for value in (*cgutils.unpack_tuple(builder, loops), taps, ends)
             )
-            (x, y, count, *moves), vector, i64 = along, start.type, ir.IntType(64)
+            vector, i64 = start.type, ir.IntType(64)
             nine = [
                 cgutils.alloca_once_value(builder, value)
                 for line in cgutils.unpack_tuple(builder, nine)
                 for value in cgutils.unpack_tuple(builder, line)
             ]
             least = _least(builder, relu, vector)
+            lines, columns = (i64(0), *taps[:2]), (i64(0), *taps[2:])
+            data = context.make_array(signature.args[0])(context, builder, flat).data
             # Each line has a pointer of its own, of which LLVM does not know how it is related to
             # the others: else it would keep nine addresses.
-            data = context.make_array(signature.args[0])(context, builder, flat).data
             hide = ir.FunctionType(data.type, [data.type])
-            lines = [
-                builder.asm(hide, "", "=r,0", [builder.gep(data, [builder.add(x, line)])], False)
-                for line in (i64(0), *taps[:2])
-            ]
 
             def emit(mask):
-                places = [
-                    cgutils.alloca_once_value(builder, at)
-                    for at in (*lines, builder.gep(data, [y]))
-                ]
+                def place(pointer, offset):
+                    return builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
 
-                def read(pointer, offset):
-                    at = builder.bitcast(builder.gep(pointer, [offset]), vector.as_pointer())
+                def read(at):
                     if mask:
                         return masked_load(builder, at, mask)
                     return builder.load(at, align=bytes_of(vector))
 
-                with cgutils.for_range(builder, count):
-                    *rows, to = [builder.load(place) for place in places]
-                    numbers = [(row, column) for row in rows for column in (i64(0), *taps[2:])]
-                    if is_gradient:
-                        gradient = read(to, i64(0))
-                        for total, at in zip(nine, numbers, strict=True):
-                            sum_ = fused(builder, read(*at), gradient, builder.load(total))
-                            builder.store(sum_, total)
+                def write(value, at):
+                    if mask:
+                        store_some(builder, [value], [at], valid)
+                    else:
+                        builder.store(value, at, align=bytes_of(vector))
+
+                def element(pointers, rows, few):
+                    """One y by these rows and columns of the taps; then on to the next."""
+                    *rows_at, to = (builder.load(pointer) for pointer in pointers)
+                    numbers = [
+                        (nine[3 * row + column], place(at, columns[column]))
+                        for row, at in zip(rows, rows_at, strict=True)
+                        for column in few
+                    ]
+                    if exchanged:
+                        numbers = [
+                            number for k in range(len(few)) for number in numbers[k :: len(few)]
+                        ]
+                    to = place(to, i64(0))
+                    if multiplies or scatters:
+                        gradient = read(to)
+                        for number, at in numbers:
+                            factor, value = read(at), builder.load(number)
+                            if multiplies:
+                                builder.store(fused(builder, factor, gradient, value), number)
+                            else:
+                                write(fused(builder, value, gradient, factor), at)
                     else:
                         total = cgutils.alloca_once_value(builder, start)
+                        builder.store(start, total)
                         with builder.if_then(cgutils.is_not_null(builder, adds)):
-                            builder.store(read(to, i64(0)), total)
+                            builder.store(read(to), total)
                         result = builder.load(total)
-                        for weight, at in zip(nine, numbers, strict=True):
-                            result = fused(builder, read(*at), builder.load(weight), result)
+                        for number, at in numbers:
+                            result = fused(builder, read(at), builder.load(number), result)
                         below = builder.fcmp_ordered("<", result, least)
-                        result = builder.select(below, least, result)
-                        target = builder.bitcast(to, vector.as_pointer())
-                        if mask:
-                            store_some(builder, [result], [target], valid)
-                        else:
-                            builder.store(result, target, align=bytes_of(vector))
-                    for place, move in zip(places, [moves[0]] * 3 + [moves[1]], strict=True):
-                        builder.store(builder.gep(builder.load(place), [move]), place)
+                        write(builder.select(below, least, result), to)
+                    move(pointers, [inner[1]] * len(rows) + [inner[2]])
+
+                def move(pointers, steps):
+                    for pointer, step in zip(pointers, steps, strict=True):
+                        builder.store(builder.gep(builder.load(pointer), [step]), pointer)
+
+                def line(rows):
+                    """The elements of the inner loop, by these rows of the taps."""
+                    x_at, y_at = (builder.load(at) for at in firsts)
+                    starts = [builder.gep(x_at, [lines[row]]) for row in rows]
+                    hidden = [builder.asm(hide, "", "=r,0", [at], False) for at in starts]
+                    pointers = []
+                    for at in (*hidden, y_at):
+                        pointers.append(cgutils.alloca_once(builder, at.type))
+                        builder.store(at, pointers[-1])
+                    count, _, _, low, high = inner
+                    with builder.if_then(cgutils.is_not_null(builder, low)):
+                        element(pointers, rows, (1, 2))
+                    with cgutils.for_range(builder, builder.sub(builder.sub(count, low), high)):
+                        element(pointers, rows, (0, 1, 2))
+                    with builder.if_then(cgutils.is_not_null(builder, high)):
+                        element(pointers, rows, (0, 1))
+
+                firsts = [
+                    cgutils.alloca_once_value(builder, builder.gep(data, [at])) for at in (x, y)
+                ]
+                for at, pointer in zip((x, y), firsts, strict=True):
+                    builder.store(builder.gep(data, [at]), pointer)
+                count, *steps, low, high = outer
+                last = builder.sub(count, i64(1))
+                with cgutils.for_range(builder, count) as loop:
+                    is_first, is_last = (
+                        builder.and_(
+                            cgutils.is_not_null(builder, lacks),
+                            builder.icmp_signed("==", loop.index, at),
+                        )
+                        for lacks, at in ((low, i64(0)), (high, last))
+                    )
+                    with builder.if_else(is_first) as (first, others):
+                        with first:
+                            line((1, 2))
+                        with others, builder.if_else(is_last) as (end, middle):
+                            with end:
+                                line((0, 1))
+                            with middle:
+                                line((0, 1, 2))
+                    move(firsts, steps)
 
             is_whole = builder.icmp_signed(">=", valid, i64(vector.count))
             with builder.if_else(is_whole) as (whole, part):
@@ -200,23 +199,29 @@ def _nine(is_gradient: bool):
                     emit(None)
                 with part:
                     emit(first_lanes(builder, valid, vector.count))
-            if not is_gradient:
+            if not multiplies:
                 return context.get_dummy_value()
             sums, kind = [builder.load(total) for total in nine], signature.return_type
             rows = [context.make_tuple(builder, kind[0], sums[k : k + 3]) for k in (0, 3, 6)]
             return context.make_tuple(builder, kind, rows)
 
-        result = nine if is_gradient else types.void
-        return result(array, along, taps, nine, start, ends, types.int64), generate
+        result = nine if multiplies else types.void
+        given = array, loops, taps, nine, start, ends, types.int64
+        return result(*given), generate
 
     return over
 
 
-# weigh_nine(array, along, taps, weights, start, (adds, relu), valid): y = start + Σ x · weight over
-# three times three taps, for the first ``valid`` lanes of each of some elements; where ``adds`` is
-# not 0, y itself is the start, and where ``relu`` is not 0, what is below 0 ends as 0.
-# multiply_nine(array, along, taps, sums, start, (0, 0), valid): the sums, each
-# plus Σ x · y over the elements. ``along`` are the places in ``array`` of the first x and the first
-# y, how many elements there are, and how far the next x and the next y are; ``taps`` how far the
-# second and the third line, and the second and the third column, are from the first.
-weigh_nine, multiply_nine = _nine(False), _nine(True)
+# weigh_nine(array, (places, outer, inner), taps, weights, start, (adds, relu), valid): y = start +
+# Σ x · weight over three times three taps, for the first ``valid`` lanes of each element of two
+# loops; where ``adds`` is not 0, y itself is the start, and where ``relu`` is not 0, what is below 0
+# ends as 0. multiply_nine(array, loops, taps, sums, start, (0, 0), valid): the sums, each plus
+# Σ x · y over the elements. scatter_nine, with the weights: x += y · weight for each x.
+#
+# ``places`` are those in ``array`` of the first x, of the first tap, and of the first y. A loop is
+# (count, x, y, low, high): how many elements there are, how far the next x and the next y are, and
+# whether its first element lacks the first of three taps, and its last one the last. ``taps`` are
+# how far the second and the third tap of the outer loop, and of the inner, are from the first.
+weigh_nine, multiply_nine, scatter_nine = _nine(), _nine(multiplies=True), _nine(scatters=True)
+# `weigh_nine` that adds in the other order: where the loops have changed places, in the same.
+weigh_exchanged = _nine(exchanged=True)
