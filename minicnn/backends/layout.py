@@ -21,9 +21,9 @@ _SMALLEST_CHUNK, _LARGEST_CHUNK = 8, 16
 # numbers as there are weights. In smaller parts, what each makes of the weights (Winograd's filters and
 # their gradient) would cost too much.
 _SMALLEST_PART, _VALUES_BY_WEIGHTS = 16, 2
-# A value of the whole batch up to this size is still in the cache that the cores share when the next
-# operation reads it.
-_WHOLE_BYTES = 8 << 20
+# A value of the whole batch up to this size is still in the cache that the cores, and on rented
+# machines those of others, share when the next operation reads it.
+_WHOLE_BYTES = 2 << 20
 
 
 @functools.cache
