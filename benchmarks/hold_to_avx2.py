@@ -1,7 +1,7 @@
-"""Copies onnxruntime and ncnn into a folder and holds the copies to AVX2, as environment variables
-hold the other peers.
+"""Copies onnxruntime, ncnn and LiteRT into a folder and holds the copies to AVX2, as environment
+variables hold the other peers.
 
-Both ask the processor at run time, and neither takes an option. The answer depends on XCR0, the
+They ask the processor at run time, and take no option. The answer depends on XCR0, the
 register that says which vector registers the operating system saves: bits 5 to 7 are those of
 AVX-512 (Intel's manual, volume 1, section 13.3). `xgetbv` reads it, in three bytes of code; `push 7;
 pop rax`, three bytes too, answers that SSE and AVX are there and no more, as on a machine without
@@ -17,12 +17,18 @@ import shutil
 import sys
 from pathlib import Path
 
-# `xor ecx, ecx` or a move stands before it; `not`, `mov`, `shl` or a test of the answer comes after it.
+# `xor ecx, ecx` or a move stands before it; `not`, `mov`, `movd`, `shl` or a test of the answer comes
+# after it.
 _XGETBV = re.compile(
-    rb"((?:\x31[\xc9\xf6]|\x89[\xc1-\xff])\x90?)\x0f\x01\xd0(?=[\x40-\x4f]?[\x83\x89\xa8\xc1\xf7])"
+    rb"((?:\x31[\xc9\xf6]|\x89[\xc1-\xff])\x90?)\x0f\x01\xd0"
+    rb"(?=[\x40-\x4f]?[\x83\x89\xa8\xc1\xf7]|(?:\x66\x0f|\xc5\xf9)\x6e)"
 )
 _SSE_AND_AVX = b"\x6a\x07\x58"
-_LIBRARIES = {"onnxruntime": "capi/*pybind11_state*.so", "ncnn": "*.so"}
+_LIBRARIES = {
+    "onnxruntime": "capi/*pybind11_state*.so",
+    "ncnn": "*.so",
+    "ai_edge_litert": "**/*.so*",
+}
 
 
 def hold(package: str, libraries: str, folder: Path) -> int:
