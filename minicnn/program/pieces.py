@@ -125,7 +125,8 @@ def _shared(operations: list[tuple[Node, Mapping[str, int]]], parts: int) -> lis
         elif len(made := {known.get(begin, ()) for begin, _ in inside}) == 1:
             bounds = _joining(made.pop(), node, fields)
         in_place = any(output[0] == begin for begin, _ in inside)
-        if len(bounds) < 3 or (not in_place and _meets(output, written + read)):
+        most = len(shared[0].bounds) if shared else len(bounds)
+        if not 3 <= len(bounds) <= most or (not in_place and _meets(output, written + read)):
             break  # or another task may still need what lies there
         shared.append(_Part(bounds, by_filter))
         if bounds[-1] == fields["output_size"]:

@@ -11,6 +11,7 @@ from numba import njit
 
 from minicnn import (
     GELU,
+    Add,
     AvgPool2d,
     BatchNorm2d,
     Conv2d,
@@ -65,7 +66,17 @@ PADDED = Network(  # above and below by as many rows as the filters have
         *(Conv2d(8, 3, padding=(5, 3, 3, 4)), GELU(), Flatten(), Dense(5)),
     ],
 )
+UNLIKE = Network(  # side by side, of more and of fewer rows
+    (12, 5, 8),
+    [
+        Conv2d(8, 3, 4, padding=1, name="few"),
+        Conv2d(8, 3, padding=1, inputs=("input",), name="many"),
+        *(GlobalAvgPool2d(inputs=("few",), name="a"), GlobalAvgPool2d(inputs=("many",), name="b")),
+        *(Add(inputs=("a", "b")), Dense(3)),
+    ],
+)
 NETWORKS = {
+    "unlike": UNLIKE,
     "windows": WINDOWS,
     "branches": BRANCHES,
     "filters": FILTERS,
