@@ -5,10 +5,10 @@ output, some filters of a convolution, or some outputs of a dense layer. So no k
 pieces, and every number is computed as in the whole. Pieces are put together in tasks, each of which
 one thread takes, and tasks in stages: those of a stage may be taken at the same time, when all tasks
 before them are over. An operation joins the stage of the one before where each task reads only what
-it has made itself.
+it has made itself, or what the stage does not write.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -103,7 +103,7 @@ def cut(plan: Plan, parts: int, lanes: int) -> Pieces:
     return Pieces(table, np.array(tasks, np.int64), work_size)
 
 
-def _shared(operations: list[tuple[Node, Mapping[str, int]]], parts: int) -> list[_Part]:
+def _shared(operations: Sequence[tuple[Node, Mapping[str, int]]], parts: int) -> list[_Part]:
     """The first operations, as many as make one stage of several tasks; none where these would not
     pay."""
     shared: list[_Part] = []
