@@ -62,18 +62,17 @@ class OneImage:
         try:
             packed = self._packed.pop()
         except IndexError:
-            packed = self._pack(reading)
+            packed = self._pack(reading, aligned_zeros(self._size, self._params.dtype))
         if packed[0] is not reading:
-            packed = self._pack(reading)
+            packed = self._pack(reading, packed[2])
         if self._threads == 1:
             infer_one.infer_one(team.ALONE, packed[1], image, out)
         else:
             self._share(packed[1], image, out)
         self._packed.append(packed)
 
-    def _pack(self, reading: Reading) -> tuple[Reading, np.ndarray, np.ndarray]:
+    def _pack(self, reading: Reading, work: np.ndarray) -> tuple[Reading, np.ndarray, np.ndarray]:
         """A job for `infer_one`, with what it borrows."""
-        work = aligned_zeros(self._size, self._params.dtype)
         of_gather = reading.address, reading.scale, *_ONLY
         return reading, infer_one.pack(*self._job, *of_gather, self._params, work), work
 

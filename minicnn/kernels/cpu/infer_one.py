@@ -18,7 +18,7 @@ from minicnn.kernels.cpu.team import spread
 from minicnn.kernels.cpu.tile import ENTRY, JIT
 from minicnn.kernels.cpu.vector import copy
 
-_WORDS = 64  # more than a job has
+_WORDS = 96  # room for a job
 
 
 def _job_type(numbers):
@@ -42,6 +42,7 @@ def _write(typing_context, memory, job):
                 array.parent = cgutils.get_null_value(array.parent.type)
                 job = builder.insert_value(job, array._getvalue(), i)
         place = context.make_array(signature.args[0])(context, builder, memory).data
+        assert context.get_abi_sizeof(job.type) <= 8 * _WORDS
         builder.store(job, builder.bitcast(place, job.type.as_pointer()))
         return context.get_dummy_value()
 
