@@ -169,7 +169,7 @@ class Inference:
             reading = Reading(images.dtype, scale, at, scale_rows(scale, out.dtype))
             self._reading = reading
         if count == 1:
-            image = (images if order is None else images[order[0]]).reshape(self._row)
+            image = (images if order is None else images[order]).reshape(1, self._row)
             self._one(reading, gather.opaque(image), out)
             return out
         if order is None:

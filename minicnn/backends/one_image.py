@@ -58,7 +58,7 @@ class OneImage:
         self._tries, self._least = _TRIES, math.inf
 
     def __call__(self, reading: Reading, image: np.ndarray, out: np.ndarray) -> None:
-        """out[0] = logits of the bytes of ``image``."""
+        """out[0] = logits of the `opaque` ``image`` [1, numbers]."""
         try:
             packed = self._packed.pop()
         except IndexError:

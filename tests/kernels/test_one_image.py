@@ -171,7 +171,7 @@ def test_the_caller_waits_for_no_thread_that_does_not_run(everything_pays, monke
     gather_at = gather.gather_address(out.dtype, np.uint8, False)
     scale = np.array([[1 / 255], [0]], np.float32)
     reading = one_image_of.Reading(np.dtype(np.uint8), 1 / 255, gather_at, scale)
-    image, one._alone = images_of(network, 1).ravel(), 0
+    image, one._alone = images_of(network, 1).reshape(1, -1), 0
     for _ in range(3):
         one(reading, image, out)
         np.testing.assert_array_equal(out, expected)

@@ -161,6 +161,6 @@ def show(gather, plan, out, images, order, scale, views):
 
 
 def opaque(images: np.ndarray) -> np.ndarray:
-    """``images``, [N, numbers] or one of them, as an array of bytes of that shape, which only the
-    compiled gather knows how to read: what hands them on is compiled once for all dtypes."""
+    """``images`` [N, numbers] as an array of bytes of that shape, which only the compiled gather
+    knows how to read: what hands them on is compiled once for all dtypes."""
     return images if images.dtype == np.uint8 else np.ndarray(images.shape, np.uint8, images)

@@ -86,10 +86,10 @@ def pack(*job):
 @cached
 @njit(**ENTRY)
 def infer_one(team, memory, image, out):
-    """out[0] = logits of the bytes of one image, by the tasks of the job that `pack` put into
-    ``memory``, or where the ``team`` is empty by its whole plan."""
+    """out[0] = logits of the opaque ``image`` [1, numbers], by the tasks of the job that `pack` put
+    into ``memory``, or where the ``team`` is empty by its whole plan."""
     _, tasks, plan, task_at, gather, scale, order, views, params, work = _job(memory, out)[0]
-    call(gather, (plan, work, image.reshape((1, len(image))), order, 0, 1, scale, views))
+    call(gather, (plan, work, image, order, 0, 1, scale, views))
     if len(team) == 0:
         forward_chunk(plan, params, work, 1, np.uint64(0), 0)
     else:
